@@ -1,0 +1,14 @@
+"""What hardware and software agree on. NumPy only, Python 3.10; imports nothing else of nearflash."""
+
+from .config import PRESETS, DeviceConfig, DramLayout, FlashConfig, HostConfig, LookupConfig, MlpConfig
+from .errors import CommandError, ConfigError, DataError, DeviceTimeout, LimitError, ModelError, NearflashError
+from .mlp import Core, Node, cores
+from .nvme import AdminOpcode, Opcode, Status
+from .registers import REGISTERS, Register
+from .table import RowFormat, TableSpec
+
+__all__ = [
+    "PRESETS", "REGISTERS", "AdminOpcode", "CommandError", "ConfigError", "Core", "DataError", "DeviceConfig",
+    "DeviceTimeout", "DramLayout", "FlashConfig", "HostConfig", "LimitError", "LookupConfig", "MlpConfig", "ModelError",
+    "NearflashError", "Node", "Opcode", "Register", "RowFormat", "Status", "TableSpec", "cores",
+]

@@ -1,0 +1,387 @@
+"""The one configuration object: every width, latency, register and report of a device derives from it.
+
+>>> from nearflash.contract import DeviceConfig
+>>> DeviceConfig.preset("paper", dies=4).read_cycles_per_vector(128)
+2838
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .mlp import Node, cores, validate_graph
+
+__all__ = ["PRESETS", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
+
+
+def _pow2(v: int) -> bool:
+    return v > 0 and v & (v - 1) == 0
+
+
+def log2(v: int) -> int:
+    """Exact base-2 logarithm of a power of two."""
+    return v.bit_length() - 1
+
+
+def _check(ok: bool, name: str, value: Any, limit: str) -> None:
+    if not ok:
+        raise ConfigError(name, value, limit)
+
+
+@dataclass(frozen=True)
+class FlashConfig:
+    """Geometry and ONFI-style timing of the flash array.
+
+    A physical page number (PPN) is ``{block, page, die, channel}``, channel in the low bits, so consecutive PPNs
+    stripe over channels, then dies.
+    """
+
+    channels: int = 4
+    dies: int = 1  # per channel
+    blocks: int = 64  # per die
+    pages: int = 64  # per block
+    page_bytes: int = 4096
+    oob_bytes: int = 64  # out-of-band area per page
+    t_read_ns: int = 14_000  # tR
+    t_program_ns: int = 200_000  # tPROG
+    t_erase_ns: int = 2_000_000  # tERASE
+    t_command_ns: int = 0  # command and address phase on the channel bus
+    bus_page_ns: int = 6_000  # time to move one page (without OOB) over the channel bus
+
+    @property
+    def ppn_bits(self) -> int:
+        return log2(self.channels) + log2(self.dies) + log2(self.pages) + log2(self.blocks)
+
+    @property
+    def total_pages(self) -> int:
+        return self.channels * self.dies * self.blocks * self.pages
+
+
+@dataclass(frozen=True)
+class HostConfig:
+    """Host interface limits."""
+
+    queue_pairs: int = 3  # queue pair 0 is the admin queue
+    queue_entries: int = 64  # largest queue, power of two
+    mdts_pages: int = 32  # largest transfer of one read or write, in logical blocks
+    page_slots: int = 4  # pages of block I/O in flight
+    infer_depth: int = 4  # inference commands accepted at once
+    max_batch: int = 256  # samples of one inference command
+
+
+@dataclass(frozen=True)
+class LookupConfig:
+    """Embedding lookup engine (paper: EV translator, path buffer, EV Sum)."""
+
+    max_tables: int = 32
+    max_extents: int = 4  # per table, all compared at once
+    max_dim: int = 1024  # elements of a vector
+    max_bag: int = 4096  # lookups of one bag
+    tags: int = 256  # lookups in flight (path tags)
+    sample_slots: int = 4  # samples being pooled at once
+    map_cache_lines: int = 256  # lines of the on-chip map cache
+    lanes: int = 4  # fp32 elements pooled per cycle
+    acc_bits: int = 48  # fixed-point window of an accumulator (DSP48)
+    accumulators: int = 1024  # elements of one sample's pooled vectors (sum of dims over tables)
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """MLP engine: the graph it is generated for (empty: a lookup-only device)."""
+
+    graph: tuple[Node, ...] = ()
+    act_bits: int = 8  # activations between layers, 8 or 16
+    n_batch: int = 1  # samples that share one pass over the weights (paper: N_batch)
+    buffered: int = 2  # input buffers per core, in groups of n_batch samples
+
+
+@dataclass(frozen=True)
+class DramLayout:
+    """Byte addresses in the device's DRAM, each region 4 KiB-aligned."""
+
+    flash: int
+    oob: int
+    block_state: int
+    map: int
+    superblock: int
+    weights: int
+    end: int
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A whole device. Frozen; validated once on construction; raises :class:`ConfigError`."""
+
+    name: str = "custom"
+    clock_mhz: float = 200.0
+    beat_bytes: int = 16  # width of both AXI4 masters and of every data stream
+    flash: FlashConfig = field(default_factory=FlashConfig)
+    host: HostConfig = field(default_factory=HostConfig)
+    lookup: LookupConfig = field(default_factory=LookupConfig)
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+
+    def __post_init__(self) -> None:
+        c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
+        for group, obj in (("flash", f), ("host", h), ("lookup", lk)):
+            for fl in fields(obj):
+                v = getattr(obj, fl.name)
+                low = 0 if fl.name == "t_command_ns" else 1
+                _check(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{group}.{fl.name}", v,
+                       f"must be an integer of at least {low}")
+        _check(0 < c.clock_mhz <= 2000, "clock_mhz", c.clock_mhz, "must be above 0 and at most 2000")
+        _check(c.beat_bytes in (8, 16, 32), "beat_bytes", c.beat_bytes, "must be 8, 16 or 32")
+        for name, v, hi in (("channels", f.channels, 16), ("dies", f.dies, 16), ("blocks", f.blocks, 65536),
+                            ("pages", f.pages, 4096), ("page_bytes", f.page_bytes, 16384)):
+            _check(_pow2(v) and v <= hi, f"flash.{name}", v, f"must be a power of two of at most {hi}")
+        _check(f.page_bytes >= 512, "flash.page_bytes", f.page_bytes, "must be at least 512")
+        _check(f.oob_bytes % c.beat_bytes == 0 and 32 <= f.oob_bytes <= f.page_bytes, "flash.oob_bytes", f.oob_bytes,
+               f"must be a multiple of beat_bytes ({c.beat_bytes}), from 32 to page_bytes")
+        _check(f.ppn_bits <= 30, "flash", f.total_pages, "channels x dies x blocks x pages must be at most 2**30 pages")
+        _check(2 <= h.queue_pairs <= 8, "host.queue_pairs", h.queue_pairs, "must be from 2 (admin and one I/O) to 8")
+        _check(_pow2(h.queue_entries) and h.queue_entries <= 4096, "host.queue_entries", h.queue_entries,
+               "must be a power of two of at most 4096")
+        _check(h.page_slots <= 16, "host.page_slots", h.page_slots, "must be at most 16")
+        _check(h.mdts_pages <= 512, "host.mdts_pages", h.mdts_pages, "must be at most 512 (one PRP list page)")
+        _check(h.infer_depth <= 16, "host.infer_depth", h.infer_depth, "must be at most 16")
+        _check(h.max_batch <= 65535, "host.max_batch", h.max_batch, "must be at most 65535")
+        _check(lk.max_tables <= 256, "lookup.max_tables", lk.max_tables, "must be at most 256")
+        _check(lk.max_extents <= 16, "lookup.max_extents", lk.max_extents, "must be at most 16")
+        _check(_pow2(lk.tags) and 4 <= lk.tags <= 4096, "lookup.tags", lk.tags, "must be a power of two, 4 to 4096")
+        _check(_pow2(lk.sample_slots) and 2 <= lk.sample_slots <= 64, "lookup.sample_slots", lk.sample_slots,
+               "must be a power of two from 2 to 64")
+        _check(_pow2(lk.map_cache_lines), "lookup.map_cache_lines", lk.map_cache_lines, "must be a power of two")
+        _check(lk.lanes == c.beat_bytes // 4, "lookup.lanes", lk.lanes,
+               f"must be beat_bytes / 4 = {c.beat_bytes // 4}: one beat of fp32 per cycle")
+        _check(40 <= lk.acc_bits <= 64, "lookup.acc_bits", lk.acc_bits, "must be from 40 to 64")
+        _check(_pow2(lk.accumulators) and lk.accumulators >= lk.lanes, "lookup.accumulators", lk.accumulators,
+               f"must be a power of two of at least lanes ({lk.lanes})")
+        _check(lk.max_dim * 4 <= f.page_bytes, "lookup.max_dim", lk.max_dim,
+               f"a vector must fit a page: at most {f.page_bytes // 4}")
+        _check(lk.max_bag < 65536, "lookup.max_bag", lk.max_bag, "must be below 65536")
+        _check(m.act_bits in (8, 16), "mlp.act_bits", m.act_bits, "must be 8 or 16")
+        _check(_pow2(m.n_batch) and m.n_batch <= 64, "mlp.n_batch", m.n_batch, "must be a power of two, 1 to 64")
+        _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
+               f"must be at most lookup.sample_slots ({lk.sample_slots})")
+        _check(m.buffered in (1, 2), "mlp.buffered", m.buffered, "must be 1 or 2")
+        validate_graph(m.graph, c.beat_bytes)
+        widths = sum(n.width for n in m.graph if n.kind == "tables")
+        _check(widths <= lk.accumulators, "lookup.accumulators", lk.accumulators,
+               f"must hold the model's pooled vectors ({widths} elements)")
+        n_tables = sum(len(n.tables) for n in m.graph)
+        _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
+
+    # -- timing, in cycles of the device clock ------------------------------------------------------------------
+    def cycles(self, ns: int) -> int:
+        """Nanoseconds to cycles, rounded up, exactly."""
+        return math.ceil(Fraction(ns) * Fraction(str(self.clock_mhz)) / 1000)
+
+    @property
+    def t_read(self) -> int:
+        return self.cycles(self.flash.t_read_ns)
+
+    @property
+    def t_program(self) -> int:
+        return self.cycles(self.flash.t_program_ns)
+
+    @property
+    def t_erase(self) -> int:
+        return self.cycles(self.flash.t_erase_ns)
+
+    @property
+    def t_command(self) -> int:
+        return self.cycles(self.flash.t_command_ns)
+
+    @property
+    def bus_beat_q16(self) -> int:
+        """Cycles one beat occupies the channel bus, in 1/65536 cycle, rounded up."""
+        ns = Fraction(self.flash.bus_page_ns * self.beat_bytes, self.flash.page_bytes)
+        return math.ceil(ns * Fraction(str(self.clock_mhz)) / 1000 * 65536)
+
+    def bus_cycles(self, nbytes: int) -> int:
+        """Cycles the channel bus is busy moving ``nbytes`` (a multiple of a beat): ceil(beats x bus_beat_q16 / 2**16)."""
+        return -(-(nbytes // self.beat_bytes) * self.bus_beat_q16 // 65536)
+
+    def read_cycles_per_vector(self, vector_bytes: int) -> int:
+        """C_EV of the paper: tR plus the transfer of one vector, on an otherwise idle die and channel."""
+        return self.t_read + self.bus_cycles(vector_bytes)
+
+    def ceiling_cycles_per_lookup(self, vector_bytes: int) -> float:
+        """Flash-bound ceiling: device cycles per lookup with every die and channel perfectly balanced.
+
+        A die serves one vector per C_EV; a channel's bus moves one vector per transfer time.
+        """
+        per_channel = max(self.read_cycles_per_vector(vector_bytes) / self.flash.dies, self.bus_cycles(vector_bytes))
+        return per_channel / self.flash.channels
+
+    # -- derived sizes ------------------------------------------------------------------------------------------
+    @property
+    def page_beats(self) -> int:
+        return self.flash.page_bytes // self.beat_bytes
+
+    @property
+    def oob_beats(self) -> int:
+        return self.flash.oob_bytes // self.beat_bytes
+
+    @property
+    def raw_page_beats(self) -> int:
+        return self.page_beats + self.oob_beats
+
+    @property
+    def lba_bytes(self) -> int:
+        """Logical block size: one flash page."""
+        return self.flash.page_bytes
+
+    @property
+    def lbas(self) -> int:
+        """Exported logical blocks: raw pages less 1/8 over-provisioning, at least one block per die."""
+        f = self.flash
+        spare = max(f.total_pages // 8, f.channels * f.dies * f.pages)
+        return f.total_pages - spare if f.total_pages > 2 * spare else f.total_pages // 2
+
+    @property
+    def tag_bits(self) -> int:
+        return log2(self.lookup.tags)
+
+    @property
+    def layout(self) -> DramLayout:
+        def up(a: int) -> int:
+            return -(-a // 4096) * 4096
+
+        f = self.flash
+        oob = up(f.total_pages * f.page_bytes)
+        state = up(oob + f.total_pages * f.oob_bytes)
+        mp = up(state + f.channels * f.dies * f.blocks * 8)
+        sb = up(mp + self.lbas * 4)
+        weights = sb + 4096
+        total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in cores(self.mlp.graph) if c.weights == "dram")
+        return DramLayout(0, oob, state, mp, sb, weights, up(weights + total))
+
+    @property
+    def design_id(self) -> int:
+        """32-bit hash of the whole configuration, readable from the device."""
+        return int.from_bytes(hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).digest()[:4], "big")
+
+    # -- in and out -----------------------------------------------------------------------------------------------
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> DeviceConfig:
+        """Build from nested dictionaries; unknown keys raise :class:`ConfigError`."""
+        groups = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig}
+        d = dict(d)
+        base = PRESETS[d.pop("preset")]() if d.get("preset") in PRESETS else None
+        if "preset" in d:
+            raise ConfigError("preset", d["preset"], f"must be one of {sorted(PRESETS)}")
+        kw: dict[str, Any] = {}
+        known = {fl.name for fl in fields(cls)}
+        for k, v in d.items():
+            _check(k in known, k, v, f"unknown field; known: {sorted(known)}")
+            if k in groups and isinstance(v, dict):
+                sub = {fl.name for fl in fields(groups[k])}
+                for kk in v:
+                    _check(kk in sub, f"{k}.{kk}", v[kk], f"unknown field; known: {sorted(sub)}")
+                v = dict(v)
+                if k == "mlp" and "graph" in v:
+                    v["graph"] = tuple(_node(n) for n in v["graph"])
+                v = replace(getattr(base, k), **v) if base else groups[k](**v)
+            kw[k] = v
+        return replace(base, **kw) if base else cls(**kw)
+
+    def to_toml(self) -> str:
+        """TOML text that :meth:`from_toml` reads back to an equal configuration."""
+        d = self.to_dict()
+        graph = d["mlp"].pop("graph")
+        lines = [f"{k} = {_toml(v)}" for k, v in d.items() if not isinstance(v, dict)]
+        for k, v in d.items():
+            if isinstance(v, dict):
+                lines += ["", f"[{k}]", *(f"{kk} = {_toml(vv)}" for kk, vv in v.items())]
+        for n in graph:
+            lines += ["", "[[mlp.graph]]", *(f"{kk} = {_toml(vv)}" for kk, vv in n.items())]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> DeviceConfig:
+        """Read TOML text, or a file when given a :class:`~pathlib.Path`."""
+        import tomllib  # Python 3.11; a board that runs 3.10 gets its configuration as a dict (JSON)
+
+        text = source.read_text() if isinstance(source, Path) else source
+        try:
+            return cls.from_dict(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as e:
+            raise ConfigError("toml", str(source)[:60], f"not valid TOML: {e}") from e
+
+    @classmethod
+    def preset(cls, preset: str, **flash: Any) -> DeviceConfig:
+        """One of :data:`PRESETS`, with fields of :class:`FlashConfig` replaced by keyword."""
+        _check(preset in PRESETS, "preset", preset, f"must be one of {sorted(PRESETS)}")
+        c = PRESETS[preset]()
+        known = {fl.name for fl in fields(FlashConfig)}
+        for k, v in flash.items():
+            _check(k in known, f"flash.{k}", v, f"unknown field; known: {sorted(known)}")
+        return replace(c, flash=replace(c.flash, **flash))
+
+
+def _node(n: Any) -> Node:
+    if isinstance(n, Node):
+        return n
+    known = {fl.name for fl in fields(Node)}
+    for k in n:
+        _check(k in known, f"mlp.graph.{k}", n[k], f"unknown field; known: {sorted(known)}")
+    return Node(**{k: tuple(v) if isinstance(v, list) else v for k, v in n.items()})
+
+
+def _toml(v: Any) -> str:
+    if isinstance(v, bool):
+        return "true" if v else "false"
+    if isinstance(v, (tuple, list)):
+        return "[" + ", ".join(_toml(x) for x in v) + "]"
+    return json.dumps(v)
+
+
+def _paper() -> DeviceConfig:
+    # RM-SSD: 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
+    return DeviceConfig("paper", flash=FlashConfig(blocks=64, pages=256))
+
+
+def _tlc() -> DeviceConfig:
+    # SimpleSSD-like TLC: 16 KB pages, 400 MT/s x 8
+    return DeviceConfig("tlc", flash=FlashConfig(
+        channels=8, dies=4, blocks=64, pages=256, page_bytes=16384, oob_bytes=256, t_read_ns=65_000,
+        t_program_ns=1_300_000, t_erase_ns=3_500_000, t_command_ns=100, bus_page_ns=40_960))
+
+
+def _ull() -> DeviceConfig:
+    # ultra-low-latency flash: tR 3 us, tPROG 100 us, tERASE 1 ms
+    return DeviceConfig("ull", flash=FlashConfig(
+        channels=8, dies=4, t_read_ns=3_000, t_program_ns=100_000, t_erase_ns=1_000_000, t_command_ns=50,
+        bus_page_ns=3_414))
+
+
+def _mqsim() -> DeviceConfig:
+    # MQSim's defaults: 8 KB pages, tR 75 us, 333 MT/s x 8 bit
+    return DeviceConfig("mqsim", flash=FlashConfig(
+        channels=8, dies=4, page_bytes=8192, oob_bytes=128, t_read_ns=75_000, t_program_ns=750_000,
+        t_erase_ns=3_800_000, t_command_ns=290, bus_page_ns=24_576))
+
+
+def _tiny() -> DeviceConfig:
+    # small and fast, for tests and small boards
+    return DeviceConfig(
+        "tiny", clock_mhz=100.0, beat_bytes=8,
+        flash=FlashConfig(channels=2, dies=2, blocks=8, pages=8, page_bytes=512, oob_bytes=32, t_read_ns=2_000,
+                          t_program_ns=4_000, t_erase_ns=8_000, bus_page_ns=1_000),
+        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=8, page_slots=2, infer_depth=2, max_batch=64),
+        lookup=LookupConfig(max_tables=8, max_extents=2, max_dim=64, max_bag=256, tags=16, sample_slots=2,
+                            map_cache_lines=8, lanes=2, accumulators=128))
+
+
+PRESETS = {"paper": _paper, "tlc": _tlc, "ull": _ull, "mqsim": _mqsim, "tiny": _tiny}

@@ -1,0 +1,74 @@
+"""The register map: the one description that gateware, drivers, ``.hwh`` files and documentation derive from.
+
+AXI4-Lite, 32-bit registers. 64-bit values take two registers, low word first. Offsets below 40h follow NVMe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import DeviceConfig
+
+__all__ = ["ADDRESS_BITS", "DOORBELL_BASE", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS", "Register", "counters",
+           "doorbell", "queue_register"]
+
+ADDRESS_BITS = 13
+QUEUE_BASE = 0x400
+QUEUE_STRIDE = 0x20
+DOORBELL_BASE = 0x1000
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register: byte ``offset``, ``access`` "ro" or "rw", ``reset`` value, what it means."""
+
+    name: str
+    offset: int
+    access: str
+    doc: str
+    reset: int = 0
+
+
+REGISTERS = (
+    Register("cap_lo", 0x00, "ro", "NVMe CAP: bits 15:0 MQES (largest queue - 1), bit 16 CQR (contiguous queues)"),
+    Register("cap_hi", 0x04, "ro", "NVMe CAP, high word (DSTRD = 0)"),
+    Register("vs", 0x08, "ro", "NVMe version, 2.0", 0x0002_0000),
+    Register("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks"),
+    Register("cc", 0x14, "rw", "bit 0 EN: commands are fetched while 1; writing 0 resets every queue's pointers"),
+    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a completion could not be written to host memory)"),
+    Register("design_id", 0x100, "ro", "hash of the configuration this device was generated from"),
+    Register("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz"),
+    Register("perf_index", 0x200, "rw", "selects a counter (see counters()); writing it latches perf_lo and perf_hi"),
+    Register("perf_lo", 0x204, "ro", "selected counter, low word"),
+    Register("perf_hi", 0x208, "ro", "selected counter, high word"),
+)
+
+#: Registers of each queue pair, at QUEUE_BASE + q * QUEUE_STRIDE + offset; all "rw".
+QUEUE_REGISTERS = (
+    Register("sq_base_lo", 0x00, "rw", "submission queue base address, low word, 4 KiB-aligned"),
+    Register("sq_base_hi", 0x04, "rw", "submission queue base address, high word"),
+    Register("cq_base_lo", 0x08, "rw", "completion queue base address, low word, 4 KiB-aligned"),
+    Register("cq_base_hi", 0x0C, "rw", "completion queue base address, high word"),
+    Register("size", 0x10, "rw", "entries - 1 of both queues"),
+)
+
+
+def queue_register(q: int, name: str) -> int:
+    """Byte offset of queue pair ``q``'s register ``name``."""
+    return QUEUE_BASE + q * QUEUE_STRIDE + next(r.offset for r in QUEUE_REGISTERS if r.name == name)
+
+
+def doorbell(q: int, completion: bool) -> int:
+    """Byte offset of queue pair ``q``'s SQ tail (or CQ head) doorbell; NVMe layout with DSTRD = 0."""
+    return DOORBELL_BASE + (2 * q + int(completion)) * 4
+
+
+def counters(config: DeviceConfig) -> tuple[str, ...]:
+    """Names of the performance counters, by ``perf_index``. All count cycles unless named otherwise."""
+    f = config.flash
+    return (
+        "cycles", "lookups_count", "samples_count", "page_reads_count", "page_programs_count", "map_misses_count",
+        "mlp_busy", "mlp_mac_steps_count",
+        *(f"channel{c}_bus_busy" for c in range(f.channels)),
+        *(f"channel{c}_die{d}_busy" for c in range(f.channels) for d in range(f.dies)),
+    )
