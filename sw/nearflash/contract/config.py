@@ -261,7 +261,8 @@ class DeviceConfig:
         mp = up(state + f.channels * f.dies * f.blocks * 8)
         sb = up(mp + self.lbas * 4)
         weights = sb + 4096
-        total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in cores(self.mlp.graph) if c.weights == "dram")
+        streamed = [c for c in cores(self.mlp.graph) if c.weights == "dram"]
+        total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in streamed)
         return DramLayout(0, oob, state, mp, sb, weights, up(weights + total))
 
     @property

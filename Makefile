@@ -1,0 +1,41 @@
+# nearflash: `make run` answers queries in the simulated SSD, `make test` proves it right.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+RUN_ARGS ?=
+
+.PHONY: run test lint cocotb bench setup clean help
+
+run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
+	$(BIN)/nearflash run $(RUN_ARGS)
+
+test: $(STAMP) ## set up, lint, type-check and pass all tests
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff and pyright alone
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+cocotb: $(STAMP) ## every cocotb bench (SIM=verilator|icarus, WAVES=1 for FST); JUnit results in build/cocotb/results
+	$(BIN)/python -m pytest -n $(JOBS) tests/cocotb $(PYTEST_ARGS)
+
+bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench)
+	$(BIN)/nearflash bench --json build/bench/bench.json
+
+setup: $(STAMP) ## only the virtual environment
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	@touch $@
+
+clean: ## remove everything generated (not the virtual environment)
+	rm -rf build
+
+help: ## this text
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'

@@ -1,0 +1,142 @@
+"""Physical Region Pages: from a command's two PRP entries to the runs of host memory of its transfer."""
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import DeviceConfig, Status
+from nearflash.contract.nvme import HOST_PAGE
+
+from ..interfaces import Layouts
+from ..primitives.memport import ADDR_BITS, MemReadSignature
+
+__all__ = ["PrpWalker"]
+
+
+class PrpWalker(wiring.Component):
+    """Walks PRP1, PRP2 and chained PRP lists (NVM Express Base Specification 2.0, section 4.1.1).
+
+    ``req``: {prp1, prp2, length in bytes}; ``run``: {addr, bytes, last, status}, one per host page touched. The first run
+    may start anywhere in a page at a beat; every later page must be 4 KiB-aligned. A bad entry ends the list with
+    ``bytes`` = 0, ``last`` and a status: INVALID_PRP_OFFSET, or DATA_TRANSFER_ERROR for a list that can't be read or an
+    address beyond the bus. One list beat is fetched at a time: a page of data takes longer to move than its entry to read.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "req": In(stream.Signature(layouts.prp_request)),
+            "run": Out(stream.Signature(layouts.prp_run)),
+            "mem_read": Out(MemReadSignature(config.beat_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        beat = self.config.beat_bytes
+        entries = beat // 8
+        run, rd = self.run, self.mem_read
+
+        length = Signal(32)  # bytes not yet covered by a run
+        prp2 = Signal(64)
+        entry = Signal(64)  # the entry of the next run
+        first = Signal()
+        list_addr = Signal(64)  # address of the list entry to read
+        line = Signal(beat * 8, reset_less=True)  # the list beat last fetched
+        line_valid = Signal()
+
+        offset = Mux(first, entry[:12], 0)
+        room = Signal(13)
+        take = Signal(13)
+        m.d.comb += [room.eq(HOST_PAGE - offset), take.eq(Mux(length > room, room, length))]
+        slot = list_addr[3 : 3 + (entries - 1).bit_length()] if entries > 1 else 0
+        word = Array(line.word_select(i, 64) for i in range(entries))[slot]
+        at_page_end = list_addr[3:12] == 511
+        bad_offset = Signal()
+        beyond = Signal()
+        low = (beat - 1).bit_length()
+        m.d.comb += [
+            bad_offset.eq(Mux(first, entry[:low] != 0, entry[:12] != 0)),
+            beyond.eq(entry[ADDR_BITS:] != 0),
+        ]
+        failure = Signal(11)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.req.ready.eq(1)
+                m.d.sync += [
+                    length.eq(self.req.payload.length), entry.eq(self.req.payload.prp1),
+                    prp2.eq(self.req.payload.prp2), first.eq(1), line_valid.eq(0)]
+                with m.If(self.req.valid):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                with m.If(bad_offset):
+                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.next = "FAIL"
+                with m.Elif(beyond):
+                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                    m.next = "FAIL"
+                with m.Else():
+                    m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += [
+                    run.valid.eq(1), run.payload.addr.eq(entry), run.payload.bytes.eq(take),
+                    run.payload.last.eq(length <= room)]
+                with m.If(run.ready):
+                    m.d.sync += [length.eq(length - take), first.eq(0)]
+                    with m.If(length <= room):
+                        m.next = "IDLE"
+                    with m.Elif(first):
+                        m.next = "SECOND"
+                    with m.Else():
+                        m.next = "ENTRY"
+            with m.State("SECOND"):  # PRP2 is the second page, or points to a list when more than a page remains
+                m.d.sync += [entry.eq(prp2), list_addr.eq(prp2)]
+                with m.If(length <= HOST_PAGE):
+                    m.next = "CHECK"
+                with m.Elif(prp2[:3] != 0):
+                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.next = "FAIL"
+                with m.Elif(prp2[ADDR_BITS:] != 0):
+                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                    m.next = "FAIL"
+                with m.Else():
+                    m.next = "FETCH"
+            with m.State("ENTRY"):
+                with m.If(line_valid):
+                    m.d.sync += entry.eq(word)
+                    with m.If(at_page_end & (length > HOST_PAGE)):  # last entry of a full list page chains to the next
+                        m.d.sync += [list_addr.eq(word), line_valid.eq(0)]
+                        with m.If((word[:12] != 0) | (word[ADDR_BITS:] != 0)):
+                            m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                            m.next = "FAIL"
+                        with m.Else():
+                            m.next = "FETCH"
+                    with m.Else():
+                        m.d.sync += list_addr.eq(list_addr + 8)
+                        if entries > 1:
+                            m.d.sync += line_valid.eq(slot != entries - 1)
+                        else:
+                            m.d.sync += line_valid.eq(0)
+                        m.next = "CHECK"
+                with m.Else():
+                    m.next = "FETCH"
+            with m.State("FETCH"):
+                m.d.comb += [
+                    rd.req.valid.eq(1), rd.req.payload.beats.eq(1),
+                    rd.req.payload.addr.eq(Cat(Const(0, low), list_addr[low:ADDR_BITS]))]
+                with m.If(rd.req.ready):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.d.comb += rd.rsp.ready.eq(1)
+                with m.If(rd.rsp.valid):
+                    m.d.sync += [line.eq(rd.rsp.payload.data), line_valid.eq(1)]
+                    with m.If(rd.rsp.payload.error):
+                        m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                        m.next = "FAIL"
+                    with m.Else():
+                        m.next = "ENTRY"
+            with m.State("FAIL"):
+                m.d.comb += [run.valid.eq(1), run.payload.last.eq(1), run.payload.status.eq(failure)]
+                with m.If(run.ready):
+                    m.next = "IDLE"
+        return m

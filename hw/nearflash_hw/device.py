@@ -1,0 +1,151 @@
+"""The device: only wiring. See :mod:`nearflash_hw.interfaces` for the path of a query through the rooms."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+from nearflash.contract.registers import ADDRESS_BITS, counters
+
+from .controller.block_io import BlockIo
+from .controller.ftl import Ftl
+from .controller.host_dma import HostReader
+from .controller.nvme import Nvme
+from .controller.prp import PrpWalker
+from .flash.channel import Channel
+from .lookup.engine import LookupEngine
+from .lookup.pooling import Pooling
+from .mlp.engine import MlpEngine
+from .primitives.axi import AxiSignature
+from .primitives.axi_lite import AxiLiteSignature
+from .primitives.interconnect import MemInterconnect
+from .primitives.memport import ADDR_BITS
+
+__all__ = ["ID_BITS", "Device"]
+
+ID_BITS = 5
+
+
+class Device(wiring.Component):
+    """An SSD controller with embedding lookup and MLP engines.
+
+    Ports: ``s_axi`` AXI4-Lite slave (registers and doorbells), ``m_axi_host`` AXI4 master to host memory,
+    ``m_axi_dram`` AXI4 master to the board's DRAM (flash contents, map, streamed weights), ``irq`` level interrupt.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        axi = AxiSignature(ADDR_BITS, config.beat_bytes * 8, ID_BITS)
+        super().__init__({
+            "s_axi": In(AxiLiteSignature(ADDRESS_BITS)),
+            "m_axi_host": Out(axi),
+            "m_axi_dram": Out(axi),
+            "irq": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        channels = c.flash.channels
+        m.submodules.nvme = nvme = Nvme(c)
+        m.submodules.ftl = ftl = Ftl(c)
+        m.submodules.block_io = block_io = BlockIo(c)
+        m.submodules.block_prp = block_prp = PrpWalker(c)
+        m.submodules.lookup = lookup = LookupEngine(c)
+        m.submodules.pooling = pooling = Pooling(c)
+        readers = {k: HostReader(c) for k in ("admin", "validate", "execute")}
+        for name, reader in readers.items():
+            m.submodules[f"{name}_reader"] = reader
+        flash = [Channel(c, k) for k in range(channels)]
+        for k, ch in enumerate(flash):
+            m.submodules[f"channel{k}"] = ch
+
+        # -- host interface
+        connect(m, flipped(self.s_axi), nvme.axil)
+        m.d.comb += [self.irq.eq(nvme.irq), ftl.enable.eq(nvme.enabled), nvme.ftl_ready.eq(ftl.ready),
+                     nvme.infer_idle.eq(lookup.idle)]
+        connect(m, nvme.block_cmd, block_io.cmd)
+        connect(m, block_io.completion, nvme.block_completion)
+        connect(m, nvme.infer_cmd, lookup.infer_cmd)
+        connect(m, lookup.completion, nvme.infer_completion)
+        connect(m, nvme.admin_req, readers["admin"].req)
+        connect(m, readers["admin"].data, nvme.admin_data)
+        for room in (lookup, pooling):
+            m.d.comb += [room.table_valid.eq(nvme.table_valid), room.table.eq(nvme.table)]
+
+        # -- block I/O, FTL, flash
+        connect(m, block_io.prp_req, block_prp.req)
+        connect(m, block_prp.run, block_io.prp_run)
+        connect(m, block_io.ftl_req, ftl.block_req)
+        connect(m, ftl.block_rsp, block_io.ftl_rsp)
+        connect(m, block_io.update, ftl.update)
+        connect(m, ftl.update_done, block_io.update_done)
+        connect(m, ftl.allocate, block_io.allocate)
+        connect(m, block_io.sync, ftl.sync)
+        connect(m, ftl.sync_done, block_io.sync_done)
+        m.d.comb += block_io.full.eq(ftl.full)
+        connect(m, lookup.ftl_req, ftl.lookup_req)
+        connect(m, ftl.lookup_rsp, lookup.ftl_rsp)
+        for k, ch in enumerate(flash):
+            connect(m, block_io.flash_cmd[k], ch.block_cmd)
+            connect(m, block_io.flash_in[k], ch.block_in)
+            connect(m, ch.block_data, block_io.flash_data[k])
+            connect(m, ch.block_done, block_io.flash_done[k])
+            connect(m, lookup.flash_cmd[k], ch.lookup_cmd)
+            connect(m, ch.lookup_data, lookup.flash_data[k])
+
+        # -- lookup, pooling, MLP
+        for k, name in enumerate(("validate", "execute")):
+            connect(m, lookup.host_req[k], readers[name].req)
+            connect(m, readers[name].data, lookup.host_data[k])
+        connect(m, lookup.vector, pooling.vector)
+        connect(m, lookup.bag, pooling.bag)
+        connect(m, lookup.drain, pooling.drain)
+        connect(m, pooling.retire, lookup.retire)
+        connect(m, pooling.drained, lookup.drained)
+        connect(m, pooling.pooled, lookup.pooled)
+        mlp_busy, mac_step = Signal(), Signal()
+        dram_reads = [ftl.mem_read, *(ch.mem_read for ch in flash)]
+        if c.mlp.graph:
+            m.submodules.mlp = mlp = MlpEngine(c)
+            connect(m, lookup.dense, mlp.dense)
+            connect(m, lookup.mlp_pooled, mlp.pooled)
+            connect(m, mlp.logit, lookup.logit)
+            connect(m, nvme.parameter, mlp.parameter)
+            m.d.comb += [mlp.table_valid.eq(nvme.table_valid), mlp.table.eq(nvme.table), mlp_busy.eq(mlp.busy),
+                         mac_step.eq(mlp.mac_step)]
+            dram_reads.append(mlp.mem_read)
+        else:  # a lookup-only device: INFER is refused before it gets here, so nothing ever waits on these
+            m.d.comb += [lookup.dense.ready.eq(1), lookup.mlp_pooled.ready.eq(1), nvme.parameter.ready.eq(1)]
+
+        # -- memory
+        host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read,
+                      *(p for r in readers.values() for p in (r.list_read, r.data_read))]
+        host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
+        dram_writes = [ftl.mem_write, nvme.dram_write, *(ch.mem_write for ch in flash)]
+        for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
+                                         ("dram", dram_reads, dram_writes, self.m_axi_dram)):
+            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS)
+            m.submodules[f"{name}_interconnect"] = ic
+            for k, port in enumerate(reads):
+                connect(m, port, ic.read[k])
+            for k, port in enumerate(writes):
+                connect(m, port, ic.write[k])
+            connect(m, ic.axi, flipped(axi))
+
+        # -- performance counters, in the order of contract.registers.counters
+        events = {
+            "cycles": 1, "lookups_count": lookup.lookups_issued, "samples_count": lookup.sample_done,
+            "map_misses_count": ftl.map_miss, "mlp_busy": mlp_busy, "mlp_mac_steps_count": mac_step,
+        }
+        for k, ch in enumerate(flash):
+            events[f"channel{k}_bus_busy"] = ch.bus_busy
+            for d in range(c.flash.dies):
+                events[f"channel{k}_die{d}_busy"] = ch.die_busy[d]
+            events[f"channel{k}_reads_count"] = ch.read_started
+            events[f"channel{k}_programs_count"] = ch.program_started
+        for i, name in enumerate(counters(c)):
+            m.d.comb += nvme.perf[i].eq(events[name])
+        return m
+

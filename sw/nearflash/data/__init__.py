@@ -1,0 +1,10 @@
+"""Queries: real data sets, traces and synthetic locality. NumPy only."""
+
+from .batch import QueryBatch
+from .criteo import Criteo
+from .locality import HistogramLocality, StackDistance, read_histograms
+from .movietweetings import MovieTweetings
+from .traces import read_block_trace, read_dlrm_trace
+
+__all__ = ["Criteo", "HistogramLocality", "MovieTweetings", "QueryBatch", "StackDistance", "read_block_trace",
+           "read_dlrm_trace", "read_histograms"]

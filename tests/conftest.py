@@ -1,0 +1,16 @@
+"""Paths shared by tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("NEARFLASH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of development data; tests that need it are skipped, with the reason shown, where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"development data not found at {SHARED}: set NEARFLASH_TEST_DATA to run this test")
+    return SHARED

@@ -1,0 +1,152 @@
+"""Data sets, traces and locality: contents checked against values counted independently."""
+
+import numpy as np
+import pytest
+from nearflash.contract import DataError
+from nearflash.data import (
+    Criteo,
+    HistogramLocality,
+    MovieTweetings,
+    QueryBatch,
+    StackDistance,
+    read_block_trace,
+    read_dlrm_trace,
+    read_histograms,
+)
+from nearflash.data.locality import Histogram
+
+
+def test_batch_slices_rebase_offsets():
+    lists = [[[1, 2], [], [3]], [[4], [5, 6], [7]]]
+    q = QueryBatch.from_lists(np.zeros((3, 2)), lists, np.array([0, 1, 0], np.float32))
+    assert q.lookups == 7
+    s = q[1:3]
+    for t, rows in enumerate(lists):
+        indices, offsets = s.bags[t]
+        ends = np.append(offsets, len(indices))
+        assert [indices[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)] == rows[1:]
+    assert s.labels.tolist() == [1, 0]
+    assert len(q[3:3]) == 0
+
+
+@pytest.mark.parametrize("k", [0, 0.3, 1, 2])
+def test_stack_distance_reuse(k):
+    n = 20_000
+    g = StackDistance(1 << 20, k, seed=5)
+    reuse = 1 - len(np.unique(g.draw(n))) / n
+    assert reuse == pytest.approx(g.expected_reuse, abs=0.012)
+    # bin 0 of Exp(1) in 50 bins over its sample's range holds about 14 %, then K dilutes the rest
+    assert reuse == pytest.approx(0.86 / (1 + k), abs=0.035)
+
+
+def test_stack_distance_follows_its_distribution():
+    g = StackDistance(1 << 20, 0.3, seed=1)
+    stream = g.draw(30_000).tolist()
+    stack, counts = [], np.zeros(51)
+    for row in stream:
+        d = stack[::-1].index(row) + 1 if row in stack else 0
+        counts[min(d, 50)] += 1
+        if d:
+            stack.pop(-d)
+        stack.append(row)
+        stack = stack[-60:]
+    assert np.abs(counts[:50] / len(stream) - g.distribution).max() < 0.012
+
+
+def test_stack_distance_in_a_table_smaller_than_the_stack():
+    assert set(StackDistance(3, 0.0, seed=2).draw(500).tolist()) <= {0, 1, 2}
+    assert set(StackDistance(1, 2.0).draw(50).tolist()) == {0}
+
+
+def size_shares(stream, edges):
+    _, sizes = np.unique(stream, return_counts=True)
+    e = [*edges, 1 << 60]
+    inside = [(sizes > a) & (sizes <= b) for a, b in zip(e, e[1:], strict=False)]
+    return [i.mean() for i in inside], [sizes[i].sum() / len(stream) for i in inside], len(sizes) / len(stream)
+
+
+@pytest.mark.parametrize(("year", "first_touches"), [(2021, 0.145), (2022, 0.078)])
+def test_published_histograms_are_reproduced(shared_data, year, first_touches):
+    h = read_histograms(shared_data / "locality" / f"locality_stats_{year}.txt")[0]
+    rows, accesses, distinct = size_shares(HistogramLocality(h, 1 << 20, seed=3).draw(1_000_000), h.edges)
+    assert distinct == pytest.approx(first_touches, rel=0.03)
+    assert np.abs(np.subtract(rows, h.rows)).max() < 0.006
+    assert np.abs(np.subtract(accesses, h.accesses))[:12].max() < 0.02  # the far tail is a handful of rows
+
+
+def test_histogram_locality_refuses_too_few_rows():
+    h = Histogram("h", 2.0, (0, 1), (0.5, 0.5), (0.5, 0.5))
+    with pytest.raises(DataError, match="rows = 10"):
+        HistogramLocality(h, 10).draw(1000)
+
+
+def test_dlrm_trace(tmp_path):
+    p = tmp_path / "t.log"
+    p.write_text("1, 5,7\n2")
+    assert read_dlrm_trace(p).tolist() == [1, 5, 7, 2]
+    for bad in ("", "1,x", "1,-2"):
+        p.write_text(bad)
+        with pytest.raises(DataError):
+            read_dlrm_trace(p)
+
+
+def test_block_trace(tmp_path, shared_data):
+    t = read_block_trace(shared_data / "traces" / "mqsim" / "wsrch-small.trace")
+    assert t[0].tolist() == (11413000, 657728, 16, True)
+    p = tmp_path / "t"
+    for bad in ("", "1 2 3 4", "1 0 5 8 2", "1 0 5 0 1"):
+        p.write_text(bad)
+        with pytest.raises(DataError):
+            read_block_trace(p)
+
+
+def criteo_line(label="1", dense=("3",) * 13, cats=("1f",) * 26):
+    return "\t".join([label, *dense, *cats]) + "\n"
+
+
+def test_criteo(tmp_path):
+    p = tmp_path / "c.txt"
+    p.write_text(criteo_line() + criteo_line("0", ("", "-2") + ("0",) * 11, ("",) + ("ffffffff",) * 25))
+    q = Criteo.load(p, rows=100).queries
+    assert q.labels.tolist() == [1, 0]
+    assert q.dense[0, 0] == np.float32(np.log(4))
+    assert q.dense[1].tolist() == [0] * 13
+    assert [i[0] for i, _ in q.bags] == [0x1F % 100] * 26
+    assert [i[1] for i, _ in q.bags] == [0] + [0xFFFFFFFF % 100] * 25
+    for bad in ("1\t2\n", criteo_line("2"), criteo_line(dense=("x",) * 13), criteo_line(cats=("xyz",) * 26), ""):
+        p.write_text(bad)
+        with pytest.raises(DataError):
+            Criteo.load(p)
+
+
+def test_movietweetings_knows_only_the_past(shared_data):
+    folder = shared_data / "movietweetings"
+    m = MovieTweetings.load(folder, history=5)
+    raw = sorted((int(t), i, u, mv, int(r)) for i, (u, mv, r, t) in
+                 enumerate(line.split("::") for line in (folder / "ratings.dat").read_text().splitlines()))
+    assert len(m.queries) == len(raw) == 100_000
+    assert m.queries.labels.tolist() == [float(r[4] >= 8) for r in raw]
+    movies = sorted(line.split("::")[0] for line in (folder / "movies.dat").read_text().splitlines())
+    assert m.rows[1] == len(movies)
+    for k in (50_000, 99_999):
+        _, _, user, movie, _ = raw[k]
+        past = [r for r in raw[:k] if r[2] == user]
+        liked = [movies.index(r[3]) for r in past if r[4] >= 8][-5:][::-1]
+        q = m.queries[k : k + 1]
+        assert q.bags[3][0].tolist() == liked
+        assert q.bags[1][0].tolist() == [movies.index(movie)]
+        assert q.dense[0, 1] == pytest.approx(np.log1p(len(past)))
+    assert len(m.train) + len(m.valid) + len(m.test) == len(raw)
+    assert max(m.test.bags[0][0]) < m.rows[0]
+
+
+def test_movietweetings_bad_files(tmp_path):
+    with pytest.raises(DataError, match="not found"):
+        MovieTweetings.load(tmp_path)
+    (tmp_path / "movies.dat").write_text("1::A (2000)::Drama\n")
+    (tmp_path / "ratings.dat").write_text("1::1::11::5\n")
+    with pytest.raises(DataError, match="line 1 rating"):
+        MovieTweetings.load(tmp_path)
+    (tmp_path / "ratings.dat").write_text("1::1::5\n")
+    with pytest.raises(DataError, match="line 1"):
+        MovieTweetings.load(tmp_path)
