@@ -1,0 +1,36 @@
+"""How commands report: one rich table for people, one JSON file for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["console", "show", "write_json"]
+
+console = Console(highlight=False)
+
+
+def write_json(path: Path | None, result: dict[str, Any]) -> None:
+    """Write ``result`` to ``path`` (nothing if None), whole or not at all; folders are made."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    part.replace(path)
+
+
+def show(title: str, rows: Iterable[tuple[str, str, str]]) -> None:
+    """A table of (what, value, note)."""
+    table = Table(title=title, title_justify="left", show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

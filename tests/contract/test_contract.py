@@ -1,0 +1,176 @@
+"""The contract: configurations validated once with field, value and limit; formats against independently packed bytes."""
+
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nearflash.contract import PRESETS, ConfigError, DataError, DeviceConfig, MlpConfig, Node, RowFormat, TableSpec, cores
+from nearflash.contract import program as pg
+from nearflash.contract.nvme import CQE, IDENTIFY_BYTES, SQE_BYTES, Opcode, identify, limits, sqe
+from nearflash.contract.registers import REGISTERS, counters, doorbell, queue_register
+from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
+
+GRAPH = (
+    Node("dense", "dense", 7), Node("emb", "tables", 16, tables=(0, 1)),
+    Node("bot", "fc", 8, ("dense",), relu=True, kr=4, kc=2),
+    Node("dot", "dot", 3, ("bot", "emb"), dim=8),
+    Node("top", "fc", 5, ("bot", "dot"), kr=2, kc=4, kc_split=(4, 1), decomposed=True, scan="column", weights="dram"),
+    Node("out", "fc", 1, ("top",)),
+)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_round_trip_through_toml(name):
+    c = DeviceConfig.preset(name)
+    assert DeviceConfig.from_toml(c.to_toml()) == c
+    with_graph = replace(c, mlp=MlpConfig(GRAPH, act_bits=16, n_batch=2))
+    again = DeviceConfig.from_toml(with_graph.to_toml())
+    assert again == with_graph
+    assert again.design_id != c.design_id
+
+
+def test_paper_timing():
+    # RM-SSD: C_EV = ceil((60 * EV / page + 140) * 20) cycles
+    for dies in (1, 2, 4):
+        c = DeviceConfig.preset("paper", dies=dies)
+        for ev in (128, 256, 4096):
+            assert c.read_cycles_per_vector(ev) == -(-(60 * ev + 140 * 4096) * 20 // 4096)
+    # inferences per second at the flash-bound ceiling, RMC1, D = 1, 2, 4, and RMC2
+    for dies, rmc1, rmc2 in ((1, 441, 72), (2, 881, 145), (4, 1762, 290)):
+        c = DeviceConfig.preset("paper", dies=dies)
+        assert 200e6 / (640 * c.ceiling_cycles_per_lookup(128)) == pytest.approx(rmc1, abs=1)
+        assert 200e6 / (3840 * c.ceiling_cycles_per_lookup(256)) == pytest.approx(rmc2, abs=1)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("channels", 3), ("channels", 0), ("channels", 32), ("dies", True), ("page_bytes", 100), ("page_bytes", 4096.0),
+    ("oob_bytes", 20), ("t_read_ns", 0), ("pages", -4), ("blocks", "many"),
+])
+def test_bad_flash_names_field_value_and_limit(field, value):
+    with pytest.raises(ConfigError) as e:
+        DeviceConfig.preset("paper", **{field: value})
+    assert e.value.field == f"flash.{field}"
+    assert e.value.value == value
+    assert repr(value) in str(e.value)
+    assert "must be" in str(e.value)
+
+
+@pytest.mark.parametrize(("text", "field"), [
+    ("preset = 'nope'", "preset"), ("colour = 1", "colour"), ("[flash]\nchanels = 4", "flash.chanels"),
+    ("beat_bytes = 12", "beat_bytes"), ("clock_mhz = 0", "clock_mhz"), ("[lookup]\ntags = 100", "lookup.tags"),
+    ("[host]\nqueue_pairs = 1", "host.queue_pairs"), ("[mlp]\nact_bits = 4", "mlp.act_bits"), ("x = = 1", "toml"),
+    ("[[mlp.graph]]\nname = 'a'\nkind = 'conv'\nwidth = 4", "mlp.graph[a].kind"),
+])
+def test_bad_toml_names_the_field(text, field):
+    with pytest.raises(ConfigError) as e:
+        DeviceConfig.from_toml(text)
+    assert e.value.field == field
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    (dict(index=2, kr=3), "kr"), (dict(index=2, scan="diagonal"), "scan"), (dict(index=2, inputs=("ghost",)), "inputs"),
+    (dict(index=2, weight_bits=4), "weight_bits"), (dict(index=3, width=4), "width"), (dict(index=3, dim=3), "dim"),
+    (dict(index=4, kc_split=(1,)), "kc_split"), (dict(index=1, tables=(0, 2)), "tables"), (dict(index=2, name="emb"), "name"),
+])
+def test_bad_graph_is_refused(change, field):
+    i = change.pop("index")
+    graph = (*GRAPH[:i], replace(GRAPH[i], **change), *GRAPH[i + 1 :])
+    with pytest.raises(ConfigError) as e:
+        replace(DeviceConfig.preset("tiny"), mlp=MlpConfig(graph))
+    assert field in e.value.field
+
+
+def test_layout_regions_do_not_overlap():
+    for name in PRESETS:
+        c = DeviceConfig.preset(name)
+        lay = c.layout
+        sizes = [c.flash.total_pages * c.flash.page_bytes, c.flash.total_pages * c.flash.oob_bytes,
+                 c.flash.channels * c.flash.dies * c.flash.blocks * 8, c.lbas * 4, 16, 0]
+        starts = [lay.flash, lay.oob, lay.block_state, lay.map, lay.superblock, lay.weights, lay.end]
+        for start, size, following in zip(starts, sizes, starts[1:], strict=False):
+            assert start % 4096 == 0
+            assert start + size <= following
+
+
+def test_cores_and_program_records():
+    c = replace(DeviceConfig.preset("tiny"), mlp=MlpConfig(GRAPH))
+    got = [(k.node, k.inputs, k.rows, k.columns, k.kr, k.kc, k.steps) for k in cores(GRAPH)]
+    assert got == [("bot", ("dense",), 8, 7, 4, 2, 8), ("top", ("bot",), 5, 8, 2, 4, 6), ("top", ("dot",), 5, 3, 2, 1, 9),
+                   ("out", ("top",), 1, 5, 1, 1, 5)]
+    # core 0: 8 words of 8 bytes = 4 units; core 3: 5 words of 1 byte, padded to beats of 8 bytes: 40 bytes = 3 units
+    assert pg.expected_records(c) == {0: 4, 3: 3, pg.EPILOGUE + 2: 8, pg.EPILOGUE + 4: 5, pg.EPILOGUE + 5: 1,
+                                      pg.INTERACTION + 3: 1, pg.DENSE_QUANT: 1, pg.LOGIT_FORMAT: 1}
+    assert pg.dram_weight_address(c, cores(GRAPH)[1]) == c.layout.weights
+    assert pg.dram_weight_address(c, cores(GRAPH)[2]) == c.layout.weights + 4096
+    assert c.layout.end >= c.layout.weights + 2 * 4096
+    assert pg.record(3, b"abc") == struct.pack("<IIQ", 3, 1, 0) + b"abc" + bytes(13)
+
+
+@given(st.integers(1, 4096), st.integers(0, 2**31 - 1))
+def test_magic_divide(divisor, n):
+    magic, shift = magic_divide(divisor)
+    assert shift < 64
+    for v in (n, n - n % divisor, max(0, n - n % divisor - 1), 2**31 - 1):
+        assert (v * magic) >> shift == v // divisor
+
+
+def test_table_descriptor_words():
+    c = DeviceConfig.preset("paper")
+    t = TableSpec(1000, 32, RowFormat.INT8, lsb_exp=-37, quant_mult=40000, quant_shift=-3,
+                  extents=(Extent(0, 5, 8), Extent(8, 100, 4)))
+    t.validate(c)
+    w = np.frombuffer(t.descriptor(c), "<i4")
+    assert len(w) == DESCRIPTOR_WORDS
+    # 40 bytes a row in 16-byte beats: stride 3, 256 // 3 = 85 rows a page
+    assert w[:5].tolist() == [1000, 32, 2, 3, 85]
+    assert w[7:12].tolist() == [-37, 40000, -3, 2, 12]
+    assert w[16:24].tolist() == [0, 5, 8, 0, 8, 100, 4, 0]
+
+
+@pytest.mark.parametrize("change", [
+    dict(rows=0), dict(dim=6), dict(dim=2048), dict(extents=()), dict(extents=(Extent(0, 0, 1),)), dict(headroom=17),
+    dict(extents=(Extent(0, 60000, 40),)), dict(extents=(Extent(1, 0, 40),)), dict(quant_mult=1 << 16), dict(lsb_exp=200),
+])
+def test_bad_tables_are_refused(change):
+    c = DeviceConfig.preset("paper")
+    good = TableSpec(1000, 32, extents=(Extent(0, 0, 40),))
+    good.validate(c)
+    with pytest.raises(DataError):
+        replace(good, **change).validate(c)
+
+
+def test_nvme_formats():
+    e = sqe(Opcode.READ, 0x1234, nsid=1, prp1=0x1000, prp2=0x2000, cdw10=7, cdw12=3)
+    assert len(e) == SQE_BYTES
+    assert (e[0], e[2] | e[3] << 8, e[4], e[24:32], e[32:40], e[40], e[48]) == (
+        2, 0x1234, 1, struct.pack("<Q", 0x1000), struct.pack("<Q", 0x2000), 7, 3)
+    assert CQE.itemsize == 16
+    assert CQE.fields["sf"][1] == 14
+    for op in Opcode:
+        if op >= 0x80:
+            assert op & 3 == 3  # data in both directions
+
+
+def test_identify_pages():
+    c = DeviceConfig.preset("paper")
+    ns, ctrl, lim = (identify(c, cns) for cns in (0, 1, 0xC0))
+    assert {len(ns), len(ctrl), len(lim)} == {IDENTIFY_BYTES}
+    assert struct.unpack_from("<Q", ns)[0] == c.lbas
+    assert 1 << ns[130] == c.lba_bytes
+    assert ctrl[512:514] == b"\x66\x44"
+    assert struct.unpack_from("<22I", lim) == tuple(limits(c).values())
+    with pytest.raises(ValueError, match="cns"):
+        identify(c, 2)
+
+
+def test_registers_do_not_overlap():
+    c = DeviceConfig.preset("paper")
+    offsets = [r.offset for r in REGISTERS]
+    offsets += [queue_register(q, n) for q in range(8) for n in ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size")]
+    offsets += [doorbell(q, k) for q in range(8) for k in (False, True)]
+    assert len(set(offsets)) == len(offsets)
+    assert all(o % 4 == 0 and o < 1 << 13 for o in offsets)
+    assert len(set(counters(c))) == len(counters(c))
