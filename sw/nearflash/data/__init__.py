@@ -4,7 +4,8 @@ from .batch import QueryBatch
 from .criteo import Criteo
 from .locality import HistogramLocality, StackDistance, read_histograms
 from .movietweetings import MovieTweetings
+from .stream import synthetic_queries
 from .traces import read_block_trace, read_dlrm_trace
 
 __all__ = ["Criteo", "HistogramLocality", "MovieTweetings", "QueryBatch", "StackDistance", "read_block_trace",
-           "read_dlrm_trace", "read_histograms"]
+           "read_dlrm_trace", "read_histograms", "synthetic_queries"]

@@ -12,6 +12,7 @@ from nearflash.data import (
     read_block_trace,
     read_dlrm_trace,
     read_histograms,
+    synthetic_queries,
 )
 from nearflash.data.locality import Histogram
 
@@ -150,3 +151,21 @@ def test_movietweetings_bad_files(tmp_path):
     (tmp_path / "ratings.dat").write_text("1::1::5\n")
     with pytest.raises(DataError, match="line 1"):
         MovieTweetings.load(tmp_path)
+
+
+def test_synthetic_queries_have_the_models_shape():
+    q = synthetic_queries([(100, 3), (7, 1)], 5, 20, k=0.3, seed=4)
+    assert q.dense.shape == (20, 5)
+    assert [len(i) for i, _ in q.bags] == [60, 20]
+    assert q.bags[0][1].tolist() == list(range(0, 60, 3))
+    assert max(q.bags[0][0]) < 100
+    again = synthetic_queries([(100, 3), (7, 1)], 5, 20, k=0.3, seed=4)
+    assert np.array_equal(q.bags[0][0], again.bags[0][0])
+
+
+def test_trace_is_handed_out_in_order():
+    q = synthetic_queries([(10, 2), (10, 1)], 0, 3, trace=np.arange(5))
+    assert q.bags[0][0].tolist() == [0, 1, 3, 4, 1, 2]
+    assert q.bags[1][0].tolist() == [2, 0, 3]
+    with pytest.raises(DataError, match="table 1"):
+        synthetic_queries([(10, 2), (2, 1)], 0, 3, trace=np.arange(5))

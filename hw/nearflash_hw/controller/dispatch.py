@@ -1,0 +1,145 @@
+"""Checks submission entries and sends each to where it is carried out."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
+
+from ..interfaces import Layouts
+from .queues import TARGETS, entry_layout
+
+__all__ = ["Dispatcher", "admin_command_layout"]
+
+REJECT, ADMIN, BLOCK, INFER = range(TARGETS)
+NSID = 1
+NSID_ALL = 0xFFFFFFFF
+
+
+def admin_command_layout() -> data.StructLayout:
+    return data.StructLayout({"opcode": 8, "cid": 16, "prp1": 64, "prp2": 64, "cdw10": 32})
+
+
+class Dispatcher(wiring.Component):
+    """Gives a ``verdict`` on the entry that :class:`~.queues.Queues` offers, and carries it out with ``take``.
+
+    Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with
+    the status of a command that failed a check), ``admin_cmd``, ``block_cmd``, ``infer_cmd``. ``hold_infer`` keeps
+    ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the command's stream.
+
+    Checks, first to fail wins: opcode, FUSE and PSDT (must be 0), NSID (1; FLUSH takes FFFFFFFFh too), LBA range,
+    transfer size, PRP1 alignment, a loaded program for INFER. What the query stream says is checked by the lookup engine.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "entry_valid": In(1), "entry": In(entry_layout()), "verdict": Out(1), "target": Out(range(TARGETS)),
+            "acceptable": Out(1), "take": In(1), "target_free": Out(TARGETS),
+            "hold_infer": In(1), "program_loaded": In(1),
+            "reject": Out(stream.Signature(layouts.completion)),
+            "admin_cmd": Out(stream.Signature(admin_command_layout())),
+            "block_cmd": Out(stream.Signature(layouts.block_command)),
+            "infer_cmd": Out(stream.Signature(layouts.infer_command)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, entry, sqe = self.config, self.entry, self.entry.sqe
+        is_admin, is_rw, is_flush, is_block, is_infer, known = (
+            Signal(name=s) for s in ("is_admin", "is_rw", "is_flush", "is_block", "is_infer", "known"))
+        admin_codes = [c for c in AdminOpcode if config.mlp.graph or c != AdminOpcode.PROGRAM_LOAD]
+
+        # A PRP1 that is not beat-aligned is caught here for reads and writes; elsewhere the PRP walker catches it.
+        flags_bad, nsid_bad, lba_bad, size_bad, prp_bad = (
+            Signal(name=s) for s in ("flags_bad", "nsid_bad", "lba_bad", "size_bad", "prp_bad"))
+        end = Signal(33)
+        low = config.beat_bytes.bit_length() - 1
+        nlb = sqe.cdw12[:16]
+        status = Signal(11)
+        held = Signal()  # the target was chosen while inference was held back
+        target, free = self.target, self.target_free
+        m.d.comb += [
+            self.acceptable.eq(free.bit_select(target, 1) & ~held),
+            free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.block_cmd.valid,
+                        ~self.infer_cmd.valid & ~self.hold_infer))]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [
+                    is_admin.eq(entry.qid == 0),
+                    is_rw.eq((sqe.opcode == Opcode.READ) | (sqe.opcode == Opcode.WRITE)),
+                    is_flush.eq(sqe.opcode == Opcode.FLUSH),
+                    is_infer.eq((sqe.opcode == Opcode.INFER) | (sqe.opcode == Opcode.LOOKUP)),
+                    end.eq(sqe.cdw10 + nlb + 1)]
+                with m.If(self.entry_valid):
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [
+                    is_block.eq(is_rw | is_flush | (sqe.opcode == Opcode.DSM)),
+                    known.eq(Mux(is_admin, Cat(sqe.opcode == c for c in admin_codes).any(),
+                                 is_rw | is_flush | is_infer | (sqe.opcode == Opcode.DSM))),
+                    flags_bad.eq(Cat(sqe.fuse, sqe.psdt).any()),
+                    nsid_bad.eq(~is_admin & ~is_infer & (sqe.nsid != NSID) & ~(is_flush & (sqe.nsid == NSID_ALL))),
+                    lba_bad.eq(~is_admin & is_rw & (sqe.cdw11.any() | (end > config.lbas))),
+                    size_bad.eq(~is_admin & is_rw & (nlb >= config.host.mdts_pages)),
+                    prp_bad.eq(~is_admin & is_rw & sqe.prp1[:low].any())]
+                m.next = "TARGET"
+            with m.State("TARGET"):
+                m.d.sync += [target.eq(REJECT), status.eq(0), held.eq(0)]
+                with m.If(~known):
+                    m.d.sync += status.eq(Status.INVALID_OPCODE)
+                with m.Elif(flags_bad):
+                    m.d.sync += status.eq(Status.INVALID_FIELD)
+                with m.Elif(nsid_bad):
+                    m.d.sync += status.eq(Status.INVALID_NAMESPACE)
+                with m.Elif(lba_bad):
+                    m.d.sync += status.eq(Status.LBA_OUT_OF_RANGE)
+                with m.Elif(size_bad):
+                    m.d.sync += status.eq(Status.INVALID_FIELD)
+                with m.Elif(prp_bad):
+                    m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
+                with m.Elif(is_admin):
+                    m.d.sync += target.eq(ADMIN)
+                with m.Elif(is_block):
+                    m.d.sync += target.eq(BLOCK)
+                with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
+                    # Not while a program is being loaded: the command then waits for what comes of it.
+                    m.d.sync += status.eq(Status.NO_PROGRAM)
+                with m.Else():
+                    m.d.sync += [target.eq(INFER), held.eq(self.hold_infer)]
+                m.next = "VERDICT"
+            with m.State("VERDICT"):
+                m.d.comb += self.verdict.eq(1)
+                m.next = "IDLE"
+
+        for port in (self.reject, self.admin_cmd, self.block_cmd, self.infer_cmd):
+            with m.If(port.valid & port.ready):
+                m.d.sync += port.valid.eq(0)
+        with m.If(self.take):
+            with m.Switch(target):
+                with m.Case(REJECT):
+                    p = self.reject.payload
+                    m.d.sync += [
+                        self.reject.valid.eq(1), p.qid.eq(entry.qid), p.cid.eq(sqe.cid), p.status.eq(status),
+                        p.dw0.eq(0), p.dw1.eq(0)]
+                with m.Case(ADMIN):
+                    p = self.admin_cmd.payload
+                    m.d.sync += [
+                        self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(sqe.prp1),
+                        p.prp2.eq(sqe.prp2), p.cdw10.eq(sqe.cdw10)]
+                with m.Case(BLOCK):
+                    p = self.block_cmd.payload
+                    is_dsm = sqe.opcode == Opcode.DSM
+                    m.d.sync += [
+                        self.block_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
+                        p.slba.eq(sqe.cdw10), p.nlb.eq(Mux(is_dsm, sqe.cdw10[:8], nlb)), p.prp1.eq(sqe.prp1),
+                        p.prp2.eq(sqe.prp2), p.deallocate.eq(is_dsm & sqe.cdw11[2])]
+                with m.Case(INFER):
+                    p = self.infer_cmd.payload
+                    m.d.sync += [
+                        self.infer_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
+                        p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2), p.words.eq(sqe.cdw10), p.batch.eq(sqe.cdw11[:16]),
+                        p.weighted.eq(sqe.cdw11[16]), p.tables.eq(sqe.cdw12[:8]), p.dense.eq(sqe.cdw12[16:]),
+                        p.out_addr.eq(Cat(sqe.cdw14, sqe.cdw15))]
+        return m

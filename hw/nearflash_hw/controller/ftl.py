@@ -1,0 +1,197 @@
+"""Flash translation layer: page map, log-structured allocation, superblock."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+from nearflash.contract.config import log2
+from nearflash.contract.onflash import SUPERBLOCK_MAGIC
+
+from ..interfaces import Layouts
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .map_cache import ERROR, MapCache, update_layout
+from .small_write import SmallWrite
+
+__all__ = ["Ftl", "allocate_layout", "update_layout"]
+
+
+def allocate_layout(config: DeviceConfig) -> data.StructLayout:
+    """The next page of the log. ``erase``: the first page of its block, which must be erased first."""
+    return data.StructLayout({"ppn": Layouts(config).ppn_bits, "sequence": 64, "erase": 1})
+
+
+class Ftl(wiring.Component):
+    """Page-map FTL over a log without garbage collection (formats: :mod:`nearflash.contract.onflash`).
+
+    ``lookup_req``/``lookup_rsp``, ``block_req``/``block_rsp``: translation (see :class:`MapCache` for the latencies).
+    ``update``/``update_done``: change one map entry, in DRAM and visible to every later translation once done.
+    ``allocate``: hands out the pages of the log in PPN order; ``full``: none is left. ``sync``/``sync_done``: writes the
+    superblock. ``enable``: on its rising edge the FTL mounts: it empties the cache and reads the superblock, then raises
+    ``ready``; nothing is served before, and the offer on ``allocate`` is withdrawn. A superblock that is neither blank
+    nor valid mounts full, so that nothing is overwritten.
+
+    Power cuts: while pages may have been handed out since the last sync, the superblock in DRAM holds the end of the
+    log's current row of blocks (block number b of every die) instead of the cursor. A mount after a cut then continues
+    in untouched blocks: no page is programmed twice and no mapped page is erased, at the price of the rest of that row.
+    The reservation is written with the first page handed out; the second waits for it. While ``enable`` is low the FTL
+    writes the exact superblock by itself, so a controller reset loses nothing.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        lay = Layouts(config)
+        super().__init__({
+            "lookup_req": In(stream.Signature(lay.translate_request)),
+            "lookup_rsp": Out(stream.Signature(lay.translate_response)),
+            "block_req": In(stream.Signature(lay.translate_request)),
+            "block_rsp": Out(stream.Signature(lay.translate_response)),
+            "update": In(stream.Signature(update_layout(config))),
+            "update_done": Out(stream.Signature(ERROR)),
+            "allocate": Out(stream.Signature(allocate_layout(config))),
+            "full": Out(1),
+            "sync": In(stream.Signature(1)),
+            "sync_done": Out(stream.Signature(ERROR)),
+            "enable": In(1),
+            "ready": Out(1),
+            "map_miss": Out(1),
+            "mem_read": Out(MemReadSignature(config.beat_bytes)),
+            "mem_write": Out(MemWriteSignature(config.beat_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, f = self.config, self.config.flash
+        m.submodules.cache = cache = MapCache(c)
+        m.submodules.writer = writer = SmallWrite(c.beat_bytes, 2)
+        connect(m, flipped(self.lookup_req), cache.req[0])
+        connect(m, flipped(self.block_req), cache.req[1])
+        connect(m, cache.rsp[0], flipped(self.lookup_rsp))
+        connect(m, cache.rsp[1], flipped(self.block_rsp))
+        connect(m, flipped(self.update), cache.update)
+        connect(m, cache.update_done, flipped(self.update_done))
+        connect(m, cache.write, writer.i[0])
+        connect(m, writer.done[0], cache.write_done)
+        connect(m, writer.mem_write, flipped(self.mem_write))
+        m.d.comb += self.map_miss.eq(cache.miss)
+
+        enabled_before, remount = Signal(), Signal()
+
+        # -- the log
+        die_bits = log2(f.channels) + log2(f.dies)
+        row_bits = die_bits + log2(f.pages)
+        cursor = Signal(f.ppn_bits + 1)
+        sequence = Signal(64)
+        durable = Signal.like(cursor)  # the cursor in the superblock: pages from here on were never handed out
+        reserve = Signal()  # a page beyond it was: the superblock must move on before the next one
+        serving = Signal()
+        exact = Signal()  # an exact superblock is being written
+        taken = Signal()
+        offer = self.allocate
+        m.d.comb += [
+            self.full.eq(serving & cursor[-1]),
+            offer.valid.eq(serving & ~cursor[-1] & ~reserve & ~remount), offer.payload.ppn.eq(cursor),
+            offer.payload.sequence.eq(sequence), offer.payload.erase.eq(cursor[die_bits:row_bits] == 0),
+            taken.eq(offer.valid & offer.ready)]
+        with m.If(taken):
+            m.d.sync += [cursor.eq(cursor + 1), sequence.eq(sequence + 1)]
+            with m.If((cursor == durable) | exact):
+                m.d.sync += reserve.eq(1)
+
+        # -- superblock
+        m.d.sync += enabled_before.eq(self.enable)
+        with m.If(self.enable & ~enabled_before):
+            m.d.sync += remount.eq(1)
+        is_reserve, is_sync, sync_error = Signal(), Signal(), Signal()
+        sb_cursor, sb_sequence = Signal.like(cursor), Signal(64)
+        row_end = Signal.like(cursor)
+        m.d.comb += row_end.eq(Cat(Const(0, row_bits), durable[row_bits:] + 1))
+        job = writer.i[1]
+        beats = max(1, 16 // c.beat_bytes)
+        m.d.comb += [
+            job.payload.addr.eq(c.layout.superblock),
+            job.payload.data.eq(Cat(Const(SUPERBLOCK_MAGIC, 32), sb_cursor | Const(0, 32), sb_sequence)),
+            job.payload.strb.eq(0xFFFF if c.beat_bytes > 16 else -1), job.payload.two.eq(beats == 2)]
+        raw = Signal(128, reset_less=True)
+        fields = data.View(data.StructLayout({"magic": 32, "cursor": 32, "sequence": 64}), raw)
+        broken = Signal()
+        mounting = Signal()
+        rd = self.mem_read
+        with m.If(mounting):
+            m.d.comb += [rd.req.payload.addr.eq(c.layout.superblock), rd.req.payload.beats.eq(beats)]
+        with m.Else():
+            m.d.comb += [
+                rd.req.payload.eq(cache.mem_read.req.payload), rd.req.valid.eq(cache.mem_read.req.valid),
+                cache.mem_read.req.ready.eq(rd.req.ready), cache.mem_read.rsp.valid.eq(rd.rsp.valid),
+                rd.rsp.ready.eq(cache.mem_read.rsp.ready)]
+        m.d.comb += cache.mem_read.rsp.payload.eq(rd.rsp.payload)
+        m.d.comb += [self.ready.eq(serving & self.enable & ~remount & enabled_before), cache.serve.eq(serving)]
+
+        with m.FSM(name="superblock") as fsm:
+            with m.State("OFF"):
+                with m.If(remount):
+                    m.next = "CLEAR"
+            with m.State("SERVE"):
+                m.d.comb += [serving.eq(1), self.sync.ready.eq(~remount & ~reserve)]
+                with m.If(reserve):
+                    m.d.sync += [is_reserve.eq(1), is_sync.eq(0)]
+                    m.next = "PREPARE"
+                with m.Elif((remount | ~self.enable) & (cursor != durable)):
+                    m.d.sync += [is_reserve.eq(0), is_sync.eq(0)]
+                    m.next = "PREPARE"
+                with m.Elif(remount):
+                    m.next = "CLEAR"
+                with m.Elif(self.sync.valid):
+                    m.d.sync += [is_reserve.eq(0), is_sync.eq(1)]
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.sync += [
+                    sb_cursor.eq(Mux(is_reserve, row_end, cursor)),
+                    sb_sequence.eq(sequence + Mux(is_reserve, row_end - cursor, 0)[: len(cursor)])]
+                m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += job.valid.eq(1)
+                with m.If(job.ready):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.d.comb += writer.done[1].ready.eq(1)
+                with m.If(writer.done[1].valid):
+                    # A failed reservation is not retried: it only matters to a power cut before the next sync.
+                    m.d.sync += [durable.eq(sb_cursor), sync_error.eq(writer.done[1].payload.error)]
+                    with m.If(is_reserve):
+                        m.d.sync += reserve.eq(0)
+                    m.next = "SERVE"
+                    with m.If(is_sync):
+                        m.next = "SYNCED"
+            with m.State("SYNCED"):
+                m.d.comb += [self.sync_done.valid.eq(1), self.sync_done.payload.error.eq(sync_error)]
+                with m.If(self.sync_done.ready):
+                    m.next = "SERVE"
+            with m.State("CLEAR"):
+                m.d.sync += remount.eq(0)
+                m.d.comb += cache.invalidate.eq(1)
+                with m.If(cache.invalidated):
+                    m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += [mounting.eq(1), rd.req.valid.eq(1)]
+                m.d.sync += broken.eq(0)
+                with m.If(rd.req.ready):
+                    m.next = "RECEIVE"
+            with m.State("RECEIVE"):
+                m.d.comb += [mounting.eq(1), rd.rsp.ready.eq(1)]
+                with m.If(rd.rsp.valid):
+                    m.d.sync += [raw.eq(Cat(raw, rd.rsp.payload.data)[-128:] if beats == 2 else rd.rsp.payload.data),
+                                 broken.eq(broken | rd.rsp.payload.error)]
+                    with m.If(rd.rsp.payload.last):
+                        m.next = "MOUNT"
+            with m.State("MOUNT"):
+                valid = (fields.magic == SUPERBLOCK_MAGIC) & (fields.cursor <= f.total_pages)
+                m.d.sync += [reserve.eq(0), sequence.eq(fields.sequence), cursor.eq(fields.cursor),
+                             durable.eq(fields.cursor)]
+                with m.If(broken | ~(valid | (raw == 0))):
+                    m.d.sync += [cursor.eq(f.total_pages), durable.eq(f.total_pages)]
+                m.next = "SERVE"
+        for state in ("PREPARE", "WRITE", "WAIT", "SYNCED"):
+            with m.If(fsm.ongoing(state)):
+                m.d.comb += serving.eq(1)
+        m.d.comb += exact.eq((fsm.ongoing("PREPARE") | fsm.ongoing("WRITE") | fsm.ongoing("WAIT")) & ~is_reserve)
+        return m

@@ -1,0 +1,114 @@
+"""The host interface: registers, queue pairs, command checks and the admin engine, wired together."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+from nearflash.contract.registers import ADDRESS_BITS, counters
+
+from ..interfaces import Layouts, bits_for
+from ..primitives.arbiter import StreamArbiter
+from ..primitives.axi_lite import AxiLiteSignature
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .admin import Admin
+from .dispatch import Dispatcher
+from .host_dma import host_data_layout
+from .queues import Queues
+from .registers import RegisterFile
+
+__all__ = ["Nvme"]
+
+
+class Nvme(wiring.Component):
+    """NVMe-format host interface (:mod:`nearflash.contract.nvme` and :mod:`~nearflash.contract.registers`).
+
+    ``axil``: registers and doorbells. ``irq``: level, some unmasked queue has completions the host has not acknowledged.
+    ``enabled`` is CC.EN, and stays high until CSTS.RDY falls, so that the FTL serves what is still in flight; CSTS.RDY
+    rises with ``ftl_ready``. Checked commands leave on ``block_cmd``, ``infer_cmd`` and
+    come back on ``block_completion``, ``infer_completion``, in any order, exactly one each; both sides must always accept
+    what is in flight, even after CC.EN fell (the completions are then dropped). Opened and closed tables, and the loaded
+    program, outlive CC.EN = 0.
+
+    Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
+    completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.
+
+    ``perf``: one bit per counter of :func:`~nearflash.contract.registers.counters`, added every cycle (bit 0, ``cycles``,
+    is counted internally).
+
+    Host memory is reached through ``sq_read``, ``cq_write``, ``identify_write``, and ``admin_req`` / ``admin_data``
+    (descriptors and parameter images, through a :class:`~.host_dma.HostReader`). ``dram_write``: weights kept in DRAM.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        beat = config.beat_bytes
+        super().__init__({
+            "axil": In(AxiLiteSignature(ADDRESS_BITS)), "irq": Out(1),
+            "enabled": Out(1), "ftl_ready": In(1),
+            "block_cmd": Out(stream.Signature(layouts.block_command)),
+            "block_completion": In(stream.Signature(layouts.completion)),
+            "infer_cmd": Out(stream.Signature(layouts.infer_command)),
+            "infer_completion": In(stream.Signature(layouts.completion)),
+            "infer_idle": In(1),
+            "table_valid": Out(1), "table": Out(layouts.table_write),
+            "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
+            "sq_read": Out(MemReadSignature(beat)), "cq_write": Out(MemWriteSignature(beat)),
+            "admin_req": Out(stream.Signature(layouts.prp_request)),
+            "admin_data": In(stream.Signature(host_data_layout(beat))),
+            "identify_write": Out(MemWriteSignature(beat)), "dram_write": Out(MemWriteSignature(beat)),
+            "perf": In(data.ArrayLayout(1, len(counters(config)))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.registers = registers = RegisterFile(config)
+        m.submodules.queues = queues = Queues(config)
+        m.submodules.dispatcher = dispatcher = Dispatcher(config)
+        m.submodules.admin = admin = Admin(config)
+        m.submodules.completions = completions = StreamArbiter(Layouts(config).completion, 4)
+
+        connect(m, flipped(self.axil), registers.axil)
+        m.d.comb += [
+            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal), registers.event.eq(self.perf.as_value()),
+            self.enabled.eq(registers.enabled | queues.ready),
+            queues.settings.eq(registers.settings), queues.enable.eq(registers.enabled),
+            queues.start.eq(self.ftl_ready), queues.doorbell_valid.eq(registers.doorbell_valid),
+            queues.doorbell.eq(registers.doorbell)]
+        m.d.sync += self.irq.eq((queues.unseen & ~registers.mask).any())
+
+        m.d.comb += [
+            dispatcher.entry_valid.eq(queues.entry_valid), dispatcher.entry.eq(queues.entry),
+            queues.verdict.eq(dispatcher.verdict), queues.target.eq(dispatcher.target),
+            queues.acceptable.eq(dispatcher.acceptable), queues.target_free.eq(dispatcher.target_free),
+            dispatcher.take.eq(queues.take),
+            dispatcher.hold_infer.eq(admin.hold_infer), dispatcher.program_loaded.eq(admin.program_loaded)]
+        connect(m, queues.sq_read, flipped(self.sq_read))
+        connect(m, queues.cq_write, flipped(self.cq_write))
+        connect(m, dispatcher.block_cmd, flipped(self.block_cmd))
+        connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
+        connect(m, dispatcher.admin_cmd, admin.cmd)
+
+        connect(m, admin.host_req, flipped(self.admin_req))
+        connect(m, flipped(self.admin_data), admin.host_data)
+        connect(m, admin.identify_write, flipped(self.identify_write))
+        connect(m, admin.dram_write, flipped(self.dram_write))
+        connect(m, admin.parameter, flipped(self.parameter))
+        m.d.comb += [
+            self.table_valid.eq(admin.table_valid), self.table.eq(admin.table),
+            self.program_loaded.eq(admin.program_loaded)]
+
+        # The engine's own idle may lag a command it just took: count what is between here and its completion.
+        inferring = Signal(bits_for(config.host.queue_pairs * config.host.queue_entries))
+        begun = self.infer_cmd.valid & self.infer_cmd.ready
+        ended = self.infer_completion.valid & self.infer_completion.ready
+        m.d.sync += inferring.eq(inferring + begun - ended)
+        m.d.comb += admin.infer_quiet.eq((inferring == 0) & ~self.infer_cmd.valid & self.infer_idle)
+
+        connect(m, dispatcher.reject, completions.i[0])
+        connect(m, admin.completion, completions.i[1])
+        connect(m, flipped(self.block_completion), completions.i[2])
+        connect(m, flipped(self.infer_completion), completions.i[3])
+        connect(m, completions.o, queues.completion)
+        return m

@@ -1,0 +1,226 @@
+"""PROGRAM_LOAD: takes a parameter image apart and sends each record to the core or the DRAM it is for."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import ConfigError, DeviceConfig, Status, cores
+from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected_records, weight_units
+
+from ..interfaces import Layouts, bits_for, index_bits
+from ..primitives.memport import ADDR_BITS, MemWriteSignature
+from .host_dma import host_data_layout
+
+__all__ = ["ProgramLoader"]
+
+WORDS_PER_UNIT = UNIT // 4
+CHUNK_BEATS = 1024  # largest DRAM write request
+
+
+def plan(config: DeviceConfig) -> list[dict[str, int]]:
+    """Every record a program must have, as the loader's ROM holds them."""
+    out = [{"target": t, "units": u, "address": 0} for t, u in expected_records(config).items()]
+    return out + [
+        {"target": DRAM, "units": weight_units(c, config.beat_bytes), "address": dram_weight_address(config, c)}
+        for c in cores(config.mlp.graph) if c.weights == "dram"]
+
+
+class ProgramLoader(wiring.Component):
+    """Carries out ``req`` {words, prp1, prp2} and answers with ``result`` {status, dw0}.
+
+    The image (:mod:`nearflash.contract.program`) must hold each record of :func:`plan` exactly once, in any order, and
+    nothing else. Record data goes out on ``parameter``, or to DRAM through ``dram_write`` in requests of at most 1024
+    beats. ``loaded`` falls when a load begins and rises when one is complete. The first fault ends the load: dw0 is the
+    position of its record, and the rest of the image is read and dropped. Records before the fault have reached their
+    targets. A record cut off by a host bus error is ended with one arbitrary beat that has ``last``.
+
+    One beat per cycle within a record; between records some 5 cycles and one per entry of the plan.
+    Records are in units of 16 bytes, so ``beat_bytes`` must be 8 or 16.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        if config.beat_bytes > UNIT:
+            raise ConfigError("beat_bytes", config.beat_bytes,
+                              "must be 8 or 16 for a device with an MLP: parameter records are in 16-byte units")
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "req": In(stream.Signature(data.StructLayout({"words": 32, "prp1": 64, "prp2": 64}))),
+            "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
+            "host_req": Out(stream.Signature(layouts.prp_request)),
+            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "parameter": Out(stream.Signature(layouts.parameter)),
+            "dram_write": Out(MemWriteSignature(config.beat_bytes)),
+            "loaded": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        config, req, src, wr, out = self.config, self.req, self.host_data, self.dram_write, self.parameter
+        beat = config.beat_bytes
+        beats_per_unit = UNIT // beat
+        status, ordinal = self.result.payload.status, self.result.payload.dw0
+
+        records = plan(config)
+        entry_layout = data.StructLayout({"target": 16, "units": 32, "address": ADDR_BITS})
+        m.submodules.rom = rom = Memory(shape=entry_layout, depth=len(records), init=records)
+        port = rom.read_port()
+        index = Signal(index_bits(len(records) + 1))
+        entry = Signal(entry_layout)
+        m.d.comb += port.addr.eq(index)
+
+        target, units, address = Signal(32), Signal(32), Signal(64)
+        remaining = Signal(32)  # units of the image after this record's header
+        header_beat = Signal()
+        seen = Signal(len(records))
+        same_target, same_address, same_units, fits = (
+            Signal(name=s) for s in ("same_target", "same_address", "same_units", "fits"))
+        left = Signal(32 + beats_per_unit.bit_length())  # beats of this record not yet moved
+        chunk = Signal(bits_for(CHUNK_BEATS))  # beats of this DRAM request not yet moved
+        first, ended = Signal(), Signal()
+        taken = Signal()
+        cut = Signal()  # the transfer ended on this beat with an error before the record was complete
+        is_dram = Signal()
+        m.d.comb += [
+            taken.eq(src.valid & src.ready), cut.eq(src.payload.last & (src.payload.status != 0)),
+            is_dram.eq(target[:16] == DRAM),
+            self.host_req.payload.prp1.eq(req.payload.prp1), self.host_req.payload.prp2.eq(req.payload.prp2),
+            self.host_req.payload.length.eq(req.payload.words << 2),
+            out.payload.data.eq(src.payload.data), out.payload.target.eq(target), out.payload.first.eq(first),
+            out.payload.last.eq((left == 1) | cut),
+            wr.req.payload.addr.eq(address), wr.req.payload.beats.eq(chunk),
+            wr.data.payload.data.eq(src.payload.data)]
+        with m.If(taken & src.payload.last):
+            m.d.sync += ended.eq(1)
+            with m.If(src.payload.status != 0):  # what was wrong with the image counts less than why it could not be read
+                m.d.sync += status.eq(src.payload.status)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [
+                    seen.eq(0), ordinal.eq(0), status.eq(0), ended.eq(0), header_beat.eq(0),
+                    remaining.eq(req.payload.words >> 2)]
+                with m.If(req.valid):
+                    m.d.sync += self.loaded.eq(0)
+                    with m.If(req.payload.words[30:].any()):  # 4 GiB and more
+                        m.d.sync += status.eq(Status.INVALID_FIELD)
+                        m.next = "RESULT"
+                    with m.Elif(req.payload.words[:2].any() | (req.payload.words == 0)):
+                        m.d.sync += status.eq(Status.BAD_PROGRAM)
+                        m.next = "RESULT"
+                    with m.Else():
+                        m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += self.host_req.valid.eq(1)
+                with m.If(self.host_req.ready):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                m.d.comb += src.ready.eq(1)
+                m.d.sync += index.eq(0)
+                with m.If(src.valid):
+                    header = Cat(target, units, address)
+                    m.d.sync += [
+                        header.eq(Cat(header, src.payload.data)[beat * 8 :]), header_beat.eq(~header_beat)]
+                    with m.If(cut):
+                        m.next = "RESULT"
+                    with m.Elif(header_beat == beats_per_unit - 1):
+                        m.d.sync += [remaining.eq(remaining - 1), header_beat.eq(0)]
+                        m.next = "LOOK_UP"
+            with m.State("LOOK_UP"):
+                m.next = "ENTRY"
+            with m.State("ENTRY"):
+                m.d.sync += [entry.eq(port.data), fits.eq(units <= remaining)]
+                m.next = "MATCH"
+            with m.State("MATCH"):
+                m.d.sync += [
+                    same_target.eq(target == entry.target), same_address.eq(address == entry.address),
+                    same_units.eq(units == entry.units), left.eq(units << (beats_per_unit.bit_length() - 1)),
+                    first.eq(1)]
+                m.next = "DECIDE"
+            with m.State("DECIDE"):
+                m.d.sync += index.eq(index + 1)
+                with m.If(same_target & same_address):
+                    with m.If(~same_units | ~fits | seen.bit_select(index, 1)):
+                        m.next = "BAD"
+                    with m.Else():
+                        m.d.sync += seen.bit_select(index, 1).eq(1)
+                        m.next = "CHUNK"
+                        with m.If(~is_dram):
+                            m.next = "FORWARD"
+                with m.Elif(index == len(records) - 1):
+                    m.next = "BAD"
+                with m.Else():
+                    m.next = "LOOK_UP"
+
+            with m.State("FORWARD"):
+                m.d.comb += [out.valid.eq(src.valid), src.ready.eq(out.ready)]
+                with m.If(taken):
+                    m.d.sync += [first.eq(0), left.eq(left - 1)]
+                    with m.If(cut):
+                        m.next = "RESULT"
+                    with m.Elif(left == 1):
+                        m.next = "RECORD_END"
+
+            with m.State("CHUNK"):
+                m.d.sync += chunk.eq(Mux(left > CHUNK_BEATS, CHUNK_BEATS, left))
+                m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += wr.req.valid.eq(1)
+                with m.If(wr.req.ready):
+                    m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += [
+                    wr.data.valid.eq(src.valid), src.ready.eq(wr.data.ready),
+                    wr.data.payload.strb.eq(Mux(cut, 0, (1 << beat) - 1))]
+                with m.If(taken):
+                    m.d.sync += [left.eq(left - 1), chunk.eq(chunk - 1), address.eq(address + beat)]
+                    with m.If(chunk == 1):
+                        m.next = "WRITTEN"
+                    with m.Elif(cut):
+                        m.next = "PAD"
+            with m.State("PAD"):  # the request's promised beats, with nothing in them
+                m.d.comb += wr.data.valid.eq(1)
+                with m.If(wr.data.ready):
+                    m.d.sync += chunk.eq(chunk - 1)
+                    with m.If(chunk == 1):
+                        m.next = "WRITTEN"
+            with m.State("WRITTEN"):
+                m.d.comb += wr.done.ready.eq(1)
+                with m.If(wr.done.valid):
+                    with m.If(status != 0):
+                        m.next = "RESULT"
+                    with m.Elif(wr.done.payload.error):
+                        m.d.sync += status.eq(Status.WRITE_FAULT)
+                        m.next = "DRAIN"
+                    with m.Elif(left == 0):
+                        m.next = "RECORD_END"
+                    with m.Else():
+                        m.next = "CHUNK"
+
+            with m.State("RECORD_END"):
+                m.d.sync += [remaining.eq(remaining - units), ordinal.eq(ordinal + 1)]
+                m.next = "HEADER"
+                with m.If(ended):
+                    m.next = "COMPLETE"
+            with m.State("COMPLETE"):
+                with m.If(status != 0):
+                    m.next = "RESULT"
+                with m.Elif(seen.all()):
+                    m.d.sync += [self.loaded.eq(1), ordinal.eq(0)]
+                    m.next = "RESULT"
+                with m.Else():
+                    m.next = "BAD"
+            with m.State("BAD"):
+                with m.If(status == 0):
+                    m.d.sync += status.eq(Status.BAD_PROGRAM)
+                m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.d.comb += src.ready.eq(~ended)
+                with m.If(ended):
+                    m.next = "RESULT"
+            with m.State("RESULT"):
+                m.d.comb += self.result.valid.eq(1)
+                with m.If(self.result.ready):
+                    m.d.comb += req.ready.eq(1)
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,340 @@
+"""The emulated cell array: a channel's pages, out-of-band areas and block states in DRAM.
+
+Formats and addresses: :mod:`nearflash.contract.onflash`. A real array senses a whole page into the page register; here
+only the window that will be asked for is loaded, because sensing 4 KiB for each 128-byte vector would take 32 times
+the DRAM bandwidth, which the emulation, not the modelled device, would be limited by.
+"""
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import DeviceConfig, onflash
+
+from ..interfaces import FlashOp, Layouts, index_bits
+from ..primitives.fifo import StreamFifo
+from ..primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
+
+__all__ = ["ArrayReader", "ArrayWriter", "block_state_layout"]
+
+STATE_BYTES = 8
+
+
+def block_state_layout() -> data.StructLayout:
+    """A block's state as it lies in DRAM."""
+    return data.StructLayout({"next_page": 16, "flags": 16, "erase_count": 32})
+
+
+def log2(v: int) -> int:
+    return v.bit_length() - 1
+
+
+def page_number(config: DeviceConfig, channel: int, command):
+    """PPN {block, page, die, channel} of a flash command, channel in the low bits."""
+    f = config.flash
+    return Cat(Const(channel, log2(f.channels)), command.die[:log2(f.dies)], command.page[:log2(f.pages)],
+               command.block[:log2(f.blocks)])
+
+
+def state_number(config: DeviceConfig, channel: int, command):
+    """Place of the block's state in DRAM, in states."""
+    f = config.flash
+    return Cat(Const(channel, log2(f.channels)), command.die[:log2(f.dies)], command.block[:log2(f.blocks)])
+
+
+def state_address(config: DeviceConfig, number):
+    """(byte address of the beat that holds state ``number``, the state's lane in it)."""
+    lane_bits = log2(config.beat_bytes // STATE_BYTES)
+    return config.layout.block_state + (number[lane_bits:] << log2(config.beat_bytes)), number[:lane_bits]
+
+
+class ArrayReader(wiring.Component):
+    """Loads windows into page registers. Takes a READ ``job`` (column + beats within the raw page, beats at least 1):
+    reads the block's state, then the window's beats of the page, then those of the OOB area, and pulses the die's bit of
+    ``done``, with ``error`` for a DRAM error. Pages from the block's next page on load as FFh. A job with another op
+    (from :class:`ArrayWriter`) reads the state only, into ``state``: ``state_done`` pulses with ``error``.
+
+    Up to ROUTES requests are under way, so one job's DRAM latency overlaps the next one's. The page memory takes a beat
+    in any cycle in which ``write_stall`` is low.
+    """
+
+    ROUTES = 8
+
+    def __init__(self, config: DeviceConfig, index: int):
+        self.config, self.index = config, index
+        layouts = Layouts(config)
+        dies = config.flash.dies
+        super().__init__({
+            "job": In(stream.Signature(layouts.flash_command)),
+            "done": Out(dies),
+            "state_done": Out(1),
+            "state": Out(block_state_layout()),
+            "error": Out(1),
+            "mem": Out(MemReadSignature(config.beat_bytes)),
+            "write_stall": In(1),
+            "write_en": Out(1),
+            "write_addr": Out(index_bits(dies * config.raw_page_beats)),
+            "write_data": Out(layouts.data_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        layouts = Layouts(c)
+        dies = c.flash.dies
+        address_bits = index_bits(dies * c.raw_page_beats)
+        # One route per DRAM request: what to do with its answer.
+        route = data.StructLayout({"die": layouts.die_bits, "state": 1, "read": 1, "last": 1, "page": layouts.page_bits,
+                                   "lane": max(1, log2(c.beat_bytes // STATE_BYTES)), "start": address_bits})
+        m.submodules.routes = routes = StreamFifo(route, self.ROUTES)
+        base = Array(Const(d * c.raw_page_beats, address_bits) for d in range(dies))
+
+        # -- requests
+        job = Signal(layouts.flash_command)
+        end = Signal(layouts.column_bits + 1)
+        in_page, in_oob = Signal(), Signal()
+        page_beats, oob_beats = Signal(layouts.column_bits), Signal(layouts.column_bits)
+        page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        oob_column = Signal(layouts.column_bits)
+        ppn = page_number(c, self.index, job)
+        addr, lane = state_address(c, state_number(c, self.index, job))
+        is_read = Signal()
+        m.d.comb += [is_read.eq(job.op == FlashOp.READ), end.eq(job.column + job.beats)]
+        new = routes.i.payload
+        send = Signal()
+        # A request and its route leave together: the route waits in its FIFO before the request is shown.
+        m.d.comb += [routes.i.valid.eq(send & self.mem.req.ready), self.mem.req.valid.eq(send & routes.i.ready),
+                     new.die.eq(job.die), new.page.eq(job.page), new.lane.eq(lane), new.read.eq(is_read)]
+        sent = Signal()
+        m.d.comb += sent.eq(self.mem.req.valid & self.mem.req.ready)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(1)
+                m.d.sync += job.eq(self.job.payload)
+                with m.If(self.job.valid):
+                    m.next = "STATE"
+            with m.State("STATE"):
+                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(addr), self.mem.req.payload.beats.eq(1),
+                             new.state.eq(1), new.last.eq(~is_read)]
+                m.d.sync += [
+                    in_page.eq(job.column < c.page_beats),
+                    in_oob.eq(end > c.page_beats),
+                    page_beats.eq(Mux(end > c.page_beats, c.page_beats - job.column, job.beats)),
+                    oob_column.eq(Mux(job.column < c.page_beats, 0, job.column - c.page_beats)),
+                    oob_beats.eq(Mux(job.column < c.page_beats, end - c.page_beats, job.beats)),
+                ]
+                with m.If(sent):
+                    m.next = "ADDRESS"
+                    with m.If(~is_read):
+                        m.next = "IDLE"
+            with m.State("ADDRESS"):
+                m.d.sync += [
+                    page_addr.eq(c.layout.flash + ppn * c.flash.page_bytes + job.column * c.beat_bytes),
+                    oob_addr.eq(c.layout.oob + ppn * c.flash.oob_bytes + oob_column * c.beat_bytes),
+                ]
+                m.next = "OOB"
+                with m.If(in_page):
+                    m.next = "PAGE"
+            with m.State("PAGE"):
+                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(page_addr),
+                             self.mem.req.payload.beats.eq(page_beats), new.last.eq(~in_oob),
+                             new.start.eq(base[job.die] + job.column)]
+                with m.If(sent):
+                    m.next = "IDLE"
+                    with m.If(in_oob):
+                        m.next = "OOB"
+            with m.State("OOB"):
+                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(oob_addr),
+                             self.mem.req.payload.beats.eq(oob_beats), new.last.eq(1),
+                             new.start.eq(base[job.die] + c.page_beats + oob_column)]
+                with m.If(sent):
+                    m.next = "IDLE"
+
+        # -- answers
+        expected = routes.o.payload
+        rsp = self.mem.rsp
+        blank = Signal()  # the page under way was never programmed
+        offset = Signal(layouts.column_bits)
+        bad = Signal()  # an earlier answer of this job had an error
+        lanes = Array(rsp.payload.data.word_select(k, STATE_BYTES * 8) for k in range(c.beat_bytes // STATE_BYTES))
+        m.d.comb += [
+            self.write_addr.eq(expected.start + offset),
+            self.write_data.eq(rsp.payload.data | blank.replicate(layouts.data_bits)),
+        ]
+        finish = Signal()
+        m.d.sync += [self.done.eq(0), self.state_done.eq(0)]
+        with m.If(finish):
+            m.d.comb += routes.o.ready.eq(1)
+            with m.If(expected.last):
+                m.d.sync += bad.eq(0)
+                with m.If(expected.read):
+                    m.d.sync += self.done.bit_select(expected.die, 1).eq(1)
+                with m.Else():
+                    m.d.sync += self.state_done.eq(1)
+        with m.FSM():
+            with m.State("ANSWER"):
+                with m.If(rsp.valid & routes.o.valid):
+                    with m.If(expected.state):
+                        m.d.comb += rsp.ready.eq(1)
+                        m.d.sync += [
+                            self.state.eq(lanes[expected.lane]), bad.eq(rsp.payload.error), offset.eq(0),
+                            self.error.eq(rsp.payload.error),
+                        ]
+                        m.next = "STATE"
+                    with m.Elif(~self.write_stall):
+                        m.d.comb += [rsp.ready.eq(1), self.write_en.eq(1), finish.eq(rsp.payload.last)]
+                        m.d.sync += [
+                            offset.eq(Mux(rsp.payload.last, 0, offset + 1)),
+                            bad.eq(bad | rsp.payload.error), self.error.eq(bad | rsp.payload.error),
+                        ]
+            with m.State("STATE"):  # the comparison gets a cycle of its own
+                m.d.sync += blank.eq(expected.page >= self.state.next_page)
+                m.d.comb += finish.eq(1)
+                m.next = "ANSWER"
+        return m
+
+
+class ArrayWriter(wiring.Component):
+    """Programs pages and erases blocks, one ``job`` (PROGRAM or ERASE) at a time; pulses the die's bit of ``done``.
+
+    PROGRAM: page register to DRAM (page, then OOB), then the block's state with the next page counted up, so a power cut
+    leaves the page unwritten as far as the state tells. ``error``, with nothing written: the block is not erased, the
+    page is not the block's next one, or its state could not be read. ``error`` with the state unchanged: a DRAM write
+    failed. ERASE: the state becomes next page 0, erased, erase count + 1; the page bytes stay, unreadable.
+
+    ``page_read_en`` asks for the page memory's read port; it has it while ``page_read_grant`` is high, and takes the
+    data the cycle after.
+    """
+
+    def __init__(self, config: DeviceConfig, index: int):
+        self.config, self.index = config, index
+        layouts = Layouts(config)
+        dies = config.flash.dies
+        super().__init__({
+            "job": In(stream.Signature(layouts.flash_command)),
+            "done": Out(dies),
+            "error": Out(1),
+            "state_job": Out(stream.Signature(layouts.flash_command)),
+            "state_done": In(1),
+            "state": In(block_state_layout()),
+            "state_error": In(1),
+            "mem": Out(MemWriteSignature(config.beat_bytes)),
+            "page_read_en": Out(1),
+            "page_read_grant": In(1),
+            "page_read_addr": Out(index_bits(dies * config.raw_page_beats)),
+            "page_read_data": In(layouts.data_bits),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        layouts = Layouts(c)
+        dies = c.flash.dies
+        m.submodules.beats = beats = StreamFifo(layouts.data_bits, 4)
+        base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
+        job = Signal(layouts.flash_command)
+        state = Signal(block_state_layout())
+        legal, bad = Signal(), Signal()
+        ppn = page_number(c, self.index, job)
+        number = state_number(c, self.index, job)
+        addr, lane = state_address(c, number)
+        req, wdata, done = self.mem.req, self.mem.data, self.mem.done
+
+        # -- page register to write data: reads run ahead of the DRAM as far as the FIFO holds
+        to_read, to_write = Signal(layouts.column_bits), Signal(layouts.column_bits)
+        in_flight = Signal()
+        taken = Signal()
+        address = Signal(index_bits(dies * c.raw_page_beats))
+        m.d.comb += [
+            self.page_read_en.eq((to_read != 0) & (beats.level + in_flight < beats.depth)),
+            self.page_read_addr.eq(address),
+            taken.eq(self.page_read_en & self.page_read_grant),
+            beats.i.valid.eq(in_flight), beats.i.payload.eq(self.page_read_data),
+        ]
+        m.d.sync += in_flight.eq(taken)
+        with m.If(taken):
+            m.d.sync += [to_read.eq(to_read - 1), address.eq(address + 1)]
+
+        page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
+        in_page = Signal()
+        m.d.comb += self.state_job.payload.eq(job)
+        m.d.sync += self.done.eq(0)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.job.ready.eq(1)
+                m.d.sync += [job.eq(self.job.payload), bad.eq(0)]
+                with m.If(self.job.valid):
+                    m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += self.state_job.valid.eq(1)
+                m.d.sync += [
+                    page_addr.eq(c.layout.flash + ppn * c.flash.page_bytes),
+                    oob_addr.eq(c.layout.oob + ppn * c.flash.oob_bytes),
+                    address.eq(base[job.die]),
+                ]
+                with m.If(self.state_job.ready):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.d.sync += [
+                    state.eq(self.state), bad.eq(self.state_error),
+                    legal.eq((self.state.flags & onflash.BLOCK_ERASED).any() & (self.state.next_page == job.page)),
+                ]
+                with m.If(self.state_done):
+                    m.next = "CHECK"
+                    with m.If(job.op == FlashOp.ERASE):
+                        m.next = "ERASE"
+            with m.State("CHECK"):
+                m.d.sync += [to_read.eq(c.raw_page_beats), to_write.eq(c.page_beats), in_page.eq(1)]
+                m.next = "REQUEST"
+                with m.If(bad | ~legal):
+                    m.d.sync += [bad.eq(1), to_read.eq(0)]
+                    m.next = "FINISH"
+            with m.State("REQUEST"):
+                m.d.comb += [req.valid.eq(1), req.payload.addr.eq(Mux(in_page, page_addr, oob_addr)),
+                             req.payload.beats.eq(Mux(in_page, c.page_beats, c.oob_beats))]
+                with m.If(req.ready):
+                    m.next = "DATA"
+            with m.State("DATA"):
+                m.d.comb += [wdata.valid.eq(beats.o.valid), beats.o.ready.eq(wdata.ready),
+                             wdata.payload.data.eq(beats.o.payload),
+                             wdata.payload.strb.eq((1 << c.beat_bytes) - 1)]
+                with m.If(beats.o.valid & wdata.ready):
+                    m.d.sync += to_write.eq(to_write - 1)
+                    with m.If(to_write == 1):
+                        m.next = "WRITTEN"
+            with m.State("WRITTEN"):
+                m.d.comb += done.ready.eq(1)
+                with m.If(done.valid):
+                    m.d.sync += [in_page.eq(0), to_write.eq(c.oob_beats), bad.eq(bad | done.payload.error)]
+                    with m.If(in_page):
+                        m.next = "REQUEST"
+                    with m.Elif(bad | done.payload.error):
+                        m.next = "FINISH"
+                    with m.Else():
+                        m.d.sync += state.next_page.eq(state.next_page + 1)
+                        m.next = "STATE_REQUEST"
+            with m.State("ERASE"):
+                m.d.sync += [state.next_page.eq(0), state.flags.eq(state.flags | onflash.BLOCK_ERASED),
+                             state.erase_count.eq(state.erase_count + 1)]
+                m.next = "STATE_REQUEST"
+                with m.If(bad):
+                    m.next = "FINISH"
+            with m.State("STATE_REQUEST"):
+                m.d.comb += [req.valid.eq(1), req.payload.addr.eq(addr), req.payload.beats.eq(1)]
+                with m.If(req.ready):
+                    m.next = "STATE_DATA"
+            with m.State("STATE_DATA"):
+                # Strobes: the neighbouring states in a wider beat belong to dies that may be writing theirs.
+                m.d.comb += [wdata.valid.eq(1),
+                             wdata.payload.data.eq(state.as_value().replicate(c.beat_bytes // STATE_BYTES)),
+                             wdata.payload.strb.eq(((1 << STATE_BYTES) - 1) << (lane * STATE_BYTES))]
+                with m.If(wdata.ready):
+                    m.next = "STATE_WRITTEN"
+            with m.State("STATE_WRITTEN"):
+                m.d.comb += done.ready.eq(1)
+                with m.If(done.valid):
+                    m.d.sync += bad.eq(done.payload.error)
+                    m.next = "FINISH"
+            with m.State("FINISH"):
+                m.d.sync += [self.done.bit_select(job.die, 1).eq(1), self.error.eq(bad)]
+                m.next = "IDLE"
+        return m

@@ -1,0 +1,177 @@
+"""The channel bus: command, data-in and data-out phases of all dies of a channel, one at a time."""
+
+from amaranth.hdl import Array, Const, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import DeviceConfig
+
+from ..interfaces import Layouts, bits_for, index_bits
+from ..primitives.fifo import StreamFifo
+from .roundrobin import round_robin
+
+__all__ = ["ChannelBus"]
+
+OUTPUT_DEPTH = 4  # beats between the bus and a consumer
+
+
+class ChannelBus(wiring.Component):
+    """Grants the bus to one phase of one die at a time and moves its beats at the bus rate.
+
+    Dies are served round-robin; waiting command phases go before data phases, so that arrays get busy first (a READ's
+    next command phase comes after its data-out, so this delays a data phase by at most one command per die).
+
+    A command phase takes max(t_command, 1) cycles. Beat k (from 1) of a data phase moves in its cycle
+    ceil(k x bus_beat_q16 / 2**16), at most one beat per cycle; the bus clock stretches while the consumer does not take
+    a beat or ``block_in`` has none. A data-in is granted once its first beat waits on ``block_in``, a data-out once all
+    earlier beats of its path were consumed, so a consumer that stopped between pages keeps only its own path waiting;
+    inside a page or vector it stretches the bus. Overhead per phase: 1 cycle (command), 2 (data-in), 3 (data-out).
+
+    The page memory of the channel is outside: die d's page register starts at address d x raw_page_beats. ``read_data``
+    is valid the cycle after ``read_en`` only. ``command_done``, ``in_done``, ``out_started``, ``out_done``: pulses, a bit
+    per die; the die's command, path and error may change after ``out_started``.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        dies = config.flash.dies
+        address_bits = index_bits(dies * config.raw_page_beats)
+        super().__init__({
+            "commands": In(data.ArrayLayout(layouts.flash_command, dies)),
+            "paths": In(dies),
+            "errors": In(dies),
+            "want_command": In(dies),
+            "want_in": In(dies),
+            "want_out": In(dies),
+            "command_done": Out(dies),
+            "in_done": Out(dies),
+            "out_started": Out(dies),
+            "out_done": Out(dies),
+            "block_in": In(stream.Signature(layouts.data_bits)),
+            "lookup_data": Out(stream.Signature(layouts.flash_data)),
+            "block_data": Out(stream.Signature(layouts.flash_data)),
+            "read_en": Out(1),
+            "read_addr": Out(address_bits),
+            "read_data": In(layouts.data_bits),
+            "write_en": Out(1),
+            "write_addr": Out(address_bits),
+            "write_data": Out(layouts.data_bits),
+            "busy": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        layouts = Layouts(c)
+        dies = c.flash.dies
+        m.submodules.lookup_out = lookup_out = StreamFifo(layouts.flash_data, OUTPUT_DEPTH)
+        m.submodules.block_out = block_out = StreamFifo(layouts.flash_data, OUTPUT_DEPTH)
+        wiring.connect(m, lookup_out.o, wiring.flipped(self.lookup_data))
+        wiring.connect(m, block_out.o, wiring.flipped(self.block_data))
+
+        # -- who is next
+        can_move = Signal(dies)
+        out_free = Signal(2)
+        m.d.comb += out_free.eq((lookup_out.level == 0) | (block_out.level == 0) << 1)
+        for d in range(dies):
+            m.d.comb += can_move[d].eq((self.want_in[d] & self.block_in.valid)
+                                       | (self.want_out[d] & out_free.bit_select(self.paths[d], 1)))
+        last_command = Signal(index_bits(dies), init=dies - 1)
+        last_move = Signal(index_bits(dies), init=dies - 1)
+        next_command = round_robin(m, self.want_command, last_command, "next_command")
+        next_move = round_robin(m, can_move, last_move, "next_move")
+
+        # -- the phase under way
+        die = Signal(index_bits(dies))
+        path, tag, error = Signal(), Signal(layouts.tag_bits), Signal()
+        base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
+        command = Signal(layouts.flash_command)
+        m.d.comb += command.eq(Array(self.commands[d].as_value() for d in range(dies))[die])
+        address = Signal(index_bits(dies * c.raw_page_beats))
+        left = Signal(layouts.column_bits)
+        command_left = Signal(bits_for(max(c.t_command, 1)))
+
+        # ``wait`` + 1 is the time until the next beat is due, in 1/65536 cycle, after this cycle: below 0 it is due.
+        beat_q16 = max(c.bus_beat_q16, 1 << 16)
+        wait = Signal(range(-(1 << 17), beat_q16 + 1))
+        due, move = Signal(), Signal()
+        first_wait = beat_q16 - (1 << 16) - 1
+        m.d.comb += due.eq(wait < 0)
+
+        # -- read side: ``fresh`` data come from the memory, waiting data from ``held`` (others may read in between)
+        fresh = Signal()
+        held = Signal(layouts.data_bits, reset_less=True)
+        beat = Signal(layouts.flash_data)
+        m.d.sync += fresh.eq(self.read_en)
+        with m.If(fresh):
+            m.d.sync += held.eq(self.read_data)
+            m.d.comb += beat.data.eq(self.read_data)
+        with m.Else():
+            m.d.comb += beat.data.eq(held)
+        m.d.comb += [
+            beat.tag.eq(tag), beat.last.eq(left == 1), beat.error.eq(error),
+            lookup_out.i.payload.eq(beat), block_out.i.payload.eq(beat),
+            self.read_addr.eq(address),
+        ]
+        m.d.sync += self.write_en.eq(0)
+
+        with m.FSM() as fsm:
+            m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
+            with m.State("IDLE"):
+                with m.If(self.want_command.any()):
+                    m.d.sync += [
+                        die.eq(next_command), last_command.eq(next_command), command_left.eq(max(c.t_command, 1)),
+                    ]
+                    m.next = "COMMAND"
+                with m.Elif(can_move.any()):
+                    m.d.sync += [die.eq(next_move), last_move.eq(next_move)]
+                    m.next = "SETUP"
+            with m.State("COMMAND"):
+                m.d.sync += command_left.eq(command_left - 1)
+                with m.If(command_left == 1):
+                    m.d.comb += self.command_done.bit_select(die, 1).eq(1)
+                    m.next = "IDLE"
+            with m.State("SETUP"):
+                m.d.sync += [
+                    wait.eq(first_wait), tag.eq(command.tag), path.eq(self.paths.bit_select(die, 1)),
+                    error.eq(self.errors.bit_select(die, 1)),
+                ]
+                with m.If(self.want_in.bit_select(die, 1)):
+                    m.d.sync += [address.eq(base[die]), left.eq(c.raw_page_beats)]
+                    m.next = "IN"
+                with m.Else():
+                    m.d.comb += self.out_started.bit_select(die, 1).eq(1)
+                    m.d.sync += [address.eq(base[die] + command.column), left.eq(command.beats)]
+                    m.next = "FIRST"
+            with m.State("FIRST"):
+                m.d.comb += self.read_en.eq(1)
+                m.d.sync += address.eq(address + 1)
+                m.next = "OUT"
+            with m.State("OUT"):
+                with m.If(path):
+                    m.d.comb += [block_out.i.valid.eq(due), move.eq(due & block_out.i.ready)]
+                with m.Else():
+                    m.d.comb += [lookup_out.i.valid.eq(due), move.eq(due & lookup_out.i.ready)]
+                with m.If(move):
+                    with m.If(left == 1):
+                        m.d.comb += self.out_done.bit_select(die, 1).eq(1)
+                        m.next = "IDLE"
+                    with m.Else():
+                        m.d.comb += self.read_en.eq(1)
+            with m.State("IN"):
+                m.d.comb += [self.block_in.ready.eq(due), move.eq(due & self.block_in.valid)]
+                with m.If(move):
+                    m.d.sync += [
+                        self.write_en.eq(1), self.write_addr.eq(address), self.write_data.eq(self.block_in.payload),
+                    ]
+                    with m.If(left == 1):
+                        m.d.comb += self.in_done.bit_select(die, 1).eq(1)
+                        m.next = "IDLE"
+        with m.If(fsm.ongoing("IN") | fsm.ongoing("OUT")):
+            with m.If(move):
+                m.d.sync += [
+                    wait.eq(wait + (beat_q16 - (1 << 16))), address.eq(address + 1), left.eq(left - 1),
+                ]
+            with m.Elif(~due):
+                m.d.sync += wait.eq(wait - (1 << 16))
+        return m

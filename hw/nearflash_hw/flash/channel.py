@@ -1,0 +1,239 @@
+"""One flash channel."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+
+from ..interfaces import FlashOp, Layouts, index_bits
+from ..primitives.arbiter import StreamArbiter
+from ..primitives.fifo import StreamFifo
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .array import ArrayReader, ArrayWriter
+from .bus import ChannelBus
+from .die import Die, die_command
+from .queue import DieQueues
+from .roundrobin import round_robin
+
+__all__ = ["Channel", "DieScheduler"]
+
+LOOKUP, BLOCK = 0, 1
+
+
+class DieScheduler(wiring.Component):
+    """Gives free dies (idle, or in their last data-out) their next command from the queues of the two paths (lookup, block).
+
+    A path has work for a die when the die's queue is not empty and, for the block path, its oldest command may start
+    (``startable``). Where both have, they alternate, so a command waits for at most one of the other path. Dies are
+    served round-robin; a command reaches its die 3 cycles after it became the choice.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        dies = config.flash.dies
+        pop = Out(stream.Signature(index_bits(dies)))
+        command = In(stream.Signature(layouts.flash_command))
+        super().__init__({
+            "free": In(dies),
+            "pending": In(dies).array(2),
+            "startable": In(dies),
+            "pop": pop.array(2),
+            "command": command.array(2),
+            "o": Out(stream.Signature(die_command(layouts))).array(dies),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        dies = self.config.flash.dies
+        work = [Signal(dies, name="lookup_work"), Signal(dies, name="block_work")]
+        m.d.comb += [
+            work[LOOKUP].eq(self.free & self.pending[LOOKUP]),
+            work[BLOCK].eq(self.free & self.pending[BLOCK] & self.startable),
+        ]
+        any_work = Signal(dies)
+        m.d.comb += any_work.eq(work[LOOKUP] | work[BLOCK])
+        last_die = Signal(index_bits(dies), init=dies - 1)
+        last_path = Signal(dies)  # per die; 0: the first tie goes to the block path
+        die = round_robin(m, any_work, last_die, "die")
+        path = Signal()
+        with m.FSM():
+            with m.State("CHOOSE"):
+                with m.If(any_work.any()):
+                    m.d.sync += [
+                        last_die.eq(die),
+                        path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1)),
+                    ]
+                    m.next = "POP"
+            with m.State("POP"):
+                for k in (LOOKUP, BLOCK):
+                    with m.If(path == k):
+                        m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
+                        with m.If(self.pop[k].ready):
+                            m.next = "GIVE"
+            with m.State("GIVE"):
+                m.d.sync += last_path.bit_select(last_die, 1).eq(path)
+                for k in (LOOKUP, BLOCK):
+                    with m.If((path == k) & self.command[k].valid):
+                        m.d.comb += self.command[k].ready.eq(1)  # a free die stays free until it takes a command
+                        m.next = "CHOOSE"
+                for d in range(dies):
+                    m.d.comb += [
+                        self.o[d].valid.eq((last_die == d) & Mux(path, self.command[1].valid, self.command[0].valid)),
+                        self.o[d].payload.path.eq(path),
+                        self.o[d].payload.command.eq(
+                            Mux(path, self.command[1].payload.as_value(), self.command[0].payload.as_value())),
+                    ]
+        return m
+
+
+class Channel(wiring.Component):
+    """Channel ``index``: ``config.flash.dies`` dies on one bus, their arrays emulated in DRAM.
+
+    ``lookup_cmd``: READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on ``block_data``, PROGRAMs and
+    ERASEs, answered on ``block_done``, once each. Each answer has its command's tag; answers of different dies come in
+    any order. A die takes the commands of one path in order; where both paths wait for it, it takes them in turn. A READ
+    has ``beats`` of at least 1 and ``column + beats`` of at most raw_page_beats.
+
+    ``block_in``: the raw pages (page beats, then OOB beats) of the PROGRAMs, in the order their commands were accepted.
+    A PROGRAM starts when those accepted before it have their data and its own first beat waits here; until then its die
+    serves lookups. Whoever sends the first beat of a page must be able to send, and whoever asks for a page or vector to
+    take, all of it without waiting for anything else on this channel: the bus stretches meanwhile.
+
+    From the transfer of a READ on ``lookup_cmd`` or ``block_cmd`` to that of its last beat: tR plus the bus time of its
+    beats (the paper's C_EV) plus READ_OVERHEAD cycles, on an idle channel, with a DRAM that loads the window within tR
+    and a t_command of 0 cycles; with another t_command, t_command - 1 cycles more.
+
+    The READ, PROGRAM and ERASE rules are those of :mod:`nearflash.reference.flash`. ``mem_read`` and ``mem_write`` are
+    the DRAM that stands in for the array. For counters: ``bus_busy``; ``die_busy`` (a bit per die, from command to end);
+    ``read_started`` and ``program_started`` (pulses at the start of tR and tPROG).
+    """
+
+    READ_OVERHEAD = 9
+
+    def __init__(self, config: DeviceConfig, index: int):
+        if not 0 <= index < config.flash.channels:
+            raise ValueError(f"index = {index}: must be from 0 to {config.flash.channels - 1}")
+        self.config, self.index = config, index
+        layouts = Layouts(config)
+        super().__init__({
+            "lookup_cmd": In(stream.Signature(layouts.flash_command)),
+            "lookup_data": Out(stream.Signature(layouts.flash_data)),
+            "block_cmd": In(stream.Signature(layouts.flash_command)),
+            "block_in": In(stream.Signature(layouts.data_bits)),
+            "block_data": Out(stream.Signature(layouts.flash_data)),
+            "block_done": Out(stream.Signature(layouts.flash_done)),
+            "mem_read": Out(MemReadSignature(config.beat_bytes)),
+            "mem_write": Out(MemWriteSignature(config.beat_bytes)),
+            "bus_busy": Out(1),
+            "die_busy": Out(config.flash.dies),
+            "read_started": Out(1),
+            "program_started": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        layouts = Layouts(c)
+        n = c.flash.dies
+        block_depth = c.host.page_slots * 2
+        m.submodules.lookup_queue = lookup_queue = DieQueues(layouts.flash_command, n, c.lookup.tags)
+        m.submodules.block_queue = block_queue = DieQueues(
+            layouts.flash_command, n, block_depth, flag=lambda command: command.op == FlashOp.PROGRAM)
+        m.submodules.scheduler = scheduler = DieScheduler(c)
+        m.submodules.bus = bus = ChannelBus(c)
+        m.submodules.reader = reader = ArrayReader(c, self.index)
+        m.submodules.writer = writer = ArrayWriter(c, self.index)
+        dies = [Die(c) for _ in range(n)]
+        for d, die in enumerate(dies):
+            m.submodules[f"die{d}"] = die
+
+        # -- commands to dies
+        connect(m, flipped(self.lookup_cmd), lookup_queue.i)
+        connect(m, flipped(self.block_cmd), block_queue.i)
+        for k, queue in enumerate((lookup_queue, block_queue)):
+            connect(m, queue.o, scheduler.command[k])
+            connect(m, scheduler.pop[k], queue.pop)
+            m.d.comb += scheduler.pending[k].eq(queue.pending)
+        for d, die in enumerate(dies):
+            connect(m, scheduler.o[d], die.command)
+            m.d.comb += scheduler.free[d].eq(die.command.ready)
+
+        # -- PROGRAM order: the die number of each PROGRAM, from its acceptance until its data are in. One deeper than the
+        # queue, which the oldest PROGRAM may have left.
+        m.submodules.order = order = StreamFifo(layouts.die_bits, block_depth + 1)
+        turn = Signal(n)
+        m.d.comb += [
+            order.i.valid.eq(self.block_cmd.valid & self.block_cmd.ready
+                             & (self.block_cmd.payload.op == FlashOp.PROGRAM)),
+            order.i.payload.eq(self.block_cmd.payload.die),
+            order.o.ready.eq(bus.in_done.any()),
+            turn.bit_select(order.o.payload, 1).eq(order.o.valid & self.block_in.valid),
+            scheduler.startable.eq(~block_queue.flagged | turn),
+        ]
+
+        # -- the bus
+        connect(m, flipped(self.block_in), bus.block_in)
+        connect(m, bus.lookup_data, flipped(self.lookup_data))
+        connect(m, bus.block_data, flipped(self.block_data))
+        m.d.comb += [
+            bus.paths.eq(Cat(die.path for die in dies)),
+            bus.errors.eq(Cat(die.error for die in dies)),
+            bus.want_command.eq(Cat(die.want_command for die in dies)),
+            bus.want_in.eq(Cat(die.want_in for die in dies)),
+            bus.want_out.eq(Cat(die.want_out for die in dies)),
+        ]
+        for d, die in enumerate(dies):
+            m.d.comb += [
+                bus.commands[d].eq(die.current),
+                die.command_done.eq(bus.command_done[d]), die.in_done.eq(bus.in_done[d]),
+                die.out_started.eq(bus.out_started[d]), die.out_done.eq(bus.out_done[d]),
+            ]
+
+        # -- array jobs: READs to the reader, the others to the writer, which asks the reader for block states
+        m.submodules.reads = reads = StreamArbiter(layouts.flash_command, n + 1)
+        m.submodules.writes = writes = StreamArbiter(layouts.flash_command, n)
+        m.submodules.dones = dones = StreamArbiter(layouts.flash_done, n)
+        connect(m, reads.o, reader.job)
+        connect(m, writes.o, writer.job)
+        connect(m, writer.state_job, reads.i[n])
+        connect(m, dones.o, flipped(self.block_done))
+        for d, die in enumerate(dies):
+            is_read = Signal(name=f"is_read_{d}")
+            m.d.comb += [
+                is_read.eq(die.current.op == FlashOp.READ),
+                reads.i[d].payload.eq(die.job.payload), reads.i[d].valid.eq(die.job.valid & is_read),
+                writes.i[d].payload.eq(die.job.payload), writes.i[d].valid.eq(die.job.valid & ~is_read),
+                die.job.ready.eq(Mux(is_read, reads.i[d].ready, writes.i[d].ready)),
+                die.job_done.eq(reader.done[d] | writer.done[d]),
+                die.job_error.eq(Mux(is_read, reader.error, writer.error)),
+            ]
+            connect(m, die.done, dones.i[d])
+        m.d.comb += [
+            writer.state.eq(reader.state), writer.state_done.eq(reader.state_done), writer.state_error.eq(reader.error),
+        ]
+        connect(m, reader.mem, flipped(self.mem_read))
+        connect(m, writer.mem, flipped(self.mem_write))
+
+        # -- page registers of all dies in one memory; the bus goes first on both ports
+        m.submodules.page = page = Memory(shape=layouts.data_bits, depth=n * c.raw_page_beats, init=[])
+        write, read = page.write_port(), page.read_port()
+        m.d.comb += [
+            write.en.eq(bus.write_en | reader.write_en),
+            write.addr.eq(Mux(bus.write_en, bus.write_addr, reader.write_addr)),
+            write.data.eq(Mux(bus.write_en, bus.write_data, reader.write_data)),
+            reader.write_stall.eq(bus.write_en),
+            read.en.eq(bus.read_en | writer.page_read_en),
+            read.addr.eq(Mux(bus.read_en, bus.read_addr, writer.page_read_addr)),
+            writer.page_read_grant.eq(~bus.read_en),
+            bus.read_data.eq(read.data), writer.page_read_data.eq(read.data),
+        ]
+
+        m.d.comb += [
+            self.bus_busy.eq(bus.busy),
+            self.die_busy.eq(Cat(die.busy for die in dies)),
+            self.read_started.eq(Cat(die.read_started for die in dies).any()),
+            self.program_started.eq(Cat(die.program_started for die in dies).any()),
+        ]
+        return m

@@ -1,0 +1,135 @@
+"""The state machine of one NAND die."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import DeviceConfig
+
+from ..interfaces import FlashOp, Layouts, bits_for
+
+__all__ = ["Die", "die_command"]
+
+
+def die_command(layouts: Layouts) -> data.StructLayout:
+    """A flash command and the path its answer takes: 0 lookup, 1 block (the path buffer of RM-SSD, HPCA 2022)."""
+    return data.StructLayout({"command": layouts.flash_command, "path": 1})
+
+
+class Die(wiring.Component):
+    """One die: takes a command and leads it through its phases, as ONFI separates them.
+
+    READ: command (bus), array tR, data-out (bus). PROGRAM: command, data-in (bus), array tPROG, done. ERASE: command,
+    array tERASE, done. A bus phase is wanted (``want_*`` high) until the bus reports it done (``*_done`` pulse). The
+    array time starts the cycle after the phase before it; it lasts exactly tR, tPROG or tERASE cycles, or until the
+    emulated array (``job`` asked, ``job_done`` pulse with ``job_error``) has moved the bytes if that takes longer.
+
+    A command is taken while idle, and during a data-out, so that its command phase can follow the data-out at once: on a
+    saturated bus it would otherwise wait for another die's whole page, and the array stand idle.
+
+    A data-out may only follow a READ of its own: a change-read-column without tR would enter here as a second ``job``
+    from the state OUT, with another window of the open page, before ``want_out`` is raised again.
+
+    ``current``, ``path`` and ``error`` describe the operation under way until ``out_started``. ``busy``: from the cycle
+    after the command is taken to the operation's end. ``read_started`` and ``program_started`` pulse in the first cycle
+    of the array time.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "command": In(stream.Signature(die_command(layouts))),
+            "current": Out(layouts.flash_command),
+            "path": Out(1),
+            "error": Out(1),
+            "want_command": Out(1),
+            "want_in": Out(1),
+            "want_out": Out(1),
+            "command_done": In(1),
+            "in_done": In(1),
+            "out_started": In(1),
+            "out_done": In(1),
+            "job": Out(stream.Signature(layouts.flash_command)),
+            "job_done": In(1),
+            "job_error": In(1),
+            "done": Out(stream.Signature(layouts.flash_done)),
+            "busy": Out(1),
+            "read_started": Out(1),
+            "program_started": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        timer = Signal(bits_for(max(c.t_read, c.t_program, c.t_erase)))
+        asked, finished = Signal(), Signal()
+        loaded, take = Signal(), Signal()
+        first = Signal()
+        op = self.current.op
+
+        m.d.comb += [
+            self.job.payload.eq(self.current),
+            take.eq(self.command.valid & self.command.ready),
+            self.done.payload.tag.eq(self.current.tag), self.done.payload.error.eq(self.error),
+        ]
+        with m.If(take):
+            m.d.sync += [
+                self.current.eq(self.command.payload.command), self.path.eq(self.command.payload.path),
+                self.error.eq(0), loaded.eq(1),
+            ]
+        with m.FSM() as fsm:
+            m.d.comb += [
+                self.busy.eq(~fsm.ongoing("IDLE")),
+                self.read_started.eq(fsm.ongoing("ARRAY") & first & (op == FlashOp.READ)),
+                self.program_started.eq(fsm.ongoing("ARRAY") & first & (op == FlashOp.PROGRAM)),
+            ]
+            with m.State("IDLE"):
+                m.d.comb += self.command.ready.eq(1)
+                with m.If(take):
+                    m.next = "COMMAND"
+            with m.State("COMMAND"):
+                m.d.comb += self.want_command.eq(1)
+                m.d.sync += [loaded.eq(0), asked.eq(0), finished.eq(0), first.eq(1)]
+                with m.If(self.command_done):
+                    with m.If(op == FlashOp.PROGRAM):
+                        m.d.sync += timer.eq(c.t_program - 1)
+                        m.next = "IN"
+                    with m.Elif(op == FlashOp.ERASE):
+                        m.d.sync += timer.eq(c.t_erase - 1)
+                        m.next = "ARRAY"
+                    with m.Else():
+                        m.d.sync += timer.eq(c.t_read - 1)
+                        m.next = "ARRAY"
+            with m.State("IN"):
+                m.d.comb += self.want_in.eq(1)
+                with m.If(self.in_done):
+                    m.next = "ARRAY"
+            with m.State("ARRAY"):
+                m.d.sync += first.eq(0)
+                m.d.comb += self.job.valid.eq(~asked)
+                with m.If(self.job.ready):
+                    m.d.sync += asked.eq(1)
+                with m.If(self.job_done):
+                    m.d.sync += [finished.eq(1), self.error.eq(self.job_error)]
+                with m.If(timer != 0):
+                    m.d.sync += timer.eq(timer - 1)
+                with m.Elif(finished):
+                    with m.If(op == FlashOp.READ):
+                        m.next = "OUT"
+                    with m.Else():
+                        m.next = "REPORT"
+            with m.State("OUT"):
+                m.d.comb += self.want_out.eq(1)
+                with m.If(self.out_started):
+                    m.next = "STREAM"
+            with m.State("STREAM"):
+                m.d.comb += self.command.ready.eq(~loaded)
+                with m.If(self.out_done):
+                    m.next = "IDLE"
+                    with m.If(loaded | take):
+                        m.next = "COMMAND"
+            with m.State("REPORT"):
+                m.d.comb += self.done.valid.eq(1)
+                with m.If(self.done.ready):
+                    m.next = "IDLE"
+        return m

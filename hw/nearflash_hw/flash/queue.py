@@ -1,0 +1,117 @@
+"""One FIFO per die in one shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from amaranth.hdl import Array, Module, Signal, ValueLike
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..interfaces import bits_for, index_bits
+from ..primitives.fifo import StreamFifo
+
+__all__ = ["DieQueues"]
+
+
+class DieQueues(wiring.Component):
+    """``dies`` FIFOs (linked lists) of payloads of ``layout``, which has a field ``die``; they share ``depth`` entries.
+
+    ``i`` takes a payload per cycle while an entry is free; it pauses for 3 cycles at each pop, because a push writes the
+    link that a pop may be reading. ``pending`` has a bit per die that holds at least one payload. A transfer on ``pop``
+    (a die number whose ``pending`` bit is set) takes that die's oldest payload, which is on ``o`` one cycle later.
+    ``flagged``: ``flag(payload)`` of each die's oldest payload; valid when ``pending`` is set and ``pop.ready`` is high.
+    """
+
+    def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None):
+        if dies < 1 or depth < 1:
+            raise ValueError(f"dies = {dies}, depth = {depth}: must be at least 1")
+        self.layout, self.dies, self.depth, self.flag = layout, dies, depth, flag
+        super().__init__({
+            "i": In(stream.Signature(layout)),
+            "pop": In(stream.Signature(index_bits(dies))),
+            "o": Out(stream.Signature(layout)),
+            "pending": Out(dies),
+            "flagged": Out(dies),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        entry_bits = index_bits(self.depth)
+        m.submodules.storage = storage = Memory(shape=self.layout, depth=self.depth, init=[])
+        m.submodules.links = links = Memory(shape=entry_bits, depth=self.depth, init=[])
+        m.submodules.free = free = StreamFifo(entry_bits, self.depth)
+        push_entry, push_link = storage.write_port(), links.write_port()
+        pop_entry, pop_link = storage.read_port(), links.read_port()
+        heads = Array(Signal(entry_bits, name=f"head_{d}") for d in range(self.dies))
+        tails = Array(Signal(entry_bits, name=f"tail_{d}") for d in range(self.dies))
+
+        # Entries never used yet are handed out by counting, so the free list starts empty.
+        fresh = Signal(bits_for(self.depth))
+        fresh_left = Signal()
+        entry = Signal(entry_bits)
+        m.d.comb += fresh_left.eq(fresh != self.depth)
+        with m.If(fresh_left):
+            m.d.comb += entry.eq(fresh)
+        with m.Else():
+            m.d.comb += entry.eq(free.o.payload)
+
+        idle, push, popped = Signal(), Signal(), Signal()
+        appends = Signal()  # to a list that is not empty: else its old tail may be another die's entry by now
+        out_valid = Signal()
+        die = Signal(index_bits(self.dies))
+        m.d.comb += [
+            self.i.ready.eq(idle & ~self.pop.valid & (fresh_left | free.o.valid)),
+            push.eq(self.i.valid & self.i.ready),
+            popped.eq(self.pop.valid & self.pop.ready),
+            push_entry.en.eq(push), push_entry.addr.eq(entry), push_entry.data.eq(self.i.payload),
+            appends.eq(self.pending.bit_select(self.i.payload.die, 1)),
+            push_link.en.eq(push & appends), push_link.addr.eq(tails[self.i.payload.die]), push_link.data.eq(entry),
+            free.o.ready.eq(push & ~fresh_left),
+            pop_entry.en.eq(popped), pop_entry.addr.eq(heads[self.pop.payload]),
+            pop_link.en.eq(popped), pop_link.addr.eq(heads[self.pop.payload]),
+            self.o.valid.eq(out_valid), self.o.payload.eq(pop_entry.data),
+        ]
+        with m.If(push):
+            m.d.sync += [
+                tails[self.i.payload.die].eq(entry),
+                self.pending.bit_select(self.i.payload.die, 1).eq(1),
+            ]
+            with m.If(fresh_left):
+                m.d.sync += fresh.eq(fresh + 1)
+            with m.If(~appends):
+                m.d.sync += heads[self.i.payload.die].eq(entry)
+        with m.If(self.o.ready):
+            m.d.sync += out_valid.eq(0)
+
+        if self.flag:
+            m.submodules.flags = flags = Memory(shape=1, depth=self.depth, init=[])
+            push_flag, pop_flag = flags.write_port(), flags.read_port()
+            pushed_flag = Signal()
+            m.d.comb += [
+                pushed_flag.eq(self.flag(self.i.payload)),
+                push_flag.en.eq(push), push_flag.addr.eq(entry), push_flag.data.eq(pushed_flag),
+                pop_flag.addr.eq(pop_link.data),
+            ]
+            with m.If(push & ~appends):
+                m.d.sync += self.flagged.bit_select(self.i.payload.die, 1).eq(pushed_flag)
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [idle.eq(1), self.pop.ready.eq(~out_valid)]
+                with m.If(popped):
+                    m.d.sync += [out_valid.eq(1), die.eq(self.pop.payload)]
+                    m.next = "UNLINK"
+            with m.State("UNLINK"):
+                m.d.comb += [free.i.valid.eq(1), free.i.payload.eq(heads[die])]
+                with m.If(heads[die] == tails[die]):
+                    m.d.sync += self.pending.bit_select(die, 1).eq(0)
+                m.d.sync += heads[die].eq(pop_link.data)
+                m.next = "FLAG"
+            with m.State("FLAG"):  # the flag of the new head arrives
+                if self.flag:
+                    m.d.sync += self.flagged.bit_select(die, 1).eq(pop_flag.data)
+                m.next = "IDLE"
+        return m

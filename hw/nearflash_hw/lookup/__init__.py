@@ -1,0 +1,1 @@
+"""The embedding lookup engine: query parsing, row translation, flash reads in flight, pooling, results."""

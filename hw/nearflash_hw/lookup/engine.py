@@ -1,0 +1,133 @@
+"""The embedding lookup engine, without pooling: only wiring."""
+
+from amaranth.hdl import Module
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+
+from ..controller.host_dma import host_data_layout
+from ..interfaces import Layouts, bits_for
+from ..primitives.fifo import StreamFifo
+from ..primitives.memport import MemWriteSignature
+from .merge import Merge
+from .results import Results
+from .scoreboard import Scoreboard
+from .sequencer import Sequencer
+from .translator import Translator
+
+__all__ = ["LookupEngine"]
+
+ITEMS = 16  # parsed lookups waiting for the scoreboard
+
+
+class LookupEngine(wiring.Component):
+    """Inference commands in, completions out. See :mod:`nearflash_hw.interfaces` for every payload.
+
+    ``infer_cmd`` -> Sequencer -> Scoreboard -> Translator -> ``flash_cmd[channel]``; ``flash_data[channel]`` -> Merge ->
+    ``vector`` (pooling) -> ``retire`` -> Scoreboard -> ``drain`` (pooling) -> ``pooled`` -> Results -> ``completion``.
+    ``host_req``/``host_data``: two readers of host memory, [0] for validation and [1] for execution. ``idle``: no command in
+    flight, tables may change. ``lookups_issued`` and ``sample_done`` pulse once per lookup and per sample.
+    ``tags_used``: flash reads in flight.
+
+    Why it can't deadlock. Every wait below is for something further down, and the last ones end on their own.
+
+    1. host.infer_depth commands are in flight at most, and every FIFO that holds commands, outcomes or verdicts has that
+       many entries: none of them ever pushes back.
+    2. A completion waits for the controller; a host write for memory: both answer on their own.
+    3. Results takes sample statuses always, logits while it has a free bank (freed by a host write), elements of INFER
+       samples when the MLP does, and elements of a LOOKUP when all earlier commands are complete. Elements come in sample
+       order, so when a LOOKUP's is first in line all elements of the earlier commands are already with the MLP, which
+       needs nothing more (their dense features went ahead of them) to give their logits and let those commands end.
+    4. So pooling can always drain, in order, a slot whose vectors are all retired, and frees it.
+    5. Merge waits for pooling alone, which takes vectors whatever its drain does; it frees a tag per vector, so a read
+       command waits for the channels and for tags, which reads in flight give back. A channel's queue that is full holds
+       up later lookups of others, but empties without them. Poison and retirements are taken always.
+    6. So every lookup sent to the translator ends, and every sample sent whole is drained, which frees its slot; a sample
+       not yet sent whole waits for the executor alone.
+    7. The executor waits for a slot (6), for host data, and for the MLP's dense buffer. The buffer holds a whole group at
+       least; when it is full, all samples of the oldest group in it have been sent or are being sent ahead of the dense
+       feature that waits, so that group's pooled vectors come (4) and the buffer empties.
+    8. Host data held up by the executor may hold up the host bus's read channel. Nothing above reads host memory but the
+       two passes; pass 1 never pushes back on its data.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        lo = Layouts(config)
+        channels = config.flash.channels
+        super().__init__({
+            "infer_cmd": In(stream.Signature(lo.infer_command)),
+            "completion": Out(stream.Signature(lo.completion)),
+            "idle": Out(1),
+            "table_valid": In(1),
+            "table": In(lo.table_write),
+            "host_req": Out(stream.Signature(lo.prp_request)).array(2),
+            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
+            "host_write": Out(MemWriteSignature(config.beat_bytes)),
+            "ftl_req": Out(stream.Signature(lo.translate_request)),
+            "ftl_rsp": In(stream.Signature(lo.translate_response)),
+            "flash_cmd": Out(stream.Signature(lo.flash_command)).array(channels),
+            "flash_data": In(stream.Signature(lo.flash_data)).array(channels),
+            "vector": Out(stream.Signature(lo.vector_beat)),
+            "bag": Out(stream.Signature(lo.bag)),
+            "drain": Out(stream.Signature(lo.drain)),
+            "retire": In(stream.Signature(lo.retire)),
+            "drained": In(stream.Signature(data.StructLayout({"slot": lo.slot_bits}))),
+            "dense": Out(stream.Signature(lo.dense_element)),
+            "pooled": In(stream.Signature(lo.pooled_element)),
+            "mlp_pooled": Out(stream.Signature(lo.pooled_element)),
+            "logit": In(stream.Signature(lo.logit)),
+            "lookups_issued": Out(1),
+            "sample_done": Out(1),
+            "tags_used": Out(bits_for(config.lookup.tags)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        m.submodules.sequencer = sequencer = Sequencer(c)
+        m.submodules.items = items = StreamFifo(Layouts(c).lookup_item, ITEMS)
+        m.submodules.scoreboard = scoreboard = Scoreboard(c)
+        m.submodules.translator = translator = Translator(c)
+        m.submodules.merge = merge = Merge(c)
+        m.submodules.results = results = Results(c)
+
+        for unit in (sequencer, translator):
+            m.d.comb += [unit.table_valid.eq(self.table_valid), unit.table.eq(self.table)]
+        connect(m, flipped(self.infer_cmd), sequencer.infer_cmd)
+        for k in range(2):
+            connect(m, sequencer.host_req[k], flipped(self.host_req[k]))
+            connect(m, flipped(self.host_data[k]), sequencer.host_data[k])
+        connect(m, sequencer.dense, flipped(self.dense))
+        connect(m, sequencer.pending, results.pending)
+        connect(m, sequencer.executed, results.executed)
+        connect(m, sequencer.item, items.i)
+
+        connect(m, items.o, scoreboard.item)
+        connect(m, scoreboard.lookup, translator.lookup)
+        connect(m, scoreboard.bag, flipped(self.bag))
+        connect(m, scoreboard.drain, flipped(self.drain))
+        connect(m, flipped(self.retire), scoreboard.retire)
+        connect(m, flipped(self.drained), scoreboard.drained)
+        connect(m, translator.poison, scoreboard.poison)
+        connect(m, scoreboard.sample_status, results.sample_status)
+
+        connect(m, translator.ftl_req, flipped(self.ftl_req))
+        connect(m, flipped(self.ftl_rsp), translator.ftl_rsp)
+        for k in range(c.flash.channels):
+            connect(m, translator.flash_cmd[k], flipped(self.flash_cmd[k]))
+            connect(m, flipped(self.flash_data[k]), merge.flash_data[k])
+        connect(m, merge.tag_free, translator.tag_free)
+        connect(m, merge.vector, flipped(self.vector))
+
+        connect(m, flipped(self.pooled), results.pooled)
+        connect(m, results.mlp_pooled, flipped(self.mlp_pooled))
+        connect(m, flipped(self.logit), results.logit)
+        connect(m, results.host_write, flipped(self.host_write))
+        connect(m, results.completion, flipped(self.completion))
+        m.d.comb += [
+            merge.tag_write_valid.eq(translator.tag_write_valid), merge.tag_write.eq(translator.tag_write),
+            sequencer.completed.eq(self.completion.valid & self.completion.ready), self.idle.eq(sequencer.idle),
+            self.lookups_issued.eq(scoreboard.issued), self.sample_done.eq(scoreboard.sample_done),
+            self.tags_used.eq(translator.tags_used)]
+        return m

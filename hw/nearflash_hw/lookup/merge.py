@@ -1,0 +1,61 @@
+"""Vectors from the channels, one at a time, with what their tags stand for."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+
+from ..interfaces import Layouts
+from ..primitives.arbiter import StreamArbiter
+from .translator import tag_entry_layout
+
+__all__ = ["Merge"]
+
+
+class Merge(wiring.Component):
+    """Round-robin over ``flash_data[channel]``, whole vectors; the tag's entry is read as its beats pass. One beat per
+    cycle, latency 1. ``tag_free`` gives the tag back with the vector's last beat on ``vector``.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        lo = Layouts(config)
+        super().__init__({
+            "flash_data": In(stream.Signature(lo.flash_data)).array(config.flash.channels),
+            "tag_write_valid": In(1),
+            "tag_write": In(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            "tag_free": Out(stream.Signature(lo.tag_bits, always_ready=True)),
+            "vector": Out(stream.Signature(lo.vector_beat)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, lo = self.config, Layouts(self.config)
+        m.submodules.arbiter = arbiter = StreamArbiter(lo.flash_data, c.flash.channels, packet=True)
+        for k in range(c.flash.channels):
+            connect(m, flipped(self.flash_data[k]), arbiter.i[k])
+        m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
+        write, read = ram.write_port(), ram.read_port()
+
+        beat = Signal(lo.flash_data, reset_less=True)
+        valid, first, failed = Signal(), Signal(init=1), Signal()
+        take, sent = Signal(), Signal()
+        p = self.vector.payload
+        m.d.comb += [
+            write.en.eq(self.tag_write_valid), write.addr.eq(self.tag_write.tag), write.data.eq(self.tag_write.entry),
+            sent.eq(valid & self.vector.ready),
+            arbiter.o.ready.eq(~valid | self.vector.ready), take.eq(arbiter.o.valid & arbiter.o.ready),
+            read.addr.eq(arbiter.o.payload.tag), read.en.eq(take),
+            self.vector.valid.eq(valid), p.data.eq(beat.data), p.first.eq(first), p.last.eq(beat.last),
+            p.error.eq(beat.error | failed),
+            *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
+            self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag),
+        ]
+        with m.If(take):
+            m.d.sync += [beat.eq(arbiter.o.payload), valid.eq(1)]
+        with m.Elif(sent):
+            m.d.sync += valid.eq(0)
+        with m.If(sent):
+            m.d.sync += [first.eq(beat.last), failed.eq(p.error & ~beat.last)]
+        return m

@@ -1,0 +1,168 @@
+"""Turns a slot's accumulators into pooled fp32 vectors."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import DeviceConfig
+
+from ...interfaces import bits_for, index_bits
+from ...primitives.fifo import StreamFifo
+from ...primitives.float32 import FP32_NAN, IntToFp32
+from .divider import MeanDivider
+from .shapes import Shapes
+
+__all__ = ["Drain"]
+
+WORDS = 8  # accumulator words asked for and not yet emitted; covers the read latency of 10 cycles
+
+
+class Drain(wiring.Component):
+    """For each ``drain``: every element of tables 0..T-1 of its slot on ``pooled``, then ``drained``.
+
+    One half walks the tables, asks for their accumulator words (``read``, answered in order on ``values``) and clears their
+    touched bits; the other half converts element by element. The first half goes on to the next ``drain`` while the
+    second still emits. SUM: one element per cycle (three cycles per table besides, mostly hidden). MEAN: one per
+    ``MeanDivider.cycles``. A slot is ``drained`` when its last element was taken.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        self.s = s = Shapes(config)
+        lay = s.layouts
+        super().__init__({
+            "bag": In(stream.Signature(lay.bag)),
+            "drain": In(stream.Signature(lay.drain)),
+            "drained": Out(stream.Signature(data.StructLayout({"slot": lay.slot_bits}))),
+            "pooled": Out(stream.Signature(lay.pooled_element)),
+            "hold": In(1),  # start nothing new: the table parameters are changing
+            "lookup": Out(1), "lookup_table": Out(lay.table_bits), "params": In(s.params), "base": In(s.word_bits),
+            "clear_at": Out(s.slot_table_bits), "clear": Out(1), "touched": In(1),
+            "read": Out(1), "read_addr": Out(s.addr_bits), "read_granted": In(1),
+            "values_valid": In(1), "values": In(s.values),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.jobs = jobs = StreamFifo(self.s.job, WORDS)
+        m.submodules.words = words = StreamFifo(self.s.values, WORDS)
+        self._walk(m, jobs, words)
+        self._emit(m, jobs, words)
+        return m
+
+    def _walk(self, m, jobs, words):
+        """Tables in, one job per accumulator word out."""
+        s, lay = self.s, self.s.layouts
+        counts = Memory(shape=lay.bag_bits, depth=1 << s.slot_table_bits, init=[])
+        m.submodules.counts = counts
+        count_write, count_read = counts.write_port(), counts.read_port()
+        m.d.comb += [
+            self.bag.ready.eq(1), count_write.en.eq(self.bag.valid), count_write.data.eq(self.bag.p.count),
+            count_write.addr.eq(Cat(self.bag.p.table, self.bag.p.slot)),
+        ]
+
+        d = Signal(lay.drain, reset_less=True)
+        table = Signal(lay.table_bits, reset_less=True)
+        tables_left = Signal(lay.table_bits + 1, reset_less=True)
+        zero = Signal(reset_less=True)
+        at = Signal(s.word_bits, reset_less=True)
+        words_left = Signal(bits_for(s.words_per_sample), reset_less=True)
+        credit = Signal(bits_for(WORDS), init=WORDS)
+
+        key, job = Cat(table, d.slot), jobs.i.p
+        put = Signal()
+        m.d.comb += [
+            self.lookup_table.eq(table), count_read.addr.eq(key), count_read.en.eq(self.lookup),
+            self.clear_at.eq(key), self.read_addr.eq(Cat(at, d.slot)),
+            jobs.i.valid.eq(put),
+            job.zero.eq(zero), job.mean.eq(self.params.mean), job.half.eq(0), job.count.eq(count_read.data),
+            job.lsb_exp.eq(self.params.lsb_exp), job.tag.table.eq(table), job.tag.bad.eq(d.bad),
+            job.tag.last_of_table.eq(words_left == 0), job.tag.last_of_sample.eq((words_left == 0) & (tables_left == 0)),
+            job.tag.slot.eq(d.slot), Value.cast(job.tag.sample).eq(Value.cast(d.sample)),
+        ]
+        if s.lanes == 8:
+            m.d.comb += job.half.eq((words_left == 0) & self.params.quads[0])
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.drain.ready.eq(~self.hold)
+                with m.If(self.drain.valid & ~self.hold):
+                    m.d.sync += [d.eq(self.drain.p), table.eq(0), tables_left.eq(self.drain.p.sample.tables)]
+                    m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += self.lookup.eq(1)
+                with m.If(tables_left == 0):  # only a sample without tables gets here so
+                    m.next = "EMPTY"
+                with m.Else():
+                    m.d.sync += tables_left.eq(tables_left - 1)
+                    m.next = "TABLE"
+            with m.State("TABLE"):
+                m.d.sync += [zero.eq(d.bad | ~self.touched), at.eq(self.base),
+                             words_left.eq(s.words(self.params.quads) - 1)]
+                m.d.comb += self.clear.eq(self.touched)
+                m.next = "WORDS"
+            with m.State("WORDS"):
+                m.d.comb += [
+                    self.read.eq(~zero & jobs.i.ready & (credit != 0)),
+                    put.eq(jobs.i.ready & (zero | self.read_granted)),
+                ]
+                with m.If(put):
+                    m.d.sync += [at.eq(at + 1), words_left.eq(words_left - 1)]
+                    with m.If(words_left == 0):
+                        m.d.sync += table.eq(table + 1)
+                        m.next = "NEXT"
+                        with m.If(tables_left == 0):
+                            m.next = "IDLE"
+            with m.State("EMPTY"):
+                m.d.comb += [put.eq(1), job.zero.eq(1), job.tag.none.eq(1)]
+                with m.If(jobs.i.ready):
+                    m.next = "IDLE"
+
+        m.d.comb += [words.i.valid.eq(self.values_valid), words.i.p.eq(self.values)]
+        taken = words.o.valid & words.o.ready
+        with m.If(self.read_granted & ~taken):
+            m.d.sync += credit.eq(credit - 1)
+        with m.Elif(taken & ~self.read_granted):
+            m.d.sync += credit.eq(credit + 1)
+
+    def _emit(self, m, jobs, words):
+        """Jobs and their words in, pooled elements out."""
+        s, lay = self.s, self.s.layouts
+        m.submodules.divider = divider = MeanDivider(self.config)
+        m.submodules.convert = convert = IntToFp32(divider.out_bits, tag=s.element_tag, exp_bits=10)
+        m.submodules.finished = finished = StreamFifo(
+            data.StructLayout({"slot": lay.slot_bits}), self.config.lookup.sample_slots)
+        wiring.connect(m, divider.o, convert.i)
+        wiring.connect(m, finished.o, wiring.flipped(self.drained))
+
+        job, element = jobs.o.p, divider.i
+        index = Signal(index_bits(s.lanes))
+        last, sent = Signal(), Signal()
+        lanes = Cat(words.o.p[k].as_unsigned() for k in range(s.lanes))
+        m.d.comb += [
+            element.valid.eq(jobs.o.valid & (job.zero | words.o.valid)),
+            element.p.value.eq(Mux(job.zero, 0, lanes.word_select(index, s.acc_bits))),
+            element.p.e.eq(job.lsb_exp), element.p.mean.eq(job.mean & ~job.zero), element.p.count.eq(job.count),
+            Value.cast(element.p.tag).eq(Value.cast(job.tag)),
+            last.eq(job.tag.none | (index == Mux(job.half, 3, s.lanes - 1))),
+            element.p.tag.last_of_table.eq(last & job.tag.last_of_table),
+            element.p.tag.last_of_sample.eq(last & job.tag.last_of_sample),
+            sent.eq(element.valid & element.ready),
+            jobs.o.ready.eq(sent & last), words.o.ready.eq(sent & last & ~job.zero),
+        ]
+        with m.If(sent):
+            m.d.sync += index.eq(Mux(last, 0, index + 1))
+
+        out, tag, pooled = convert.o, convert.o.p.tag, self.pooled.p
+        ends = tag.none | tag.last_of_sample
+        m.d.comb += [
+            # Every slot has at most one drain under way, so there is always room in `finished`.
+            self.pooled.valid.eq(out.valid & ~tag.none),
+            out.ready.eq(self.pooled.ready | tag.none),
+            finished.i.valid.eq(out.valid & out.ready & ends), finished.i.p.slot.eq(tag.slot),
+            pooled.value.eq(Mux(tag.bad, FP32_NAN, out.p.value)), pooled.table.eq(tag.table),
+            pooled.last_of_table.eq(tag.last_of_table), pooled.last_of_sample.eq(tag.last_of_sample),
+            pooled.bad.eq(tag.bad), Value.cast(pooled.sample).eq(Value.cast(tag.sample)),
+        ]

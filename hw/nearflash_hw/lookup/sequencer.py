@@ -1,0 +1,73 @@
+"""Takes inference commands and turns them into dense features and lookups, each command checked whole beforehand."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+
+from ..controller.host_dma import host_data_layout
+from ..interfaces import Layouts
+from ..primitives.fifo import StreamFifo
+from .executor import Executor, pending_layout
+from .parser import outcome_layout
+from .validator import Validator, checked_layout
+
+__all__ = ["Sequencer"]
+
+
+class Sequencer(wiring.Component):
+    """At most host.infer_depth commands in flight: Validator -> FIFO -> :class:`Executor`, so pass 1 of the next command
+    runs while pass 2 of this one is held up by the flash.
+
+    Ports: ``infer_cmd`` In; ``completed`` In pulses as a command's completion leaves the engine; ``idle`` Out: none in
+    flight. ``host_req``/``host_data`` [0] belong to pass 1, [1] to pass 2. ``pending`` and ``executed`` go to
+    :class:`~.results.Results`, ``dense`` to the MLP engine, ``item`` to the scoreboard.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "infer_cmd": In(stream.Signature(layouts.infer_command)),
+            "completed": In(1),
+            "idle": Out(1),
+            "table_valid": In(1),
+            "table": In(layouts.table_write),
+            "host_req": Out(stream.Signature(layouts.prp_request)).array(2),
+            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
+            "dense": Out(stream.Signature(layouts.dense_element)),
+            "item": Out(stream.Signature(layouts.lookup_item)),
+            "pending": Out(stream.Signature(pending_layout())),
+            "executed": Out(stream.Signature(outcome_layout())),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, depth = self.config, self.config.host.infer_depth
+        m.submodules.waiting = waiting = StreamFifo(Layouts(c).infer_command, depth)
+        m.submodules.validator = validator = Validator(c)
+        m.submodules.checked = checked = StreamFifo(checked_layout(c), depth)
+        m.submodules.executor = executor = Executor(c)
+
+        in_flight = Signal(range(depth + 1))
+        take = Signal()
+        room = in_flight != depth
+        m.d.comb += [
+            take.eq(self.infer_cmd.valid & self.infer_cmd.ready), self.infer_cmd.ready.eq(room & waiting.i.ready),
+            waiting.i.valid.eq(self.infer_cmd.valid & room), waiting.i.payload.eq(self.infer_cmd.payload),
+            self.idle.eq(in_flight == 0)]
+        with m.If(take & ~self.completed):
+            m.d.sync += in_flight.eq(in_flight + 1)
+        with m.Elif(self.completed & ~take):
+            m.d.sync += in_flight.eq(in_flight - 1)
+
+        connect(m, waiting.o, validator.cmd)
+        connect(m, validator.o, checked.i)
+        connect(m, checked.o, executor.i)
+        for k, unit in enumerate((validator, executor)):
+            m.d.comb += [unit.table_valid.eq(self.table_valid), unit.table.eq(self.table)]
+            connect(m, unit.host_req, flipped(self.host_req[k]))
+            connect(m, flipped(self.host_data[k]), unit.host_data)
+        for name in ("dense", "item", "pending", "executed"):
+            connect(m, getattr(executor, name), flipped(getattr(self, name)))
+        return m

@@ -1,0 +1,109 @@
+"""Lookups to flash reads: row to logical block to physical page, with a path tag for the way back."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig, Status
+from nearflash.contract.config import log2
+
+from ..interfaces import FlashOp, Layouts, bits_for
+from ..primitives.fifo import StreamFifo
+from .row_locator import RowLocator, located_layout
+from .scoreboard import poison_layout, slot_lookup_layout
+from .tags import TagPool
+
+__all__ = ["Translator", "tag_entry_layout"]
+
+TRANSLATIONS = 16  # requests to the FTL in flight
+
+
+def tag_entry_layout(config: DeviceConfig) -> data.StructLayout:
+    """What a tag stands for."""
+    lo = Layouts(config)
+    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1})
+
+
+class Translator(wiring.Component):
+    """The paper's EV translator: up to one lookup per cycle with map-cache hits, in order up to the channels' queues.
+
+    ``lookup`` In; ``ftl_req`` Out / ``ftl_rsp`` In; ``flash_cmd[channel]`` Out: a READ of the row's beats. A row that
+    can't be read leaves as ``poison`` instead: BAD_TABLE (parameters contradict each other), ROW_UNMAPPED or
+    UNRECOVERED_READ (map not readable). ``tag_write`` (``tag_write_valid`` with ``tag`` and ``entry``) tells the merge
+    what a tag stands for, in the cycle before the read command can leave; ``tag_free`` brings tags back. ``tags_used``:
+    reads in flight.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        lo = Layouts(config)
+        super().__init__({
+            "lookup": In(stream.Signature(slot_lookup_layout(config))),
+            "table_valid": In(1),
+            "table": In(lo.table_write),
+            "ftl_req": Out(stream.Signature(lo.translate_request)),
+            "ftl_rsp": In(stream.Signature(lo.translate_response)),
+            "flash_cmd": Out(stream.Signature(lo.flash_command)).array(config.flash.channels),
+            "poison": Out(stream.Signature(poison_layout(config))),
+            "tag_write_valid": Out(1),
+            "tag_write": Out(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            "tag_free": In(stream.Signature(lo.tag_bits, always_ready=True)),
+            "tags_used": Out(bits_for(config.lookup.tags)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, f, lo = self.config, self.config.flash, Layouts(self.config)
+        m.submodules.locator = locator = RowLocator(c)
+        m.submodules.waiting = waiting = StreamFifo(located_layout(c), TRANSLATIONS)
+        m.submodules.tags = tags = TagPool(c)
+        connect(m, flipped(self.lookup), locator.i)
+        m.d.comb += [
+            locator.table_valid.eq(self.table_valid), locator.table.eq(self.table), self.tags_used.eq(tags.used),
+            tags.give.valid.eq(self.tag_free.valid), tags.give.payload.eq(self.tag_free.payload)]
+
+        # A located lookup enters the waiting FIFO and the FTL in the same cycle.
+        loc = locator.o
+        m.d.comb += [
+            self.ftl_req.valid.eq(loc.valid & loc.payload.ok & waiting.i.ready),
+            self.ftl_req.payload.lpn.eq(loc.payload.lpn),
+            waiting.i.valid.eq(loc.valid & (self.ftl_req.ready | ~loc.payload.ok)),
+            waiting.i.payload.eq(loc.payload),
+            loc.ready.eq(waiting.i.ready & (self.ftl_req.ready | ~loc.payload.ok)),
+        ]
+
+        # Its answer: a flash read or poison.
+        head, rsp, answer = waiting.o, self.ftl_rsp, self.ftl_rsp.payload
+        known, good, issue = Signal(), Signal(), Signal()
+        poison = self.poison
+        m.d.comb += [
+            known.eq(head.valid & (rsp.valid | ~head.payload.ok)),
+            good.eq(head.payload.ok & answer.mapped & ~answer.error),
+            poison.valid.eq(known & ~good), poison.payload.slot.eq(head.payload.slot),
+            poison.payload.table.eq(head.payload.table),
+            poison.payload.status.eq(Mux(~head.payload.ok, Status.BAD_TABLE,
+                                         Mux(answer.error, Status.UNRECOVERED_READ, Status.ROW_UNMAPPED))),
+            head.ready.eq(issue | (poison.valid & poison.ready)),
+            rsp.ready.eq(head.ready & head.payload.ok),
+        ]
+        # {block, page, die, channel}; a field of one value has no bits in the PPN
+        at, field = 0, {}
+        for name, n in (("channel", f.channels), ("die", f.dies), ("page", f.pages), ("block", f.blocks)):
+            field[name] = answer.ppn[at : at + log2(n)] if n > 1 else 0
+            at += log2(n)
+        queues = [StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
+        for k, q in enumerate(queues):
+            m.submodules[f"queue{k}"] = q
+            connect(m, q.o, flipped(self.flash_cmd[k]))
+            p = q.i.payload
+            m.d.comb += [
+                q.i.valid.eq(known & good & tags.take.valid & (field["channel"] == k)),
+                p.op.eq(FlashOp.READ), p.die.eq(field["die"]), p.block.eq(field["block"]), p.page.eq(field["page"]),
+                p.column.eq(head.payload.column), p.beats.eq(head.payload.beats), p.tag.eq(tags.take.payload)]
+        ready = Array(q.i.ready for q in queues)[field["channel"]] if f.channels > 1 else queues[0].i.ready
+        entry = self.tag_write.entry
+        m.d.comb += [
+            issue.eq(known & good & tags.take.valid & ready), tags.take.ready.eq(known & good & ready),
+            self.tag_write_valid.eq(issue), self.tag_write.tag.eq(tags.take.payload),
+            *(getattr(entry, k).eq(getattr(head.payload, k)) for k, _ in tag_entry_layout(c)),
+        ]
+        return m

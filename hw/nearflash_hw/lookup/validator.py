@@ -1,0 +1,148 @@
+"""Pass 1 over a query: everything that can be wrong with a command is found before it has any effect."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig, Opcode, Status
+
+from ..controller.host_dma import host_data_layout
+from ..interfaces import Layouts, bits_for
+from ..primitives.memport import ADDR_BITS
+from .parser import QueryParser, outcome_layout
+
+__all__ = ["Validator", "checked_layout"]
+
+WORD_BITS = 30  # a stream's length in bytes must fit 32 bits
+
+
+def checked_layout(config: DeviceConfig) -> data.StructLayout:
+    """A command and what pass 1 found."""
+    return data.StructLayout({"command": Layouts(config).infer_command, "outcome": outcome_layout()})
+
+
+class Validator(wiring.Component):
+    """Checks one command at a time: header, tables (2 cycles each), then the whole query stream (:class:`QueryParser`).
+
+    ``cmd`` In, ``o`` Out: the command with its outcome, in order. The checks and their order are those of
+    :func:`nearflash.reference.query.check_query`.
+    """
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts(config)
+        super().__init__({
+            "cmd": In(stream.Signature(layouts.infer_command)),
+            "table_valid": In(1),
+            "table": In(layouts.table_write),
+            "host_req": Out(stream.Signature(layouts.prp_request)),
+            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "o": Out(stream.Signature(checked_layout(config))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, lk, layouts = self.config, self.config.lookup, Layouts(self.config)
+        graph = c.mlp.graph
+        m.submodules.parser = parser = QueryParser(c)
+        connect(m, flipped(self.host_data), parser.host_data)
+        m.d.comb += [
+            parser.table_valid.eq(self.table_valid), parser.table.eq(self.table),
+            parser.dense.ready.eq(1), parser.item.ready.eq(1)]
+
+        m.submodules.dims = ram = Memory(shape=data.StructLayout({"open": 1, "dim": 16}), depth=lk.max_tables, init=[])
+        write, read = ram.write_port(), ram.read_port()
+        m.d.sync += [
+            write.en.eq(self.table_valid), write.addr.eq(self.table.table), write.data.open.eq(self.table.open),
+            write.data.dim.eq(self.table.dim)]
+
+        cmd = Signal(layouts.infer_command, reset_less=True)
+        outcome = Signal(outcome_layout(), reset_less=True)
+        lookup = Signal()
+        table = Signal(layouts.table_bits + 1)
+        # The accumulators a sample needs: every table starts at a whole beat of lanes.
+        total = Signal(bits_for(256 * 65535))
+        rounded = Signal(17)
+        nodes = [n for n in graph if n.kind == "tables"]
+        widths = [Signal(bits_for(256 * 65535), name=f"width_{n.name}") for n in nodes]
+        m.d.comb += [
+            lookup.eq(cmd.opcode == Opcode.LOOKUP), read.addr.eq(table),
+            rounded.eq((read.data.dim + lk.lanes - 1) & ~(lk.lanes - 1)),
+            self.host_req.payload.prp1.eq(cmd.prp1), self.host_req.payload.prp2.eq(cmd.prp2),
+            self.host_req.payload.length.eq(cmd.words << 2),
+            parser.start.payload.words.eq(cmd.words), parser.start.payload.batch.eq(cmd.batch),
+            parser.start.payload.tables.eq(cmd.tables), parser.start.payload.dense.eq(cmd.dense),
+            parser.start.payload.weighted.eq(cmd.weighted), parser.start.payload.lookup.eq(lookup),
+            self.o.payload.command.eq(cmd), self.o.payload.outcome.eq(outcome),
+        ]
+        n_dense = sum(n.width for n in graph if n.kind == "dense")
+        n_tables = sum(len(n.tables) for n in nodes)
+        bad_shape = Signal()
+        m.d.comb += bad_shape.eq(
+            (cmd.batch == 0) | (cmd.batch > c.host.max_batch) | (cmd.tables == 0) | (cmd.tables > lk.max_tables)
+            | (cmd.words == 0) | cmd.words[WORD_BITS:].any() | (lookup & (cmd.dense != 0))
+            | (~lookup & ((cmd.tables != n_tables) | (cmd.dense != n_dense))))
+        bad_widths = Signal()
+        m.d.comb += bad_widths.eq(total > lk.accumulators)
+        for n, w in zip(nodes, widths, strict=True):
+            with m.If(~lookup & (w != n.width)):
+                m.d.comb += bad_widths.eq(1)
+
+        def fail(status, dw0=0):
+            m.d.sync += [outcome.status.eq(status), outcome.dw0.eq(dw0)]
+            m.next = "EMIT"
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.cmd.ready.eq(1)
+                m.d.sync += [cmd.eq(self.cmd.payload), outcome.eq(0), table.eq(0), total.eq(0), *(w.eq(0) for w in widths)]
+                with m.If(self.cmd.valid):
+                    m.next = "HEADER"
+            with m.State("HEADER"):
+                with m.If(~lookup & (not graph)):
+                    fail(Status.NO_PROGRAM)
+                with m.Elif(bad_shape):
+                    fail(Status.BAD_BATCH)
+                with m.Elif(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()):
+                    fail(Status.INVALID_PRP_OFFSET)
+                with m.Elif(cmd.out_addr[ADDR_BITS:].any()):
+                    fail(Status.DATA_TRANSFER_ERROR)
+                with m.Else():
+                    m.next = "READ"
+            with m.State("READ"):
+                m.next = "TABLE"
+            with m.State("TABLE"):
+                m.d.sync += [total.eq(total + rounded), table.eq(table + 1)]
+                with m.Switch(table):
+                    for n, w in zip(nodes, widths, strict=True):
+                        with m.Case(*n.tables):
+                            m.d.sync += w.eq(w + read.data.dim)
+                with m.If(~read.data.open):
+                    fail(Status.UNKNOWN_TABLE, table)
+                with m.Elif(table + 1 == cmd.tables):
+                    m.next = "WIDTHS"
+                with m.Else():
+                    m.next = "READ"
+            with m.State("WIDTHS"):
+                with m.If(bad_widths):
+                    fail(Status.BAD_BATCH)
+                with m.Else():
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += parser.start.valid.eq(1)
+                with m.If(parser.start.ready):
+                    m.next = "REQUEST"
+            with m.State("REQUEST"):
+                m.d.comb += self.host_req.valid.eq(1)
+                with m.If(self.host_req.ready):
+                    m.next = "STREAM"
+            with m.State("STREAM"):
+                m.d.comb += parser.result.ready.eq(1)
+                m.d.sync += outcome.eq(parser.result.payload)
+                with m.If(parser.result.valid):
+                    m.next = "EMIT"
+            with m.State("EMIT"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.next = "IDLE"
+        return m

@@ -1,0 +1,243 @@
+"""Many memory-port clients on one AXI4 initiator port."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from ..interfaces import index_bits
+from .arbiter import StreamArbiter
+from .axi import AxiSignature
+from .fifo import StreamFifo
+from .memport import ADDR_BITS, BEATS_BITS, MemReadSignature, MemWriteSignature, request_layout
+
+__all__ = ["BurstSplitter", "MemInterconnect"]
+
+MAX_BURST = 256  # AXI4 limit on the beats of an INCR burst
+PAGE = 4096  # AXI4: no burst crosses a 4 KiB boundary
+INCR = 1
+CACHE = 0b0011  # normal, non-cacheable, bufferable
+
+
+def burst_layout() -> data.StructLayout:
+    """``len`` as on AXI (beats - 1); ``final``: the last burst of a client's request."""
+    return data.StructLayout({"addr": ADDR_BITS, "len": 8, "final": 1})
+
+
+class BurstSplitter(wiring.Component):
+    """Cuts requests ``i`` into AXI bursts ``o``.
+
+    Cuts fall on multiples of min(256 beats, 4 KiB), so the address after a cut needs no adder on its low bits and both
+    limits hold by construction. Latency 2, then one burst a cycle, also for one-burst requests.
+    """
+
+    def __init__(self, beat_bytes: int):
+        self.beat_bytes = beat_bytes
+        super().__init__({"i": In(stream.Signature(request_layout())), "o": Out(stream.Signature(burst_layout()))})
+
+    def elaborate(self, platform):
+        m = Module()
+        beat_shift = (self.beat_bytes - 1).bit_length()
+        limit = min(MAX_BURST, PAGE // self.beat_bytes)
+        limit_bits = (limit - 1).bit_length()
+        window_shift = beat_shift + limit_bits
+
+        active = Signal()
+        addr = Signal(ADDR_BITS)
+        left = Signal(BEATS_BITS)
+        room = Signal(range(limit + 1))
+        m.d.comb += room.eq(limit - addr[beat_shift:window_shift])
+        final = Signal()
+        m.d.comb += final.eq(left <= room)
+        emit = Signal()
+        m.d.comb += [emit.eq(active & (~self.o.valid | self.o.ready)), self.i.ready.eq(~active | (emit & final))]
+
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(emit):
+            m.d.sync += [
+                self.o.valid.eq(1),
+                self.o.payload.addr.eq(addr),
+                self.o.payload.len.eq(Mux(final, left, room) - 1),
+                self.o.payload.final.eq(final),
+                addr.eq((addr[window_shift:] + 1) << window_shift),
+                left.eq(left - room),
+            ]
+            with m.If(final):
+                m.d.sync += active.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), left.eq(self.i.payload.beats)]
+        return m
+
+
+class MemInterconnect(wiring.Component):
+    """Connects ``n_read`` read clients and ``n_write`` write clients to one AXI4 port.
+
+    Requests are cut into AXI bursts (:class:`BurstSplitter`); each client has up to ``outstanding`` bursts under way;
+    bursts of different clients are granted round-robin. The AXI ID is the client's index, so a memory may interleave the
+    clients' read data; each client's data and answers come in the order of its requests. ``rsp.last`` and ``done``
+    come once for a client's request, whatever it was cut into; ``done.error`` is set if any of its bursts failed,
+    ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and clients.
+
+    Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 1 cycle, BVALID
+    to ``done.valid`` 1 cycle.
+
+    What clients must keep:
+
+    * the R channel is shared: a client whose ``rsp`` is not ready holds up every reader behind it, so ask only for what
+      there is room to take without help from another reader;
+    * write data go out in the order the bursts were granted: once a request's first data word is offered (the burst
+      is not granted before), the rest must follow without help from another writer;
+    * ``done`` is queued 2 deep per client, then it holds up the B channel.
+    """
+
+    def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8):
+        if max(n_read, n_write) > 1 << id_bits:
+            raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << id_bits} (id_bits = {id_bits})")
+        if n_read < 0 or n_write < 0:
+            raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must not be negative")
+        if outstanding < 1:
+            raise ValueError(f"outstanding = {outstanding}: must be at least 1")
+        self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
+        self.id_bits, self.outstanding = id_bits, outstanding
+        super().__init__({
+            "read": In(MemReadSignature(beat_bytes)).array(n_read),
+            "write": In(MemWriteSignature(beat_bytes)).array(n_write),
+            "axi": Out(AxiSignature(ADDR_BITS, beat_bytes * 8, id_bits)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        size = (self.beat_bytes - 1).bit_length()
+        for ch in ("ar", "aw"):
+            m.d.comb += [getattr(self.axi, ch + "size").eq(size), getattr(self.axi, ch + "burst").eq(INCR),
+                         getattr(self.axi, ch + "cache").eq(CACHE)]
+        if self.n_read:
+            self._elaborate_read(m)
+        if self.n_write:
+            self._elaborate_write(m)
+        return m
+
+    def _address_channel(self, m: Module, ch: str, clients: list, gates: list) -> tuple[StreamArbiter, list[SyncFIFO]]:
+        """Splitters, arbiter and address register of one direction. Returns the arbiter (its output transfers as a burst
+        enters the address register) and, per client, the queue of ``final`` flags of the bursts under way. ``gates[k]``,
+        once high, must stay high until client k's burst is granted."""
+        axi = self.axi
+        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(burst_layout(), len(clients))
+        queues = []
+        for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
+            m.submodules[f"{ch}_split{k}"] = split = BurstSplitter(self.beat_bytes)
+            m.submodules[f"{ch}_flags{k}"] = flags = SyncFIFO(width=1, depth=self.outstanding)
+            go = Signal(name=f"{ch}_go{k}")
+            m.d.comb += [
+                split.i.payload.eq(client.req.payload), split.i.valid.eq(client.req.valid),
+                client.req.ready.eq(split.i.ready),
+                go.eq(flags.w_rdy & gate),
+                arbiter.i[k].payload.eq(split.o.payload), arbiter.i[k].valid.eq(split.o.valid & go),
+                split.o.ready.eq(arbiter.i[k].ready & go),
+                flags.w_data.eq(split.o.payload.final), flags.w_en.eq(split.o.valid & split.o.ready),
+            ]
+            queues.append(flags)
+        valid, ready = getattr(axi, ch + "valid"), getattr(axi, ch + "ready")
+        with m.If(ready):
+            m.d.sync += valid.eq(0)
+        with m.If(arbiter.o.valid & arbiter.o.ready):
+            m.d.sync += [
+                valid.eq(1),
+                getattr(axi, ch + "id").eq(arbiter.grant),
+                getattr(axi, ch + "addr").eq(arbiter.o.payload.addr),
+                getattr(axi, ch + "len").eq(arbiter.o.payload.len),
+            ]
+        return arbiter, queues
+
+    def _elaborate_read(self, m: Module) -> None:
+        axi = self.axi
+        arbiter, queues = self._address_channel(m, "ar", list(self.read), [1] * self.n_read)
+        m.d.comb += arbiter.o.ready.eq(~axi.arvalid | axi.arready)
+
+        # Two entries cut the path from the clients' ready to RREADY at full rate.
+        beat = data.StructLayout({"data": self.beat_bytes * 8, "last": 1, "error": 1, "id": index_bits(self.n_read)})
+        m.submodules.r_buffer = buffer = StreamFifo(beat, 2)
+        m.d.comb += [
+            buffer.i.payload.data.eq(axi.rdata), buffer.i.payload.last.eq(axi.rlast),
+            buffer.i.payload.error.eq(axi.rresp[1]), buffer.i.payload.id.eq(axi.rid),
+            buffer.i.valid.eq(axi.rvalid), axi.rready.eq(buffer.i.ready),
+        ]
+        head = buffer.o.payload
+        ready = Signal(self.n_read)
+        for k, (client, flags) in enumerate(zip(self.read, queues, strict=True)):
+            hit = Signal(name=f"r_hit{k}")
+            m.d.comb += [
+                hit.eq(buffer.o.valid & (head.id == k)),
+                client.rsp.valid.eq(hit),
+                client.rsp.payload.data.eq(head.data),
+                client.rsp.payload.last.eq(head.last & flags.r_data),
+                client.rsp.payload.error.eq(head.error),
+                ready[k].eq(hit & client.rsp.ready),
+                flags.r_en.eq(ready[k] & head.last),
+            ]
+        m.d.comb += buffer.o.ready.eq(ready.any())
+
+    def _elaborate_write(self, m: Module) -> None:
+        axi = self.axi
+        # A burst asks for the W channel only once its client offers data; the flag keeps the request up if that data
+        # word then leaves with an earlier burst.
+        offered = Signal(self.n_write)
+        gates = [offered[k] | client.data.valid for k, client in enumerate(self.write)]
+        arbiter, queues = self._address_channel(m, "aw", list(self.write), gates)
+        for k, request in enumerate(arbiter.i):
+            with m.If(request.valid):
+                m.d.sync += offered[k].eq(~request.ready)
+
+        # Order in which W data must go out.
+        index = index_bits(self.n_write)
+        m.submodules.w_order = order = StreamFifo(data.StructLayout({"client": index, "len": 8}), self.outstanding)
+        aw_free = ~axi.awvalid | axi.awready
+        m.d.comb += [
+            arbiter.o.ready.eq(aw_free & order.i.ready),
+            order.i.valid.eq(arbiter.o.valid & aw_free),
+            order.i.payload.client.eq(arbiter.grant),
+            order.i.payload.len.eq(arbiter.o.payload.len),
+        ]
+        word = data.StructLayout({"data": self.beat_bytes * 8, "strb": self.beat_bytes, "last": 1})
+        m.submodules.w_buffer = buffer = StreamFifo(word, 2)
+        count = Signal(8)
+        last = Signal()
+        m.d.comb += last.eq(count == order.o.payload.len)
+        with m.Switch(order.o.payload.client):
+            for k, client in enumerate(self.write):
+                with m.Case(k):
+                    m.d.comb += [
+                        buffer.i.payload.data.eq(client.data.payload.data),
+                        buffer.i.payload.strb.eq(client.data.payload.strb),
+                        buffer.i.valid.eq(client.data.valid & order.o.valid),
+                        client.data.ready.eq(buffer.i.ready & order.o.valid),
+                    ]
+        m.d.comb += buffer.i.payload.last.eq(last)
+        with m.If(buffer.i.valid & buffer.i.ready):
+            m.d.sync += count.eq(Mux(last, 0, count + 1))
+            m.d.comb += order.o.ready.eq(last)
+        m.d.comb += [
+            axi.wdata.eq(buffer.o.payload.data), axi.wstrb.eq(buffer.o.payload.strb), axi.wlast.eq(buffer.o.payload.last),
+            axi.wvalid.eq(buffer.o.valid), buffer.o.ready.eq(axi.wready),
+        ]
+
+        b_ready = Signal(self.n_write)
+        for k, (client, flags) in enumerate(zip(self.write, queues, strict=True)):
+            m.submodules[f"b_done{k}"] = done = StreamFifo(data.StructLayout({"error": 1}), 2)
+            failed = Signal(name=f"b_failed{k}")
+            hit = Signal(name=f"b_hit{k}")
+            m.d.comb += [
+                hit.eq(axi.bvalid & (axi.bid == k)),
+                b_ready[k].eq(hit & done.i.ready),
+                flags.r_en.eq(b_ready[k]),
+                done.i.valid.eq(hit & flags.r_data),
+                done.i.payload.error.eq(failed | axi.bresp[1]),
+                client.done.valid.eq(done.o.valid), client.done.payload.eq(done.o.payload),
+                done.o.ready.eq(client.done.ready),
+            ]
+            with m.If(b_ready[k]):
+                m.d.sync += failed.eq((failed | axi.bresp[1]) & ~flags.r_data)
+        m.d.comb += axi.bready.eq(b_ready.any())

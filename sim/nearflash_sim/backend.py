@@ -1,0 +1,88 @@
+"""The "sim" back end: the generated device, Verilated, with sparse host memory and DRAM behind its AXI masters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from nearflash.contract import DeviceConfig, DeviceTimeout
+from nearflash.runtime.backend import Backend, HostAllocator
+from nearflash_hw.device import Device
+from nearflash_hw.verilog import to_verilog
+
+from .verilated import Library, VerilatedDevice, build_library, cached_verilog
+
+__all__ = ["TOP", "SimBackend", "build"]
+
+TOP = "nearflash_device"
+HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0, so a null address shows
+
+
+def build(config: DeviceConfig, *, trace: bool = False) -> Library:
+    """Generate and compile the device of ``config`` (cached by content)."""
+    verilog = cached_verilog(f"{TOP} {config!r}", lambda: to_verilog(Device(config), TOP))
+    return build_library(verilog, TOP, trace=trace)
+
+
+class SimBackend(Backend):
+    """A simulated device. Time passes only in register accesses, :meth:`wait_irq` and :meth:`idle`.
+
+    ``trace``: build with waveforms; see :meth:`waves`. ``host_latency`` and ``dram_latency``: read latency in cycles.
+    """
+
+    has_backdoor = True
+
+    def __init__(self, config: DeviceConfig, *, trace: bool = False, host_latency: int = 100, dram_latency: int = 30):
+        self.config = config
+        self.library = build(config, trace=trace)
+        self.device = VerilatedDevice(self.library, host_latency=host_latency, dram_latency=dram_latency)
+        self.device.reset()
+        self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)
+
+    def mmio_read32(self, offset: int) -> int:
+        return self.device.read_register(offset)
+
+    def mmio_write32(self, offset: int, value: int) -> None:
+        self.device.write_register(offset, value)
+
+    def host_alloc(self, nbytes: int) -> int:
+        return self._allocator.alloc(nbytes)
+
+    def host_free(self, address: int) -> None:
+        self._allocator.free(address)
+
+    def host_read(self, address: int, nbytes: int) -> bytes:
+        return self.device.host.read(address, nbytes)
+
+    def host_write(self, address: int, content: bytes) -> None:
+        self.device.host.write(address, content)
+
+    def dram_read(self, address: int, nbytes: int) -> bytes:
+        return self.device.dram.read(address, nbytes)
+
+    def dram_write(self, address: int, content: bytes) -> None:
+        self.device.dram.write(address, content)
+
+    def wait_irq(self, timeout: int) -> bool:
+        try:
+            self.device.run_until_irq(timeout)
+        except DeviceTimeout:
+            return False
+        return True
+
+    def idle(self, cycles: int) -> None:
+        self.device.step(cycles)
+
+    @property
+    def cycles(self) -> int:
+        return self.device.cycles
+
+    @contextlib.contextmanager
+    def waves(self, path: Path | str) -> Iterator[Path]:
+        """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""
+        with self.device.trace(path) as target:
+            yield target
+
+    def close(self) -> None:
+        self.device.close()

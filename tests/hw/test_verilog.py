@@ -1,0 +1,46 @@
+import re
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from nearflash_hw.primitives.axi import AxiSignature
+from nearflash_hw.primitives.axi_lite import AxiLiteSignature
+from nearflash_hw.verilog import to_verilog
+
+
+class Sample(wiring.Component):
+    def __init__(self):
+        super().__init__({
+            "s_axi": In(AxiLiteSignature(12)), "m_axi": Out(AxiSignature(40, 64, 4)), "irq": Out(1),
+            "i": In(stream.Signature(data.StructLayout({"a": 3, "b": 5}))).array(2)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8, depth=256, init=[7])
+        port, held = memory.read_port(), Signal(8, init=0x5A)
+        m.d.comb += [port.en.eq(1), port.addr.eq(self.i[0].payload), self.irq.eq(held[0])]
+        m.d.sync += held.eq(port.data)
+        return m
+
+
+def test_port_names_are_literal():
+    text = to_verilog(Sample(), "sample")
+    ports = {name: (kind, width.strip()) for kind, width, name in
+             re.findall(r"^  (input|output) (\[\d+:0\] )?(\S+);", text.split("endmodule")[0], re.M)}
+    assert ports["clk"] == ports["rst"] == ("input", "")
+    assert ports["irq"] == ("output", "")
+    assert ports["s_axi_awaddr"] == ("input", "[11:0]")
+    assert ports["s_axi_awready"] == ("output", "")
+    assert ports["m_axi_awaddr"] == ("output", "[39:0]")
+    assert ports["m_axi_rdata"] == ("input", "[63:0]")
+    assert ports["i__1__payload"] == ("input", "[7:0]")
+    assert "module sample(" in text
+
+
+def test_output_is_deterministic_and_free_of_at_star():
+    text = to_verilog(Sample(), "sample")
+    assert text == to_verilog(Sample(), "sample")
+    assert "always @*" not in text  # such blocks do not run at time 0 in event-driven simulators
+    assert "src =" not in text
+    assert re.search(r"reg \[7:0\] \S+ \[255:0\]", text)  # the memory is still one
