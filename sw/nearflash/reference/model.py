@@ -45,7 +45,7 @@ class IntegerModel:
         c = self.compiled
         if len(bags) != len(c.tables):
             raise DataError("bags", len(bags), f"must hold one entry per table ({len(c.tables)})")
-        pooled, bad = [], None
+        pooled, bad = [], np.zeros(len(bags[0][1]), bool)
         for t, (spec, rows, bag) in enumerate(zip(c.tables, c.rows, bags, strict=True)):
             indices = np.asarray(bag[0], np.int64)
             outside = np.flatnonzero((indices < 0) | (indices >= spec.rows))
@@ -55,7 +55,9 @@ class IntegerModel:
             weights = np.asarray(bag[2], np.float32) if len(bag) > 2 and bag[2] is not None else None
             out, info = pool_bags(spec, c.config.lookup.acc_bits, rows[indices], bag_lengths(indices, bag[1]), weights)
             pooled.append(out)
-            bad = info.bad if bad is None else bad | info.bad
+            if len(info.bad) != len(bad):
+                raise DataError(f"bags[{t}].offsets", len(info.bad), f"must hold one bag per sample ({len(bad)})")
+            bad |= info.bad
         return pooled, bad
 
     def quantized(self, dense: Any, bags: Sequence[Any]) -> tuple[np.ndarray | None, list[np.ndarray], np.ndarray]:

@@ -24,7 +24,7 @@ class Drain(wiring.Component):
 
     One half walks the tables, asks for their accumulator words (``read``, answered in order on ``values``) and clears their
     touched bits; the other half converts element by element. The first half goes on to the next ``drain`` while the
-    second still emits. SUM: one element per cycle (three cycles per table besides, mostly hidden). MEAN: one per
+    second still emits. SUM: one element per cycle (two cycles per table besides, mostly hidden). MEAN: one per
     ``MeanDivider.cycles``. A slot is ``drained`` when its last element was taken.
     """
 
@@ -69,7 +69,6 @@ class Drain(wiring.Component):
         zero = Signal(reset_less=True)
         at = Signal(s.word_bits, reset_less=True)
         words_left = Signal(bits_for(s.words_per_sample), reset_less=True)
-        credit = Signal(bits_for(WORDS), init=WORDS)
 
         key, job = Cat(table, d.slot), jobs.i.p
         put = Signal()
@@ -105,7 +104,8 @@ class Drain(wiring.Component):
                 m.next = "WORDS"
             with m.State("WORDS"):
                 m.d.comb += [
-                    self.read.eq(~zero & jobs.i.ready & (credit != 0)),
+                    # A job keeps its place until its word is used, so a place for the job is one for the word.
+                    self.read.eq(~zero & jobs.i.ready),
                     put.eq(jobs.i.ready & (zero | self.read_granted)),
                 ]
                 with m.If(put):
@@ -121,11 +121,6 @@ class Drain(wiring.Component):
                     m.next = "IDLE"
 
         m.d.comb += [words.i.valid.eq(self.values_valid), words.i.p.eq(self.values)]
-        taken = words.o.valid & words.o.ready
-        with m.If(self.read_granted & ~taken):
-            m.d.sync += credit.eq(credit - 1)
-        with m.Elif(taken & ~self.read_granted):
-            m.d.sync += credit.eq(credit + 1)
 
     def _emit(self, m, jobs, words):
         """Jobs and their words in, pooled elements out."""

@@ -1,0 +1,148 @@
+"""The input buffer of a core: whole groups of vectors, filled by several producers, read word by word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from ..interfaces import bits_for, index_bits
+from ..primitives.arbiter import StreamArbiter
+from .streams import beat_layout, clog2, low_bit
+
+__all__ = ["Edge", "InputBuffer", "plan_edges"]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One producer's part of a buffered vector: elements ``offset``..``offset + width - 1``, ``lanes`` a beat."""
+
+    producer: str
+    offset: int
+    width: int
+    lanes: int
+
+
+def plan_edges(inputs: list[tuple[str, int, int]], k: int) -> tuple[Edge, ...]:
+    """Edges of ``cat(inputs)``, inputs being (producer, width, its lanes), into a buffer of words of ``k`` elements.
+    An edge takes as many lanes as its place in the words allows: a power of two that divides k and its offset."""
+    edges, offset = [], 0
+    for producer, width, lanes in inputs:
+        edges.append(Edge(producer, offset, width, min(lanes, k, low_bit(offset) if offset else k)))
+        offset += width
+    return tuple(edges)
+
+
+class InputBuffer(wiring.Component):
+    """``buffered`` groups of up to ``n_batch`` vectors, the concatenation of ``edges``, in words of ``k`` elements.
+
+    Write: streams ``i0``, ``i1``... of beats (one transfer per cycle in all). An edge may run ahead of the others by
+    ``buffered`` groups, then waits for ``release``.
+    Read, of the oldest group: its first ``columns`` elements, in the order of the concatenation, are there for all its
+    samples (two cycles after the transfer); ``nb`` its samples - 1, valid once ``columns`` is above 0. ``read{r}``
+    {en, n, block} gives ``data{r}`` in the next cycle, held until the next ``en``. ``release`` ends the group (its reads
+    were issued, the last may be in the same cycle); the next group's ``columns`` show two cycles later.
+    ``started``: a group's first element arrives. ``active``: holds a started group.
+    """
+
+    def __init__(self, edges: tuple[Edge, ...], k: int, act_bits: int, n_batch: int, buffered: int, reads: int = 1):
+        for e in edges:
+            if k % e.lanes or e.offset % e.lanes:
+                raise ValueError(f"edge {e}: lanes must divide its offset and the word of {k}")
+        self.edges, self.k, self.act_bits = edges, k, act_bits
+        self.n_batch, self.buffered, self.reads = n_batch, buffered, reads
+        self.width = edges[-1].offset + edges[-1].width
+        self.blocks = -(-self.width // k)
+        self.nb_bits = bits_for(n_batch)
+        read = data.StructLayout({"en": 1, "n": self.nb_bits, "block": index_bits(self.blocks)})
+        super().__init__({
+            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+               for j, e in enumerate(edges)},
+            "columns": Out(bits_for(self.width)), "nb": Out(self.nb_bits), "release": In(1),
+            **{f"read{r}": In(read) for r in range(reads)},
+            **{f"data{r}": Out(data.ArrayLayout(signed(act_bits), k)) for r in range(reads)},
+            "started": Out(1), "active": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        k, act_bits, edges = self.k, self.act_bits, self.edges
+        n_bits, bank_bits = clog2(self.n_batch), clog2(self.buffered)
+        # Lanes are written one by one only where an edge's last, partial beat would spill into the next edge.
+        grain = min(low_bit(e.width) if e is not edges[-1] else e.lanes for e in edges)
+        grain = min(grain, *(e.lanes for e in edges))
+        units = k // grain
+        memory = Memory(shape=k * act_bits, depth=max(2, self.blocks * self.n_batch * self.buffered), init=[])
+        m.submodules.memory = memory
+        write = memory.write_port(granularity=grain * act_bits)
+
+        def address(bank, n, block):
+            return Cat(bank[:bank_bits], n[:n_bits], block)
+
+        request = data.StructLayout({"addr": len(write.addr), "mask": units, "data": k * act_bits})
+        if len(edges) > 1:
+            m.submodules.arbiter = arbiter = StreamArbiter(request, len(edges))
+            targets, chosen = list(arbiter.i), arbiter.o
+        else:
+            chosen = stream.Signature(request).create(path=("chosen",))
+            targets = [chosen]
+        m.d.comb += chosen.ready.eq(1)
+        write_mask = Signal(units)
+        m.d.sync += write_mask.eq(0)
+        with m.If(chosen.valid):
+            m.d.sync += [write_mask.eq(chosen.payload.mask), write.addr.eq(chosen.payload.addr),
+                         write.data.eq(chosen.payload.data)]
+        m.d.comb += write.en.eq(write_mask)
+
+        read_bank = Signal(max(1, bank_bits))
+        groups = Signal(bits_for(self.buffered))  # started and not released
+        nbs = Array(Signal(self.nb_bits, name=f"nb{b}") for b in range(self.buffered))
+        prefix = self.width
+        moves = []
+        for j, e in reversed(list(enumerate(edges))):
+            port, p = getattr(self, f"i{j}"), getattr(self, f"i{j}").payload
+            filled = Signal(bits_for(self.buffered), name=f"filled{j}")
+            progress = Signal(bits_for(self.width), init=e.offset, name=f"progress{j}")
+            bank = Signal(max(1, bank_bits), name=f"bank{j}")
+            move, complete = Signal(name=f"move{j}"), Signal(name=f"complete{j}")
+            t = targets[j]
+            column = Signal(bits_for(self.width), name=f"column{j}")
+            m.d.comb += [
+                t.valid.eq(port.valid & (filled != self.buffered)), port.ready.eq(t.ready & (filled != self.buffered)),
+                move.eq(port.valid & port.ready), column.eq(p.pos + e.offset),
+                complete.eq(move & (p.n == p.nb) & (p.pos == (e.width - 1) // e.lanes * e.lanes)),
+                t.payload.addr.eq(address(bank, p.n, column >> clog2(k))),
+                t.payload.data.eq(Cat(*[p.data.as_value()] * (k // e.lanes))),
+            ]
+            for u in range(units):
+                lane = u * grain
+                hit = 1 if e.lanes == k else column[clog2(e.lanes):clog2(k)] == lane // e.lanes
+                if e is not edges[-1] and e.width % e.lanes:
+                    hit &= p.pos + lane % e.lanes < e.width
+                m.d.comb += t.payload.mask[u].eq(hit)
+            with m.If(complete):
+                m.d.sync += progress.eq(e.offset)
+                if bank_bits:
+                    m.d.sync += bank.eq(~bank)
+            with m.Elif(move & (p.n == p.nb)):
+                m.d.sync += progress.eq(column + e.lanes)
+            m.d.sync += filled.eq(filled + complete - self.release)
+            with m.If(move):
+                m.d.sync += nbs[bank if bank_bits else 0].eq(p.nb)
+            moves.append(move & (filled == groups))
+            prefix = Mux(filled != 0, prefix, progress)
+        m.d.comb += [self.started.eq(Cat(moves).any()), self.active.eq(groups != 0),
+                     self.nb.eq(nbs[read_bank if bank_bits else 0])]
+        m.d.sync += [groups.eq(groups + self.started - self.release), self.columns.eq(prefix)]
+        with m.If(self.release):
+            m.d.sync += self.columns.eq(0)
+            if bank_bits:
+                m.d.sync += read_bank.eq(~read_bank)
+        for r in range(self.reads):
+            port, read = memory.read_port(), getattr(self, f"read{r}")
+            m.d.comb += [port.en.eq(read.en), port.addr.eq(address(read_bank, read.n, read.block)),
+                         getattr(self, f"data{r}").as_value().eq(port.data)]
+        return m
