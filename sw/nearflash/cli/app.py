@@ -1,0 +1,142 @@
+"""All commands. Each has an example in its --help and writes its result with --json FILE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..contract import PRESETS, DataError, DeviceConfig
+from .output import console, write_json
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+                  help="Inference next to the flash: recommendation models answered inside an SSD controller.")
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+
+
+@app.command()
+def run(
+    model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf or wnd with random parameters; default: the "
+                                              "trained MovieTweetings model that ships with nearflash.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `nearflash train` (.npz), or a dlrm or torchrec "
+                                                    "state_dict (.pt).")] = None,
+    rows: Annotated[int, typer.Option(help="Rows per table of a --model.", min=1)] = 2000,
+    format: Annotated[str, typer.Option(help="Table format of a --model: fp32, fp16 or int8.")] = "fp32",
+    preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
+    config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
+    dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
+    clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
+    queries: Annotated[int | None, typer.Option(help="Queries to run (default: 256, or as many as keep a big model "
+                                                "short; with --dataset, all held-out queries).", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Queries per command.", min=1)] = None,
+    locality: Annotated[float | None, typer.Option(help="K of the locality generator (default 0.3).")] = None,
+    histogram: Annotated[Path | None, typer.Option(help="Draw indices from a dlrm_datasets locality_stats file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Take indices from a DLRM trace log.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: replay its held-out queries "
+                                                 "in order and print the AUC of fp32 and of the device.")] = None,
+    block_io: Annotated[int, typer.Option(help="Random block writes and reads made and verified meanwhile.", min=0)] = 16,
+    act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
+    weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of parameters and queries.")] = 0,
+    waves: Annotated[Path | None, typer.Option(help="Record waveforms of the run to this file (slow, large).")] = None,
+    json_file: Json = None,
+) -> None:
+    """Generate the device for a model, simulate its RTL, stream queries through it, check every answer.
+
+    Exit code 1 when any answer differs from the integer reference model.
+
+    Example: nearflash run --model rmc1 --channels 4 --dies 4 --batch 2 --locality 0.3 --json rmc1.json
+    """
+    from .run import RunOptions, run_queries
+
+    result = run_queries(RunOptions(
+        model, checkpoint, rows, format, preset, config, channels, dies, clock, queries, batch, locality, histogram, trace,
+        dataset, block_io, act_bits, weight_bits, seed, waves))
+    write_json(json_file, result)
+    if result["mismatches"] or result["block_mismatches"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    dataset: Annotated[Path, typer.Argument(help="MovieTweetings folder, or a Criteo-format file.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Checkpoint to write (.npz).")] = Path("checkpoint.npz"),
+    epochs: Annotated[int | None, typer.Option(help="Epochs (default: the recipe's).", min=1)] = None,
+    interaction: Annotated[str | None, typer.Option(help="cat or dot (default: the recipe's).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights and order.")] = 0,
+    json_file: Json = None,
+) -> None:
+    """Train a small DLRM from real ratings or clicks; prints the AUC per epoch and on the held-out test.
+
+    Example: nearflash train ml/movietweetings -o mine.npz
+    """
+    import dataclasses
+
+    from ..training import Recipe
+    from ..training import save_checkpoint as save
+    from ..training import train as fit
+
+    changes: dict[str, Any] = {"dataset": "movietweetings" if dataset.is_dir() else "criteo", "seed": seed}
+    changes |= {"epochs": epochs} if epochs else {}
+    changes |= {"interaction": interaction} if interaction else {}
+    recipe = dataclasses.replace(Recipe(), **changes)
+    with console.status("training"):
+        model, scores = fit(dataset, recipe, lambda e, loss, auc: console.print(
+            f"epoch {e}/{recipe.epochs}  loss {loss:.4f}  validation AUC {auc:.4f}"))
+    save(out, model, recipe, scores)
+    console.print(f"test AUC {scores['test_auc']:.4f} on {scores['test_queries']} held-out queries; written to {out}")
+    write_json(json_file, {"checkpoint": str(out), "recipe": dataclasses.asdict(recipe), **scores})
+
+
+@app.command()
+def config(
+    source: Annotated[str, typer.Argument(help="A preset's name or a TOML file.")] = "paper",
+    json_file: Json = None,
+) -> None:
+    """Validate a device configuration and print it as TOML with what derives from it.
+
+    Example: nearflash config paper > my_device.toml
+    """
+    c = load_config(source)
+    print(c.to_toml(), end="")
+    derived = {"t_read_cycles": c.t_read, "t_program_cycles": c.t_program, "t_erase_cycles": c.t_erase,
+               "c_ev_128b_cycles": c.read_cycles_per_vector(128), "lbas_count": c.lbas, "lba_bytes": c.lba_bytes,
+               "dram_bytes": c.layout.end, "design_id": f"{c.design_id:#010x}"}
+    print("".join(f"# {k} = {v}\n" for k, v in derived.items()), end="")
+    write_json(json_file, {"config": c.to_dict(), **derived})
+
+
+@app.command()
+def registers(
+    preset: Annotated[str, typer.Option(help="Device preset, for the list of counters.")] = "paper",
+    json_file: Json = None,
+) -> None:
+    """Print the register map as Markdown.
+
+    Example: nearflash registers > registers.md
+    """
+    from ..contract.registers import QUEUE_BASE, QUEUE_REGISTERS, QUEUE_STRIDE, REGISTERS, counters, doorbell
+
+    c = load_config(preset)
+    rows = [(f"{r.offset:#06x}", r.name, r.access, r.doc) for r in REGISTERS]
+    rows += [(f"{QUEUE_BASE + r.offset:#06x} + q * {QUEUE_STRIDE:#x}", r.name, r.access, r.doc) for r in QUEUE_REGISTERS]
+    rows += [(f"{doorbell(0, done):#06x} + q * 8", name, "wo", doc) for done, name, doc in (
+        (False, "sq_tail", "submission queue tail doorbell"), (True, "cq_head", "completion queue head doorbell"))]
+    print("| offset | name | access | meaning |\n|---|---|---|---|")
+    print("".join(f"| {o} | {n} | {a} | {d} |\n" for o, n, a, d in rows))
+    print("Counters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))))
+    write_json(json_file, {"registers": [dict(zip(("offset", "name", "access", "doc"), r, strict=True)) for r in rows],
+                           "counters": list(counters(c))})
+
+
+def load_config(source: str) -> DeviceConfig:
+    """A preset by name, or a TOML file."""
+    if source in PRESETS:
+        return DeviceConfig.preset(source)
+    path = Path(source)
+    if not path.is_file():
+        raise DataError("config", source, f"must be a TOML file or one of {sorted(PRESETS)}")
+    return DeviceConfig.from_toml(path)

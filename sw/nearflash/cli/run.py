@@ -1,0 +1,286 @@
+"""``nearflash run``: a model's device, simulated, answering a stream of queries, every answer checked."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .. import runtime
+from ..compiler import PlanOptions, compile_device
+from ..contract import DataError, DeviceConfig, cores
+from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
+from ..models import RecModel, build
+from ..quantize import CompiledModel, QuantizeOptions, compile_model
+from ..reference.model import IntegerModel
+from ..training import Recipe, auc, load_checkpoint, load_dataset
+from .output import console, show
+
+__all__ = ["RunOptions", "run_queries"]
+
+LOOKUP_BUDGET = 40_000  # lookups of a run when the number of queries is not given
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of ``nearflash run``, by their names."""
+
+    model: str | None = None
+    checkpoint: Path | None = None
+    rows: int = 2000
+    format: str = "fp32"
+    preset: str = "paper"
+    config: Path | None = None
+    channels: int | None = None
+    dies: int | None = None
+    clock: float | None = None
+    queries: int | None = None
+    batch: int | None = None
+    locality: float | None = None
+    histogram: Path | None = None
+    trace: Path | None = None
+    dataset: Path | None = None
+    block_io: int = 16
+    act_bits: int = 8
+    weight_bits: int = 8
+    seed: int = 0
+    waves: Path | None = None
+
+
+def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
+    """The model and, for a trained checkpoint, its recipe and scores."""
+    if o.model is not None and o.checkpoint is not None:
+        raise DataError("--model", o.model, "give either --model or --checkpoint")
+    if o.model is not None:
+        return build(o.model, rows=o.rows, seed=o.seed, format=o.format), {}
+    if o.checkpoint is not None and o.checkpoint.suffix != ".npz":
+        from ..models import load_checkpoint as load_state_dict
+
+        return load_state_dict(o.checkpoint), {}
+    return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+
+
+def _base_config(o: RunOptions) -> DeviceConfig:
+    c = DeviceConfig.from_toml(o.config) if o.config is not None else DeviceConfig.preset(o.preset)
+    flash = {k: v for k, v in (("channels", o.channels), ("dies", o.dies)) if v is not None}
+    c = replace(c, flash=replace(c.flash, **flash)) if flash else c
+    return c if o.clock is None else replace(c, clock_mhz=o.clock)
+
+
+def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[QueryBatch, QueryBatch, str]:
+    """(calibration queries, queries to run, where the latter come from)."""
+    spec = model.spec
+    shapes = [(t.rows, t.lookups) for t in spec.tables]
+    per_query = sum(n for _, n in shapes)
+    if o.dataset is not None:
+        recipe = about.get("recipe")
+        if recipe is None:
+            raise DataError("--dataset", str(o.dataset), "needs a checkpoint trained on it (nearflash train)")
+        train, _, test, _ = load_dataset(
+            o.dataset, Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()}))
+        return train[:2048], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
+    n = o.queries or max(2, min(256, LOOKUP_BUDGET // per_query))
+    k = 0.3 if o.locality is None else o.locality
+    given = [name for name, v in (("--locality", o.locality), ("--histogram", o.histogram), ("--trace", o.trace))
+             if v is not None]
+    if len(given) > 1:
+        raise DataError(given[1], "given", f"can't be combined with {given[0]}")
+    calibration = synthetic_queries(shapes, spec.dense, min(256, max(32, 200_000 // per_query)), seed=o.seed + 1)
+    if o.trace is not None:
+        run = synthetic_queries(shapes, spec.dense, n, trace=read_dlrm_trace(o.trace), seed=o.seed)
+        return calibration, run, f"trace {o.trace.name}"
+    if o.histogram is not None:
+        run = synthetic_queries(shapes, spec.dense, n, histogram=read_histograms(o.histogram)[0], seed=o.seed)
+        return calibration, run, f"histogram {o.histogram.name}"
+    return calibration, synthetic_queries(shapes, spec.dense, n, k=k, seed=o.seed), f"locality generator, K = {k}"
+
+
+def _largest_bag(*batches: QueryBatch) -> int:
+    return max((int(np.diff(np.append(o, len(i))).max(initial=0)) for q in batches for i, o in q.bags), default=1)
+
+
+class _BlockTraffic:
+    """Random block writes and reads beside the queries, in blocks no table uses; every read is compared."""
+
+    def __init__(self, device: runtime.Device, seed: int):
+        self.device, self.rng = device, np.random.default_rng(seed)
+        first = max((e.lba + e.pages for t in device.tables.values() for e in t.extents), default=0)
+        self.blocks = range(first, device.config.lbas)
+        self.content: dict[int, bytes] = {}
+        self.checked = self.mismatches = 0
+
+    def step(self) -> None:
+        """One write, and one read of a block written before."""
+        if not len(self.blocks):
+            return
+        lba = int(self.rng.choice(self.blocks[: 64]))
+        self.content[lba] = self.rng.bytes(self.device.config.lba_bytes)
+        self.device.write(lba, self.content[lba])
+        lba = int(self.rng.choice(list(self.content)))
+        self.checked += 1
+        self.mismatches += self.device.read(lba) != self.content[lba]
+
+
+def _teacher_labels(logits: np.ndarray, seed: int) -> np.ndarray:
+    """Labels drawn from a fixed teacher: sigmoid of twice the standardised fp32 logit."""
+    z = (logits - logits.mean()) / (logits.std() or 1)
+    return np.random.default_rng(seed + 7).random(len(z)) < 1 / (1 + np.exp(-2 * z))
+
+
+def _chunks(q: QueryBatch, size: int) -> Iterator[QueryBatch]:
+    for i in range(0, len(q), size):
+        yield q[i : i + size]
+
+
+def _torch_logits(model: RecModel, q: QueryBatch) -> np.ndarray:
+    model.eval()
+    dense = torch.from_numpy(q.dense) if model.spec.dense else None
+    with torch.no_grad():
+        return model(dense, [(torch.from_numpy(i), torch.from_numpy(np.ascontiguousarray(o))) for i, o in q.bags]).numpy()
+
+
+def run_queries(o: RunOptions) -> dict[str, Any]:
+    """Run and report; the dictionary is what ``--json`` writes."""
+    model, about = _load_model(o)
+    spec = model.spec
+    calibration, queries, source = _queries(o, model, about)
+    base = compile_device(spec, _base_config(o), PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
+    bag = max(_largest_bag(calibration, queries), *(t.lookups for t in spec.tables))
+    if bag > base.lookup.max_bag:
+        base = replace(base, lookup=replace(base.lookup, max_bag=bag))
+    dense = spec.dense > 0
+    compiled = compile_model(model, base, [(c.dense if dense else None, c.bags) for c in _chunks(calibration, 128)],
+                             QuantizeOptions(max_bag=bag))
+    batch = o.batch or max(1, min(16, base.host.max_batch, len(queries) // 4, 4096 // max(1, spec.lookups)))
+    config = compiled.config
+    console.print(f"[bold]{spec.name}[/bold]: {len(spec.tables)} tables, {spec.macs:,} MACs; device {config.name}: "
+                  f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}")
+    start = time.monotonic()
+    with console.status("generating the device and compiling its simulation (cached after the first time)"):
+        device = runtime.open("sim", config=config, **({"trace": True} if o.waves else {}))
+    build_seconds = time.monotonic() - start
+    with device:
+        device.load(compiled)
+        waves = device.backend.waves(o.waves) if o.waves else nullcontext()
+        with waves:
+            measured = _stream(device, compiled, queries, batch, o.block_io, o.seed)
+    fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(queries, 512)])
+    return _report(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
+
+
+def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int
+            ) -> dict[str, Any]:
+    """Latency of one query on the idle device, then all of ``queries`` with the queue kept full."""
+    reference = IntegerModel(compiled)
+    dense = compiled.dense_features > 0
+
+    def submit(q: QueryBatch) -> runtime.Ticket:
+        return device.submit(q.dense if dense else None, q.bags)
+
+    before = device.backend.cycles
+    device.result(submit(queries[:1]))
+    latency = device.backend.cycles - before
+
+    traffic = _BlockTraffic(device, seed)
+    parts = list(_chunks(queries, batch))
+    steps = {int(i) for i in np.linspace(0, len(parts) - 1, block_io)} if block_io else set()
+    answers: list[np.ndarray] = []
+    mismatches = 0
+    flying: deque[tuple[QueryBatch, runtime.Ticket]] = deque()
+    counters = device.counters()
+    first, wall = device.backend.cycles, time.monotonic()
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("queries, {task.fields[rate]}"),
+               TimeElapsedColumn(), TimeRemainingColumn())
+    checked: list[tuple[QueryBatch, np.ndarray]] = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("run", total=len(queries), rate="")
+
+        def collect() -> None:
+            q, ticket = flying.popleft()
+            checked.append((q, device.result(ticket)))
+            rate = (device.backend.cycles - first) / max(1e-9, time.monotonic() - wall)
+            progress.update(task, advance=len(q), rate=f"{rate / 1e3:.0f}k cycles/s")
+
+        for i, q in enumerate(parts):
+            if len(flying) == device.config.host.infer_depth:
+                collect()
+            flying.append((q, submit(q)))
+            if i in steps:
+                traffic.step()
+        while flying:
+            collect()
+    cycles, wall = device.backend.cycles - first, time.monotonic() - wall
+    after = device.counters()
+    for q, got in checked:
+        want = reference.logits(q.dense if dense else None, q.bags)[1]
+        mismatches += int((got.view(np.uint32) != want.astype(np.float32).view(np.uint32)).any(axis=1).sum())
+        answers.append(got)
+    return {"latency": latency, "cycles": cycles, "wall": wall, "mismatches": mismatches,
+            "logits": np.concatenate(answers), "counters": {k: after[k] - counters[k] for k in after},
+            "block_checked": traffic.checked, "block_mismatches": traffic.mismatches}
+
+
+def _report(config: DeviceConfig, compiled: CompiledModel, model: RecModel, queries: QueryBatch, fp32: np.ndarray,
+            m: dict[str, Any], about: dict[str, Any], source: str, batch: int, build_seconds: float) -> dict[str, Any]:
+    f, n, cycles, count = config.flash, len(queries), m["cycles"], m["counters"]
+    us = 1 / config.clock_mhz
+    ceiling = sum(len(i) * config.ceiling_cycles_per_lookup(t.stride_beats(config) * config.beat_bytes)
+                  for (i, _), t in zip(queries.bags, compiled.tables, strict=True))
+    multipliers = sum(c.kr * c.kc for c in cores(config.mlp.graph))
+    macs = model.spec.macs * n
+    error = np.abs(fp32.astype(np.float64) - m["logits"])
+    labels = queries.labels if queries.labels is not None else _teacher_labels(fp32[:, 0], 0)
+    auc_fp32, auc_device = auc(labels, fp32[:, 0]), auc(labels, m["logits"][:, 0])
+    channels = {f"channel{c}_bus_busy_share": count[f"channel{c}_bus_busy"] / cycles for c in range(f.channels)}
+    dies = {f"channel{c}_die{d}_busy_share": count[f"channel{c}_die{d}_busy"] / cycles
+            for c in range(f.channels) for d in range(f.dies)}
+    result: dict[str, Any] = {
+        "model": model.spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": source,
+        "queries": n, "mismatches": m["mismatches"], "batch": batch, "lookups": queries.lookups,
+        "clock_mhz": config.clock_mhz, "cycles": cycles, "cycles_per_query": cycles / n,
+        "latency_cycles": m["latency"], "latency_us": m["latency"] * us, "us_per_query": cycles * us / n,
+        "queries_per_second": n / (cycles * us * 1e-6), "flash_ceiling_share": ceiling / cycles,
+        **channels, **dies, "mlp_busy_share": count["mlp_busy"] / cycles, "multipliers": multipliers,
+        "mlp_mac_share": macs / (cycles * multipliers), "block_reads_checked": m["block_checked"],
+        "block_mismatches": m["block_mismatches"], "max_logit_error": float(error.max()),
+        "mean_logit_error": float(error.mean()), "auc_fp32": auc_fp32, "auc_device": auc_device,
+        "labels": "dataset" if queries.labels is not None else "synthetic teacher",
+        "simulated_cycles_per_second": cycles / m["wall"], "build_seconds": build_seconds,
+    }
+    if about:
+        result["checkpoint_scores"] = about["scores"]
+
+    def busy(shares: dict[str, float]) -> str:
+        return " ".join(f"{100 * v:.0f}" for v in shares.values()) + " %"
+
+    ok = "[green]0[/green]" if not m["mismatches"] else f"[red]{m['mismatches']}[/red]"
+    show("answers", [
+        ("queries checked", f"{n:,}", f"{queries.lookups:,} lookups, {batch} queries per command"),
+        ("mismatches", ok, "against the integer reference, bit by bit"),
+        ("block reads checked", f"{m['block_checked']}", f"{m['block_mismatches']} mismatches, while queries ran"),
+        ("distance to fp32 PyTorch", f"{error.max():.4g} max, {error.mean():.4g} mean", "logits"),
+        ("AUC fp32 / device", f"{auc_fp32:.4f} / {auc_device:.4f}",
+         "real labels" if queries.labels is not None else "labels from a fixed synthetic teacher"),
+    ])
+    show("speed (simulated RTL, cycles counted)", [
+        ("cycles per query", f"{cycles / n:,.0f}", f"{cycles * us / n:,.2f} us at {config.clock_mhz:g} MHz"),
+        ("throughput", f"{result['queries_per_second']:,.0f} queries/s", f"{cycles:,} cycles in all"),
+        ("latency of one query", f"{result['latency_us']:,.1f} us", "on the idle device, doorbell to interrupt"),
+        ("share of the flash ceiling", f"{100 * result['flash_ceiling_share']:.1f} %",
+         f"ceiling {ceiling / max(1, queries.lookups):,.1f} cycles per lookup"),
+        ("channel buses busy", busy(channels), "one figure a channel"),
+        ("dies busy", busy(dies), "channel by channel"),
+        ("MLP engine busy", f"{100 * result['mlp_busy_share']:.1f} %",
+         f"{multipliers} multipliers, {100 * result['mlp_mac_share']:.2f} % of their capacity"),
+        ("simulation", f"{result['simulated_cycles_per_second'] / 1e3:,.0f}k cycles/s", f"build {build_seconds:.0f} s"),
+    ])
+    return result
