@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from nearflash.contract import DeviceConfig, DeviceTimeout
@@ -78,11 +77,9 @@ class SimBackend(Backend):
     def cycles(self) -> int:
         return self.device.cycles
 
-    @contextlib.contextmanager
-    def waves(self, path: Path | str) -> Iterator[Path]:
+    def waves(self, path: str) -> contextlib.AbstractContextManager[Path]:
         """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""
-        with self.device.trace(path) as target:
-            yield target
+        return self.device.trace(path)
 
     def close(self) -> None:
         self.device.close()

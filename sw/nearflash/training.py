@@ -20,8 +20,9 @@ from torch import nn
 from .contract import DataError, ModelError
 from .data import Criteo, MovieTweetings, QueryBatch
 from .models import ModelSpec, RecModel, TableShape
+from .reference.metrics import auc
 
-__all__ = ["Recipe", "auc", "load_checkpoint", "load_dataset", "predict", "save_checkpoint", "train"]
+__all__ = ["Recipe", "load_checkpoint", "load_dataset", "predict", "save_checkpoint", "train"]
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,11 @@ class Recipe:
     init: float = 0.01  # standard deviation of the embeddings at the start
     seed: int = 0
 
-
-def auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve; ties count half (rank statistic of Mann and Whitney). NaN if one class is missing."""
-    labels, scores = np.asarray(labels).astype(bool).ravel(), np.asarray(scores, np.float64).ravel()
-    n_pos, n_neg = int(labels.sum()), int((~labels).sum())
-    if not n_pos or not n_neg:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    return float((mean_rank[inverse][labels].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> Recipe:
+        """From plain data, as a checkpoint stores it."""
+        kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        return cls(**kw)
 
 
 def load_dataset(path: str | Path, recipe: Recipe) -> tuple[QueryBatch, QueryBatch, QueryBatch, list[tuple[int, int]]]:
@@ -103,20 +99,25 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float]
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     train_q, valid_q, test_q, shapes = load_dataset(path, recipe)
-    assert train_q.labels is not None and valid_q.labels is not None and test_q.labels is not None
+    assert train_q.labels is not None
+    assert valid_q.labels is not None
+    assert test_q.labels is not None
     spec = ModelSpec(f"{recipe.dataset}-dlrm", tuple(TableShape(r, recipe.dim, k) for r, k in shapes),
                      train_q.dense.shape[1], recipe.bottom, recipe.top, recipe.interaction)
     model = RecModel(spec, seed=recipe.seed)
-    for e in model.embeddings:
-        nn.init.normal_(e.weight, 0, recipe.init)
+    for table in model.embeddings.parameters():
+        nn.init.normal_(table, 0, recipe.init)
     optimizer = torch.optim.AdamW([
         {"params": model.embeddings.parameters(), "lr": recipe.embedding_rate, "weight_decay": recipe.embedding_decay},
         {"params": model.linears.parameters(), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}])
     steps = recipe.epochs * -(-len(train_q) // recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [recipe.embedding_rate, recipe.learning_rate], total_steps=steps, pct_start=0.1)
-    drop = [e.register_forward_hook(lambda mod, _, out: nn.functional.dropout(out, recipe.dropout, model.training))
-            for e in model.embeddings]
+
+    def dropout(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(out, recipe.dropout, module.training)
+
+    drop = [e.register_forward_hook(dropout) for e in model.embeddings]
     loss_of = nn.BCEWithLogitsLoss()
     best, best_state = -1.0, None
     for epoch in range(recipe.epochs):

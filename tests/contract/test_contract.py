@@ -73,7 +73,8 @@ def test_bad_toml_names_the_field(text, field):
 @pytest.mark.parametrize(("change", "field"), [
     (dict(index=2, kr=3), "kr"), (dict(index=2, scan="diagonal"), "scan"), (dict(index=2, inputs=("ghost",)), "inputs"),
     (dict(index=2, weight_bits=4), "weight_bits"), (dict(index=3, width=4), "width"), (dict(index=3, dim=3), "dim"),
-    (dict(index=4, kc_split=(1,)), "kc_split"), (dict(index=1, tables=(0, 2)), "tables"), (dict(index=2, name="emb"), "name"),
+    (dict(index=4, kc_split=(1,)), "kc_split"), (dict(index=1, tables=(0, 2)), "tables"),
+    (dict(index=2, name="emb"), "name"),
 ])
 def test_bad_graph_is_refused(change, field):
     i = change.pop("index")
@@ -124,8 +125,8 @@ def test_table_descriptor_words():
     t.validate(c)
     w = np.frombuffer(t.descriptor(c), "<i4")
     assert len(w) == DESCRIPTOR_WORDS
-    # 40 bytes a row in 16-byte beats: stride 3, 256 // 3 = 85 rows a page
-    assert w[:5].tolist() == [1000, 32, 2, 3, 85]
+    # 40 bytes a row in 16-byte beats: stride 3; 85 rows fit a page, 12 pages fill whole stripes over 4 dies: 84 rows each
+    assert w[:5].tolist() == [1000, 32, 2, 3, 84]
     assert w[7:12].tolist() == [-37, 40000, -3, 2, 12]
     assert w[16:24].tolist() == [0, 5, 8, 0, 8, 100, 4, 0]
 
@@ -133,6 +134,7 @@ def test_table_descriptor_words():
 @pytest.mark.parametrize("change", [
     dict(rows=0), dict(dim=6), dict(dim=2048), dict(extents=()), dict(extents=(Extent(0, 0, 1),)), dict(headroom=17),
     dict(extents=(Extent(0, 60000, 40),)), dict(extents=(Extent(1, 0, 40),)), dict(quant_mult=1 << 16), dict(lsb_exp=200),
+    dict(page_rows=33),
 ])
 def test_bad_tables_are_refused(change):
     c = DeviceConfig.preset("paper")
@@ -140,6 +142,13 @@ def test_bad_tables_are_refused(change):
     good.validate(c)
     with pytest.raises(DataError):
         replace(good, **change).validate(c)
+
+
+@pytest.mark.parametrize(("rows", "dies", "per_page", "pages"), [
+    (25, 1, 7, 4), (25, 4, 2, 13), (3, 4, 1, 3), (2048, 4, 32, 64), (2000, 4, 32, 63), (1 << 20, 1, 32, 1 << 15)])
+def test_tables_spread_over_all_dies(rows, dies, per_page, pages):
+    c, t = DeviceConfig.preset("paper", dies=dies), TableSpec(rows, 32)
+    assert (t.rows_per_page(c), t.pages(c)) == (per_page, pages)
 
 
 def test_nvme_formats():
@@ -169,7 +178,8 @@ def test_identify_pages():
 def test_registers_do_not_overlap():
     c = DeviceConfig.preset("paper")
     offsets = [r.offset for r in REGISTERS]
-    offsets += [queue_register(q, n) for q in range(8) for n in ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size")]
+    names = ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size")
+    offsets += [queue_register(q, n) for q in range(8) for n in names]
     offsets += [doorbell(q, k) for q in range(8) for k in (False, True)]
     assert len(set(offsets)) == len(offsets)
     assert all(o % 4 == 0 and o < 1 << 13 for o in offsets)

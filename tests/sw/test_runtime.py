@@ -231,7 +231,8 @@ def test_extents_split_over_gaps():
 
 def test_table_pages_are_the_documented_layout():
     rng = np.random.default_rng(4)
-    spec, rows = table(rng, 50, 12, RowFormat.INT8)  # 20 B rows, 24 B stride, 21 rows in a 512 B page
+    spec, rows = table(rng, 50, 12, RowFormat.INT8)  # 20 B rows, 24 B stride, 21 rows fit a 512 B page
+    spec = replace(spec, page_rows=21)
     pages = table_pages(spec, rows, TINY)
     assert pages.shape == (3, 512)
     for r in range(50):

@@ -47,8 +47,8 @@ class LookupEngine(wiring.Component):
     7. The executor waits for a slot (6), for host data, and for the MLP's dense buffer. The buffer holds a whole group at
        least; when it is full, all samples of the oldest group in it have been sent or are being sent ahead of the dense
        feature that waits, so that group's pooled vectors come (4) and the buffer empties.
-    8. Host data held up by the executor may hold up the host bus's read channel. Nothing above reads host memory but the
-       two passes; pass 1 never pushes back on its data.
+    8. Host data that the executor cannot take yet waits in its reader, which asks only for what it has room for: it never
+       holds up the host bus for the others.
     """
 
     def __init__(self, config: DeviceConfig):

@@ -6,8 +6,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..interfaces import Layouts
+from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
+from ..primitives.fifo import StreamFifo
 from .translator import tag_entry_layout
 
 __all__ = ["Merge"]
@@ -15,7 +16,12 @@ __all__ = ["Merge"]
 
 class Merge(wiring.Component):
     """Round-robin over ``flash_data[channel]``, whole vectors; the tag's entry is read as its beats pass. One beat per
-    cycle, latency 1. ``tag_free`` gives the tag back with the vector's last beat on ``vector``.
+    cycle. ``tag_free`` gives the tag back with the vector's last beat on ``vector``.
+
+    A vector is passed on once it is here whole: its first beat leaves 2 cycles (3 from 64 beats of buffer up) after its
+    last one came in. A channel's bus is several times slower than ``vector``, so a vector passed on as it comes in would
+    keep the buses of all other channels waiting for as long as it takes. Each channel has room for two of the largest
+    vectors: one comes in while the other waits for its turn.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -33,8 +39,22 @@ class Merge(wiring.Component):
         m = Module()
         c, lo = self.config, Layouts(self.config)
         m.submodules.arbiter = arbiter = StreamArbiter(lo.flash_data, c.flash.channels, packet=True)
+        room = 2 * -(-4 * c.lookup.max_dim // c.beat_bytes)
         for k in range(c.flash.channels):
-            connect(m, flipped(self.flash_data[k]), arbiter.i[k])
+            m.submodules[f"buffer{k}"] = buffer = StreamFifo(lo.flash_data, room)
+            connect(m, flipped(self.flash_data[k]), buffer.i)
+            whole = Signal(bits_for(room), name=f"whole{k}")  # vectors in the buffer
+            came, left = Signal(name=f"came{k}"), Signal(name=f"left{k}")
+            m.d.comb += [
+                came.eq(buffer.i.valid & buffer.i.ready & buffer.i.payload.last),
+                left.eq(buffer.o.valid & buffer.o.ready & buffer.o.payload.last),
+                arbiter.i[k].valid.eq(buffer.o.valid & (whole != 0)), arbiter.i[k].payload.eq(buffer.o.payload),
+                buffer.o.ready.eq(arbiter.i[k].ready & (whole != 0)),
+            ]
+            with m.If(came & ~left):
+                m.d.sync += whole.eq(whole + 1)
+            with m.Elif(left & ~came):
+                m.d.sync += whole.eq(whole - 1)
         m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 

@@ -113,7 +113,7 @@ class MemoryModel:
         for i, b in enumerate(content):
             self.bytes[addr + i] = b
 
-    def read_port(self, port: Any) -> Callable[[Any], Any]:
+    def read_port(self, port: Any) -> _Pair:
         """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
         queue: list[tuple[int, int, int]] = []  # (ready cycle, addr, beats)
         state = {"cycle": 0}
@@ -148,7 +148,7 @@ class MemoryModel:
 
         return _Pair(requests, responses)
 
-    def write_port(self, port: Any) -> Callable[[Any], Any]:
+    def write_port(self, port: Any) -> _Pair:
         """The process that serves a MemWrite port."""
         queue: list[tuple[int, int]] = []
         done: list[tuple[int, bool]] = []
@@ -202,6 +202,8 @@ class MemoryModel:
 
 
 class _Pair:
+    """Processes that serve one port together."""
+
     def __init__(self, *processes: Any):
         self.processes = processes
 

@@ -21,8 +21,9 @@ from ..contract import DataError, DeviceConfig, cores
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import RecModel, build
 from ..quantize import CompiledModel, QuantizeOptions, compile_model
+from ..reference.metrics import auc
 from ..reference.model import IntegerModel
-from ..training import Recipe, auc, load_checkpoint, load_dataset
+from ..training import Recipe, load_checkpoint, load_dataset
 from .output import console, show
 
 __all__ = ["RunOptions", "run_queries"]
@@ -85,8 +86,7 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
         recipe = about.get("recipe")
         if recipe is None:
             raise DataError("--dataset", str(o.dataset), "needs a checkpoint trained on it (nearflash train)")
-        train, _, test, _ = load_dataset(
-            o.dataset, Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()}))
+        train, _, test, _ = load_dataset(o.dataset, Recipe.from_dict(recipe))
         return train[:2048], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
     n = o.queries or max(2, min(256, LOOKUP_BUDGET // per_query))
     k = 0.3 if o.locality is None else o.locality
@@ -170,7 +170,7 @@ def run_queries(o: RunOptions) -> dict[str, Any]:
     build_seconds = time.monotonic() - start
     with device:
         device.load(compiled)
-        waves = device.backend.waves(o.waves) if o.waves else nullcontext()
+        waves = device.backend.waves(str(o.waves)) if o.waves else nullcontext()
         with waves:
             measured = _stream(device, compiled, queries, batch, o.block_io, o.seed)
     fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(queries, 512)])

@@ -337,7 +337,8 @@ def _node(n: Any) -> Node:
     known = {fl.name for fl in fields(Node)}
     for k in n:
         _check(k in known, f"mlp.graph.{k}", n[k], f"unknown field; known: {sorted(known)}")
-    return Node(**{k: tuple(v) if isinstance(v, list) else v for k, v in n.items()})
+    kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in n.items()}
+    return Node(**kw)
 
 
 def _toml(v: Any) -> str:
@@ -350,7 +351,8 @@ def _toml(v: Any) -> str:
 
 def _paper() -> DeviceConfig:
     # RM-SSD: 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
-    return DeviceConfig("paper", flash=FlashConfig(blocks=64, pages=256))
+    # Tags: 64 reads in flight per die of a device with 4 dies a channel, or dies run dry while others have queues.
+    return DeviceConfig("paper", flash=FlashConfig(blocks=64, pages=256), lookup=LookupConfig(tags=1024, sample_slots=16))
 
 
 def _tlc() -> DeviceConfig:

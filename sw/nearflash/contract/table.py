@@ -7,7 +7,8 @@ Row formats (bytes of one row of ``dim`` elements, little-endian):
 
 On flash, row r lies in the table's page ``r // rows_per_page`` at byte ``(r % rows_per_page) * stride``, where stride is
 the row's size rounded up to whole beats, so no row crosses a page and every column address is a beat. The table's
-pages are numbered through its extents in order; consecutive pages were striped over channels and dies by the FTL.
+pages are numbered through its extents in order; consecutive pages were striped over channels and dies by the FTL. A page
+holds fewer rows than fit where that spreads the table evenly over all dies: a small, hot table must not sit on one die.
 
 Pooling works in a fixed-point window of ``acc_bits`` bits whose least significant bit weighs 2**lsb_exp
 (:mod:`nearflash.reference.pooling` defines every bit).
@@ -82,12 +83,19 @@ class TableSpec:
     quant_mult: int = 0  # fp32 -> activation: q = clamp(RNE(x * quant_mult * 2**-quant_shift))
     quant_shift: int = 0
     extents: tuple[Extent, ...] = ()
+    page_rows: int = 0  # rows in each page; 0: chosen so that the table spreads evenly over all dies
 
     def stride_beats(self, config: DeviceConfig) -> int:
         return -(-self.format.row_bytes(self.dim) // config.beat_bytes)
 
     def rows_per_page(self, config: DeviceConfig) -> int:
-        return config.page_beats // self.stride_beats(config)
+        """``page_rows``; if 0, what fits, or fewer so that the pages fill whole stripes over channels x dies."""
+        if self.page_rows:
+            return self.page_rows
+        fit = config.page_beats // self.stride_beats(config)
+        stripe = config.flash.channels * config.flash.dies
+        pages = -(-self.rows // fit)
+        return -(-self.rows // (-(-pages // stripe) * stripe))
 
     def pages(self, config: DeviceConfig) -> int:
         return -(-self.rows // self.rows_per_page(config))
@@ -100,6 +108,9 @@ class TableSpec:
             raise DataError("table.dim", self.dim, f"must be a multiple of 4, at most lookup.max_dim ({lk.max_dim})")
         if self.format.row_bytes(self.dim) > config.flash.page_bytes:
             raise DataError("table.dim", self.dim, "a row must fit one flash page")
+        fit = config.page_beats // self.stride_beats(config)
+        if not 0 <= self.page_rows <= fit:
+            raise DataError("table.page_rows", self.page_rows, f"must be from 0 (chosen) to what fits a page ({fit})")
         if not -250 <= self.lsb_exp <= 127:
             raise DataError("table.lsb_exp", self.lsb_exp, "must be from -250 to 127")
         if not 0 <= self.headroom <= 16:

@@ -13,7 +13,7 @@ from .spec import ModelSpec
 __all__ = ["Bag", "RecModel"]
 
 #: One table's lookups for a batch: (indices, offsets) or (indices, offsets, per_sample_weights), as EmbeddingBag's.
-Bag = tuple[Tensor, ...]
+Bag = Sequence[Tensor]
 
 
 class RecModel(nn.Module):

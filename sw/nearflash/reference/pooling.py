@@ -55,6 +55,8 @@ class Rows:
         v = self.values.astype(np.float64)
         if self.format != RowFormat.INT8:
             return v
+        assert self.scale is not None
+        assert self.bias is not None
         return v * self.scale.astype(np.float64)[:, None] + self.bias.astype(np.float64)[:, None]
 
 
@@ -111,6 +113,8 @@ def contributions(rows: Rows, spec: TableSpec, acc_bits: int, weights: np.ndarra
                 exact = exact * w[:, None]
             c, overflow = _round(exact, spec.lsb_exp, limit)
             return c, ~np.isfinite(w) | ~np.isfinite(rows.values).all(axis=1), overflow.any(axis=1)
+        assert rows.scale is not None
+        assert rows.bias is not None
         scale, bias = rows.scale.astype(np.float64), rows.bias.astype(np.float64)
         not_finite = ~(np.isfinite(w) & np.isfinite(scale) & np.isfinite(bias))
         ws, wb = round24(w * scale), round24(w * bias)

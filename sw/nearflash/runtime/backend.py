@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from bisect import insort
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -64,6 +65,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Free everything. Safe to call twice."""
+
+    def waves(self, path: str) -> AbstractContextManager[Any]:
+        """Record waveforms to ``path`` while the context is open (simulators only)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot record waveforms")
 
     #: True when the device's DRAM can be read and written past the device (simulation, boards with shared memory).
     has_backdoor: bool = False

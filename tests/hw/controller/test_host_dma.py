@@ -102,3 +102,21 @@ def test_bad_entries_end_the_transfer_and_the_next_works():
         assert bad[-1]["status"] == status, (status, len(bad))
         assert ok[-1]["status"] == 0
         assert b"".join(b["data"].to_bytes(8, "little") for b in ok) == bytes(range(16))
+
+
+def test_a_user_that_takes_nothing_does_not_hold_up_the_bus():
+    config = DeviceConfig.preset("tiny")
+    mem = MemoryModel(8, latency=7)
+    dut = HostReader(config)
+    taken = []
+
+    async def watch(ctx):
+        async for _, _, valid, ready in ctx.tick().sample(dut.data_read.rsp.valid, dut.data_read.rsp.ready):
+            assert ready or not valid, "the response channel was held up"
+            taken.append(valid)
+
+    src = StreamSource(dut.req, [{"prp1": 0x10000, "prp2": 0x20000, "length": 8192}])
+    simulate(dut, [src, watch, mem.read_port(dut.list_read), mem.read_port(dut.data_read)],
+             until=lambda: len(taken) > 600, max_cycles=1000)
+    assert mem.pending == 0
+    assert 0 < sum(taken) <= 64

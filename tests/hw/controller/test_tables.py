@@ -67,7 +67,12 @@ def patch(raw, changes):
 
 
 def table(config=TINY, lba=0, pages=4, rows=20, dim=8, **kw):
-    return TableSpec(rows, dim, extents=kw.pop("extents", (Extent(0, lba, pages),)), **kw).descriptor(config)
+    return full(TableSpec(rows, dim, extents=kw.pop("extents", (Extent(0, lba, pages),)), **kw), config).descriptor(config)
+
+
+def full(spec, config):
+    """``spec`` with as many rows in a page as fit."""
+    return replace(spec, page_rows=config.page_beats // spec.stride_beats(config))
 
 
 @pytest.mark.parametrize("width", [8, 16, 32])
@@ -80,6 +85,7 @@ def test_good_tables_are_broadcast_field_by_field(width, stall):
         TableSpec(5, 64, RowFormat.INT8, PoolMode.SUM, 127, 16, 1, 127, (Extent(0, config.lbas - 5, 5),)),
         TableSpec(2, 4, RowFormat.FP32, PoolMode.MEAN, 0, 1, 3, -7, (Extent(0, 10 + 40, 1),)),
     ]
+    specs = [full(s, config) for s in specs]
     specs[1] = replace(specs[1], rows=140 * specs[1].rows_per_page(config))  # exactly full
     specs[1] = replace(specs[1], extents=(Extent(0, 55, 30), Extent(30, 10, 40)), rows=specs[1].rows // 2)
     for s in specs:
@@ -122,7 +128,7 @@ MALFORMED_TWO = [
 
 def test_malformed_descriptors_name_the_word():
     good = table()
-    assert TableSpec(20, 8).rows_per_page(TINY) == 16
+    assert full(TableSpec(20, 8), TINY).rows_per_page(TINY) == 16
     requests, expected = [], []
     for base, cases in ((good, MALFORMED), (table(**TWO), MALFORMED_TWO)):
         for changes, fault in cases:

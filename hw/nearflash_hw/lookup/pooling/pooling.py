@@ -28,9 +28,9 @@ class Pooling(wiring.Component):
 
     Rows are taken whatever ``pooled`` and ``drained`` do: one beat per 1 (FP32), 2 (FP16) or 4 (INT8) cycles, weighted
     or not, if the table has at least ``Accumulators.HAZARD`` (4) accumulator words or consecutive rows are of different
-    (slot, table); a drain takes at most every other cycle while rows wait. Latency of an idle
-    block: 21 cycles from an FP32 or FP16 row's first beat to its first addition's write, so a row of n words is retired
-    20 + n cycles after its first beat was taken (INT8: 23 + n after its last); a drain's first element comes after 20.
+    (slot, table); a drain takes at most every other cycle while rows wait. In an idle
+    block a row of n words is retired 20 + n cycles after its first beat was taken (INT8: 23 + n after its last), and a
+    drain's first element comes after 20.
 
     Not checked here: that the tables' dimensions, each rounded up to whole words, fit lookup.accumulators, and that a
     bag holds at most 2**headroom rows. Model: :mod:`nearflash.reference.pooling` defines every bit.
