@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point: runs the command, and turns nearflash's own errors into one line and exit code 2."""
+    """Entry point: runs the command; bad input becomes one line on standard error and exit code 2."""
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401
@@ -19,7 +19,7 @@ def main() -> None:
 
     try:
         app()
-    except NearflashError as e:
+    except (NearflashError, OSError, UnicodeDecodeError) as e:  # bad input, a file that is not there or not text
         from rich.console import Console
 
         Console(stderr=True).print(f"[red]nearflash: {type(e).__name__}: {e}[/red]", highlight=False)

@@ -23,6 +23,7 @@ def run(
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `nearflash train` (.npz), or a dlrm or torchrec "
                                                     "state_dict (.pt).")] = None,
     rows: Annotated[int, typer.Option(help="Rows per table of a --model.", min=1)] = 2000,
+    lookups: Annotated[int, typer.Option(help="Lookups per table of a dlrm or torchrec --checkpoint.", min=1)] = 1,
     format: Annotated[str, typer.Option(help="Table format of a --model: fp32, fp16 or int8.")] = "fp32",
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
@@ -53,8 +54,8 @@ def run(
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
-        model, checkpoint, rows, format, preset, config, channels, dies, clock, queries, batch, locality, histogram, trace,
-        dataset, block_io, act_bits, weight_bits, seed, waves))
+        model, checkpoint, rows, lookups, format, preset, config, channels, dies, clock, queries, batch, locality, histogram,
+        trace, dataset, block_io, act_bits, weight_bits, seed, waves))
     write_json(json_file, result)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)

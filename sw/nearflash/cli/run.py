@@ -38,6 +38,7 @@ class RunOptions:
     model: str | None = None
     checkpoint: Path | None = None
     rows: int = 2000
+    lookups: int = 1
     format: str = "fp32"
     preset: str = "paper"
     config: Path | None = None
@@ -66,7 +67,7 @@ def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
     if o.checkpoint is not None and o.checkpoint.suffix != ".npz":
         from ..models import load_checkpoint as load_state_dict
 
-        return load_state_dict(o.checkpoint), {}
+        return load_state_dict(o.checkpoint, o.lookups), {}
     return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
 
 

@@ -40,7 +40,8 @@ class CommandError(NearflashError):
 
     def __init__(self, what: str, status: Any, dw0: int = 0, dw1: int = 0):
         self.what, self.status, self.dw0, self.dw1 = what, status, dw0, dw1
-        super().__init__(f"{what}: status {status!s} (dw0={dw0:#x}, dw1={dw1:#x})")
+        name = getattr(status, "name", f"{status:#x}")  # a status this library does not know is a bare number
+        super().__init__(f"{what}: status {name} (dw0={dw0:#x}, dw1={dw1:#x})")
 
 
 class DeviceTimeout(NearflashError, TimeoutError):
