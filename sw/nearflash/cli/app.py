@@ -18,8 +18,8 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the result to t
 
 @app.command()
 def run(
-    model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf or wnd with random parameters; default: the "
-                                              "trained MovieTweetings model that ships with nearflash.")] = None,
+    model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml), with random "
+                                              "parameters; default: the trained MovieTweetings model that ships.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `nearflash train` (.npz), or a dlrm or torchrec "
                                                     "state_dict (.pt).")] = None,
     rows: Annotated[int, typer.Option(help="Rows per table of a --model.", min=1)] = 2000,

@@ -19,7 +19,7 @@ from .. import runtime
 from ..compiler import PlanOptions, compile_device
 from ..contract import DataError, DeviceConfig, cores
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
-from ..models import RecModel, build
+from ..models import ModelSpec, RecModel, build
 from ..quantize import CompiledModel, QuantizeOptions, compile_model
 from ..reference.metrics import auc
 from ..reference.model import IntegerModel
@@ -62,6 +62,8 @@ def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
     """The model and, for a trained checkpoint, its recipe and scores."""
     if o.model is not None and o.checkpoint is not None:
         raise DataError("--model", o.model, "give either --model or --checkpoint")
+    if o.model is not None and o.model.endswith(".toml"):
+        return RecModel(ModelSpec.from_toml(Path(o.model)), seed=o.seed), {}
     if o.model is not None:
         return build(o.model, rows=o.rows, seed=o.seed, format=o.format), {}
     if o.checkpoint is not None and o.checkpoint.suffix != ".npz":
