@@ -90,7 +90,7 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
         if recipe is None:
             raise DataError("--dataset", str(o.dataset), "needs a checkpoint trained on it (nearflash train)")
         train, _, test, _ = load_dataset(o.dataset, Recipe.from_dict(recipe))
-        return train[:2048], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
+        return train[-4096:], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
     n = o.queries or max(2, min(256, LOOKUP_BUDGET // per_query))
     k = 0.3 if o.locality is None else o.locality
     given = [name for name, v in (("--locality", o.locality), ("--histogram", o.histogram), ("--trace", o.trace))
