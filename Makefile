@@ -24,7 +24,7 @@ cocotb: $(STAMP) ## every cocotb bench (SIM=verilator|icarus, WAVES=1 for FST); 
 	$(BIN)/python -m pytest -n $(JOBS) tests/cocotb $(PYTEST_ARGS)
 
 bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench)
-	$(BIN)/nearflash bench --json build/bench/bench.json
+	$(BIN)/python -m bench --json build/bench/bench.json
 
 setup: $(STAMP) ## only the virtual environment
 

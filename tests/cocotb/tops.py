@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
+from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import Core, DeviceConfig
+from nearflash.models.spec import ModelSpec, TableShape
 from nearflash_hw.controller.ftl import Ftl
 from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
+from nearflash_hw.device import Device
 from nearflash_hw.flash.channel import Channel
 from nearflash_hw.lookup.engine import LookupEngine
 from nearflash_hw.lookup.pooling import Pooling
 from nearflash_hw.lookup.translator import Translator
 from nearflash_hw.mlp.core import FcCore
+from nearflash_hw.mlp.engine import MlpEngine
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
 
-__all__ = ["CONFIG", "FC_CORES", "Rig", "channel", "fc_cores", "ftl", "lookup", "nvme", "pooling", "translator"]
+__all__ = ["CONFIG", "FC_CORES", "MODEL", "Rig", "channel", "device", "fc_cores", "ftl", "lookup", "mlp", "model_device",
+           "nvme", "pooling", "translator", "with_model"]
 
 ID_BITS = 4
 KEYWORDS = {"table": "table_write"}  # ports whose names are Verilog's
@@ -93,6 +99,27 @@ class Rig(wiring.Component):
 #: Small and fast; every bench uses it.
 CONFIG = DeviceConfig.preset("tiny", t_read_ns=400, t_program_ns=600, t_erase_ns=800, bus_page_ns=700)
 BEAT = CONFIG.beat_bytes
+
+
+#: A model of every kind of node but mul, its first top layer decomposed and streamed from DRAM, two samples a group.
+MODEL = ModelSpec("bench", (TableShape(40, 4, 6), TableShape(30, 4, 3, "mean", "fp16")), 5, (6, 4), (7, 2), "dot")
+
+
+def with_model() -> DeviceConfig:
+    config = compile_device(MODEL, CONFIG, PlanOptions(onchip_bytes=40, min_mlp_cycles=12))
+    return replace(config, mlp=replace(config.mlp, n_batch=2))
+
+
+def mlp() -> Rig:
+    return Rig({"mlp": MlpEngine(with_model())}, memories={"mlp": "dram"})
+
+
+def device() -> Device:
+    return Device(CONFIG)
+
+
+def model_device() -> Device:
+    return Device(with_model())
 
 
 def channel() -> Rig:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from nearflash.cli import main
 
+
 class Result(NamedTuple):
     returncode: int
     stdout: str
@@ -83,7 +84,8 @@ def test_a_wrong_reference_fails_the_run(checkpoint, monkeypatch):
     (("run", "--dataset", "no"), "no/movies.dat"), (("run", "--locality", "-1"), "locality = -1"),
     (("run", "--locality", "1", "--trace", "x"), "can't be combined"), (("run", "--act-bits", "9"), "act_bits = 9"),
     (("run", "--model", "rmc1", "--checkpoint", "x.npz"), "either"), (("run", "--queries", "0"), "--queries"),
-    (("run", "--model", "rmc1", "--format", "bf16"), "bf16"), (("config", "nope"), "nope"), (("train", "nowhere"), "nowhere"),
+    (("run", "--model", "rmc1", "--format", "bf16"), "bf16"), (("config", "nope"), "nope"),
+    (("train", "nowhere"), "nowhere"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(nearflash, monkeypatch, args, says):
     monkeypatch.chdir(Path(__file__).parents[2])

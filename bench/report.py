@@ -1,0 +1,58 @@
+"""How the benches report: a rich table each, and rows of plain values with the unit in the key."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nearflash.cli.output import console, write_json
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["Rows", "arguments", "console", "environment", "finish", "progress", "show_rows"]
+
+Rows = list[dict[str, Any]]
+
+
+def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """``--quick`` and ``--json``, which every bench has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="fewer cases and shorter windows")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    return parser.parse_args(argv)
+
+
+def progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+                    TimeRemainingColumn(), console=console, transient=True)
+
+
+def show_rows(title: str, columns: Sequence[tuple[str, str, str]], rows: Rows, notes: Sequence[str] = ()) -> None:
+    """``columns``: (key, heading, format specification; "" for text)."""
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for _, heading, spec in columns:
+        table.add_column(heading, justify="right" if spec else "left")
+    for row in rows:
+        table.add_row(*("-" if row.get(key) is None else format(row[key], spec) for key, _, spec in columns))
+    console.print(table)
+    for note in notes:
+        console.print(f"[dim]{note}[/dim]")
+
+
+def environment() -> dict[str, Any]:
+    """Where the figures come from."""
+    try:
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True,
+                                cwd=Path(__file__).parent).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {"commit": commit, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def finish(path: Path | None, results: dict[str, Rows]) -> None:
+    """Write ``{"environment": ..., bench: rows, ...}``."""
+    write_json(path, {"environment": environment(), **results})

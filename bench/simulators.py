@@ -1,0 +1,5 @@
+from .report import Rows
+
+
+def measure(quick: bool = False) -> Rows:
+    return []

@@ -1,0 +1,174 @@
+"""What the whole-device tests share: small configurations, a simulated device that watches its host memory, tables with
+known contents, and what their lookups must give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from nearflash.contract import CommandError, DeviceConfig, Opcode, RowFormat, TableSpec
+from nearflash.contract.table import Extent, PoolMode
+from nearflash.quantize.tables import encode_rows, largest_magnitude
+from nearflash.reference.pooling import choose_window, pool_bags
+from nearflash.runtime import Device
+from nearflash.runtime.device import Ticket
+from nearflash.runtime.nvme import Completion
+from nearflash_sim.backend import SimBackend
+
+PAGE = 4096
+FILL = 0xA5
+TIMEOUT = 5_000_000  # cycles: any wait that takes longer is a hang
+
+
+def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
+    """Preset tiny with more flash (the log is never cleaned), its own block I/O queue and more in flight."""
+    c = DeviceConfig.preset("tiny", channels=channels, dies=dies, blocks=blocks)
+    return replace(c, name=name, host=replace(c.host, queue_pairs=3, infer_depth=4),
+                   lookup=replace(c.lookup, sample_slots=4, max_extents=4))
+
+
+#: The lookup-only device most tests use, so that it is compiled once.
+SMALL = small_config()
+
+
+class GuardedSim(SimBackend):
+    """A simulated device whose host buffers lie between guard pages, and are filled with FILL until written.
+
+    A write of the device outside the buffers it was given fails the test when the buffer is freed or the device closed.
+    """
+
+    def __init__(self, config: DeviceConfig, **kw):
+        self._sizes: dict[int, int] = {}
+        super().__init__(config, **kw)
+
+    def host_alloc(self, nbytes: int) -> int:
+        size = -(-max(nbytes, 1) // PAGE) * PAGE
+        base = super().host_alloc(size + 2 * PAGE)
+        self.device.host.fill(base, FILL, size + 2 * PAGE)
+        self._sizes[base + PAGE] = nbytes
+        return base + PAGE
+
+    def host_free(self, address: int) -> None:
+        self.check_guards(address)
+        del self._sizes[address]
+        super().host_free(address - PAGE)
+
+    def check_guards(self, address: int) -> None:
+        nbytes = self._sizes[address]
+        size = -(-max(nbytes, 1) // PAGE) * PAGE
+        before = self.host_read(address - PAGE, PAGE)
+        after = self.host_read(address + nbytes, size - nbytes + PAGE)
+        assert before.count(FILL) == len(before), f"bytes before the {nbytes}-byte buffer at {address:#x} were written"
+        assert after.count(FILL) == len(after), f"bytes behind the {nbytes}-byte buffer at {address:#x} were written"
+
+    def close(self) -> None:
+        for address in list(self._sizes):
+            self.check_guards(address)
+        super().close()
+
+
+def open_device(config: DeviceConfig = SMALL, **kw) -> Device:
+    """A device, ready, whose waits are short enough that a hang fails its test soon."""
+    return Device(GuardedSim(config, **kw), timeout=TIMEOUT)
+
+
+def call(device: Device, queue: int, opcode: int, **fields: int) -> Completion:
+    """Send one command and wait for its completion, good or bad."""
+    command = device.driver.submit(queue, opcode, f"opcode {int(opcode):#x}", **fields)
+    return outcome(device, command)
+
+
+def outcome(device: Device, command) -> Completion:
+    try:
+        return device.driver.wait(command)
+    except CommandError as e:
+        return Completion(e.status, e.dw0, e.dw1)
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+@dataclass
+class Table:
+    """A table with its stored bytes ``rows`` uint8 [rows, row bytes]."""
+
+    spec: TableSpec
+    rows: np.ndarray
+
+    def pooled(self, acc_bits: int, bag: Sequence) -> np.ndarray:
+        """fp32 [bags, dim]: what the device must return, to the bit."""
+        indices, offsets, *weights = bag
+        lengths = np.diff(np.append(offsets, len(indices)))
+        values, info = pool_bags(self.spec, acc_bits, self.rows[indices], lengths, weights[0] if weights else None)
+        assert not info.bad.any()
+        return values
+
+
+def make_table(rng: np.random.Generator, config: DeviceConfig, rows: int, dim: int, format: RowFormat = RowFormat.FP32,
+               mode: PoolMode = PoolMode.SUM, bag: int = 32, max_weight: float = 4.0) -> Table:
+    """Normally distributed rows in a window that holds ``bag`` of them at weights up to ``max_weight``."""
+    raw = encode_rows(rng.standard_normal((rows, dim)).astype(np.float32), format)
+    lsb, headroom = choose_window(largest_magnitude(raw, format, dim), bag, config.lookup.acc_bits, max_weight, format)
+    return Table(TableSpec(rows, dim, format, mode, lsb, headroom), raw)
+
+
+def random_tables(rng: np.random.Generator, config: DeviceConfig, count: int, max_rows: int = 60) -> list[Table]:
+    """Tables of mixed formats and modes whose pooled vectors fit the device's accumulators together."""
+    dims = [4 * int(rng.integers(1, config.lookup.accumulators // count // 4 + 1)) for _ in range(count)]
+    return [make_table(rng, config, int(rng.integers(1, max_rows + 1)), min(d, config.lookup.max_dim),
+                       RowFormat(int(rng.integers(3))), PoolMode(int(rng.integers(2)))) for d in dims]
+
+
+def scatter(rng: np.random.Generator, config: DeviceConfig, tables: Sequence[Table]) -> None:
+    """Give every table 1 to max_extents extents at random places, none touching another."""
+    cuts = [sorted(rng.choice(np.arange(1, n), min(n, int(rng.integers(1, config.lookup.max_extents + 1))) - 1, False))
+            if (n := t.spec.pages(config)) > 1 else [] for t in tables]
+    pieces = [(t, int(a), int(b - a)) for t, (table, cut) in enumerate(zip(tables, cuts, strict=True))
+              for a, b in zip([0, *cut], [*cut, table.spec.pages(config)], strict=True)]
+    lba, placed = 0, {}
+    for i in rng.permutation(len(pieces)):
+        t, first, pages = pieces[i]
+        lba += int(rng.integers(0, 9))
+        placed[t, first] = Extent(first, lba, pages)
+        lba += pages
+    for t, table in enumerate(tables):
+        extents = tuple(e for (owner, _), e in sorted(placed.items()) if owner == t)
+        table.spec = replace(table.spec, extents=extents)
+
+
+def load(device: Device, tables: Sequence[Table], preload: bool = False) -> None:
+    """Store and open ``tables`` as numbers 0, 1, ..."""
+    placed = device.create_tables({t: (table.spec, table.rows) for t, table in enumerate(tables)}, preload=preload)
+    for t, table in enumerate(tables):
+        table.spec = placed[t]
+
+
+# -- queries ----------------------------------------------------------------------------------------------------------
+def random_bags(rng: np.random.Generator, tables: Sequence[Table], batch: int, max_bag: int = 8, weighted: bool = False
+                ) -> list[tuple[np.ndarray, ...]]:
+    """One (indices, offsets[, weights]) per table; bags of 0 to ``max_bag``."""
+    bags = []
+    for table in tables:
+        lengths = rng.integers(0, max_bag + 1, batch)
+        indices = rng.integers(0, table.spec.rows, lengths.sum())
+        offsets = np.cumsum(lengths) - lengths
+        weights = (rng.uniform(-4, 4, len(indices)).astype(np.float32),) if weighted else ()
+        bags.append((indices, offsets, *weights))
+    return bags
+
+
+def submit_lookup(device: Device, bags: Sequence) -> Ticket:
+    """Send a LOOKUP batch and return at once; ``device.result`` gives [batch, all dims]."""
+    return device._query(Opcode.LOOKUP, None, bags, None)
+
+
+def expected(device: Device, tables: Sequence[Table], bags: Sequence) -> np.ndarray:
+    """fp32 [batch, all dims]."""
+    return np.concatenate([t.pooled(device.config.lookup.acc_bits, b) for t, b in zip(tables, bags, strict=True)], axis=1)
+
+
+def assert_same_bits(got: np.ndarray, want: np.ndarray) -> None:
+    assert got.shape == want.shape
+    a, b = (np.ascontiguousarray(x, np.float32).view(np.uint32) for x in (got, want))
+    where = np.argwhere(a != b)
+    assert not len(where), f"{len(where)} of {a.size} values differ, first at {where[0].tolist()}: " \
+                           f"{got[tuple(where[0])]!r} instead of {want[tuple(where[0])]!r}"
