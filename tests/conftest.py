@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine must not fail a test: pytest-timeout bounds each one instead.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 SHARED = Path(os.environ.get("NEARFLASH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
