@@ -72,7 +72,7 @@ def create(host, cid, table, spec):
     return sqe(AdminOpcode.TABLE_CREATE, cid, prp1=0x40_0000, cdw10=table)
 
 
-SPEC = TableSpec(rows=20, dim=8, format=RowFormat.FP32, extents=(Extent(0, 4, 2),))
+SPEC = TableSpec(rows=20, dim=8, format=RowFormat.FP32, extents=(Extent(0, 4, 2),), page_rows=16)
 
 
 def test_table_changes_wait_for_inference_and_hold_it_back():
