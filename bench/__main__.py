@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import composition, lookup, simulators
+from . import composition, despeckle, lookup, simulators
 from .report import finish
 
-BENCHES = {"lookup": lookup, "composition": composition, "simulators": simulators}
+BENCHES = {"lookup": lookup, "composition": composition, "simulators": simulators, "despeckle": despeckle}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run a process a core, and threads that wait would spin
+
 import hypothesis
 import pytest
 

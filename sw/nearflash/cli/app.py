@@ -8,10 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ..contract import PRESETS, DataError, DeviceConfig
+from .despeckle import despeckle
 from .output import console, write_json
+from .sar import sar
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
-                  help="Inference next to the flash: recommendation models answered inside an SSD controller.")
+                  help="Inference next to the flash: recommendation models answered inside an SSD controller, and SAR "
+                       "images despeckled.")
+app.command()(despeckle)
+app.add_typer(sar, name="sar")
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
 

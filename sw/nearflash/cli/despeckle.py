@@ -1,0 +1,142 @@
+"""The ``nearflash despeckle`` command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import console, write_json
+
+if TYPE_CHECKING:
+    from ..sar.files import FileResult, Job
+
+__all__ = ["despeckle"]
+
+
+def despeckle(
+    inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .npy, .png), folders of them, patterns.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output file; a folder for several inputs.")],
+    method: Annotated[str, typer.Option(help="Network: base, tiny, paper, unet. Filter: lee, refined-lee, kuan, frost, "
+                                             "gamma-map, bm3d, nlm. none copies.")] = "base",
+    domain: Annotated[str | None, typer.Option(help="What the values are: amplitude, intensity, db or complex. Default: "
+                                                    "amplitude; complex for complex files.")] = None,
+    looks: Annotated[str, typer.Option(help="Number of looks, or auto: estimated from the image.")] = "auto",
+    out_domain: Annotated[str | None, typer.Option(help="amplitude, intensity or db. Default: as the input; amplitude for "
+                                                        "complex input.")] = None,
+    out_dtype: Annotated[str | None, typer.Option(help="float32, float64, uint8, uint16, int16 or int32. Default: float32; "
+                                                       "the input's for PNG.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels (default: the file's); 0 for scenes with "
+                                                      "zero borders.")] = None,
+    db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data (10 for dB x 10).")] = 1.0,
+    tile: Annotated[int, typer.Option(help="Side of a tile in pixels, margins included.", min=1)] = 512,
+    match_mean: Annotated[str, typer.Option(help="Correct the mean intensity: none, local (a smooth gain of at most 10 %), "
+                                                 "or global (one gain; the mean is kept).")] = "none",
+    device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
+    ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
+                                                    "inputs.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Spread files over a dask or ray cluster.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running cluster (default: processes here).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of a cluster started here.", min=1)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+) -> None:
+    """Remove speckle from SAR images of any size; NaN, nodata, CRS, transform and tags stay as they are.
+
+    Exit code 1 when a file failed; the others are still done. No failed file leaves a partial output.
+
+    Example: nearflash despeckle scene.tif -o clean.tif --domain amplitude --looks 4 --json clean.json
+    """
+    from ..sar.files import Settings, plan_jobs
+
+    settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
+                        overwrite)
+    jobs = plan_jobs(inputs, out, settings, ratio)
+    results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
+    order = {job.source: k for k, job in enumerate(jobs)}
+    results.sort(key=lambda r: order[r.source])
+    _show(results)
+    failed = sum(r.error is not None for r in results)
+    write_json(json_file, {"method": method, "looks": looks, "tile_px": tile, "device": device, "match_mean": match_mean,
+                           "failed_files": failed, "files": [_record(r) for r in results]})
+    if failed:
+        raise typer.Exit(1)
+
+
+def _progress() -> Any:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+                    TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def _here(jobs: list[Job]) -> Iterator[FileResult]:
+    from ..contract import NearflashError
+    from ..sar.files import FileResult, despeckle_file
+
+    method = jobs[0].settings.load_method()
+    with _progress() as bar:
+        for n, job in enumerate(jobs, 1):
+            task = bar.add_task(f"{n}/{len(jobs)} {job.source.name}", total=1.0)
+            try:
+                result = despeckle_file(job, method, lambda share, task=task: bar.update(task, completed=share))
+            except (NearflashError, OSError, MemoryError) as e:
+                result = FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
+            bar.remove_task(task)
+            yield result
+
+
+def _on_cluster(jobs: list[Job], kind: str, address: str | None, workers: int | None) -> Iterator[FileResult]:
+    from ..sar.cluster import run_jobs
+
+    jobs[0].settings.load_method()  # an unknown method or bad checkpoint is an error of the command, not of each file
+    with _progress() as bar:
+        task = bar.add_task(f"{len(jobs)} files", total=len(jobs))
+        for result in run_jobs(jobs, kind, address=address, workers=workers):
+            bar.advance(task)
+            yield result
+
+
+def _record(r: FileResult) -> dict[str, Any]:
+    import dataclasses
+
+    from ..sar.files import mean_kept
+
+    record: dict[str, Any] = {"input": str(r.source), "output": None if r.error else str(r.target), "error": r.error}
+    if r.error is None:
+        names = {"mean_in": "mean_in_intensity", "mean_out": "mean_out_intensity", "enl_in": "enl_in_looks",
+                 "enl_out": "enl_out_looks"}
+        bands = [{names.get(k, k): v for k, v in dataclasses.asdict(b).items()} for b in r.bands]
+        record |= {"height_px": r.shape[0], "width_px": r.shape[1], "seconds": r.seconds,
+                   "megapixels_per_second": r.megapixels_per_second, "mean_kept_ratio": mean_kept(r), "bands": bands}
+    return record
+
+
+def _show(results: list[FileResult]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="despeckled", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("file", overflow="fold", min_width=20)
+    for name in ("size", "looks", "seconds", "Mpx/s", "mean\nkept", "ENL\nin", "ENL\nout"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def text(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    for r in (r for r in results if r.error is None):
+        for number, b in enumerate(r.bands, 1):
+            name = r.source.name if len(r.bands) == 1 else f"{r.source.name} band {number}"
+            looks = f"{b.looks:.3g}" + {"given": "", "estimated": " est.", "assumed": " assumed"}[b.looks_source]
+            time = (f"{r.seconds:.1f}", f"{r.megapixels_per_second:.2f}") if number == 1 else ("", "")  # of all bands
+            kept = b.mean_out / b.mean_in if b.mean_in and b.mean_out else None
+            table.add_row(escape(name), f"{r.shape[0]}x{r.shape[1]}", looks, *time, text(kept, ".2%"),
+                          text(b.enl_in, ".1f"), text(b.enl_out, ".1f"))
+    if table.row_count:
+        console.print(table)
+    for r in results:
+        if r.error is not None:
+            console.print(f"[red]failed: {escape(str(r.source))}: {escape(r.error)}[/red]", soft_wrap=True)

@@ -1,0 +1,147 @@
+"""``nearflash sar``: train, evaluate and compare despecklers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..contract import ConfigError
+from ..sar.methods import METHOD_NAMES
+from .output import console, show, write_json
+from .sar_train import train
+
+sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="SAR despecklers: train, evaluate, compare.")
+sar.command()(train)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda (networks only).")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")]
+
+
+@contextmanager
+def _progress(task: str) -> Iterator[Any]:
+    """A bar that is gone when done; gives note(done, total, what)."""
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                  TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        number = bar.add_task(task, total=None, note="")
+        yield lambda done, total, what: bar.update(number, completed=done, total=total, note=what)
+
+
+@sar.command()
+def evaluate(
+    set_: Annotated[Path, typer.Option("--set", help="Folder of clean 8-bit images (PNG, JPEG), such as Set12.")],
+    looks: Annotated[float, typer.Option(help="Looks of the simulated speckle.")] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Noise realisations per image.", min=1)] = 10,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHOD_NAMES)}.")] = "base",
+    images: Annotated[int | None, typer.Option(help="Only the first so many images by name.", min=1)] = None,
+    protocol: Annotated[str, typer.Option(help="project: amplitude g/255; published: (g+1)/256.")] = "project",
+    correlated: Annotated[bool, typer.Option("--correlated", help="Spatially correlated speckle, as of a radar that samples "
+                                             "1.25 times denser than its band.")] = False,
+    self_ensemble: Annotated[bool, typer.Option("--self-ensemble", help="Average the results of 8 flips and "
+                                                "rotations.")] = False,
+    device: Device = "cpu",
+    checkpoint: Checkpoint = None,
+    json_file: Json = None,
+) -> None:
+    """Score a despeckler on clean images with simulated speckle: PSNR and SSIM on amplitude, and speed.
+
+    Example: nearflash sar evaluate --set Set12 --looks 1 --seeds 10 --json base_l1.json
+    """
+    from ..sar import evaluate as evaluation
+    from ..sar import methods
+
+    clean = evaluation.load_images(set_, images)
+    run = methods.load_method(method, device=device, checkpoint=checkpoint)
+    run = methods.self_ensemble(run) if self_ensemble else run
+    with _progress(f"{method}, {looks:g} looks") as note:
+        result = evaluation.evaluate(clean, run, looks, seeds, protocol=protocol, note=note,
+                                     response=evaluation.CORRELATED if correlated else None)
+    result |= {"set": set_.name, "device": device}
+    show(f"{method} on {set_.name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks, {result['speckle']} "
+         "speckle", [
+        ("PSNR", f"{result['psnr_db']:.2f} dB", f"noisy {result['noisy_psnr_db']:.2f} dB"),
+        ("SSIM", f"{result['ssim']:.3f}", f"noisy {result['noisy_ssim']:.3f}"),
+        ("gain", f"{result['dg_db']:.2f} dB", ""),
+        *([("PSNR without 04", f"{result['psnr_db_without_04']:.2f} dB", "part of it is in BSDS500"),
+           ("PSNR, first 10", f"{result['psnr_db_first_10']:.2f} dB", "")] if "psnr_db_without_04" in result else []),
+        ("speed", f"{result['megapixels_per_second']:.3f} Mpx/s", f"on {device}"),
+    ])
+    write_json(json_file, result)
+
+
+@sar.command()
+def compare(
+    scene: Annotated[Path, typer.Argument(help="GeoTIFF, PNG or .npy; small enough to look at.")],
+    methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "base,lee,nlm",
+    looks: Annotated[float, typer.Option(help="Looks of the scene.")] = 1.0,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Figure to write (PNG, PDF, SVG).")] = Path("compare.png"),
+    clean: Annotated[Path | None, typer.Option(help="The scene without speckle, in the same domain: adds PSNR, "
+                                                "SSIM, DG.")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="The scene is clean: add speckle of that many looks to it "
+                                           "first.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --simulate.", min=0)] = 0,
+    domain: Annotated[str | None, typer.Option(help="amplitude, intensity, db or complex (default: complex if the values "
+                                               "are, else amplitude).")] = None,
+    db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data.")] = 1.0,
+    row: Annotated[int | None, typer.Option(help="Row of the profile (default: the middle one).")] = None,
+    device: Device = "cpu",
+    checkpoint: Checkpoint = None,
+    json_file: Json = None,
+) -> None:
+    """Despeckle one image by several methods: a figure of outputs, ratio images and a profile, and a table of metrics.
+
+    Example: nearflash sar compare scene.tif --methods base,lee,bm3d --looks 1 -o compare.png --json compare.json
+    """
+    import numpy as np
+
+    from ..sar import compare as comparison
+    from ..sar.io import read_array
+    from ..sar.speckle import speckled
+
+    if simulate and clean is not None:
+        raise ConfigError("clean", str(clean), "must be absent with --simulate, which takes the scene itself as clean")
+    noisy, info = read_array(scene, domain, db_scale=db_scale)
+    truth = read_array(clean, domain, db_scale=db_scale)[0] if clean is not None else None
+    if simulate:
+        truth = noisy
+        noisy = speckled(np.nan_to_num(truth), looks, np.random.default_rng(seed))
+        noisy[np.isnan(truth)] = np.nan
+    peak = 1.0
+    if truth is not None:  # the data range of PSNR: that of the file's integers, else the largest amplitude
+        kind = np.dtype(info.dtype)
+        integers = kind.kind == "u" and info.domain == "amplitude"
+        peak = float(np.iinfo(kind).max) if integers else float(np.sqrt(np.nanmax(truth)))
+    names = [m.strip() for m in methods.split(",") if m.strip()]
+    with _progress("compare") as note:
+        result = comparison.compare(noisy, names, looks, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
+                                    note=note)
+    comparison.save_figure(comparison.draw(result, row), out)
+    _show_metrics(f"{scene.name}, {looks:g} looks, {len(result.windows)} homogeneous windows", result.metrics)
+    console.print(f"written to {out}")
+    write_json(json_file, {"scene": scene.name, "looks": looks, "figure": str(out), "methods": result.metrics,
+                           "windows": [[r.start, r.stop, c.start, c.stop] for r, c in result.windows]})
+
+
+def _show_metrics(title: str, metrics: dict[str, dict[str, Any]]) -> None:
+    """Methods beside each other, a metric a line."""
+    lines = (("psnr_db", "PSNR (dB)", ".2f"), ("ssim", "SSIM", ".3f"), ("dg_db", "DG (dB)", ".2f"),
+             ("enl_in", "ENL in", ".1f"), ("enl_out", "ENL out", ".1f"), ("cx_out", "Cx out", ".3f"),
+             ("ratio_mean", "ratio mean", ".3f"), ("ratio_variance", "ratio variance", ".3f"),
+             ("mean_kept", "mean out / in", ".3f"),
+             ("epd_roa_side3_horizontal", "EPD-ROA of 3 x 5 pixels, horizontal", ".3f"),
+             ("epd_roa_side3_vertical", "EPD-ROA of 3 x 5 pixels, vertical", ".3f"),
+             ("megapixels_per_second", "speed (Mpx/s)", ".3f"))
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    table.add_column("")
+    for name in metrics:
+        table.add_column(name, justify="right")
+    for key, heading, spec in lines:
+        if any(key in m for m in metrics.values()):
+            table.add_row(heading, *("-" if m.get(key) is None else format(m[key], spec) for m in metrics.values()))
+    console.print(table)

@@ -1,0 +1,87 @@
+"""``nearflash sar train``: a despeckler from a folder of clean images."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .output import console, write_json
+
+__all__ = ["train"]
+
+
+def train(
+    images: Annotated[list[Path], typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")],
+    recipe: Annotated[str, typer.Option(help="base, tiny, paper, unet, or a TOML file.")] = "base",
+    out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
+    validate: Annotated[Path | None, typer.Option(help="Folder of images to score on, never trained on.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: PyTorch's choice).", min=1)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even if the folder holds a checkpoint.")] = False,
+    init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+) -> None:
+    """Train a despeckler on clean images; speckle is drawn anew at every step. Interrupt at will: the same command resumes.
+
+    Under torchrun the batch is spread over the processes, and the result is that of one process.
+
+    Example: nearflash sar train bsds500/train bsds500/test --validate bsds500/val --recipe base -o runs/base
+
+    Example: torchrun --nproc-per-node 2 -m nearflash sar train bsds500/train -o runs/base
+    """
+    import torch
+    import torch.distributed as dist
+
+    from ..contract.errors import DataError
+    from ..sar.network import read_weights, write_weights
+    from ..sar.training.config import TrainConfig
+    from ..sar.training.curves import plot_curves
+    from ..sar.training.data import Images
+    from ..sar.training.loop import Trainer
+    from ..sar.training.validate import Validation
+
+    config = TrainConfig.load(recipe)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if threads:
+        torch.set_num_threads(threads)
+    spread = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if spread:
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        trainer = Trainer(config, Images(images), out, device)
+        if not fresh and trainer.resume():
+            console.print(f"resumed at step {trainer.step} of {config.steps}")
+        elif init:
+            try:
+                trainer.start_from(read_weights(init)[1])
+            except RuntimeError as e:
+                raise DataError("init", str(init), f"weights that fit {config.model} ({e})") from e
+        score = None
+        if validate and trainer.rank == 0:
+            validation = Validation(Images([validate]))
+            score = lambda net: validation(net, trainer.device, trainer.autocast)  # noqa: E731
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn())
+        with Progress(*columns, console=console, disable=trainer.rank > 0) as bar:
+            task = bar.add_task(config.model, total=config.steps, completed=trainer.step)
+            trainer.run(lambda step, loss: bar.update(task, completed=step, description=f"{config.model}  loss {loss:.4f}"),
+                        score)
+        if trainer.rank == 0:
+            lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+            meta = {"model": config.model, "options": config.options, "recipe": config.to_dict(),
+                    "images": len(trainer.images), "hours": trainer.seconds / 3600, "validation": lines[-1]}
+            write_weights(out / "weights.npz", trainer.averaged(), meta)
+            plot_curves(lines, out / "curves.png")
+            console.print(f"weights in {out / 'weights.npz'}, curves in {out / 'curves.png'}")
+            write_json(json_file, {"weights": str(out / "weights.npz"), **meta})
+    finally:
+        if spread:
+            dist.destroy_process_group()

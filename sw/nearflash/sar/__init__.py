@@ -1,0 +1,19 @@
+"""SAR despeckling. Importing this package needs NumPy alone: what needs PyTorch, SciPy or rasterio loads on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import despeckle as despeckle
+
+__all__ = ["despeckle"]
+
+
+def __getattr__(name: str) -> Any:
+    """``nearflash.sar.despeckle`` is :func:`nearflash.sar.api.despeckle`, imported on first use."""
+    if name == "despeckle":
+        from .api import despeckle
+
+        return despeckle
+    raise AttributeError(f"module 'nearflash.sar' has no attribute {name!r}")

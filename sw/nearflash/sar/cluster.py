@@ -1,0 +1,82 @@
+"""A collection of scenes on a Dask or Ray cluster: one file per task, the same files as without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ..contract import ConfigError, NearflashError
+from .files import FileResult, Job, Settings, despeckle_file
+from .methods import Method
+
+__all__ = ["CLUSTERS", "run_jobs"]
+
+CLUSTERS = ("dask", "ray")
+
+
+@lru_cache(maxsize=1)
+def _method(settings: Settings) -> Method:
+    return settings.load_method()
+
+
+def attempt(job: Job) -> FileResult:
+    """One job, its error as text: a task of a worker, which must see the inputs and outputs under the same paths."""
+    try:
+        return despeckle_file(job, _method(job.settings))
+    except (NearflashError, OSError, MemoryError) as e:
+        return FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
+
+
+def run_jobs(jobs: Sequence[Job], kind: str, *, address: str | None = None,
+             workers: int | None = None) -> Iterator[FileResult]:
+    """Results in the order in which they are ready.
+
+    ``address``: of a running cluster (Dask scheduler tcp://..., Ray ray://...); None starts ``workers`` processes of one
+    thread each on this machine, which end with the last result. A worker that dies makes its job a failed result.
+
+    Raises :class:`ConfigError` for an unknown kind, or one that is not installed.
+    """
+    if kind not in CLUSTERS:
+        raise ConfigError("cluster", kind, f"must be one of {', '.join(CLUSTERS)}")
+    return (_dask if kind == "dask" else _ray)(jobs, address, workers)
+
+
+def _dask(jobs: Sequence[Job], address: str | None, workers: int | None) -> Iterator[FileResult]:
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as e:
+        raise ConfigError("cluster", "dask", "needs dask.distributed: pip install 'dask[distributed]'") from e
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        where: Any = address
+        if where is None:
+            where = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=""))
+        client = stack.enter_context(Client(where))
+        tasks = {client.submit(attempt, job, pure=False): job for job in jobs}
+        for task in as_completed(tasks):
+            try:
+                yield task.result()
+            except Exception as e:  # whatever killed the worker belongs to this file; the others go on
+                yield FileResult(tasks[task].source, tasks[task].target, f"{type(e).__name__}: {e}")
+
+
+def _ray(jobs: Sequence[Job], address: str | None, workers: int | None) -> Iterator[FileResult]:
+    try:
+        import ray  # type: ignore[import-not-found]
+    except ImportError as e:
+        raise ConfigError("cluster", "ray", "needs Ray: pip install ray") from e
+    ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
+    try:
+        task = ray.remote(attempt)
+        waiting = {task.remote(job): job for job in jobs}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            job = waiting.pop(ready)
+            try:
+                yield ray.get(ready)
+            except Exception as e:  # whatever killed the worker belongs to this file; the others go on
+                yield FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
+    finally:
+        ray.shutdown()

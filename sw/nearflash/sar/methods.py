@@ -1,0 +1,117 @@
+"""Despeckling methods by name: networks and classical filters behind one interface.
+
+A method maps intensity float32 [H, W], finite and > 0, with its number of looks to despeckled intensity of the same shape,
+and always the same way. :func:`load_method` makes one; :func:`apply_method` calls it on an image of any size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..contract.errors import ConfigError, DataError
+
+__all__ = ["FILTER_NAMES", "METHOD_NAMES", "NETWORK_NAMES", "Method", "apply_method", "load_method", "self_ensemble"]
+
+NETWORK_NAMES = ("base", "tiny", "paper", "unet")
+# Named here, not taken from filters.FILTERS, so that a list of names (in --help) needs no SciPy
+FILTER_NAMES = ("lee", "refined-lee", "kuan", "frost", "gamma-map", "bm3d", "nlm")
+METHOD_NAMES = (*NETWORK_NAMES, *FILTER_NAMES, "none")
+
+TINY = np.finfo(np.float32).tiny
+
+
+@dataclass(frozen=True)
+class Method:
+    """A despeckler. ``method(intensity [H, W] float32 finite > 0, looks)`` is float32 [H, W].
+
+    Attributes:
+        name: as :func:`load_method` knows it.
+        margin: pixels of context that a tile needs on each side.
+        multiple: H and W must be multiples of it.
+        scene_scale: True if intensity must be divided by one scale factor of the whole scene first.
+        details: plain values for reports: of a network its ``checkpoint`` and ``checkpoint_sha256``.
+    """
+
+    name: str
+    margin: int
+    multiple: int
+    scene_scale: bool
+    apply: Callable[[np.ndarray, float], np.ndarray] = field(repr=False)
+    details: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __call__(self, intensity: np.ndarray, looks: float) -> np.ndarray:
+        return self.apply(intensity, looks)
+
+
+def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = None) -> Method:
+    """The method ``name``; of a network with the weights of ``checkpoint``, or those that ship.
+
+    Raises:
+        ConfigError: unknown name (the message lists them all); a checkpoint or another device for a filter, which has
+            neither weights nor a GPU version.
+    """
+    if name in NETWORK_NAMES:
+        return _network(name, device, checkpoint)
+    if name not in METHOD_NAMES:
+        raise ConfigError("method", name, f"must be one of {', '.join(METHOD_NAMES)}")
+    if checkpoint is not None:
+        raise ConfigError("checkpoint", str(checkpoint), f"must be absent for method {name}: only networks have weights")
+    if device != "cpu":
+        raise ConfigError("device", device, f"must be cpu for method {name}")
+    if name == "none":
+        return Method(name, 0, 1, False, lambda intensity, looks: np.array(intensity, np.float32))
+    from .filters import FILTERS
+
+    return Method(name, FILTERS[name].margin, 1, False, FILTERS[name].apply)
+
+
+def _network(name: str, device: str, checkpoint: Path | None) -> Method:
+    from . import network
+
+    net = network.load(name, checkpoint, device)
+    details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint), "checkpoint_sha256": net.sha256}
+    return Method(name, net.margin, net.multiple, True, net.despeckle, details)
+
+
+def apply_method(method: Method, intensity: np.ndarray, looks: float) -> np.ndarray:
+    """``method`` on intensity [H, W] >= 0 of any size from 1x1, mirrored up to the method's multiple and cropped back.
+
+    Zeros are raised to the least positive float32. No scale factor is applied.
+
+    Raises:
+        DataError, ConfigError: not [H, W], or not finite, or negative; looks not a finite number > 0.
+    """
+    if np.ndim(intensity) != 2 or 0 in np.shape(intensity):
+        raise DataError("intensity.shape", np.shape(intensity), "must be [H, W] with at least one pixel")
+    if not (math.isfinite(looks) and looks > 0):
+        raise ConfigError("looks", looks, "must be a finite number > 0")
+    low, high = float(np.min(intensity)), float(np.max(intensity))
+    if not (math.isfinite(low) and math.isfinite(high) and low >= 0):
+        raise DataError("intensity", low if low < 0 or not math.isfinite(low) else high, "must be finite and >= 0")
+    h, w = intensity.shape
+    pads = ((0, -h % method.multiple), (0, -w % method.multiple))
+    image = np.pad(np.maximum(intensity, TINY).astype(np.float32), pads, mode="symmetric")
+    return np.ascontiguousarray(method(image, looks)[:h, :w])
+
+
+def self_ensemble(method: Method) -> Method:
+    """``method`` on the eight flips and rotations of the image, the results' amplitudes averaged: eight times the work.
+
+    Source: R. Timofte et al., "Seven ways to improve example-based single image super resolution", CVPR 2016.
+    """
+    def apply(intensity: np.ndarray, looks: float) -> np.ndarray:
+        total = np.zeros(intensity.shape)
+        for turns in range(4):
+            for mirrored in (False, True):
+                turned = np.rot90(intensity[:, ::-1] if mirrored else intensity, turns)
+                out = np.rot90(np.sqrt(method(np.ascontiguousarray(turned), looks)), -turns)
+                total += out[:, ::-1] if mirrored else out
+        return ((total / 8) ** 2).astype(np.float32)
+
+    return replace(method, apply=apply, details=method.details | {"self_ensemble": 8})

@@ -1,0 +1,121 @@
+"""A trained despeckler: weights from a file, run on arrays.
+
+Weights are an ``.npz`` of plain arrays (the state_dict's names) and ``meta``, a JSON text: model, options of its preset, and
+where they come from. The shipped ones lie in ``nearflash/sar/weights``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..contract.errors import ConfigError, DataError, ModelError
+from .heap import keep_large_blocks
+from .models import MODELS, build
+from .training.loop import native_bf16
+
+__all__ = ["WEIGHTS", "Network", "load", "read_weights", "write_weights"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def write_weights(path: Path, net: nn.Module, meta: dict[str, Any]) -> None:
+    """Write ``net``'s parameters and ``meta`` (at least ``model`` and ``options``), whole or not at all."""
+    arrays = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """``(meta, state_dict)`` of a weights file.
+
+    Raises:
+        DataError: missing, damaged, or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            state = {k: torch.from_numpy(file[k]) for k in file.files if k != "meta"}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise DataError("checkpoint", str(path), f"a weights file of `nearflash sar train` ({e})") from e
+    return meta, state
+
+
+class Network:
+    """A network ready to run.
+
+    Attributes:
+        name: the model's.
+        multiple: H and W must be multiples of it.
+        margin: pixels of context that a tile needs on each side.
+        meta: where the weights come from.
+        sha256: of the weights file, "" for none.
+    """
+
+    margin = 32
+
+    def __init__(self, net: nn.Module, name: str, device: str = "cpu", meta: dict[str, Any] | None = None,
+                 sha256: str = "") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device", device, "cpu: this machine has no CUDA device")
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as e:
+            raise ConfigError("device", device, "cpu or cuda") from e
+        self.net = net.to(self.device, memory_format=torch.channels_last).eval()
+        self.name, self.meta, self.sha256 = name, meta or {}, sha256
+        self.multiple: int = net.multiple  # type: ignore[assignment]
+        self.bf16 = native_bf16(self.device)
+        keep_large_blocks()
+
+    @torch.inference_mode()
+    def despeckle(self, intensity: np.ndarray, looks: float) -> np.ndarray:
+        """Intensity ``[H, W]`` or ``[N, H, W]``, float32, >= 0, scaled to a median amplitude of about 0.4 -> the same.
+
+        Raises:
+            DataError: a shape that isn't a multiple of ``multiple``, or looks that aren't positive.
+        """
+        if intensity.ndim not in (2, 3) or any(n % self.multiple or n == 0 for n in intensity.shape[-2:]):
+            raise DataError("shape", intensity.shape, f"[H, W] or [N, H, W], H and W multiples of {self.multiple}")
+        if not looks > 0:
+            raise DataError("looks", looks, "above 0")
+        amplitude = torch.from_numpy(np.sqrt(intensity, dtype=np.float32)).reshape(-1, 1, *intensity.shape[-2:])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            y = self.net(amplitude.to(self.device), torch.full((len(amplitude),), float(looks), device=self.device))
+        y = y.float().cpu().numpy().reshape(intensity.shape)
+        return np.square(np.maximum(y, 0))
+
+
+def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu") -> Network:
+    """The network ``name`` with its shipped weights, or with those of ``checkpoint``.
+
+    Raises:
+        ConfigError: unknown name, no such device, or no weights ship for it.
+        DataError: an unreadable checkpoint.
+        ModelError: a checkpoint of another model, or of other shapes.
+    """
+    if name not in MODELS:
+        raise ConfigError("model", name, f"one of {', '.join(MODELS)}")
+    path = checkpoint or WEIGHTS / f"{name}.npz"
+    if checkpoint is None and not path.exists():
+        shipped = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.npz")))
+        raise ConfigError("model", name, f"with shipped weights ({shipped}), or given with --checkpoint")
+    meta, state = read_weights(path)
+    if meta.get("model") != name:
+        raise ModelError("checkpoint", str(path), f"weights of {name}; these are of {meta.get('model')!r}")
+    net = build(name, **meta.get("options", {}))
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as e:
+        raise ModelError("checkpoint", str(path), f"weights that fit {name} ({str(e).splitlines()[-1].strip()})") from e
+    return Network(net, name, device, meta, hashlib.sha256(path.read_bytes()).hexdigest())

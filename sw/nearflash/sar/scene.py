@@ -1,0 +1,219 @@
+"""Despeckling a scene of any size in little memory: rows stream in, overlapping tiles are filtered, rows stream out.
+
+Guaranteed: the result depends on the scene, the method, the looks and the tile size only, not on how rows are batched in
+files, and it is the same bits each time if the method's own arithmetic is. On a scene without missing pixels a method that
+uses at most ``margin`` pixels of context, and the scene's own values at its edges, gives what it gives without tiles.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..contract import ConfigError, DataError, ModelError
+from .homogeneous import EvenWindows
+from .io.base import Scene, Writer
+from .methods import Method, apply_method
+from .missing import ZERO_RADIUS, fill_missing, interior_zeros
+from .statistics import survey
+from .tiles import RAMP, lerp, plan_axis, ramp
+
+__all__ = ["MATCHES", "StreamReport", "check_looks", "despeckle_stream", "require_valid"]
+
+MATCHES = ("none", "local", "global")
+MATCH_RADIUS = 32  # pixels around each over which match_mean "local" compares means
+MATCH_LIMIT = 1.1  # largest local correction: a bright target that a method has damped must not light up its surroundings
+LOOKS_WHEN_UNKNOWN = 1.0
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What one band's despeckling did. Means are of intensity over the valid pixels, None without any; ``enl_in`` and
+    ``enl_out``: number of looks on the most even windows; ``gain``: the factor of match_mean "global" (1 without);
+    ``looks_source``: given, estimated, or assumed (1: nothing to estimate from)."""
+
+    looks: float
+    looks_source: str
+    valid_pixels: int
+    mean_in: float | None
+    mean_out: float | None
+    enl_in: float | None
+    enl_out: float | None
+    gain: float
+    seconds: float
+
+
+def check_looks(looks: float | str) -> float | None:
+    """Looks as a number, None for "auto". Raises :class:`ConfigError`."""
+    if looks == "auto":
+        return None
+    try:
+        value = float(looks)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError("looks", looks, "must be a finite number above 0, or auto")
+    return value
+
+
+def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float | str = "auto", *, tile: int = 512,
+                     band: int = 0, match_mean: str = "none", ratio: Writer | None = None,
+                     scratch: Path | None = None, progress: Callable[[int, int], None] | None = None) -> StreamReport:
+    """Despeckle one band of ``scene`` into ``writer``; memory grows with the width, not the height.
+
+    ``tile``: pixels on a side of what the method sees at once, its margins included. ``match_mean``: "local" multiplies by
+    a smooth gain that keeps the mean of the input within :data:`MATCH_RADIUS` pixels (at most 10 % change), "global" by one
+    gain that keeps the scene's mean, through a temporary file of 4 bytes a pixel in ``scratch`` (default: the system's
+    folder for those).
+    ``ratio``: gets the ratio image, input over output (1 where both are 0). ``progress``: called with (rows done, rows).
+
+    Raises :class:`DataError` for an unreadable scene, :class:`ConfigError` for impossible settings, :class:`ModelError` for
+    a method that returns a wrong shape or non-finite values.
+    """
+    if match_mean not in MATCHES:
+        raise ConfigError("match_mean", match_mean, f"must be one of {', '.join(MATCHES)}")
+    given = check_looks(looks)
+    began = time.perf_counter()
+    facts = survey(scene, band, looks=given is None)
+    used = given or facts.looks or LOOKS_WHEN_UNKNOWN
+    source = "given" if given else "estimated" if facts.looks else "assumed"
+    run = _TileRunner(method, used, facts.scale if method.scene_scale else 1.0, facts.floor, match_mean == "local")
+    totals = _Totals()
+    rows, columns = scene.shape
+    batches = _filter_rows(scene, band, run, tile, progress)
+    if match_mean == "global":
+        with tempfile.TemporaryFile(dir=scratch) as spool:
+            for _, before, after in batches:
+                totals.add(before, after)
+                spool.write(np.ascontiguousarray(after).data)
+            spool.seek(0)
+            gain = totals.sum_in / totals.sum_out if totals.sum_out > 0 else 1.0
+            step = max(1, tile // 4)
+            for row in range(0, rows, step):
+                n = min(step, rows - row)
+                after = np.frombuffer(spool.read(4 * n * columns), np.float32).reshape(n, columns) * np.float32(gain)
+                _write(writer, ratio, scene.read(slice(row, row + n), band) if ratio else None, after, row, band)
+    else:
+        gain = 1.0
+        for row, before, after in batches:
+            totals.add(before, after)
+            _write(writer, ratio, before, after, row, band)
+    mean_in = totals.sum_in / totals.pixels if totals.pixels else None
+    mean_out = gain * totals.sum_out / totals.pixels if totals.pixels else None
+    return StreamReport(used, source, totals.pixels, mean_in, mean_out, *totals.windows.looks(), gain,
+                        time.perf_counter() - began)
+
+
+def require_valid(reports: Iterable[StreamReport], name: str) -> None:
+    """Raises :class:`DataError` naming ``name`` if no band of an image had a valid pixel."""
+    if not any(r.valid_pixels for r in reports):
+        raise DataError(name, "no valid pixel", "must have at least one pixel that is neither NaN nor nodata")
+
+
+def _write(writer: Writer, ratio: Writer | None, before: np.ndarray | None, after: np.ndarray, row: int, band: int) -> None:
+    writer.write(after, row, band)
+    if ratio is not None and before is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio.write(np.where((before == 0) & (after == 0), np.float32(1), before / after), row, band)
+
+
+class _Totals:
+    def __init__(self) -> None:
+        self.pixels, self.sum_in, self.sum_out = 0, 0.0, 0.0
+        self.windows = EvenWindows()
+
+    def add(self, before: np.ndarray, after: np.ndarray) -> None:
+        valid = ~np.isnan(before)
+        self.pixels += int(valid.sum())
+        self.sum_in += float(before.sum(where=valid, dtype=np.float64))
+        self.sum_out += float(after.sum(where=valid, dtype=np.float64))
+        self.windows.add(before, after)
+
+
+@dataclass(frozen=True)
+class _TileRunner:
+    method: Method
+    looks: float
+    scale: float
+    floor: float
+    match_local: bool
+
+    @property
+    def margin(self) -> int:
+        return max(self.method.margin, ZERO_RADIUS) + (MATCH_RADIUS if self.match_local else 0)
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        """Intensity [H, W] despeckled; NaN stays NaN, zeros among zeros stay 0, tiles of nothing else are not computed."""
+        if not (tile > 0).any():
+            return tile
+        missing = np.isnan(tile)
+        floor, scale = np.float32(self.floor), np.float32(self.scale)
+        filled = fill_missing(tile)
+        zero = filled == 0
+        result = apply_method(self.method, np.where(zero, floor, filled) / scale, self.looks)
+        if result.shape != tile.shape:
+            raise ModelError(f"method {self.method.name} result", result.shape, f"must have the tile's shape {tile.shape}")
+        result = np.maximum(result.astype(np.float32) * scale, np.float32(0))
+        if not np.isfinite(result).all():
+            raise ModelError(f"method {self.method.name} result", "NaN or Inf", "must be finite")
+        if self.match_local:
+            result = _match_local(filled, result)
+        result[zero & (result <= floor)] = 0
+        result[interior_zeros(tile)] = 0
+        result[missing] = np.nan
+        return result
+
+
+def _match_local(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import uniform_filter
+
+    size = 2 * MATCH_RADIUS + 1
+    means = [uniform_filter(i.astype(np.float64), size, mode="reflect") for i in (before, after)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.clip(np.nan_to_num(means[0] / means[1], nan=1.0), 1 / MATCH_LIMIT, MATCH_LIMIT)
+    return (after * gain).astype(np.float32)
+
+
+def _filter_rows(scene: Scene, band: int, run: _TileRunner, tile: int,
+                 progress: Callable[[int, int], None] | None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(first row, input, output) of consecutive rows that together are the scene."""
+    rows, columns = scene.shape
+    vertical = plan_axis(rows, tile, run.margin, run.method.multiple)
+    horizontal = plan_axis(columns, tile, run.margin, run.method.multiple)
+    fade = ramp()
+    strip = np.empty((vertical.window, columns), np.float32)
+    result = np.empty_like(strip)
+    tail = np.empty((RAMP, columns), np.float32)  # the strip before, over the rows where this one fades in
+    done = 0
+    for k, start in enumerate(vertical.starts):
+        known = 0 if k == 0 else vertical.starts[k - 1] + vertical.window - start
+        if known:
+            strip[:known] = strip[-known:].copy()
+        strip[known:] = scene.read(slice(start + known, start + vertical.window), band)
+        for j, left in enumerate(horizontal.starts):
+            clean = run(strip[:, left : left + horizontal.window])
+            if j == 0:
+                result[:, : horizontal.window] = clean
+            else:
+                a = horizontal.ramps[j - 1]
+                result[:, a : a + RAMP] = lerp(result[:, a : a + RAMP], clean[:, a - left : a - left + RAMP], fade)
+                result[:, a + RAMP : left + horizontal.window] = clean[:, a - left + RAMP :]
+            if progress is not None:
+                share = (k + (j + 1) / len(horizontal.starts)) / len(vertical.starts)
+                progress(int(rows * share), rows)
+        if k:
+            a = vertical.ramps[k - 1] - start
+            result[a : a + RAMP] = lerp(tail, result[a : a + RAMP], fade[:, None])
+        end = vertical.ramps[k] if k < len(vertical.ramps) else rows
+        if k < len(vertical.ramps):
+            tail[:] = result[end - start : end - start + RAMP]
+        yield done, strip[done - start : end - start], result[done - start : end - start]
+        done = end
+    if progress is not None:
+        progress(rows, rows)

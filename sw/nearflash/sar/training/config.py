@@ -1,0 +1,97 @@
+"""A training run in one page of TOML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from ...contract.errors import ConfigError
+
+__all__ = ["RECIPES", "TrainConfig"]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines the trained weights, beside the images.
+
+    Shares are probabilities per sample. Crops are squares of ``crop`` pixels cut out of ``crop * s`` pixels, s uniform in
+    1 .. ``max_scale`` (half of the samples: 1), reduced by area-weighted cubic interpolation.
+    """
+
+    model: str = "base"
+    options: dict[str, Any] = field(default_factory=dict)   # changes to the model's preset
+    seed: int = 1
+    steps: int = 20_000
+    batch: int = 8                  # global: over all processes
+    crop: int = 128                 # pixels, a multiple of 32
+    max_scale: float = 2.0
+    looks: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 2, 3, 4, 4, 6, 16)
+    correlated: float = 0.3         # share with a system response
+    bandwidth: tuple[float, float] = (0.4, 1.0)
+    gain: float = 0.3               # share with brightness scaled by exp(uniform(-1, 1))
+    targets: float = 0.1            # share with bright point targets
+    flat: float = 0.05              # share of piecewise constant scenes
+    learning_rate: float = 8e-4
+    warmup: int = 300               # steps
+    final_rate: float = 0.002       # of the learning rate, where the cosine ends
+    weight_decay: float = 1e-4
+    clip: float = 1.0               # gradient norm
+    ema: float = 0.999
+    loss: str = "rmse"              # "rmse": root of each crop's mean square error; "mse"
+    precision: str = "auto"         # "bf16", "fp32"; auto: bf16 where the processor multiplies it natively
+    checkpoint_every: int = 500     # steps
+    validate_every: int = 2000      # steps
+
+    def __post_init__(self) -> None:
+        def need(name: str, ok: bool, limit: str) -> None:
+            if not ok:
+                raise ConfigError(f"train.{name}", getattr(self, name), limit)
+
+        for name in ("steps", "batch", "checkpoint_every", "validate_every"):
+            need(name, getattr(self, name) >= 1, "at least 1")
+        need("crop", self.crop >= 32 and self.crop % 32 == 0, "a multiple of 32")
+        need("max_scale", 1 <= self.max_scale <= 4, "1 to 4")
+        need("looks", len(self.looks) > 0 and all(n >= 1 and n == int(n) for n in self.looks), "whole numbers from 1")
+        for name in ("correlated", "gain", "targets", "flat"):
+            need(name, 0 <= getattr(self, name) <= 1, "0 to 1")
+        need("bandwidth", 0 < self.bandwidth[0] <= self.bandwidth[1] <= 1, "0 < low <= high <= 1")
+        need("learning_rate", 0 < self.learning_rate < 1, "above 0, below 1")
+        need("ema", 0 <= self.ema < 1, "0 to below 1")
+        need("loss", self.loss in ("rmse", "mse"), "rmse or mse")
+        need("precision", self.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Raises ConfigError for unknown fields and values out of range."""
+        known = {f.name: f for f in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"train.{key}", values[key], f"a field: {', '.join(known)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @classmethod
+    def load(cls, source: str | Path) -> TrainConfig:
+        """A recipe that ships (``base``, ``tiny``, ``paper``), or a TOML file.
+
+        Raises:
+            ConfigError: no such recipe, or a bad field.
+        """
+        path = Path(source)
+        if not path.suffix:
+            path = RECIPES / f"{source}.toml"
+            if not path.exists():
+                names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+                raise ConfigError("train.recipe", str(source), f"a TOML file, or one of {names}")
+        try:
+            values = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as e:
+            raise ConfigError("train.recipe", str(source), f"a readable TOML file ({e})") from e
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,121 @@
+"""Fresh training samples: a crop, a scale, a speckle realisation, all drawn from (seed, step, position in the batch).
+
+A sample depends on nothing else, so a run that resumes, or one spread over several processes, sees the same samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from ...contract.errors import DataError
+from ..speckle import SystemResponse, speckled
+from .config import TrainConfig
+
+__all__ = ["Images", "sample_batch"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+class Images:
+    """Grey images of some folders, in memory, 8 bits a pixel.
+
+    Args:
+        folders: searched without descending, names in order.
+        exclude: file stems to leave out (an image that a test set contains).
+
+    Raises:
+        DataError: no folder, no image in one, or a file that isn't an image.
+    """
+
+    def __init__(self, folders: list[Path], exclude: tuple[str, ...] = ("12003",)) -> None:
+        self.images: list[Image.Image] = []
+        for folder in folders:
+            if not folder.is_dir():
+                raise DataError("images", str(folder), "a folder")
+            names = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.stem not in exclude)
+            if not names:
+                raise DataError("images", str(folder), f"a folder with {', '.join(SUFFIXES)} files")
+            for name in names:
+                try:
+                    self.images.append(Image.open(name).convert("L"))
+                except (UnidentifiedImageError, OSError) as e:
+                    raise DataError("images", str(name), f"a readable image ({e})") from e
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def crop(self, rng: np.random.Generator, size: int, max_scale: float) -> np.ndarray:
+        """A random crop ``[size, size]`` of amplitude (g + 1)/256, flipped and turned at random."""
+        image = self.images[rng.integers(len(self.images))]
+        scale = rng.uniform(1, max_scale) if rng.random() < 0.5 else 1.0
+        side = min(size * scale, *image.size)
+        x, y = (rng.uniform(0, n - side) for n in image.size)
+        if side == size:
+            x, y = int(x), int(y)
+        resized = image.resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side, y + side))
+        pixels = np.rot90(np.asarray(resized), rng.integers(4))
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return (pixels.astype(np.float32) + 1) / 256
+
+
+def flat_scene(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Constant amplitude, or two to four of them parted by straight edges: fields, water, shadows."""
+    y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
+    scene = np.full((size, size), rng.uniform(0.05, 1), np.float32)
+    for _ in range(rng.integers(4)):
+        angle = rng.uniform(0, 2 * np.pi)
+        side = np.cos(angle) * x + np.sin(angle) * y > rng.uniform(-0.4, 0.4)
+        scene[side] = rng.uniform(0.05, 1)
+    return scene
+
+
+def point_targets(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Complex echoes of a few bright scatterers, amplitude 2 to 40, spread by a Gaussian point response."""
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    total = np.zeros((size, size), np.complex64)
+    for _ in range(rng.integers(1, 9)):
+        cy, cx = rng.uniform(0, size, 2)
+        width = rng.uniform(0.4, 1.0)
+        peak = np.exp(rng.uniform(np.log(2), np.log(40)))
+        total += (peak * np.exp(2j * np.pi * rng.random())
+                  * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * width**2))).astype(np.complex64)
+    return total
+
+
+def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """(noisy amplitude, clean amplitude, looks, gain)."""
+    size = config.crop
+    clean = flat_scene(rng, size) if rng.random() < config.flat else images.crop(rng, size, config.max_scale)
+    looks = float(rng.choice(config.looks))
+    response = None
+    if rng.random() < config.correlated:
+        looks = min(looks, 4.0)  # each look is a Fourier transform
+        low, high = config.bandwidth
+        response = SystemResponse((rng.uniform(low, high), rng.uniform(low, high)),
+                                  (rng.uniform(0.54, 1), rng.uniform(0.54, 1)))
+    targets = None
+    if rng.random() < config.targets:
+        looks = min(looks, 4.0)
+        targets = point_targets(rng, size)
+    gain = float(np.exp(rng.uniform(-1, 1))) if rng.random() < config.gain else 1.0
+    noisy = speckled(clean**2, looks, rng, response, targets)
+    if targets is not None:
+        clean = np.sqrt(clean**2 + np.abs(targets) ** 2)
+    return np.sqrt(noisy) * np.float32(gain), clean * np.float32(gain), looks, gain
+
+
+def sample_batch(images: Images, config: TrainConfig, step: int, positions: range) -> tuple[torch.Tensor, ...]:
+    """Samples ``positions`` of the global batch of ``step``.
+
+    Returns:
+        noisy and clean amplitude ``[n, 1, crop, crop]`` float32, looks ``[n]``, gain ``[n]``.
+    """
+    drawn = [sample(images, config, np.random.default_rng([config.seed, step, i])) for i in positions]
+    noisy, clean = (torch.from_numpy(np.ascontiguousarray(np.stack([d[i] for d in drawn])))[:, None] for i in (0, 1))
+    looks, gain = (torch.tensor([d[i] for d in drawn], dtype=torch.float32) for i in (2, 3))
+    return noisy, clean, looks, gain

@@ -1,0 +1,178 @@
+"""The training loop: one process or many (torchrun), resumable bit for bit on the same machine and thread count."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ...contract.errors import ConfigError, DataError
+from ..heap import keep_large_blocks
+from ..models import build
+from .config import TrainConfig
+from .data import Images, sample_batch
+
+__all__ = ["Trainer", "loss_of", "native_bf16", "rate_of"]
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products are faster than fp32 there (tensor cores; AMX on a CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def rate_of(config: TrainConfig, step: int) -> float:
+    """Learning rate of a step: linear warm-up, then a cosine down to ``final_rate`` of it."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    floor = config.final_rate
+    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, gain: Tensor) -> Tensor:
+    """Error relative to the scene's scale (its gain), and to the target itself where that is brighter than the scale."""
+    scale = torch.maximum(clean, gain.view(-1, 1, 1, 1))
+    mse = ((estimate - clean) / scale).square().mean(dim=(1, 2, 3))
+    return (mse + 1e-8).sqrt().mean() if config.loss == "rmse" else mse.mean()
+
+
+class Trainer:
+    """A run: network, its moving average, optimiser, position.
+
+    Args:
+        config: the recipe.
+        images: training images; never those of a test or validation set.
+        folder: receives ``checkpoint.pt`` (everything to go on from) and ``log.jsonl``; created.
+        device: "cpu", "cuda"; under torchrun each process takes its own card.
+
+    Raises:
+        ConfigError: the batch doesn't divide by the number of processes; or the folder holds another run's checkpoint.
+        DataError: a checkpoint that can't be read.
+    """
+
+    def __init__(self, config: TrainConfig, images: Images, folder: Path, device: str = "cpu") -> None:
+        self.config, self.images, self.folder = config, images, folder
+        self.ranks = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        if config.batch % self.ranks:
+            raise ConfigError("train.batch", config.batch, f"a multiple of the {self.ranks} processes")
+        self.device = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
+        torch.manual_seed(config.seed)
+        self.net: nn.Module = build(config.model, **config.options).to(self.device, memory_format=torch.channels_last)
+        self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, betas=(0.9, 0.98),
+                                           weight_decay=config.weight_decay)
+        self.step = 0
+        self.seconds = 0.0
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16(self.device))
+        self.model: nn.Module = self.net
+        if self.ranks > 1:
+            self.model = nn.parallel.DistributedDataParallel(
+                self.net, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_large_blocks()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return False
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            config = TrainConfig.from_dict(state["config"])
+        except ConfigError:
+            raise
+        except Exception as e:
+            raise DataError("checkpoint", str(self.checkpoint), f"a checkpoint of `nearflash sar train` ({e})") from e
+        if config != self.config:
+            changed = [k for k, v in config.to_dict().items() if self.config.to_dict()[k] != v]
+            raise ConfigError("train.recipe", ", ".join(changed), f"as in {self.checkpoint}, or another --out folder")
+        self.net.load_state_dict(state["net"])
+        self.ema = state["ema"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        return True
+
+    def start_from(self, state: dict[str, Tensor]) -> None:
+        """Begin with these weights. Raises RuntimeError when they don't fit."""
+        self.net.load_state_dict(state)
+        self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
+
+    def save(self) -> None:
+        if self.rank:
+            return
+        state = {"config": self.config.to_dict(), "net": self.net.state_dict(), "ema": self.ema,
+                 "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def train_step(self) -> float:
+        """One optimiser step; returns the loss, averaged over processes."""
+        config = self.config
+        share = config.batch // self.ranks
+        batch = sample_batch(self.images, config, self.step, range(self.rank * share, (self.rank + 1) * share))
+        noisy, clean, looks, gain = (t.to(self.device) for t in batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_of(config, self.step)
+        with self.autocast():
+            estimate = self.model(noisy, looks)
+        loss = loss_of(config, estimate.float(), clean, gain)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(config.ema, self.step / (self.step + 10))  # forgets the random start quickly
+        with torch.no_grad():
+            for key, value in self.net.state_dict().items():
+                self.ema[key].lerp_(value, 1 - decay)
+        value = loss.detach()
+        if self.ranks > 1:
+            dist.all_reduce(value)
+            value /= self.ranks
+        return float(value)
+
+    def averaged(self) -> nn.Module:
+        """The network with the moving average's weights, for validation and shipping."""
+        net = build(self.config.model, **self.config.options).to(self.device, memory_format=torch.channels_last)
+        net.load_state_dict(self.ema)
+        return net.eval()
+
+    def run(self, on_step: Callable[[int, float], None] = lambda step, loss: None,
+            validate: Callable[[nn.Module], dict[str, float]] | None = None) -> None:
+        """To the last step. Each validation is a line of ``log.jsonl``: step, loss (mean since the last), scores, hours."""
+        losses: list[float] = []
+        started = time.monotonic() - self.seconds
+        while self.step < self.config.steps:
+            losses.append(self.train_step())
+            on_step(self.step, losses[-1])
+            if not math.isfinite(losses[-1]):
+                raise DataError("loss", losses[-1], f"a finite number (step {self.step}); lower learning_rate")
+            last = self.step == self.config.steps
+            self.seconds = time.monotonic() - started
+            if self.rank == 0 and (last or self.step % self.config.validate_every == 0):
+                line = {"step": self.step, "loss": sum(losses) / len(losses), "hours": self.seconds / 3600}
+                line |= validate(self.averaged()) if validate else {}
+                losses.clear()
+                with (self.folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+            if last or self.step % self.config.checkpoint_every == 0:
+                self.save()
