@@ -1,6 +1,6 @@
 """The state machine of one NAND die."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
@@ -26,12 +26,12 @@ class Die(wiring.Component):
     A command is taken while idle, and during a data-out, so that its command phase can follow the data-out at once: on a
     saturated bus it would otherwise wait for another die's whole page, and the array stand idle.
 
-    A data-out may only follow a READ of its own: a change-read-column without tR would enter here as a second ``job``
-    from the state OUT, with another window of the open page, before ``want_out`` is raised again.
+    Change-read-column (ONFI: 05h-E0h): with a tCCS configured, a READ of the page that the die's register holds waits
+    tCCS instead of tR. The register holds the last page read without an error, until a PROGRAM or ERASE.
 
     ``current``, ``path`` and ``error`` describe the operation under way until ``out_started``. ``busy``: from the cycle
     after the command is taken to the operation's end. ``read_started`` and ``program_started`` pulse in the first cycle
-    of the array time.
+    of a tR and of a tPROG.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -61,11 +61,16 @@ class Die(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        timer = Signal(bits_for(max(c.t_read, c.t_program, c.t_erase)))
+        timer = Signal(bits_for(max(c.t_read, c.t_program, c.t_erase, c.t_ccs)))
         asked, finished = Signal(), Signal()
         loaded, take = Signal(), Signal()
         first = Signal()
         op = self.current.op
+        # the page register's owner
+        row = Cat(self.current.block, self.current.page)
+        held, holds = Signal(len(row)), Signal()
+        hit = Signal()  # the current READ is a change-read-column
+        m.d.comb += hit.eq(holds & (held == row) if c.t_ccs else 0)
 
         m.d.comb += [
             self.job.payload.eq(self.current),
@@ -89,7 +94,7 @@ class Die(wiring.Component):
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.d.comb += self.want_command.eq(1)
-                m.d.sync += [loaded.eq(0), asked.eq(0), finished.eq(0), first.eq(1)]
+                m.d.sync += [loaded.eq(0), asked.eq(0), finished.eq(0), first.eq(~hit)]
                 with m.If(self.command_done):
                     with m.If(op == FlashOp.PROGRAM):
                         m.d.sync += timer.eq(c.t_program - 1)
@@ -98,7 +103,7 @@ class Die(wiring.Component):
                         m.d.sync += timer.eq(c.t_erase - 1)
                         m.next = "ARRAY"
                     with m.Else():
-                        m.d.sync += timer.eq(c.t_read - 1)
+                        m.d.sync += timer.eq(Mux(hit, max(c.t_ccs, 1) - 1, c.t_read - 1))
                         m.next = "ARRAY"
             with m.State("IN"):
                 m.d.comb += self.want_in.eq(1)
@@ -114,6 +119,8 @@ class Die(wiring.Component):
                 with m.If(timer != 0):
                     m.d.sync += timer.eq(timer - 1)
                 with m.Elif(finished):
+                    if c.t_ccs:
+                        m.d.sync += [held.eq(row), holds.eq((op == FlashOp.READ) & ~self.error)]
                     with m.If(op == FlashOp.READ):
                         m.next = "OUT"
                     with m.Else():

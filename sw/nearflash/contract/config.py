@@ -54,6 +54,7 @@ class FlashConfig:
     t_program_ns: int = 200_000  # tPROG
     t_erase_ns: int = 2_000_000  # tERASE
     t_command_ns: int = 0  # command and address phase on the channel bus
+    t_ccs_ns: int = 0  # tCCS: change-read-column to data-out, for a READ of the page a die holds; 0: every READ pays tR
     bus_page_ns: int = 6_000  # time to move one page (without OOB) over the channel bus
 
     @property
@@ -133,7 +134,7 @@ class DeviceConfig:
         for group, obj in (("flash", f), ("host", h), ("lookup", lk)):
             for fl in fields(obj):
                 v = getattr(obj, fl.name)
-                low = 0 if fl.name == "t_command_ns" else 1
+                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns") else 1
                 _check(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{group}.{fl.name}", v,
                        f"must be an integer of at least {low}")
         _check(0 < c.clock_mhz <= 2000, "clock_mhz", c.clock_mhz, "must be above 0 and at most 2000")
@@ -198,6 +199,10 @@ class DeviceConfig:
     @property
     def t_command(self) -> int:
         return self.cycles(self.flash.t_command_ns)
+
+    @property
+    def t_ccs(self) -> int:
+        return self.cycles(self.flash.t_ccs_ns)
 
     @property
     def bus_beat_q16(self) -> int:
@@ -350,7 +355,7 @@ def _toml(v: Any) -> str:
 
 
 def _paper() -> DeviceConfig:
-    # RM-SSD: 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
+    # RM-SSD: every vector pays tR, so no change-read-column. 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
     # Tags: 64 reads in flight per die of a device with 4 dies a channel, or dies run dry while others have queues.
     return DeviceConfig("paper", flash=FlashConfig(blocks=64, pages=256), lookup=LookupConfig(tags=1024, sample_slots=16))
 
@@ -359,21 +364,21 @@ def _tlc() -> DeviceConfig:
     # SimpleSSD-like TLC: 16 KB pages, 400 MT/s x 8
     return DeviceConfig("tlc", flash=FlashConfig(
         channels=8, dies=4, blocks=64, pages=256, page_bytes=16384, oob_bytes=256, t_read_ns=65_000,
-        t_program_ns=1_300_000, t_erase_ns=3_500_000, t_command_ns=100, bus_page_ns=40_960))
+        t_program_ns=1_300_000, t_erase_ns=3_500_000, t_command_ns=100, t_ccs_ns=300, bus_page_ns=40_960))
 
 
 def _ull() -> DeviceConfig:
     # ultra-low-latency flash: tR 3 us, tPROG 100 us, tERASE 1 ms
     return DeviceConfig("ull", flash=FlashConfig(
         channels=8, dies=4, t_read_ns=3_000, t_program_ns=100_000, t_erase_ns=1_000_000, t_command_ns=50,
-        bus_page_ns=3_414))
+        t_ccs_ns=200, bus_page_ns=3_414))
 
 
 def _mqsim() -> DeviceConfig:
     # MQSim's defaults: 8 KB pages, tR 75 us, 333 MT/s x 8 bit
     return DeviceConfig("mqsim", flash=FlashConfig(
         channels=8, dies=4, page_bytes=8192, oob_bytes=128, t_read_ns=75_000, t_program_ns=750_000,
-        t_erase_ns=3_800_000, t_command_ns=290, bus_page_ns=24_576))
+        t_erase_ns=3_800_000, t_command_ns=290, t_ccs_ns=300, bus_page_ns=24_576))
 
 
 def _tiny() -> DeviceConfig:

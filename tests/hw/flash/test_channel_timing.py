@@ -36,6 +36,46 @@ def test_paper_vector_cycles():
     assert [read_cycles(config, n) for n in (128, 256, 4096)] == [2838, 2875, 4000]
 
 
+def test_change_read_column_moves_any_range_of_the_held_page_without_tr():
+    config = paper(1, t_read_ns=14_000, t_ccs_ns=300)
+    nand = filled(config, random.Random(3), 0, {0: 2, 1: 1})
+    memory = MemoryModel(config.beat_bytes, latency=10)
+    # the page, three other windows of it, another page and back: tR is paid for the 1st, 5th and 6th
+    lookups = [read(0, 0, 0, 0, 100, 8), read(1, 0, 0, 0, 3, 5), read(2, 0, 0, 0, 255, 5), read(3, 0, 0, 0, 100, 8),
+               read(4, 0, 0, 1, 100, 8), read(5, 0, 0, 0, 100, 8)]
+    r = run_channel(config, nand=nand, lookups=lookups, memory=memory)
+    assert r.lookups == [expect_read(nand, 0, c) for c in lookups]
+    assert r.reads_started == 3
+    steps = [b - a for a, b in zip(r.lookup_cycles, r.lookup_cycles[1:], strict=False)]
+    full = read_cycles(config, 128)
+    for step in steps[:3]:
+        assert config.t_ccs < step < config.t_ccs + 8 * 5 + 40
+    for step in steps[3:]:
+        assert 0 <= step - full < 20
+    # off: every READ pays
+    config = paper(1)
+    r = run_channel(config, nand=nand, lookups=lookups, memory=memory)
+    assert r.reads_started == 6
+
+
+def test_a_program_or_erase_or_error_gives_the_page_register_up():
+    config = DeviceConfig.preset("tiny", blocks=4, pages=4, t_read_ns=500, t_program_ns=900, t_erase_ns=1_500, t_ccs_ns=100)
+    rng = random.Random(4)
+    nand = filled(config, rng, 0, {0: 1, 1: 1})
+    page = random_page(config, rng)
+    window = (0, 0, 0, 2, 4)  # die, block, page, column, beats
+    r = run_channel(config, nand=nand, blocks=[read(0, *window), program(1, 0, 0, 1), read(2, *window), erase(3, 0, 1),
+                                               read(4, *window), read(5, *window)], pages=[page])
+    assert [p for p in r.blocks] == [expect_read(nand, 0, read(t, *window)) for t in (0, 2, 4, 5)]
+    assert r.reads_started == 3
+    bad = config.layout.flash + 16
+    memory = MemoryModel(config.beat_bytes, latency=5, fail=lambda a: a == bad)
+    r = run_channel(config, nand=nand, memory=memory, lookups=[read(0, *window), read(1, *window), read(2, 0, 0, 0, 8, 4),
+                                                               read(3, 0, 0, 0, 8, 4)])
+    assert [error for *_, error in r.lookups] == [1, 1, 0, 0]
+    assert r.reads_started == 3  # the third READ pays tR again, the fourth doesn't
+
+
 def spacing(config: DeviceConfig, beats: int, warm: int, n: int) -> float:
     """Cycles per read in steady state, ``n`` reads after ``warm``, all queued at once over all dies and pages."""
     nand = filled(config, random.Random(2), 0, {0: 4})
