@@ -71,7 +71,8 @@ def test_bad_toml_names_the_field(text, field):
 
 
 @pytest.mark.parametrize(("change", "field"), [
-    (dict(index=2, kr=3), "kr"), (dict(index=2, scan="diagonal"), "scan"), (dict(index=2, inputs=("ghost",)), "inputs"),
+    (dict(index=2, kr=129), "kr"), (dict(index=2, kc=3), "kc"), (dict(index=2, scan="diagonal"), "scan"),
+    (dict(index=2, inputs=("ghost",)), "inputs"),
     (dict(index=2, weight_bits=4), "weight_bits"), (dict(index=3, width=4), "width"), (dict(index=3, dim=3), "dim"),
     (dict(index=4, kc_split=(1,)), "kc_split"), (dict(index=1, tables=(0, 2)), "tables"),
     (dict(index=2, name="emb"), "name"),

@@ -1,7 +1,11 @@
 """The planner keeps its promises: stage times, placement, composition and decomposition, and limits that fit."""
 
+from dataclasses import replace
+
 import pytest
 from nearflash.compiler import PlanOptions, compile_device, embedding_cycles, stage_cycles
+from nearflash.compiler.plan import composed, merged, plain
+from nearflash.compiler.timing import inference_cycles
 from nearflash.contract import DeviceConfig, ModelError, cores
 from nearflash.models import ZOO, model_spec
 
@@ -61,6 +65,64 @@ def test_composed_pairs_take_the_longer():
     whole = stage_cycles(compile_device(spec, PAPER, PlanOptions(composition=False)).mlp.graph, "bot")
     assert whole == 128 * 64 + 64 * 32
     assert stage_cycles(compile_device(spec, PAPER).mlp.graph, "bot") == 128 * 64
+
+
+def multipliers(graph) -> int:
+    return sum(c.kr * c.kc for c in cores(graph))
+
+
+def test_no_smaller_kernels_would_do():
+    """Halving any kernel, in either direction, makes a stage too slow."""
+    for name in ("rmc1", "rmc3", "ncf"):
+        config = compile_device(model_spec(name, 1000), PAPER, PlanOptions(share=0.05, onchip_bytes=1 << 30))
+        graph, limit = config.mlp.graph, max(256, embedding_cycles(model_spec(name), PAPER) * 0.05)
+        for n in graph:
+            for k in ("kr", "kc"):
+                values = getattr(n, k + "_split") or (getattr(n, k),)
+                for i, v in enumerate(values if n.kind == "fc" else ()):
+                    if v == 1:
+                        continue
+                    split = tuple(x // 2 if j == i else x for j, x in enumerate(values))
+                    field = {k + "_split": split} if getattr(n, k + "_split") else {k: split[0]}
+                    smaller = tuple(replace(n, **field) if x is n else x for x in graph)
+                    assert max(stage_cycles(smaller, "bot"), stage_cycles(smaller, "top")) > limit
+
+
+@pytest.mark.parametrize(("name", "steps"), [("rmc1", 4160), ("rmc3", 21152), ("ncf", 2240), ("wnd", 18432)])
+def test_one_inference_in_so_many_steps(name, steps):
+    spec = model_spec(name, 64)
+    config = compile_device(spec, PAPER, PlanOptions(onchip_bytes=1 << 30, inference_steps=steps))
+    graph, dims = config.mlp.graph, [t.dim for t in spec.tables]
+    on_path = [c for c in cores(graph) if c.node != "top0" or any(i.startswith("bot") for i in c.inputs) or name == "wnd"]
+    path = {c.node: max(x.steps for x in on_path if x.node == c.node) for c in on_path}
+    assert steps / 2 < sum(path.values()) / 2 < steps
+
+    def cycles(g):
+        return inference_cycles(replace(config, mlp=replace(config.mlp, graph=g)), dims)
+
+    best = cycles(graph)
+    assert best.after_input == min(cycles(g).after_input for g in composed(graph)), "the planner's order is the fastest"
+    assert best.after_input < 1.1 * steps
+    # one layer at a time: the sum of the layers' steps; composed: 45 % less (the goal of the project)
+    assert cycles(plain(graph)).busy >= sum(path.values())
+    assert best.after_input <= 0.55 * cycles(plain(graph)).after_input
+
+
+def test_fewer_steps_cost_more_multipliers():
+    spec = model_spec("rmc1", 64)
+    sizes = [multipliers(compile_device(spec, PAPER, PlanOptions(inference_steps=s)).mlp.graph) for s in (8000, 2000, 500)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
+    with pytest.raises(ModelError, match="inference_steps"):
+        PlanOptions(inference_steps=0)
+
+
+def test_merging_keeps_the_multipliers():
+    config = compile_device(model_spec("rmc1", 64), PAPER, PlanOptions(inference_steps=4160))
+    whole = merged(config.mlp.graph, config)
+    assert not any(n.decomposed for n in whole)
+    assert multipliers(config.mlp.graph) <= multipliers(whole) < 1.3 * multipliers(config.mlp.graph)
+    assert [c.columns for c in cores(whole) if c.node == "top0"] == [32 + 256]
 
 
 def test_flash_grows_to_hold_the_tables():

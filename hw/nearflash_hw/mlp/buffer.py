@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..interfaces import bits_for, index_bits
-from ..primitives.arbiter import StreamArbiter
 from .streams import beat_layout, clog2, low_bit
 
 __all__ = ["Edge", "InputBuffer", "plan_edges"]
@@ -39,8 +38,9 @@ def plan_edges(inputs: list[tuple[str, int, int]], k: int) -> tuple[Edge, ...]:
 class InputBuffer(wiring.Component):
     """``buffered`` groups of up to ``n_batch`` vectors, the concatenation of ``edges``, in words of ``k`` elements.
 
-    Write: streams ``i0``, ``i1``... of beats (one transfer per cycle in all). An edge may run ahead of the others by
-    ``buffered`` groups, then waits for ``release``.
+    Write: streams ``i0``, ``i1``... of beats, one transfer per cycle each: every edge has its own memory, of the words it
+    has a part in, so that no producer waits for another. An edge may run ahead of the others by ``buffered`` groups, then
+    waits for ``release``.
     Read, of the oldest group: its first ``columns`` elements, in the order of the concatenation, are there for all its
     samples (two cycles after the transfer); ``nb`` its samples - 1, valid once ``columns`` is above 0. ``read{r}``
     {en, n, block} gives ``data{r}`` in the next cycle, held until the next ``en``. ``release`` ends the group (its reads
@@ -69,60 +69,43 @@ class InputBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        k, act_bits, edges = self.k, self.act_bits, self.edges
+        k, edges = self.k, self.edges
         n_bits, bank_bits = clog2(self.n_batch), clog2(self.buffered)
-        # Lanes are written one by one only where an edge's last, partial beat would spill into the next edge.
-        grain = min(low_bit(e.width) if e is not edges[-1] else e.lanes for e in edges)
-        grain = min(grain, *(e.lanes for e in edges))
-        units = k // grain
-        memory = Memory(shape=k * act_bits, depth=max(2, self.blocks * self.n_batch * self.buffered), init=[])
-        m.submodules.memory = memory
-        write = memory.write_port(granularity=grain * act_bits)
+        read_bank = Signal(max(1, bank_bits))
 
-        def address(bank, n, block):
+        def address(bank: Value, n: Value, block: Value) -> Value:
             return Cat(bank[:bank_bits], n[:n_bits], block)
 
-        request = data.StructLayout({"addr": len(write.addr), "mask": units, "data": k * act_bits})
-        if len(edges) > 1:
-            m.submodules.arbiter = arbiter = StreamArbiter(request, len(edges))
-            targets, chosen = list(arbiter.i), arbiter.o
-        else:
-            chosen = stream.Signature(request).create(path=("chosen",))
-            targets = [chosen]
-        m.d.comb += chosen.ready.eq(1)
-        write_mask = Signal(units)
-        m.d.sync += write_mask.eq(0)
-        with m.If(chosen.valid):
-            m.d.sync += [write_mask.eq(chosen.payload.mask), write.addr.eq(chosen.payload.addr),
-                         write.data.eq(chosen.payload.data)]
-        m.d.comb += write.en.eq(write_mask)
-
-        read_bank = Signal(max(1, bank_bits))
+        # -- write: a register stage, then the edge's memory
         groups = Signal(bits_for(self.buffered))  # started and not released
         nbs = Array(Signal(self.nb_bits, name=f"nb{b}") for b in range(self.buffered))
         prefix = self.width
-        moves = []
+        moves, memories = [], []
         for j, e in reversed(list(enumerate(edges))):
             port, p = getattr(self, f"i{j}"), getattr(self, f"i{j}").payload
+            first, blocks = e.offset // k, (e.offset + e.width - 1) // k - e.offset // k + 1
+            memory = Memory(shape=k * self.act_bits, depth=max(2, blocks * self.n_batch * self.buffered), init=[])
+            m.submodules[f"memory{j}"] = memory
+            memories.insert(0, (memory, first, index_bits(blocks)))
+            write = memory.write_port(granularity=e.lanes * self.act_bits)
             filled = Signal(bits_for(self.buffered), name=f"filled{j}")
             progress = Signal(bits_for(self.width), init=e.offset, name=f"progress{j}")
             bank = Signal(max(1, bank_bits), name=f"bank{j}")
             move, complete = Signal(name=f"move{j}"), Signal(name=f"complete{j}")
-            t = targets[j]
             column = Signal(bits_for(self.width), name=f"column{j}")
+            place = Signal(bits_for(self.width), name=f"place{j}")  # counted from the edge's first word
             m.d.comb += [
-                t.valid.eq(port.valid & (filled != self.buffered)), port.ready.eq(t.ready & (filled != self.buffered)),
-                move.eq(port.valid & port.ready), column.eq(p.pos + e.offset),
+                port.ready.eq(filled != self.buffered), move.eq(port.valid & port.ready), column.eq(p.pos + e.offset),
+                place.eq(p.pos + e.offset % k),
                 complete.eq(move & (p.n == p.nb) & (p.pos == (e.width - 1) // e.lanes * e.lanes)),
-                t.payload.addr.eq(address(bank, p.n, column >> clog2(k))),
-                t.payload.data.eq(Cat(*[p.data.as_value()] * (k // e.lanes))),
             ]
-            for u in range(units):
-                lane = u * grain
-                hit = 1 if e.lanes == k else column[clog2(e.lanes):clog2(k)] == lane // e.lanes
-                if e is not edges[-1] and e.width % e.lanes:
-                    hit &= p.pos + lane % e.lanes < e.width
-                m.d.comb += t.payload.mask[u].eq(hit)
+            m.d.sync += write.en.eq(0)
+            with m.If(move):
+                lane = place[clog2(e.lanes):clog2(k)]
+                m.d.sync += [write.en.eq(Cat(lane == i for i in range(k // e.lanes))),
+                             write.addr.eq(address(bank, p.n, (place >> clog2(k))[:index_bits(blocks)])),
+                             write.data.eq(Cat(*[p.data.as_value()] * (k // e.lanes)))]
+                m.d.sync += nbs[bank if bank_bits else 0].eq(p.nb)
             with m.If(complete):
                 m.d.sync += progress.eq(e.offset)
                 if bank_bits:
@@ -130,8 +113,6 @@ class InputBuffer(wiring.Component):
             with m.Elif(move & (p.n == p.nb)):
                 m.d.sync += progress.eq(column + e.lanes)
             m.d.sync += filled.eq(filled + complete - self.release)
-            with m.If(move):
-                m.d.sync += nbs[bank if bank_bits else 0].eq(p.nb)
             moves.append(move & (filled == groups))
             prefix = Mux(filled != 0, prefix, progress)
         m.d.comb += [self.started.eq(Cat(moves).any()), self.active.eq(groups != 0),
@@ -141,8 +122,27 @@ class InputBuffer(wiring.Component):
             m.d.sync += self.columns.eq(0)
             if bank_bits:
                 m.d.sync += read_bank.eq(~read_bank)
+
+        # -- read: every memory, then each lane from the edge that owns it
         for r in range(self.reads):
-            port, read = memory.read_port(), getattr(self, f"read{r}")
-            m.d.comb += [port.en.eq(read.en), port.addr.eq(address(read_bank, read.n, read.block)),
-                         getattr(self, f"data{r}").as_value().eq(port.data)]
+            read = getattr(self, f"read{r}")
+            words = []
+            for memory, first, bits in memories:
+                port = memory.read_port()
+                m.d.comb += [port.en.eq(read.en), port.addr.eq(address(read_bank, read.n, (read.block - first)[:bits]))]
+                words.append(port.data)
+            begun: dict[int, Signal] = {}  # block number -> the word read is of that block or a later one
+
+            def from_block(b: int, read=read, begun=begun, r=r) -> Signal:
+                if b not in begun:
+                    begun[b] = Signal(name=f"begun{r}_{b}")
+                    with m.If(read.en):
+                        m.d.sync += begun[b].eq(read.block >= b)
+                return begun[b]
+
+            for lane in range(k):
+                v = words[0].word_select(lane, self.act_bits)
+                for e, word in zip(edges[1:], words[1:], strict=True):
+                    v = Mux(from_block(max(0, -(-(e.offset - lane) // k))), word.word_select(lane, self.act_bits), v)
+                m.d.comb += getattr(self, f"data{r}")[lane].eq(v)
         return m

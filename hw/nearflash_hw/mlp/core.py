@@ -159,13 +159,11 @@ class FcCore(wiring.Component):
         nb, sample = groups.o.payload, Signal(self.nb_bits)
         pos = Signal(index_bits(core.rows))
         take, advance = Signal(), Signal()
-        sub_bits = clog2(core.kr // self.lanes)
-        lane_bits = clog2(self.lanes)
-        sub = pos[lane_bits:lane_bits + sub_bits]
+        subs = core.kr // self.lanes  # beats of a result word
+        sub, out_sub = Signal(range(max(2, subs))), Signal(range(max(2, subs)))
         group_end = pos == (core.rows - 1) // self.lanes * self.lanes
-        block_end = group_end | (sub.all() if sub_bits else 1)
+        block_end = group_end | (sub == subs - 1)
         o = self.o.payload
-        out_sub = Signal(max(1, sub_bits))
         m.d.comb += [
             advance.eq(~self.o.valid | self.o.ready), take.eq(advance & groups.o.valid & (level > sample)),
             read.en.eq(take), read.addr.eq(base + sample),
@@ -178,8 +176,8 @@ class FcCore(wiring.Component):
             m.d.sync += [o.pos.eq(pos), o.n.eq(sample), o.nb.eq(nb), out_sub.eq(sub), sample.eq(sample + 1),
                          base.eq(base + freed)]
             with m.If(sample == nb):
-                m.d.sync += [sample.eq(0), pos.eq(Mux(group_end, 0, pos + self.lanes))]
-        m.d.comb += o.data.as_value().eq(read.data.word_select(out_sub, self.lanes * self.acc_bits) if sub_bits
+                m.d.sync += [sample.eq(0), pos.eq(Mux(group_end, 0, pos + self.lanes)), sub.eq(Mux(block_end, 0, sub + 1))]
+        m.d.comb += o.data.as_value().eq(read.data.word_select(out_sub, self.lanes * self.acc_bits) if subs > 1
                                          else read.data)
         m.d.comb += self.busy.eq(buffer.active | (credits != depth) | self.o.valid)
         return m

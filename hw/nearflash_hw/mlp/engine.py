@@ -5,43 +5,27 @@ from __future__ import annotations
 from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from nearflash.contract import ConfigError, Core, DeviceConfig, Node, cores
+from nearflash.contract import ConfigError, DeviceConfig, cores
+from nearflash.contract.mlp import interaction_word, output_lanes
 from nearflash.contract.program import DENSE_QUANT, EPILOGUE, INTERACTION, LOGIT_FORMAT, dram_weight_address
 from nearflash.reference.mlp import LOGIT_BITS
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
 from ..interfaces import Layouts
-from ..primitives.float32 import IntToFp32
+from ..primitives.float32 import Fp32Quantizer, IntToFp32
 from ..primitives.memport import MemReadSignature
 from .buffer import plan_edges
 from .core import FcCore
 from .epilogue import Epilogue
-from .interaction import Interaction, interaction_word
+from .interaction import Interaction
 from .parameters import ParameterBus
 from .requantize import SHIFT_BITS
 from .router import DenseInput, Fork, LaneSplitter, PooledInput
-from .streams import clog2
 from .weights import WeightReadArbiter
 
-__all__ = ["MlpEngine", "output_lanes"]
+__all__ = ["MlpEngine"]
 
 EXPONENT_BITS = 11  # of the logits; beyond +-1023 every int32 is 0 or infinity, so the compiler has no use for more
-PREFERRED_LANES = 8
-
-
-def output_lanes(node: Node, node_cores: list[Core], last: bool) -> int:
-    """Requantisers of an fc node: a power of two.
-
-    At least the rows its cores finish per cycle on average; for a column scan, which finishes all rows at once, enough that
-    sending them takes an eighth of the steps, but not more than 8 for that. The last node sends one logit per cycle.
-    """
-    if last:
-        return 1
-    steps = min(c.steps for c in node_cores)
-    lanes = 1 << clog2(-(-node.width // steps))
-    if node.scan == "column":
-        lanes = max(lanes, min(PREFERRED_LANES, 1 << clog2(-(-8 * node.width // steps))))
-    return min(lanes, *(c.kr for c in node_cores))
 
 
 class MlpEngine(wiring.Component):
@@ -187,7 +171,11 @@ class MlpEngine(wiring.Component):
             for k, unit in enumerate(dram_cores):
                 connect(m, unit.mem_read, arbiter.clients[k])
             connect(m, arbiter.mem_read, flipped(self.mem_read))
-        m.d.sync += [self.busy.eq(Cat(busy, self.dense.valid, self.pooled.valid).any()),
+        # elements on their way through the quantisers; one that waits there waits for a core that is busy
+        arriving = Signal(Fp32Quantizer.LATENCY + 1)
+        taken = (self.dense.valid & self.dense.ready) | (self.pooled.valid & self.pooled.ready)
+        m.d.sync += [arriving.eq(Cat(taken, arriving[:-1])),
+                     self.busy.eq(Cat(busy, arriving, self.dense.valid, self.pooled.valid).any()),
                      self.mac_step.eq(Cat(steps).any())]
         return m
 
@@ -207,4 +195,6 @@ class MlpEngine(wiring.Component):
             o.o.eq(convert.o.p.tag[2 * nb_bits:]), self.logit.valid.eq(convert.o.valid),
             convert.o.ready.eq(self.logit.ready),
         ]
-        return self.logit.valid
+        inside = Signal(range(convert.LATENCY + 1))
+        m.d.sync += inside.eq(inside + (source.valid & source.ready) - (self.logit.valid & self.logit.ready))
+        return inside != 0

@@ -6,32 +6,26 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Node
+from nearflash.contract.mlp import interaction_word
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
 from ..interfaces import bits_for, index_bits
 from .buffer import Edge, InputBuffer
 from .kernel import Kernel
 from .requantize import SHIFT_BITS, Requantizer
-from .streams import CreditFifo, beat_layout, clog2, low_bit
+from .streams import CreditFifo, beat_layout, clog2
 
-__all__ = ["Interaction", "interaction_word"]
-
-DOT_LANES = 8
-
-
-def interaction_word(node: Node) -> int:
-    """Elements multiplied per cycle: for ``dot`` a power of two that divides a feature, for ``mul`` one."""
-    return min(low_bit(node.dim), DOT_LANES) if node.kind == "dot" else 1
+__all__ = ["Interaction"]
 
 
 class Interaction(wiring.Component):
     """A ``dot`` or ``mul`` node: sums of products of two operands read from one buffer of the concatenated inputs.
 
     ``dot``: for each sample the pairs of features i > j, row-major, each dim / word cycles (word:
-    :func:`interaction_word`). ``mul``: element c of the first input times element c of the second, one per cycle.
-    Starts when a whole group is there. ``i0``...: activation beats of ``edges``; ``o``: one activation a beat, sample after
-    sample; ``mult``, ``shift``: the node's requantiser, static; ``busy``. Latency from a pair's last step to its output:
-    kernel latency + Requantizer.LATENCY + 3.
+    :func:`~nearflash.contract.mlp.interaction_word`). ``mul``: element c of the first input times element c of the
+    second, one per cycle. Starts when a whole group is there. ``i0``...: activation beats of ``edges``; ``o``: one
+    activation a beat, sample after sample; ``mult``, ``shift``: the node's requantiser, static; ``busy``. Latency from a
+    pair's last step to its output: kernel latency + Requantizer.LATENCY + 3.
     """
 
     def __init__(self, node: Node, edges: tuple[Edge, ...], act_bits: int, n_batch: int, buffered: int):

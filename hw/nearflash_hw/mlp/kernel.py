@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from nearflash.contract.mlp import kernel_latency
 
 from .streams import clog2
 
@@ -32,7 +33,7 @@ class Kernel(wiring.Component):
     @property
     def latency(self) -> int:
         """Operand registers, products, and one register per two adder levels."""
-        return 2 + -(-clog2(self.kc) // 2)
+        return kernel_latency(self.kc)
 
     def elaborate(self, platform):
         m = Module()

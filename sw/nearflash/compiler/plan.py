@@ -1,20 +1,25 @@
 """From a model to a device: choose every layer's kernel, scan order and weight placement.
 
 The rules are RM-SSD's (section "kernel search"): the least multipliers such that T_bottom <= T and T_top <= T, where T
-is the time the embedding stage takes per sample; weights on chip unless they do not fit; N_batch = 1, 2, 4, ... until the
-streamed weights keep up; the first top layer decomposed by its inputs; adjacent layers in alternating scan order.
+is the time the embedding stage takes per sample; the times of neighbouring layers balanced, as far as kernels of whole
+rows and powers of two of columns allow; weights on chip unless they do not fit; N_batch = 1, 2, 4, ... until the streamed
+weights keep up; the first top layer decomposed by its inputs; adjacent layers in alternating scan order.
+
+Times here are kernel steps; :mod:`.timing` gives the cycles of the generated engine.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..contract import DeviceConfig, ModelError, Node, TableSpec, cores
+from ..contract import Core, DeviceConfig, ModelError, Node, TableSpec, cores
 from ..models.spec import ModelSpec
 
-__all__ = ["PlanOptions", "compile_device", "embedding_cycles", "plan_graph", "stage_cycles"]
+__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "plain", "plan_graph", "stage_cycles"]
 
 MAX_KERNEL = 128  # largest kr or kc
+TOLERANCE = 1.05  # multipliers that better balance may cost
+FINE = 32  # a kernel's share of its layer, in the direction the layer streams, should not exceed one in so many
 MAX_N_BATCH = 32  # two groups must fit the 64 sample slots a device may have
 
 
@@ -25,7 +30,8 @@ class PlanOptions:
     ``composition`` False: every layer scans by rows, so each waits for its whole input. ``decomposition`` False: the
     first top layer is one core on the concatenation. ``onchip_bytes``: a layer with more weight bytes streams them from
     DRAM. ``share``: part of the embedding time each of the bottom and the top MLP may take. ``min_mlp_cycles``: never
-    build kernels for less time than this per sample.
+    build kernels for less time than this per sample. ``inference_steps``: instead of all that, the least multipliers for
+    which one inference, with all of its inputs there, takes at most so many kernel steps from the first layer to the last.
     """
 
     weight_bits: int = 8
@@ -35,6 +41,7 @@ class PlanOptions:
     onchip_bytes: int = 512 * 1024
     share: float = 0.5
     min_mlp_cycles: int = 256
+    inference_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name, ok in (("weight_bits", self.weight_bits in (8, 16)), ("act_bits", self.act_bits in (8, 16))):
@@ -42,6 +49,8 @@ class PlanOptions:
                 raise ModelError(name, getattr(self, name), "must be 8 or 16")
         if not 0 < self.share <= 1:
             raise ModelError("share", self.share, "must be above 0 and at most 1")
+        if self.inference_steps is not None and self.inference_steps < 1:
+            raise ModelError("inference_steps", self.inference_steps, "must be at least 1")
 
 
 def embedding_cycles(spec: ModelSpec, config: DeviceConfig) -> float:
@@ -51,6 +60,16 @@ def embedding_cycles(spec: ModelSpec, config: DeviceConfig) -> float:
         row = TableSpec(t.rows, t.dim, t.row_format).stride_beats(config) * config.beat_bytes
         total += t.lookups * config.ceiling_cycles_per_lookup(row)
     return total
+
+
+def _segments(chain: list[Node]) -> list[list[Node]]:
+    """A chain of fc nodes as its pairs (row scan, then column scan: they overlap) and single nodes."""
+    out, i = [], 0
+    while i < len(chain):
+        pair = i + 1 < len(chain) and chain[i].scan == "row" and chain[i + 1].scan == "column"
+        out.append(chain[i : i + 2] if pair else chain[i : i + 1])
+        i += len(out[-1])
+    return out
 
 
 def stage_cycles(graph: tuple[Node, ...], prefix: str) -> int:
@@ -63,21 +82,81 @@ def stage_cycles(graph: tuple[Node, ...], prefix: str) -> int:
     for c in cores(graph):
         steps[c.node] = max(steps.get(c.node, 0), c.steps)
     chain = [n for n in graph if n.kind == "fc" and n.name.startswith(prefix)]
-    total, i = 0, 0
-    while i < len(chain):
-        pair = i + 1 < len(chain) and chain[i].scan == "row" and chain[i + 1].scan == "column"
-        total += max(steps[n.name] for n in chain[i : i + 2]) if pair else steps[chain[i].name]
-        i += 2 if pair else 1
-    return total
+    return sum(max(steps[n.name] for n in segment) for segment in _segments(chain))
 
 
-def _grow(kr: int, kc: int, rows: int, columns: int) -> tuple[int, int] | None:
-    """The next larger kernel, inputs before outputs so that it stays about square; None at the layer's size."""
-    wide = kc < min(columns, MAX_KERNEL)
-    tall = kr < min(rows, MAX_KERNEL)
-    if wide and (kc <= kr or not tall):
-        return kr, kc * 2
-    return (kr * 2, kc) if tall else None
+@dataclass(frozen=True)
+class _Choice:
+    """Kernels (core index -> kr, kc) that take ``steps`` with ``multipliers``."""
+
+    steps: int
+    multipliers: int
+    kernels: dict[int, tuple[int, int]]
+
+
+def _front(choices: list[_Choice]) -> list[_Choice]:
+    """Those for which no other is both as fast and as small, fastest first."""
+    out: list[_Choice] = []
+    for c in sorted(choices, key=lambda c: (c.steps, c.multipliers)):
+        if not out or c.multipliers < out[-1].multipliers:
+            out.append(c)
+    return out
+
+
+def _side_by_side(parts: list[list[_Choice]]) -> list[_Choice]:
+    """Fronts of what runs at the same time: the slowest counts. For every time, the smallest choice of each part."""
+    out = []
+    for steps in sorted({c.steps for part in parts for c in part}):
+        fast = [[c for c in part if c.steps <= steps] for part in parts]
+        if all(fast):
+            best = [part[-1] for part in fast]
+            out.append(_Choice(max(c.steps for c in best), sum(c.multipliers for c in best),
+                               {i: k for c in best for i, k in c.kernels.items()}))
+    return _front(out)
+
+
+def _one_after_another(parts: list[list[_Choice]]) -> list[_Choice]:
+    """Fronts of what runs in sequence."""
+    out = [_Choice(0, 0, {})]
+    for part in parts:
+        out = _front([_Choice(a.steps + b.steps, a.multipliers + b.multipliers, a.kernels | b.kernels)
+                      for a in out for b in part])
+    return out
+
+
+def _least(front: list[_Choice], limit: int) -> _Choice:
+    """The least multipliers that take ``limit`` steps; the fastest there are if none do."""
+    return next((c for c in reversed(front) if c.steps <= limit), front[0])
+
+
+def _heights(rows: int) -> list[int]:
+    """Values of kr worth building: eight to an octave at most, since its factor of two is its number of output lanes."""
+    top = min(MAX_KERNEL, _pow2(rows))
+    return [k for k in range(1, top + 1) if (k & -k) * 7 >= k]
+
+
+def _kernels(core: Core, beat_bytes: int) -> list[_Choice]:
+    """The kernels worth considering for ``core``. Of equal ones, those that let its neighbours overlap: a row scan should
+    finish outputs, and a column scan take inputs, in at least FINE portions; else about square."""
+    found: dict[tuple[int, int], tuple[tuple[float, float], tuple[int, int]]] = {}
+    widths = [1 << i for i in range(min(MAX_KERNEL, _pow2(core.columns)).bit_length())]
+    heights = _heights(core.rows)
+    bits = core.weight_bits
+    fills = core.weights == "dram" and heights[-1] * widths[-1] * bits >= beat_bytes * 8
+    for kr in heights:
+        for kc in widths:
+            word = kr * kc * bits
+            if (word > beat_bytes * 8 and word % (beat_bytes * 8)) or (fills and word % (beat_bytes * 8)):
+                continue  # a streamed word fills whole beats, or padding would waste bandwidth
+            c = replace(core, kr=kr, kc=kc)
+            portions = c.row_blocks if core.scan == "row" else c.column_blocks
+            if (core.scan == "column" and (kr & -kr) < min(kr, 4)) or (kr & -kr) * c.column_blocks < kr:
+                continue  # its output would not keep up
+            rank = (max(1.0, FINE / portions), max(kr / kc, kc / kr))
+            key = (c.steps, kr * kc)
+            if key not in found or rank < found[key][0]:
+                found[key] = rank, (kr, kc)
+    return _front([_Choice(steps, mult, {core.index: k}) for (steps, mult), (_, k) in found.items()])
 
 
 def _with_kernels(graph: tuple[Node, ...], kernels: list[tuple[int, int]]) -> tuple[Node, ...]:
@@ -95,13 +174,39 @@ def _with_kernels(graph: tuple[Node, ...], kernels: list[tuple[int, int]]) -> tu
     return tuple(out)
 
 
-def _with_scans(graph: tuple[Node, ...], first: str) -> tuple[Node, ...]:
-    """``graph`` with alternating scan orders along its fc nodes, beginning with ``first``."""
-    scan, out = first, []
+def _with_scans(graph: tuple[Node, ...], first: dict[str, str]) -> tuple[Node, ...]:
+    """``graph`` with alternating scan orders along each stage's fc nodes; ``first``: the stage's first layer's scan."""
+    scans, out = dict(first), []
     for n in graph:
         if n.kind == "fc":
-            n = replace(n, scan=scan)
-            scan = "column" if scan == "row" else "row"
+            n = replace(n, scan=scans[n.name[:3]])
+            scans[n.name[:3]] = "column" if n.scan == "row" else "row"
+        out.append(n)
+    return tuple(out)
+
+
+def plain(graph: tuple[Node, ...]) -> tuple[Node, ...]:
+    """``graph`` without inter-layer composition: every layer scans by rows, so each waits for its whole input."""
+    return tuple(replace(n, scan="row") if n.kind == "fc" else n for n in graph)
+
+
+def composed(graph: tuple[Node, ...]) -> list[tuple[Node, ...]]:
+    """``graph`` with alternating scan orders along the bottom and the top MLP, in all ways there are."""
+    return [_with_scans(graph, {"bot": b, "top": t}) for b in ("row", "column") for t in ("row", "column")]
+
+
+def merged(graph: tuple[Node, ...], config: DeviceConfig) -> tuple[Node, ...]:
+    """``graph`` without intra-layer decomposition: one core on the concatenation, with the smallest kernel that has at least
+    as many multipliers as the halves together."""
+    halves = {n.name: sum(c.kr * c.kc for c in cores(graph) if c.node == n.name) for n in graph}
+    whole = tuple(replace(n, decomposed=False, kr_split=(), kc_split=()) for n in graph)
+    kernels = {c.node: _kernels(c, config.beat_bytes) for c in cores(whole)}
+    out = []
+    for n, before in zip(whole, graph, strict=True):
+        if before.decomposed:
+            best = next((c for c in reversed(kernels[n.name]) if c.multipliers >= halves[n.name]), kernels[n.name][0])
+            (kr, kc), = best.kernels.values()
+            n = replace(n, kr=kr, kc=kc)
         out.append(n)
     return tuple(out)
 
@@ -114,14 +219,19 @@ def plan_graph(spec: ModelSpec, config: DeviceConfig, options: PlanOptions) -> t
         replace(n, weight_bits=options.weight_bits, weights="dram" if n.name in streamed else "onchip",
                 decomposed=options.decomposition and n.name == "top0" and len(n.inputs) > 1)
         if n.kind == "fc" else n for n in spec.nodes())
-    layouts = [_with_scans(base, s) for s in ("row", "column")] if options.composition else [base]
+    layouts = [base]
+    if options.composition:
+        layouts = composed(base)
 
     def cost(g: tuple[Node, ...]) -> tuple[int, ...]:
         # the top runs after the last lookup, so its time adds to the latency; the bottom's is hidden by the lookups
         top, bottom = stage_cycles(g, "top"), stage_cycles(g, "bot")
         return max(top, bottom, target), sum(c.kr * c.kc for c in cores(g)), top, bottom
 
-    best = min((_search(g, config, target) for g in layouts), key=cost)
+    if options.inference_steps is None:
+        best = min((_throughput(g, config, target) for g in layouts), key=cost)
+    else:
+        best = min((_latency(g, config, options.inference_steps) for g in layouts), key=lambda found: found[0])[1]
     beats = sum(c.steps * -(-c.word_bytes // config.beat_bytes) for c in cores(best) if c.weights == "dram")
     n_batch = 1
     while beats / n_batch > target and n_batch < MAX_N_BATCH:
@@ -129,30 +239,63 @@ def plan_graph(spec: ModelSpec, config: DeviceConfig, options: PlanOptions) -> t
     return best, n_batch
 
 
-def _search(graph: tuple[Node, ...], config: DeviceConfig, target: int) -> tuple[Node, ...]:
-    """Grow the slowest core of each stage until the stage meets ``target`` steps, or nothing can grow."""
+def _throughput(graph: tuple[Node, ...], config: DeviceConfig, target: int) -> tuple[Node, ...]:
+    """The least multipliers for which each stage takes ``target`` steps, or the fastest kernels if none are that fast."""
     shapes = cores(graph)
-    kernels = [(1, 1)] * len(shapes)
+    kernels: dict[int, tuple[int, int]] = {}
+    for stage in ("bot", "top"):
+        chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
+        segments = [{n.name for n in s} for s in _segments(chain)]
+        fronts = [_side_by_side([_kernels(c, config.beat_bytes) for c in shapes if c.node in s]) for s in segments]
+        kernels |= _least(_one_after_another(fronts), target).kernels
+    return _with_kernels(graph, [kernels[c.index] for c in shapes])
 
-    def grow(i: int) -> bool:
-        k = _grow(*kernels[i], shapes[i].rows, shapes[i].columns)
-        if k is not None:
-            kernels[i] = k
-        return k is not None
 
-    for i, c in enumerate(shapes):  # a streamed word fills whole beats, or padding would waste bandwidth
-        while c.weights == "dram" and kernels[i][0] * kernels[i][1] * c.weight_bits // 8 < config.beat_bytes and grow(i):
-            pass
-    for prefix in ("bot", "top"):
-        stuck: set[int] = set()
-        while stage_cycles(planned := _with_kernels(graph, kernels), prefix) > target:
-            open_ = [c for c in cores(planned) if c.node.startswith(prefix) and c.index not in stuck]
-            if not open_:
-                break
-            slowest = max(open_, key=lambda c: c.steps).index
-            if not grow(slowest):
-                stuck.add(slowest)
-    return _with_kernels(graph, kernels)
+def _latency(graph: tuple[Node, ...], config: DeviceConfig, limit: int) -> tuple[int, tuple[Node, ...]]:
+    """(multipliers on the path, graph with kernels) for ``limit`` steps from the first layer to the last.
+
+    Of all choices with up to TOLERANCE times the least multipliers, the one in which most steps overlap, that is, whose
+    neighbouring layers are best balanced. The half of a decomposed layer that waits for no other layer is not on the path:
+    it runs beside the bottom MLP, and gets the least multipliers that stay hidden there.
+    """
+    shapes = cores(graph)
+    options = {c.index: _kernels(c, config.beat_bytes) for c in shapes}
+    layers = [n for n in graph if n.kind == "fc"]
+    names = {n.name for n in layers}
+    fed = {c.node for c in shapes if names & set(c.inputs)}
+    of = {n.name: [c.index for c in shapes if c.node == n.name and (n.name not in fed or names & set(c.inputs))]
+          for n in layers}
+    segments = [s for stage in ("bot", "top") for s in _segments([n for n in layers if n.name.startswith(stage)])]
+    parts = [_side_by_side([options[i] for n in s for i in of[n.name]]) for s in segments]
+
+    after = [_one_after_another(parts[k:]) for k in range(len(parts) + 1)]
+    least = _least(after[0], limit)
+    limit = max(limit, least.steps)
+    steps_of = {(i, c.kernels[i]): c.steps for i, front in options.items() for c in front}
+
+    def serial(c: _Choice) -> int:
+        return sum(max(steps_of[i, c.kernels[i]] for i in of[n]) for n in of if all(i in c.kernels for i in of[n]))
+
+    best = (serial(least) / least.steps, least)
+
+    def search(taken: _Choice, total: int, k: int) -> None:
+        nonlocal best
+        if k == len(parts):
+            best = max(best, (total / taken.steps, taken), key=lambda b: b[0])
+            return
+        for c in parts[k]:
+            steps, multipliers = taken.steps + c.steps, taken.multipliers + c.multipliers
+            rest = _least(after[k + 1], limit - steps)
+            if steps + rest.steps <= limit and multipliers + rest.multipliers <= least.multipliers * TOLERANCE:
+                search(_Choice(steps, multipliers, taken.kernels | c.kernels), total + serial(c), k + 1)
+
+    search(_Choice(0, 0, {}), 0, 0)
+    kernels = dict(best[1].kernels)
+    bottom = stage_cycles(_with_kernels(graph, [kernels.get(c.index, (1, 1)) for c in shapes]), "bot")
+    for c in shapes:
+        if c.index not in kernels:
+            kernels |= next((k for k in reversed(options[c.index]) if k.steps <= bottom), options[c.index][0]).kernels
+    return best[1].multipliers, _with_kernels(graph, [kernels[c.index] for c in shapes])
 
 
 def _pow2(v: int) -> int:

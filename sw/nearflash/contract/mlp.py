@@ -15,15 +15,19 @@ The integer semantics of every node are in :mod:`nearflash.reference.mlp`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
 
-__all__ = ["KINDS", "SCANS", "WEIGHT_PLACES", "Core", "Node", "cores", "validate_graph"]
+__all__ = ["KINDS", "SCANS", "WEIGHT_PLACES", "Core", "Node", "cores", "interaction_word", "kernel_latency", "output_lanes",
+           "validate_graph"]
 
 KINDS = ("dense", "tables", "fc", "dot", "mul")
 SCANS = ("row", "column")
 WEIGHT_PLACES = ("onchip", "dram")
+DOT_LANES = 8
+COLUMN_SCAN_LANES, COLUMN_SCAN_SHARE = 8, 64
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Node:
     tables: tuple[int, ...] = ()
     dim: int = 0  # dot: elements per feature
     relu: bool = False
-    kr: int = 1  # outputs per kernel step, power of two
+    kr: int = 1  # outputs per kernel step
     kc: int = 1  # inputs per kernel step, power of two
     kc_split: tuple[int, ...] = ()  # decomposed fc: kc of each input's core (default: kc for all)
     kr_split: tuple[int, ...] = ()  # decomposed fc: kr of each input's core; the outputs are joined
@@ -97,6 +101,40 @@ def cores(graph: tuple[Node, ...]) -> tuple[Core, ...]:
     return tuple(out)
 
 
+def _clog2(v: int) -> int:
+    return (v - 1).bit_length()
+
+
+def _low_bit(v: int) -> int:
+    return v & -v
+
+
+def kernel_latency(kc: int) -> int:
+    """Cycles from a kernel's operands to its sums: operand and product registers, and one per two adder levels."""
+    return 2 + -(-_clog2(kc) // 2)
+
+
+def output_lanes(node: Node, node_cores: Sequence[Core], last: bool) -> int:
+    """Requantisers of an fc node, whose cores are ``node_cores``: a power of two that divides every core's kr.
+
+    At least the rows its cores finish per cycle on average; for a column scan, which finishes all rows at once, enough that
+    sending them adds a 64th to its steps, but not more than 8 for that. The ``last`` node sends one logit per cycle.
+    """
+    if last:
+        return 1
+    steps = min(c.steps for c in node_cores)
+    lanes = 1 << _clog2(-(-node.width // steps))
+    if node.scan == "column":
+        lanes = max(lanes, min(COLUMN_SCAN_LANES, 1 << _clog2(-(-COLUMN_SCAN_SHARE * node.width // steps))))
+    return min(lanes, *(_low_bit(c.kr) for c in node_cores))
+
+
+def interaction_word(node: Node) -> int:
+    """Elements a ``dot`` or ``mul`` node multiplies per cycle: for ``dot`` a power of two that divides a feature, for
+    ``mul`` one."""
+    return min(_low_bit(node.dim), DOT_LANES) if node.kind == "dot" else 1
+
+
 def _pow2(v: int) -> bool:
     return v > 0 and v & (v - 1) == 0
 
@@ -125,10 +163,12 @@ def validate_graph(graph: tuple[Node, ...], beat_bytes: int) -> None:
         elif not n.inputs:
             raise ConfigError(f + ".inputs", n.inputs, "must name at least one node")
         if n.kind == "fc":
-            for k in ("kr", "kc"):
-                for v in (getattr(n, k), *getattr(n, k + "_split")):
-                    if not _pow2(v) or v > 128:
-                        raise ConfigError(f + "." + k, v, "must be a power of two from 1 to 128")
+            for v in (n.kr, *n.kr_split):
+                if not 1 <= v <= 128:
+                    raise ConfigError(f + ".kr", v, "must be from 1 to 128")
+            for v in (n.kc, *n.kc_split):
+                if not _pow2(v) or v > 128:
+                    raise ConfigError(f + ".kc", v, "must be a power of two from 1 to 128")
             if n.scan not in SCANS:
                 raise ConfigError(f + ".scan", n.scan, f"must be one of {SCANS}")
             if n.weights not in WEIGHT_PLACES:
@@ -138,6 +178,11 @@ def validate_graph(graph: tuple[Node, ...], beat_bytes: int) -> None:
             for k in ("kr_split", "kc_split"):
                 if getattr(n, k) and len(getattr(n, k)) != len(n.inputs):
                     raise ConfigError(f + "." + k, getattr(n, k), f"needs one entry per input ({len(n.inputs)})")
+            parts = len(n.inputs)
+            for kr, kc in zip(n.kr_split or (n.kr,) * parts, n.kc_split or (n.kc,) * parts, strict=False):
+                word = kr * kc * n.weight_bits // 8
+                if word > beat_bytes and word % beat_bytes:
+                    raise ConfigError(f + ".kr", kr, f"times kc ({kc}) weights must fit or fill beats of {beat_bytes} B")
         if n.kind == "mul" and (len(n.inputs) != 2 or any(seen[i].width != n.width for i in n.inputs)):
             raise ConfigError(f + ".inputs", n.inputs, "must be two nodes of this node's width")
         if n.kind == "dot":

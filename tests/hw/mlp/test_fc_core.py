@@ -99,7 +99,7 @@ def test_core_matches_numpy(scan, n_batch, weights, stall):
 @pytest.mark.parametrize("scan", ["row", "column"])
 @pytest.mark.parametrize(("rows", "columns", "kr", "kc", "lanes", "in_lanes"), [
     (1, 1, 1, 1, 1, 1), (1, 9, 8, 4, 4, 2), (9, 1, 4, 8, 2, 1), (16, 8, 4, 8, 4, 8), (5, 6, 8, 8, 1, 4), (6, 5, 1, 2, 1, 2),
-    (3, 17, 4, 1, 2, 1), (1, 3, 16, 16, 16, 16),
+    (3, 17, 4, 1, 2, 1), (1, 3, 16, 16, 16, 16), (17, 9, 5, 2, 1, 1), (30, 8, 12, 4, 4, 2), (7, 6, 3, 1, 1, 2),
 ])
 def test_core_shapes(scan, rows, columns, kr, kc, lanes, in_lanes):
     core = make_core(rows, columns, kr, kc, scan)
