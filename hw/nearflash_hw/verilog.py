@@ -6,11 +6,13 @@ Amaranth's own ``verilog.convert`` keeps ``always @*`` processes that never run 
 
 from __future__ import annotations
 
+import re
+from itertools import count
 from typing import Any
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil
-from amaranth.hdl import Value
+from amaranth.hdl import ClockDomain, Fragment, Module, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
@@ -20,30 +22,90 @@ from .primitives.axi_lite import AxiLiteSignature
 __all__ = ["to_verilog"]
 
 
-def to_verilog(component: wiring.Component, name: str) -> str:
+def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -> str:
     """The Verilog of ``component`` as module ``name``. Deterministic for equal components.
 
     Ports are ``clk``, ``rst`` and the component's members: a member ``a`` is port ``a``, member ``b`` of a member ``a`` is
     ``a__b``, element 0 of an array ``a`` is ``a__0``; a structured payload is one vector, first field in the low bits.
     AXI ports have the names tools expect: ``awaddr`` of port ``m_axi`` is ``m_axi_awaddr``.
+
+    ``model``: SystemVerilog for a compiled simulation, not for a board, of the same cycles but faster to evaluate:
+    registers have their reset values from power-up and there is no ``rst``; both edges of ``clk`` are clock edges; inputs
+    of AXI4 ports (not AXI4-Lite) are sampled at the edge that *begins* the cycle in which the component sees them, so that
+    nothing is left to settle between edges; control flow stays ``if`` and ``case``, where branches not taken cost nothing.
     """
-    text = rtlil.convert(component, name=name, ports=_ports(component), emit_src=False)
-    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc", "memory_collect", "clean",
+    if model:
+        component = _Model(component)
+    ports = _ports(component)
+    fragment = Fragment.get(component, None)
+    if model:
+        domain = ClockDomain("sync", reset_less=True)
+        fragment.add_domains(domain)
+        ports["clk"] = (domain.clk, PortDirection.Input)
+    text = rtlil.convert(fragment, name=name, ports=ports, emit_src=False)
+    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc -nomux" if model else "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr"]
     # 0.40: the first release that reads the RTLIL of Amaranth 0.5 (its own requirement).
-    return find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+    verilog = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
+    if model:
+        verilog = re.sub(r"^  always @\*", "  always_comb", verilog, flags=re.MULTILINE)  # these run at time 0
+        verilog = re.sub(r"^  always @\(posedge clk\)", "  always @(edge clk)", verilog, flags=re.MULTILINE)
+    return _zeros_as_loops(verilog)
+
+
+class _Model(wiring.Component):
+    """``component`` with a register at every input of its AXI4 ports."""
+
+    def __init__(self, component: wiring.Component):
+        self.component = component
+        super().__init__(component.signature)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.component = self.component
+        inner = {path: value for path, _, value in self.signature.flatten(self.component)}
+        sampled = _buses(self, AxiSignature)
+        for path, member, value in self.signature.flatten(self):
+            if member.flow == wiring.Out:
+                m.d.comb += Value.cast(value).eq(inner[path])
+            else:
+                m.d["sync" if path[0] in sampled else "comb"] += Value.cast(inner[path]).eq(value)
+        return m
+
+
+def _buses(component: wiring.Component, *kinds: type[wiring.Signature]) -> set[str]:
+    """Names of the ports whose signature is one of ``kinds``, either way round."""
+    return {name for name, member in component.signature.members.items() if member.is_signature
+            and any(isinstance(x, kinds) for x in (member.signature, member.signature.flip()))}
 
 
 def _ports(component: wiring.Component) -> dict[str, Any]:
-    buses = set()
-    for name, member in component.signature.members.items():
-        if member.is_signature:
-            signature = member.signature
-            if any(isinstance(x, (AxiSignature, AxiLiteSignature)) for x in (signature, signature.flip())):
-                buses.add(name)
+    buses = _buses(component, AxiSignature, AxiLiteSignature)
     ports = {}
     for path, member, value in component.signature.flatten(component):
         name = ("_" if path[0] in buses else "__").join(map(str, path))
         direction = PortDirection.Output if member.flow == wiring.Out else PortDirection.Input
         ports[name] = (Value.cast(value), direction)
     return ports
+
+
+_INITIAL = re.compile(r"^  initial begin\n((?:    .+\[\d+\] = .+;\n)+)  end\n", re.MULTILINE)
+_ZEROS = re.compile(r"^    (.+)\[(\d+)\] = (\d+'h0+);\n(?:    \1\[\d+\] = \3;\n)*    \1\[(\d+)\] = \3;\n", re.MULTILINE)
+
+
+def _zeros_as_loops(verilog: str) -> str:
+    """Yosys writes a line for every word of a memory, which is most of the text of a device with large buffers: runs of
+    zero words become loops."""
+    number = count()
+
+    def run(m: re.Match[str]) -> str:
+        memory, first, zero, last = m.groups()
+        if m[0].count("\n") != int(last) - int(first) + 1:
+            return m[0]  # not consecutive
+        return f"    for (i = {first}; i <= {last}; i = i + 1) {memory}[i] = {zero};\n"
+
+    def block(m: re.Match[str]) -> str:
+        body, loops = _ZEROS.subn(run, m[1])
+        return f"  initial begin : \\zeros${next(number)} \n    integer i;\n{body}  end\n" if loops else m[0]
+
+    return _INITIAL.sub(block, verilog)

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.axi_lite import AxiLiteSignature
-from nearflash_hw.verilog import to_verilog
+from nearflash_hw.verilog import _zeros_as_loops, to_verilog
 
 
 class Sample(wiring.Component):
@@ -44,3 +44,17 @@ def test_output_is_deterministic_and_free_of_at_star():
     assert "always @*" not in text  # such blocks do not run at time 0 in event-driven simulators
     assert "src =" not in text
     assert re.search(r"reg \[7:0\] \S+ \[255:0\]", text)  # the memory is still one
+    assert re.search(r"for \(i = 1; i <= 255; i = i \+ 1\) \S+\[i\] = 8'h00;", text)
+
+
+def test_model_has_no_reset_and_both_edges():
+    text = to_verilog(Sample(), "sample", model=True)
+    assert not re.search(r"\brst\b|always @\*|posedge", text)
+    assert "always @(edge clk)" in text
+
+
+def test_zeros_become_loops_only_where_consecutive():
+    words = "".join(f"    m[{i}] = 8'h{v};\n" for i, v in ((0, "00"), (1, "00"), (2, "07"), (3, "00"), (5, "00"), (6, "00")))
+    text = _zeros_as_loops(f"  initial begin\n{words}  end\n")
+    assert "for (i = 0; i <= 1; i = i + 1) m[i] = 8'h00;\n    m[2] = 8'h07;\n    m[3]" in text
+    assert "m[4]" not in text

@@ -73,6 +73,7 @@ class Queues(wiring.Component):
         bits = index_bits(self.config.host.queue_entries)
         self._bits = bits
 
+        self._settings = Array(self.settings[q] for q in range(n))  # a mux a field, not a shifter of them all
         self._sq_head = [Signal(bits, name=f"sq_head{q}") for q in range(n)]
         self._sq_tail = [Signal(bits, name=f"sq_tail{q}") for q in range(n)]
         self._cq_head = [Signal(bits, name=f"cq_head{q}") for q in range(n)]
@@ -139,7 +140,7 @@ class Queues(wiring.Component):
     def _doorbells(self, m: Module) -> None:
         """Check one cycle, apply in the next; a doorbell write takes longer than that on AXI4-Lite."""
         bits, bell = self._bits, self.doorbell
-        size = self.settings[bell.qid].size
+        size = self._settings[bell.qid].size
         head, value = Array(self._cq_head)[bell.qid], bell.value
         valid, completion, new = Signal(), Signal(), Signal(bits)
         qid = Signal(3)
@@ -185,7 +186,7 @@ class Queues(wiring.Component):
         head = Array(self._sq_head)[qid]
         addr = Signal(ADDR_BITS)
         beyond, failed = Signal(), Signal()
-        base = self.settings[qid].sq_base
+        base = self._settings[qid].sq_base
         shift = SQE_BYTES.bit_length() - 1
         sqe = Signal(SQE_BYTES * 8, reset_less=True)
         m.d.comb += [self.entry.qid.eq(qid), self.entry.sqe.as_value().eq(sqe)]
@@ -226,7 +227,7 @@ class Queues(wiring.Component):
                     with m.If(self.take):
                         m.d.comb += self._started.bit_select(qid, 1).eq(1)
                         m.d.sync += [
-                            head.eq(Mux(head == self.settings[qid].size, 0, head + 1)),
+                            head.eq(Mux(head == self._settings[qid].size, 0, head + 1)),
                             Array(self._last_to)[self.target].eq(qid)]
                     m.next = "SETTLE"
             with m.State("SETTLE"):  # until ``runnable`` knows of this entry
@@ -246,8 +247,8 @@ class Queues(wiring.Component):
         beat, wr, item = self.config.beat_bytes, self.cq_write, self.completion
         held = Signal(Layouts(self.config).completion)
         qid = held.qid
-        tail, phase, size = Array(self._cq_tail)[qid], Array(self._phase)[qid], self.settings[qid].size
-        base = self.settings[qid].cq_base
+        tail, phase, size = Array(self._cq_tail)[qid], Array(self._phase)[qid], self._settings[qid].size
+        base = self._settings[qid].cq_base
         shift = CQE_BYTES.bit_length() - 1
         addr, beyond = Signal(ADDR_BITS), Signal()
         cqe = Signal(CQE_BYTES * 8, reset_less=True)

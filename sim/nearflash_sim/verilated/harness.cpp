@@ -4,6 +4,10 @@
 // One clock cycle is: drive inputs, settle with clk low, look at the handshakes, rising edge. The memory models answer
 // from registers (no combinational path from the device's outputs to its inputs) and do nothing in a cycle in which
 // neither they nor the device's valid signals are active. Little-endian hosts only, as Verilator's word layout is.
+//
+// A top without rst is one made for simulation (to_verilog(model=True)), which needs one evaluation a cycle: both edges of
+// its clk are clock edges, and it samples its AXI4 inputs at the edge that begins their cycle, so they are driven before
+// that edge and nothing is left to settle unless AXI4-Lite moves. Resetting it is making it anew.
 
 #include "Vtop.h"
 #include "verilated.h"
@@ -157,7 +161,8 @@ class AxiMemory {
 
     void seed(uint32_t s) { rng_ = s ? s : 1; }
 
-    void reset() {
+    void reset(Vtop* top) {
+        p_.top = top;
         reads_.clear(), aw_.clear(), b_.clear();
         r_beat_ = w_beat_ = 0;
         w_resp_ = 0;
@@ -187,7 +192,7 @@ class AxiMemory {
         if (b_valid_ && p_.bready()) b_valid_ = false, b_.pop();
     }
 
-    // The rising edge is over: drive the inputs of cycle `cycle`.
+    // Drive the inputs of cycle `cycle`.
     void drive(uint64_t cycle) {
         if (!busy_) return;
         if (!r_valid_) {
@@ -324,6 +329,17 @@ class AxiMemory {
 NF_PORTS(HostPorts, m_axi_host_)
 NF_PORTS(DramPorts, m_axi_dram_)
 
+template <typename Top, typename = void>
+struct Reset : std::false_type {
+    static void set(Top&, bool) {}
+};
+template <typename Top>
+struct Reset<Top, std::void_t<decltype(std::declval<Top&>().rst)>> : std::true_type {
+    static void set(Top& top, bool level) { top.rst = level; }
+};
+constexpr bool kHasReset = Reset<Vtop>::value;  // else made for simulation
+static_assert(kHasReset || !VM_TRACE, "a model that is made anew cannot go on with its trace");
+
 constexpr int kTimeout = -1;
 
 class Device {
@@ -339,22 +355,28 @@ class Device {
     }
 
     void reset(uint64_t n) {
+        if (!kHasReset) top_->final(), top_.reset(prepare());
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
         top_->s_axi_bready = top_->s_axi_rready = 0;
-        host_.reset(), dram_.reset();
-        top_->rst = 1;
-        for (uint64_t i = 0; i < n; ++i) settle(), rise();
-        top_->rst = 0;
-        host_.drive(cycle_), dram_.drive(cycle_);
+        host_.reset(top_.get()), dram_.reset(top_.get());
+        if (kHasReset) {
+            Reset<Vtop>::set(*top_, true);
+            for (uint64_t i = 0; i < n; ++i) settle(), rise();
+            Reset<Vtop>::set(*top_, false);
+            host_.drive(cycle_), dram_.drive(cycle_);
+        } else {
+            cycle_ += n;  // of the reset; in the first cycle after it neither memory is ready
+        }
+        unsettled_ = true;
     }
 
     void cycle() {
         settle();
         host_.sample(cycle_);
         dram_.sample(cycle_);
+        if (!kHasReset) host_.drive(cycle_ + 1), dram_.drive(cycle_ + 1);
         rise();
-        host_.drive(cycle_);
-        dram_.drive(cycle_);
+        if (kHasReset) host_.drive(cycle_), dram_.drive(cycle_);
     }
 
     // The response code, or kTimeout (the request is then withdrawn, which only a reset puts right).
@@ -363,6 +385,7 @@ class Device {
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
         int resp = kTimeout;
         for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
+            unsettled_ = true;
             settle();
             const bool aw = top_->s_axi_awvalid && top_->s_axi_awready, w = top_->s_axi_wvalid && top_->s_axi_wready;
             if (top_->s_axi_bvalid) resp = top_->s_axi_bresp;
@@ -371,6 +394,7 @@ class Device {
             if (w) top_->s_axi_wvalid = 0;
         }
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 0;
+        unsettled_ = true;
         return resp;
     }
 
@@ -379,6 +403,7 @@ class Device {
         top_->s_axi_arvalid = top_->s_axi_rready = 1;
         int resp = kTimeout;
         for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
+            unsettled_ = true;
             settle();
             const bool ar = top_->s_axi_arvalid && top_->s_axi_arready;
             if (top_->s_axi_rvalid) resp = top_->s_axi_rresp, *data = top_->s_axi_rdata;
@@ -386,6 +411,7 @@ class Device {
             if (ar) top_->s_axi_arvalid = 0;
         }
         top_->s_axi_arvalid = top_->s_axi_rready = 0;
+        unsettled_ = true;
         return resp;
     }
 
@@ -443,14 +469,19 @@ class Device {
         return new Vtop(context_.get(), "top");
     }
     void settle() {
-        top_->clk = 0;
+        if (kHasReset) {
+            top_->clk = 0;
+        } else if (!unsettled_) {
+            return;  // as the last edge left it
+        }
+        unsettled_ = false;
         top_->eval();
     }
     void rise() {
 #if VM_TRACE
         if (trace_) trace_->dump(2 * cycle_);
 #endif
-        top_->clk = 1;
+        top_->clk = kHasReset || !top_->clk;
         top_->eval();
 #if VM_TRACE
         if (trace_) trace_->dump(2 * cycle_ + 1);
@@ -467,6 +498,7 @@ class Device {
     std::unique_ptr<Trace> trace_;
 #endif
     uint64_t cycle_ = 0;
+    bool unsettled_ = true;  // AXI4-Lite inputs changed since the last evaluation
 };
 
 }  // namespace

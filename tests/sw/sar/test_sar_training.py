@@ -12,7 +12,7 @@ import torch
 from nearflash.contract.errors import ConfigError, DataError
 from nearflash.sar.network import Network, load, read_weights, write_weights
 from nearflash.sar.training.config import RECIPES, TrainConfig
-from nearflash.sar.training.data import Images, flat_scene, point_targets, sample, sample_batch
+from nearflash.sar.training.data import Images, clip_dark, flat_scene, point_targets, sample, sample_batch
 from nearflash.sar.training.loop import Trainer, loss_of, rate_of
 from nearflash.sar.training.validate import Validation
 from PIL import Image
@@ -67,6 +67,15 @@ def test_sample_statistics(images):
         assert noisy.shape == clean.shape == (32, 32)
         ratios.append(np.mean((noisy / clean) ** 2))
     assert abs(np.mean(ratios) - 1) < 0.02
+
+
+def test_dark_clipping_keeps_the_mean_power():
+    rng = np.random.default_rng(4)
+    clean = np.full((400, 400), 0.4, np.float32)
+    noisy, target = clip_dark(np.sqrt(rng.standard_exponential(clean.shape)) * clean, clean, 0.2)
+    assert (noisy == 0).mean() > 0.2
+    assert abs(np.mean(noisy**2) / target[0, 0] ** 2 - 1) < 0.02
+    assert len(np.unique(noisy)) <= 256
 
 
 def test_scenes():

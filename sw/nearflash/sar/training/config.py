@@ -35,6 +35,7 @@ class TrainConfig:
     bandwidth: tuple[float, float] = (0.4, 1.0)
     gain: float = 0.3               # share with brightness scaled by exp(uniform(-1, 1))
     targets: float = 0.1            # share with bright point targets
+    clipped: float = 0.0            # share of single-look samples cut off at the dark end and rounded to 8 bits
     flat: float = 0.05              # share of piecewise constant scenes
     learning_rate: float = 8e-4
     warmup: int = 300               # steps
@@ -57,7 +58,7 @@ class TrainConfig:
         need("crop", self.crop >= 32 and self.crop % 32 == 0, "a multiple of 32")
         need("max_scale", 1 <= self.max_scale <= 4, "1 to 4")
         need("looks", len(self.looks) > 0 and all(n >= 1 and n == int(n) for n in self.looks), "whole numbers from 1")
-        for name in ("correlated", "gain", "targets", "flat"):
+        for name in ("correlated", "gain", "targets", "clipped", "flat"):
             need(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         need("bandwidth", 0 < self.bandwidth[0] <= self.bandwidth[1] <= 1, "0 < low <= high <= 1")
         need("learning_rate", 0 < self.learning_rate < 1, "above 0, below 1")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import scipy.special
 import torch
 from PIL import Image, UnidentifiedImageError
 
@@ -87,6 +88,18 @@ def point_targets(rng: np.random.Generator, size: int) -> np.ndarray:
     return total
 
 
+def clip_dark(noisy: np.ndarray, clean: np.ndarray, offset: float) -> tuple[np.ndarray, np.ndarray]:
+    """A single-look amplitude image as quick-looks store it: ``offset`` subtracted, cut at zero, 256 levels up to 1.5.
+
+    Returns it with the clean amplitude whose square is its mean: for Rayleigh amplitude c s of unit mean power,
+    E[max(c s - o, 0)^2] = c^2 (exp(-t^2) - sqrt(pi) t erfc(t)), t = o / c.
+    """
+    t = offset / clean
+    power = np.exp(-(t**2)) - np.sqrt(np.pi) * t * scipy.special.erfc(t)
+    levels = np.clip(np.round((noisy - offset) * (255 / 1.5)), 0, 255) * (1.5 / 255)
+    return levels.astype(np.float32), (clean * np.sqrt(np.maximum(power, 1e-8))).astype(np.float32)
+
+
 def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, float]:
     """(noisy amplitude, clean amplitude, looks, gain)."""
     size = config.crop
@@ -103,10 +116,12 @@ def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> tup
         looks = min(looks, 4.0)
         targets = point_targets(rng, size)
     gain = float(np.exp(rng.uniform(-1, 1))) if rng.random() < config.gain else 1.0
-    noisy = speckled(clean**2, looks, rng, response, targets)
+    noisy = np.sqrt(speckled(clean**2, looks, rng, response, targets))
     if targets is not None:
         clean = np.sqrt(clean**2 + np.abs(targets) ** 2)
-    return np.sqrt(noisy) * np.float32(gain), clean * np.float32(gain), looks, gain
+    elif config.clipped and looks == 1 and rng.random() < config.clipped:
+        noisy, clean = clip_dark(noisy, clean, rng.uniform(0.02, 0.25))
+    return noisy * np.float32(gain), clean * np.float32(gain), looks, gain
 
 
 def sample_batch(images: Images, config: TrainConfig, step: int, positions: range) -> tuple[torch.Tensor, ...]:
