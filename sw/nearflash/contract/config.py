@@ -355,7 +355,8 @@ def _toml(v: Any) -> str:
 
 
 def _paper() -> DeviceConfig:
-    # RM-SSD: every vector pays tR, so no change-read-column. 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
+    # RM-SSD: every vector pays tR, so no change-read-column.
+    # 200 MHz, 4 channels, 4 KB pages, 20 us page read split 7 : 3 into array (2,800) and bus (1,200 cycles)
     # Tags: 64 reads in flight per die of a device with 4 dies a channel, or dies run dry while others have queues.
     return DeviceConfig("paper", flash=FlashConfig(blocks=64, pages=256), lookup=LookupConfig(tags=1024, sample_slots=16))
 

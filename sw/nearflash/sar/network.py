@@ -72,7 +72,7 @@ class Network:
             self.device = torch.device(device)
         except RuntimeError as e:
             raise ConfigError("device", device, "cpu or cuda") from e
-        self.net = net.to(self.device, memory_format=torch.channels_last).eval()
+        self.net = net.to(device=self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name, self.meta, self.sha256 = name, meta or {}, sha256
         self.multiple: int = net.multiple  # type: ignore[assignment]
         self.bf16 = native_bf16(self.device)

@@ -70,7 +70,8 @@ def speckled(clean: np.ndarray, looks: float, rng: np.random.Generator, response
         return (clean * (rng.standard_gamma(looks, clean.shape, dtype=np.float32) / np.float32(looks))).astype(np.float32)
     if looks != int(looks):
         raise DataError("looks", looks, "a whole number, as a response or targets are given")
-    transfer = response.transfer(clean.shape) if response is not None else None
+    height, width = clean.shape
+    transfer = response.transfer((height, width)) if response is not None else None
     amplitude = np.sqrt(clean / 2).astype(np.float32)
     total = np.zeros(clean.shape, np.float32)
     for _ in range(int(looks)):

@@ -28,8 +28,8 @@ def _five_stage(name: str) -> Callable[..., nn.Module]:
         for key in options:
             if key not in known:
                 raise ConfigError(f"model.{key}", options[key], f"an option of {name}: {', '.join(sorted(known))}")
-        merged = FIVE_STAGE[name] | options
-        return FiveStage(FiveStageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}))
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (FIVE_STAGE[name] | options).items()}
+        return FiveStage(FiveStageConfig(**plain))
     return make
 
 

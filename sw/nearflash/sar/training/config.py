@@ -73,7 +73,8 @@ class TrainConfig:
         for key in values:
             if key not in known:
                 raise ConfigError(f"train.{key}", values[key], f"a field: {', '.join(known)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     @classmethod
     def load(cls, source: str | Path) -> TrainConfig:

@@ -67,9 +67,10 @@ class Trainer:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         if config.batch % self.ranks:
             raise ConfigError("train.batch", config.batch, f"a multiple of the {self.ranks} processes")
-        self.device = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
+        card = f":{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else ""
+        self.device = torch.device(device + card)
         torch.manual_seed(config.seed)
-        self.net: nn.Module = build(config.model, **config.options).to(self.device, memory_format=torch.channels_last)
+        self.net = self.new_net()
         self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, betas=(0.9, 0.98),
                                            weight_decay=config.weight_decay)
@@ -86,6 +87,10 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.pt"
+
+    def new_net(self) -> nn.Module:
+        net = build(self.config.model, **self.config.options).to(self.device)
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one."""
@@ -152,7 +157,7 @@ class Trainer:
 
     def averaged(self) -> nn.Module:
         """The network with the moving average's weights, for validation and shipping."""
-        net = build(self.config.model, **self.config.options).to(self.device, memory_format=torch.channels_last)
+        net = self.new_net()
         net.load_state_dict(self.ema)
         return net.eval()
 
