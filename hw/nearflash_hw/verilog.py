@@ -19,7 +19,7 @@ from amaranth.lib import wiring
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 
-__all__ = ["to_verilog"]
+__all__ = ["port_name", "to_verilog"]
 
 
 def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -> str:
@@ -50,6 +50,8 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -
     if model:
         verilog = re.sub(r"^  always @\*", "  always_comb", verilog, flags=re.MULTILINE)  # these run at time 0
         verilog = re.sub(r"^  always @\(posedge clk\)", "  always @(edge clk)", verilog, flags=re.MULTILINE)
+    # Yosys calls a function of its own after its $procmux cell; Icarus takes any such call for a system function's.
+    verilog = re.sub(r"\\\$procmux\$(\d+) ", r"procmux_\1 ", verilog)
     return _zeros_as_loops(verilog)
 
 
@@ -79,13 +81,17 @@ def _buses(component: wiring.Component, *kinds: type[wiring.Signature]) -> set[s
             and any(isinstance(x, kinds) for x in (member.signature, member.signature.flip()))}
 
 
+def port_name(component: wiring.Component, path: tuple[str | int, ...]) -> str:
+    """The Verilog port of the member at ``path`` of the component's signature, as :func:`to_verilog` says."""
+    axi = path[0] in _buses(component, AxiSignature, AxiLiteSignature)
+    return ("_" if axi else "__").join(map(str, path))
+
+
 def _ports(component: wiring.Component) -> dict[str, Any]:
-    buses = _buses(component, AxiSignature, AxiLiteSignature)
     ports = {}
     for path, member, value in component.signature.flatten(component):
-        name = ("_" if path[0] in buses else "__").join(map(str, path))
         direction = PortDirection.Output if member.flow == wiring.Out else PortDirection.Input
-        ports[name] = (Value.cast(value), direction)
+        ports[port_name(component, path)] = (Value.cast(value), direction)
     return ports
 
 

@@ -6,6 +6,7 @@ import random
 
 import cocotb
 from cocotbext.axi import AxiBus, AxiRam
+from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature, request_layout
 from nearflash_sim.bench.cocotb import StreamSink, StreamSource, start, until
 
@@ -26,7 +27,7 @@ def pauses(stall, seed):
 @cocotb.parametrize(beats=[[1], [2, 255, 256, 257], [1, 3, 40, 600]], stall=[0.0, 0.3])
 async def write_then_read(dut, beats, stall):
     """Each writer fills pieces of its own area; what lies between stays; the readers get it all back."""
-    await start(dut)
+    await start(dut, MemInterconnect(BEAT, CLIENTS, CLIENTS))
     ram = AxiRam(AxiBus.from_prefix(dut, "axi"), dut.clk, dut.rst, size=SPAN * CLIENTS)
     if stall:
         r, w = ram.read_if, ram.write_if

@@ -9,13 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiRam
 from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.contract.table import Extent, magic_divide
-from nearflash_hw.primitives.axi import AxiSignature
-from nearflash_hw.primitives.axi_lite import AxiLiteSignature
 from nearflash_sim.bench.cocotb import StreamSink, StreamSource, pack, start, until
 
 __all__ = ["PATTERNS", "Bench", "Pace", "attach_ram", "beats_of", "placed", "table_payload"]
@@ -68,13 +65,8 @@ class Bench:
         self.masters: list[str] = []
 
     async def begin(self) -> None:
-        """Reset with every input at 0 (an event-driven simulator starts them as X)."""
-        buses = {n for n, m in self.top.signature.members.items()
-                 if m.is_signature and isinstance(m.signature, (AxiSignature, AxiLiteSignature))}
-        for path, member, _ in self.top.signature.flatten(self.top):
-            if member.flow == In:
-                getattr(self.dut, ("_" if path[0] in buses else "__").join(map(str, path))).value = 0
-        await start(self.dut)
+        """Reset."""
+        await start(self.dut, self.top)
 
     def shape(self, name: str) -> Any:
         """Payload shape of stream ``name``, or shape of port ``name``."""

@@ -6,7 +6,7 @@ Python values (ints, dicts for structs, lists for arrays) by the payload's shape
 
 A typical bench::
 
-    await start(dut)
+    await start(dut, component)
     source = StreamSource(dut, "i", shape, items, stall=0.3, seed=1)
     sink = StreamSink(dut, "o", shape, stall=0.3, seed=2)
     await until(dut, lambda: len(sink.items) == n, max_cycles=10_000)
@@ -21,9 +21,10 @@ from typing import Any
 
 import cocotb
 from amaranth.hdl import Shape
-from amaranth.lib import data
+from amaranth.lib import data, wiring
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
+from nearflash_hw.verilog import port_name
 
 from .amaranth import SimulationTimeout, _plain
 
@@ -118,8 +119,16 @@ class StreamSink(_Stream):
                     self.on_item(item)
 
 
-async def start(dut: Any, cycles: int = 4) -> None:
-    """Starts ``dut.clk`` and holds ``dut.rst`` for ``cycles``. Make sources and sinks after it."""
+async def start(dut: Any, top: wiring.Component | None = None, cycles: int = 4) -> None:
+    """Starts ``dut.clk`` and holds ``dut.rst`` for ``cycles``. Make sources and sinks after it.
+
+    ``top``: the component that ``dut`` is the Verilog of; its inputs are held at 0 meanwhile. Without it they keep what the
+    simulator starts them with: X on an event-driven one, which a reset does not drive out of everything.
+    """
+    if top is not None:
+        for path, member, _ in top.signature.flatten(top):
+            if member.flow == wiring.In:
+                getattr(dut, port_name(top, path)).value = 0
     cocotb.start_soon(Clock(dut.clk, PERIOD_NS, unit="ns").start())
     dut.rst.value = 1
     for _ in range(cycles):
