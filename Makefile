@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 RUN_ARGS ?=
+BENCH_ARGS ?= --quick
 
 .PHONY: run test lint cocotb bench setup clean help
 
@@ -23,8 +24,8 @@ lint: $(STAMP) ## ruff and pyright alone
 cocotb: $(STAMP) ## every cocotb bench (SIM=verilator|icarus, WAVES=1 for FST); JUnit results in build/cocotb/results
 	$(BIN)/python -m pytest -n $(JOBS) tests/cocotb $(PYTEST_ARGS)
 
-bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench)
-	$(BIN)/python -m bench --json build/bench/bench.json
+bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench); BENCH_ARGS= for longer windows
+	$(BIN)/python -m bench $(BENCH_ARGS) --json build/bench/bench.json
 
 setup: $(STAMP) ## only the virtual environment
 
