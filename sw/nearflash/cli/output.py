@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.table import Table
 
 __all__ = ["console", "show", "write_json"]
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)  # logs get whole tables, not 80 columns
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
