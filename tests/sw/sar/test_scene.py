@@ -23,8 +23,6 @@ from nearflash.sar.statistics import survey
 from nearflash.sar.tiles import RAMP, lerp, plan_axis, ramp
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-DATA = Path(os.environ.get("NEARFLASH_SAR_DATA", Path(__file__).parents[4] / "shared" / "data" / "real_sar"))
-
 
 class Memory(Scene):
     """A scene in memory that notes which rows were asked for."""
@@ -444,10 +442,8 @@ def test_memory_does_not_grow_with_the_height(tmp_path, suffix):
     assert grown[12000] < grown[1000] + 12, grown
 
 
-def test_a_real_scene_keeps_its_mean_and_its_missing_pixels():
-    path = DATA / "pyrosar_s1_VV_db.tif"
-    if not path.is_file():
-        pytest.skip(f"no {path}: set NEARFLASH_SAR_DATA to the folder of real SAR images")
+def test_a_real_scene_keeps_its_mean_and_its_missing_pixels(shared_data):
+    path = shared_data / "real_sar" / "pyrosar_s1_VV_db.tif"
     pytest.importorskip("rasterio")
     from nearflash.sar.io import open_scene
 
