@@ -17,8 +17,6 @@ them earlier gains that too, which is why RMC2, whose 2,048 pooled elements take
 from __future__ import annotations
 
 import multiprocessing
-import sys
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
@@ -32,9 +30,9 @@ from nearflash.models import build
 from nearflash.quantize import compile_model
 
 from .engine import measure_engine
-from .report import Rows, arguments, finish, progress, show_rows
+from .report import Rows, progress, show_rows
 
-__all__ = ["main", "measure", "variants"]
+__all__ = ["measure", "variants"]
 
 #: Kernel steps of an inference, composed and decomposed. Half and double the kernels would do as well; these divide well.
 STEPS = {"rmc1": 4160, "rmc2": 8256, "rmc3": 21152, "ncf": 2240, "wnd": 18432}
@@ -115,13 +113,3 @@ def measure(quick: bool = False) -> Rows:
              "(5) both against neither, the naive, layer-by-layer engine. Only the merged layer has another kernel.",
              "(6) largest difference to the prediction of nearflash.compiler.timing, cycles"))
     return out
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = arguments(str(__doc__).splitlines()[0], argv)
-    finish(args.json, {"composition": measure(args.quick)})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,9 +11,8 @@ table's pages spread evenly over the dies. Two limits:
 
 from __future__ import annotations
 
-import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +21,9 @@ import numpy as np
 from nearflash.contract import DeviceConfig, Opcode, RowFormat, TableSpec
 from nearflash.quantize.tables import encode_rows
 
-from .report import Rows, arguments, finish, progress, show_rows
+from .report import Rows, progress, show_rows
 
-__all__ = ["STREAMS", "Stream", "main", "measure", "measure_stream"]
+__all__ = ["STREAMS", "Stream", "measure", "measure_stream"]
 
 DIES = (1, 2, 4)
 WINDOW_CYCLES = 2_500_000  # of a full run; a quick one takes a fifth
@@ -144,13 +143,3 @@ def measure(quick: bool = False) -> Rows:
         ("bus_busy_share_mean", "buses busy", ".1%"), ("window_lookups_count", "lookups", ","),
     ), out)
     return out
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = arguments(str(__doc__).splitlines()[0], argv)
-    finish(args.json, {"lookup": measure(args.quick)})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -13,17 +12,9 @@ from nearflash.cli.output import console, write_json
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Rows", "arguments", "console", "environment", "finish", "progress", "show_rows"]
+__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows"]
 
 Rows = list[dict[str, Any]]
-
-
-def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    """``--quick`` and ``--json``, which every bench has."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="fewer cases and shorter windows")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    return parser.parse_args(argv)
 
 
 def progress() -> Progress:

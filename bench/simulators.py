@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import nearflash.runtime as runtime
@@ -24,9 +23,9 @@ from nearflash_sim.cocotb_run import run_bench
 from nearflash_sim.verilated import VerilatedDevice
 
 from .lookup import STREAMS, device_config, load
-from .report import Rows, arguments, finish, progress, show_rows
+from .report import Rows, progress, show_rows
 
-__all__ = ["main", "measure"]
+__all__ = ["measure"]
 
 WINDOWS = 5
 
@@ -112,13 +111,3 @@ def measure(quick: bool = False) -> Rows:
         ("simulator", "simulator", ""), ("design", "design", ""), ("cycles_per_second", "cycles/s", ",.0f"),
         ("slower_than_ours_ratio", "times slower", ",.1f")), [{"slower_than_ours_ratio": None, **r} for r in out])
     return out
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = arguments(str(__doc__).splitlines()[0], argv)
-    finish(args.json, {"simulators": measure(args.quick)})
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,6 +21,7 @@ from .contract import DataError, ModelError
 from .data import Criteo, MovieTweetings, QueryBatch
 from .models import ModelSpec, RecModel, TableShape
 from .reference.metrics import auc
+from .whole import whole_file
 
 __all__ = ["Recipe", "load_checkpoint", "load_dataset", "predict", "save_checkpoint", "train"]
 
@@ -150,10 +151,8 @@ def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: d
     path = Path(path)
     arrays: dict[str, Any] = {k: v.numpy() for k, v in model.state_dict().items()}
     about = {"spec": model.spec.to_dict(), "recipe": dataclasses.asdict(recipe), "scores": scores}
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as f:
+    with whole_file(path) as part, open(part, "wb") as f:
         np.savez_compressed(f, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-    part.replace(path)
 
 
 def load_checkpoint(path: str | Path) -> tuple[RecModel, dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..whole import whole_file
+
 __all__ = ["console", "show", "write_json"]
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)  # logs get whole tables, not 80 columns
@@ -20,10 +22,8 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
     """Write ``result`` to ``path`` (nothing if None), whole or not at all; folders are made."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def show(title: str, rows: Iterable[tuple[str, str, str]]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract.errors import ConfigError, DataError
+from ..whole import whole_file
 from .api import despeckle
 from .metrics import SSIM_SIZE, Window, despeckling_gain, homogeneous_windows, no_reference_report, psnr, ratio_image, ssim
 
@@ -221,10 +222,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write ``figure`` to ``path`` (PNG, PDF or SVG by its suffix), whole or not at all; folders are made."""
     if path.suffix.lower() not in FIGURE_SUFFIXES:
         raise ConfigError("figure", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=130)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

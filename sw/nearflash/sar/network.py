@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..contract.errors import ConfigError, DataError, ModelError
+from ..whole import whole_file
 from .heap import keep_large_blocks
 from .models import MODELS, build
 from .training.loop import native_bf16
@@ -29,11 +30,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 def write_weights(path: Path, net: nn.Module, meta: dict[str, Any]) -> None:
     """Write ``net``'s parameters and ``meta`` (at least ``model`` and ``options``), whole or not at all."""
     arrays = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez_compressed(file, meta=np.array(json.dumps(meta)), **arrays)  # type: ignore[arg-type]
-    part.replace(path)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import ConfigError, DataError, NearflashError
+from ...whole import whole_file
 from ..domain import from_intensity, to_intensity
 
 __all__ = ["Scene", "SceneInfo", "WriteError", "Writer", "encode", "new_file", "output_type"]
@@ -120,16 +121,13 @@ def new_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     if target.exists() and not overwrite:
         raise ConfigError("output", str(target), "exists already: choose another name or allow overwriting")
-    part = target.with_name(target.name + ".part")
-    sidecar = part.with_name(part.name + ".aux.xml")  # what GDAL can't put into a TIFF
+    sidecar = target.with_name(target.name + ".part.aux.xml")  # what GDAL can't put into a TIFF
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        if sidecar.exists():
-            sidecar.replace(target.with_name(target.name + ".aux.xml"))
-        part.replace(target)
+        with whole_file(target) as part:
+            yield part
+            if sidecar.exists():
+                sidecar.replace(target.with_name(target.name + ".aux.xml"))
     except BaseException as e:
-        part.unlink(missing_ok=True)
         sidecar.unlink(missing_ok=True)
         if isinstance(e, OSError) and not isinstance(e, NearflashError):
             raise WriteError(_explain(e, target)) from e

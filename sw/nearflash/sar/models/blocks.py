@@ -30,15 +30,17 @@ def tokens(x: Tensor) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """x + conv3x3(ReLU(conv3x3(x))): the residual block of EDSR, without normalisation (range is kept, int8 likes it)."""
+    """x + scale * conv3x3(ReLU(conv3x3(x))): EDSR's residual block, without normalisation (range is kept, int8 likes it)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
+        y = self.conv2(F.relu(self.conv1(x)))
+        return x + (y if self.scale == 1 else self.scale * y)
 
 
 class SpatialReductionAttention(nn.Module):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ChannelNorm, TransformerBlock, init_transformer
+from .blocks import ChannelNorm, ConvBlock, TransformerBlock, init_transformer
 
 __all__ = ["STAGES", "PaperDecoder", "PaperStage", "PaperTransformer"]
 
@@ -36,18 +35,6 @@ class PaperStage(nn.Module):
         return self.norm(self.blocks(self.embed_norm(self.embed(x))))
 
 
-class ScaledResidual(nn.Module):
-    """x + 0.1 * conv3x3(ReLU(conv3x3(x)))."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + 0.1 * self.conv2(F.relu(self.conv1(x)))
-
-
 class PaperDecoder(nn.Module):
     """Five transposed convolutions 4x4 stride 2, a residual block after each; the skips of stages 4 to 1 are added."""
 
@@ -55,7 +42,7 @@ class PaperDecoder(nn.Module):
         super().__init__()
         widths = [stage[1] for stage in reversed(STAGES)] + [TAIL[0]]
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
-        self.residual = nn.ModuleList(ScaledResidual(b) for b in widths[1:])
+        self.residual = nn.ModuleList(ConvBlock(b, scale=0.1) for b in widths[1:])
         self.tail = nn.ConvTranspose2d(TAIL[0], TAIL[1], 3, stride=1, padding=1)
         self.out = nn.Conv2d(TAIL[1], 1, 3, padding=1)
 

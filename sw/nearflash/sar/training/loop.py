@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...contract.errors import ConfigError, DataError
+from ...whole import whole_file
 from ..heap import keep_large_blocks
 from ..models import build
 from .config import TrainConfig
@@ -122,9 +123,8 @@ class Trainer:
             return
         state = {"config": self.config.to_dict(), "net": self.net.state_dict(), "ema": self.ema,
                  "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        with whole_file(self.checkpoint) as part:
+            torch.save(state, part)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
