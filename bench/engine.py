@@ -18,6 +18,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect, flipped
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.program import DRAM, UNIT
 from nearflash.quantize import CompiledModel
@@ -26,15 +27,7 @@ from nearflash.reference.mlp import run_graph
 from nearflash_hw.interfaces import Layouts
 from nearflash_hw.mlp import MlpEngine
 from nearflash_hw.verilog import to_verilog
-from nearflash_sim.verilated.build import (
-    cache_dir,
-    cache_entry,
-    cached_verilog,
-    compiler,
-    digest,
-    tool_versions,
-    verilator_root,
-)
+from nearflash_sim.verilated.build import cached_verilog, compiler, tool_versions, verilator_root
 
 __all__ = ["Measured", "measure_engine"]
 

@@ -19,7 +19,7 @@ from amaranth.lib import wiring
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 
-__all__ = ["port_name", "to_verilog"]
+__all__ = ["component_ports", "port_name", "to_verilog"]
 
 
 def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -> str:
@@ -36,7 +36,7 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -
     """
     if model:
         component = _Model(component)
-    ports = _ports(component)
+    ports = component_ports(component)
     fragment = Fragment.get(component, None)
     if model:
         domain = ClockDomain("sync", reset_less=True)
@@ -87,7 +87,7 @@ def port_name(component: wiring.Component, path: tuple[str | int, ...]) -> str:
     return ("_" if axi else "__").join(map(str, path))
 
 
-def _ports(component: wiring.Component) -> dict[str, Any]:
+def component_ports(component: wiring.Component) -> dict[str, Any]:
     ports = {}
     for path, member, value in component.signature.flatten(component):
         direction = PortDirection.Output if member.flow == wiring.Out else PortDirection.Input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from nearflash.contract import DeviceConfig, DeviceTimeout
@@ -20,7 +21,9 @@ HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0,
 
 def build(config: DeviceConfig, *, trace: bool = False) -> Library:
     """Generate and compile the device of ``config`` (cached by content). With ``trace`` it is the board's own Verilog that
-    is compiled, with its reset; else a faster form of it, equal cycle by cycle."""
+    is compiled, with its reset; else a faster form of it, equal cycle by cycle. Multipliers are always inferred: instances
+    of a part's primitives have no content for a simulator, and differ in nothing else (not even the design_id)."""
+    config = replace(config, mlp=replace(config.mlp, primitive="inferred"))
     verilog = cached_verilog(f"{TOP} {config!r} model={not trace}", lambda: to_verilog(Device(config), TOP, model=not trace))
     return build_library(verilog, TOP, trace=trace)
 

@@ -2,7 +2,7 @@
 
 ``SIM`` selects the simulator (``verilator``, the default, or ``icarus`` if installed), ``WAVES=1`` records waveforms.
 JUnit results of every run lie in ``<cache>/cocotb/results``, the simulator's logs and waveforms in
-``<cache>/cocotb/runs/<name>`` (see :func:`~nearflash_sim.verilated.cache_dir`; ``build/`` in a checkout).
+``<cache>/cocotb/runs/<name>`` (see :func:`~nearflash.cache.cache_dir`; ``build/`` in a checkout).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from typing import Any
 
 from amaranth.lib import wiring
 from cocotb_tools.runner import get_runner
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import build
-from .verilated.build import BuildError, cache_dir
+from .verilated.build import BuildError
 
 __all__ = ["BenchFailed", "run_bench"]
 
@@ -77,8 +78,8 @@ def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root
     if waves and sim == "verilator" and build.trace_kind() == "fst":
         arguments.append("--trace-fst")
     versions = [importlib.metadata.version("cocotb"), build.tool_versions() if sim == "verilator" else ""]
-    folder = root / "sim" / build.digest(verilog, toplevel, sim, str(waves), *arguments, *versions)
-    with build.cache_entry(folder) as work:
+    folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *versions)
+    with cache_entry(folder) as work:
         if work is not None:
             source = work / "top.v"
             source.write_text(verilog)

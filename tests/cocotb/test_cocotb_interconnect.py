@@ -1,9 +1,9 @@
 import xml.etree.ElementTree as ET
 
 import pytest
+from nearflash.cache import cache_dir
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_sim.cocotb_run import BenchFailed, run_bench
-from nearflash_sim.verilated import cache_dir
 
 
 @pytest.mark.parametrize("beat_bytes", [8, 16])

@@ -33,6 +33,7 @@ class FcCore(wiring.Component):
     on a column block as soon as all the group's samples have it, and finishes all outputs in its last column
     (inter-layer composition). Results wait in a buffer that the epilogue reads ``lanes`` rows at a time, so the next
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
+    ``packed``, ``primitive``: see :class:`.Products`; ``weight_words``: see :class:`.OnChipWeights`.
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
@@ -41,11 +42,13 @@ class FcCore(wiring.Component):
     """
 
     def __init__(self, core: Core, act_bits: int, n_batch: int, buffered: int, beat_bytes: int, *, lanes: int = 1,
-                 edges: tuple[Edge, ...] = (), hold_results: bool = False, address: int = 0):
+                 edges: tuple[Edge, ...] = (), hold_results: bool = False, address: int = 0, packed: bool = False,
+                 primitive: str = "inferred", weight_words: int | None = None):
         if core.kr % lanes:
             raise ValueError(f"lanes = {lanes}: must divide kr = {core.kr}")
         self.core, self.act_bits, self.n_batch, self.buffered = core, act_bits, n_batch, buffered
         self.beat_bytes, self.lanes, self.address = beat_bytes, lanes, address
+        self.packed, self.primitive, self.weight_words = packed, primitive, weight_words
         self.edges = edges or (Edge("", 0, core.columns, 1),)
         self.hold_results = hold_results or core.scan == "column"
         self.acc_bits = act_bits + core.weight_bits - 1 + clog2(core.columns)
@@ -71,10 +74,9 @@ class FcCore(wiring.Component):
             m.d.comb += weights.start.eq(buffer.started)
             connect(m, weights.mem_read, flipped(self.mem_read))
         else:
-            m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes)
+            m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes, self.weight_words)
             m.d.comb += [weights.write_valid.eq(self.weight_valid), weights.write_first.eq(self.weight_first),
                          weights.write_data.eq(self.weight_data)]
-        m.submodules.kernel = kernel = Kernel(core.kr, core.kc, self.act_bits, core.weight_bits)
         m.submodules.groups = groups = StreamFifo(self.nb_bits, GROUPS)
         depth = max(RESULTS_MIN, 2 * self.n_batch)
         if self.hold_results:
@@ -115,27 +117,33 @@ class FcCore(wiring.Component):
         n_bits = clog2(self.n_batch)
         acc_address = n[:n_bits] if core.scan == "row" else Cat(n[:n_bits], rb)
         acc_depth = self.n_batch * (1 if core.scan == "row" else core.row_blocks)
+        accumulate = (acc_depth == 1 and core.column_blocks > 1
+                      and Kernel.accumulates(core.kr, core.kc, self.packed, self.primitive))
+        m.submodules.kernel = kernel = Kernel(core.kr, core.kc, self.act_bits, core.weight_bits, packed=self.packed,
+                                              primitive=self.primitive, acc_bits=self.acc_bits if accumulate else 0)
         tag = data.StructLayout({"valid": 1, "first": 1, "last": 1, "address": max(1, clog2(acc_depth))})
         tags = [Signal(tag, name=f"tag{s}") for s in range(kernel.latency + 1)]
-        load = Signal()
         m.d.sync += [tags[0].valid.eq(go), tags[0].first.eq(first), tags[0].last.eq(last),
-                     tags[0].address.eq(acc_address), load.eq(n == 0)]
+                     tags[0].address.eq(acc_address)]
         m.d.sync += [b.eq(a) for a, b in zip(tags, tags[1:], strict=False)]
-        m.d.comb += [kernel.valid.eq(tags[0].valid), kernel.load.eq(load), kernel.x.eq(buffer.data0),
-                     kernel.w.eq(weights.word)]
+        m.d.comb += [kernel.valid.eq(tags[0].valid), kernel.x.eq(buffer.data0), kernel.w.eq(weights.word)]
         acc_layout = data.ArrayLayout(signed(self.acc_bits), core.kr)
-        old, total, held = Signal(acc_layout), Signal(acc_layout), Signal(acc_layout, reset_less=True)
         done = tags[-1]
         held_last, held_valid = Signal(), Signal()
         held_address = Signal.like(done.address)
         m.d.sync += [held_valid.eq(done.valid), held_last.eq(done.valid & done.last)]
-        for r in range(core.kr):
-            m.d.comb += total[r].eq(kernel.sums[r] + Mux(done.first, 0, old[r]))
-        with m.If(done.valid):
-            m.d.sync += [held.eq(total), held_address.eq(done.address)]
-        if core.column_blocks > 1 and acc_depth == 1:
+        old, total, held = Signal(acc_layout), Signal(acc_layout), Signal(acc_layout, reset_less=True)
+        if accumulate:
+            held = kernel.sums
+            m.d.comb += kernel.restart.eq(done.first)
+        else:
+            for r in range(core.kr):
+                m.d.comb += total[r].eq(kernel.sums[r] + Mux(done.first, 0, old[r]))
+            with m.If(done.valid):
+                m.d.sync += [held.eq(total), held_address.eq(done.address)]
+        if core.column_blocks > 1 and acc_depth == 1 and not accumulate:
             m.d.comb += old.eq(held)
-        elif core.column_blocks > 1:
+        elif core.column_blocks > 1 and not accumulate:
             m.submodules.accumulators = memory = Memory(shape=acc_layout.size, depth=acc_depth, init=[])
             write = memory.write_port()
             if acc_depth > LUTRAM_WORDS and core.scan == "column" and core.row_blocks >= BLOCK_RAM_REVISIT:

@@ -116,7 +116,8 @@ class MlpEngine(wiring.Component):
                     edges = plan_edges(inputs_of(c.inputs), c.kc)
                     address = dram_weight_address(config, c) if c.weights == "dram" else 0
                     unit = FcCore(c, mlp.act_bits, mlp.n_batch, mlp.buffered, config.beat_bytes,
-                                  lanes=lanes[node.name], edges=edges, hold_results=node.decomposed, address=address)
+                                  lanes=lanes[node.name], edges=edges, hold_results=node.decomposed, address=address,
+                                  packed=mlp.packed, primitive=mlp.primitive)
                     m.submodules[f"core{c.index}"] = unit
                     attach(unit, edges)
                     if c.weights == "dram":
@@ -142,7 +143,7 @@ class MlpEngine(wiring.Component):
                 sources[node.name] = epilogue.o
             else:
                 edges = plan_edges(inputs_of(node.inputs), interaction_word(node))
-                unit = Interaction(node, edges, mlp.act_bits, mlp.n_batch, mlp.buffered)
+                unit = Interaction(node, edges, mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.primitive)
                 m.submodules[f"{node.kind}_{node.name}"] = unit
                 attach(unit, edges)
                 mult, shift = Signal(MULT_BITS, name=f"{node.name}_mult"), Signal(SHIFT_BITS, name=f"{node.name}_shift")

@@ -28,8 +28,10 @@ class Interaction(wiring.Component):
     pair's last step to its output: kernel latency + Requantizer.LATENCY + 3.
     """
 
-    def __init__(self, node: Node, edges: tuple[Edge, ...], act_bits: int, n_batch: int, buffered: int):
+    def __init__(self, node: Node, edges: tuple[Edge, ...], act_bits: int, n_batch: int, buffered: int,
+                 primitive: str = "inferred"):
         self.node, self.edges, self.act_bits, self.n_batch, self.buffered = node, edges, act_bits, n_batch, buffered
+        self.primitive = primitive
         self.nb_bits = bits_for(n_batch)
         self._out = beat_layout(1, act_bits, node.width, self.nb_bits)
         super().__init__({
@@ -45,7 +47,7 @@ class Interaction(wiring.Component):
         m.submodules.buffer = buffer = InputBuffer(self.edges, k, self.act_bits, self.n_batch, self.buffered, reads=2)
         for j in range(len(self.edges)):
             connect(m, flipped(getattr(self, f"i{j}")), getattr(buffer, f"i{j}"))
-        m.submodules.kernel = kernel = Kernel(1, k, self.act_bits, self.act_bits)
+        m.submodules.kernel = kernel = Kernel(1, k, self.act_bits, self.act_bits, primitive=self.primitive)
         tag_layout = data.StructLayout({"pos": index_bits(node.width), "n": self.nb_bits, "nb": self.nb_bits})
         m.submodules.requantizer = rq = Requantizer(1, self.act_bits, node.relu, tag_layout.size)
         m.submodules.out = out = CreditFifo(self._out, 32)
@@ -87,7 +89,7 @@ class Interaction(wiring.Component):
         m.d.sync += [steps[0].valid.eq(go), steps[0].first.eq(first), steps[0].last.eq(last), steps[0].tag.pos.eq(pos),
                      steps[0].tag.n.eq(n), steps[0].tag.nb.eq(buffer.nb)]
         m.d.sync += [b.eq(a) for a, b in zip(steps, steps[1:], strict=False)]
-        m.d.comb += [kernel.valid.eq(steps[0].valid), kernel.load.eq(1), kernel.x.eq(buffer.data0),
+        m.d.comb += [kernel.valid.eq(steps[0].valid), kernel.x.eq(buffer.data0),
                      kernel.w.eq(buffer.data1)]
         done = steps[-1]
         acc = Signal(signed(2 * self.act_bits - 1 + clog2(max(node.dim, 2))), reset_less=True)

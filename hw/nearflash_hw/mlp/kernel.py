@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract.mlp import kernel_latency
 
+from .products import Products
 from .streams import clog2
 
 __all__ = ["Kernel"]
@@ -15,20 +16,33 @@ __all__ = ["Kernel"]
 class Kernel(wiring.Component):
     """``kr`` x ``kc`` multipliers and ``kr`` adder trees (paper: FC kernel), one step per cycle, never stalls.
 
-    ``sums[r] = sum over c of x[c] * w[r * kc + c]``, :attr:`latency` cycles after ``valid``. ``w`` is taken with
-    ``valid & load`` and kept, so the samples of a group share one weight word. Operands are symmetric on the ``x`` side
-    (never -2**(act_bits-1)), so a product fits act_bits + weight_bits - 1 bits. Registers change only for a valid step.
+    ``sums[r] = sum over c of x[c] * w[r * kc + c]``, :attr:`latency` cycles after ``valid``. Operands are symmetric on the
+    ``x`` side (never -2**(act_bits-1)), so a product fits act_bits + weight_bits - 1 bits. Registers change only for a
+    valid step. ``packed`` (rows in pairs, when there are two), ``primitive``: see :class:`.Products`, whose groups are the
+    trees' leaves; none of them changes results or latency.
+
+    With ``acc_bits`` (where :meth:`accumulates` says so) ``sums`` adds up over the steps and is one cycle later;
+    ``restart``, :attr:`latency` cycles after ``valid``, begins with that step.
     """
 
-    def __init__(self, kr: int, kc: int, act_bits: int, weight_bits: int):
-        self.kr, self.kc, self.act_bits, self.weight_bits = kr, kc, act_bits, weight_bits
-        self.out_bits = act_bits + weight_bits - 1 + clog2(kc)
+    def __init__(self, kr: int, kc: int, act_bits: int, weight_bits: int, *, packed: bool = False,
+                 primitive: str = "inferred", acc_bits: int = 0):
+        self.kr, self.kc, self.acc_bits = kr, kc, acc_bits
+        self.products = Products(kr, kc, act_bits, weight_bits, packed=packed and kr > 1, primitive=primitive,
+                                 acc_bits=acc_bits)
+        self.out_bits = acc_bits or act_bits + weight_bits - 1 + clog2(kc)
         super().__init__({
-            "valid": In(1), "load": In(1),
+            "valid": In(1),
             "x": In(data.ArrayLayout(signed(act_bits), kc)),
             "w": In(data.ArrayLayout(signed(weight_bits), kr * kc)),
+            **({"restart": In(1)} if acc_bits else {}),
             "sums": Out(data.ArrayLayout(signed(self.out_bits), kr)),
         })
+
+    @staticmethod
+    def accumulates(kr: int, kc: int, packed: bool, primitive: str) -> bool:
+        """Whether such a kernel can accumulate inside its DSP slices."""
+        return Products.accumulates(kc, packed and kr > 1, primitive)
 
     @property
     def latency(self) -> int:
@@ -37,23 +51,17 @@ class Kernel(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        kr, kc = self.kr, self.kc
-        x = [Signal(signed(self.act_bits), name=f"x{c}", reset_less=True) for c in range(kc)]
-        w = [Signal(signed(self.weight_bits), name=f"w{i}", reset_less=True) for i in range(kr * kc)]
-        enable = [Signal(name=f"enable{s}") for s in range(self.latency - 1)]
-        m.d.sync += enable[0].eq(self.valid)
+        m.submodules.products = products = self.products
+        stages = self.latency - 1 + bool(self.acc_bits)
+        enable = [self.valid, *(Signal(name=f"enable{s}") for s in range(1, stages + 1))]
         m.d.sync += [b.eq(a) for a, b in zip(enable, enable[1:], strict=False)]
-        with m.If(self.valid):
-            m.d.sync += [x[c].eq(self.x[c]) for c in range(kc)]
-            with m.If(self.load):
-                m.d.sync += [w[i].eq(self.w[i]) for i in range(kr * kc)]
-        bits = self.act_bits + self.weight_bits - 1
-        rows = [[Signal(signed(bits), name=f"p{r}_{c}", reset_less=True) for c in range(kc)] for r in range(kr)]
-        with m.If(enable[0]):
-            m.d.sync += [rows[r][c].eq(x[c] * w[r * kc + c]) for r in range(kr) for c in range(kc)]
-        for stage in range(1, self.latency - 1):
+        m.d.comb += [products.x.eq(self.x), products.w.eq(self.w), products.enable.eq(Cat(enable[:len(products.enable)]))]
+        if self.acc_bits:
+            m.d.comb += products.restart.eq(self.restart)
+        rows = [[products.p[r][g] for g in range(self.kc // products.group)] for r in range(self.kr)]
+        for stage in range(products.stages + 1, self.latency):
             with m.If(enable[stage]):
-                for r in range(kr):
+                for r in range(self.kr):
                     level = rows[r]
                     for _ in range(2):
                         if len(level) > 1:
@@ -61,5 +69,5 @@ class Kernel(wiring.Component):
                     held = [Signal(v.shape(), name=f"t{stage}_{r}_{i}", reset_less=True) for i, v in enumerate(level)]
                     m.d.sync += [h.eq(v) for h, v in zip(held, level, strict=True)]
                     rows[r] = held
-        m.d.comb += [self.sums[r].eq(rows[r][0]) for r in range(kr)]
+        m.d.comb += [self.sums[r].eq(rows[r][0]) for r in range(self.kr)]
         return m

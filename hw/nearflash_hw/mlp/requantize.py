@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
@@ -60,23 +60,32 @@ class Requantizer(wiring.Component):
         with m.If(valid[0]):
             m.d.sync += [low.eq(self.acc[k][:LOW_BITS] * self.mult[k]),
                          high.eq(self.acc[k][LOW_BITS:].as_signed() * self.mult[k]), shift1.eq(self.shift[k])]
-        product = reg(signed(ACC_BITS + MULT_BITS), "product")
+        # the sum of the halves is in the high half's DSP
+        top, rest = reg(high.shape(), "top"), reg(LOW_BITS, "rest")
         with m.If(valid[1]):
-            m.d.sync += [product.eq((high << LOW_BITS) + low), shift2.eq(shift1)]
-        wide = signed(ACC_BITS + MULT_BITS + 1)  # one bit below the point
-        coarse, fine = reg(wide, "coarse"), reg(wide, "fine")
+            m.d.sync += [top.eq(high + low[LOW_BITS:]), rest.eq(low[:LOW_BITS]), shift2.eq(shift1)]
+        # Of the shifted product only bits + 2 bits are needed (one of them below the point), and whether all others are
+        # copies of the sign: first by whole bytes, keeping what the other 7 places may bring in.
+        product = Cat(0, rest, top)
+        width, sign_in = bits + 2 + 7, top[-1]
+        extended = Cat(product, sign_in.replicate(width + 64 - len(product)))
+        coarse, sign, sign4 = reg(width, "coarse"), reg(1, "sign"), reg(1, "sign4_")
+        beyond = [product[i:i + 8] for i in range(width, len(product), 8)]
+        differs = reg(max(1, len(beyond)), "differs")
+        bytes_in = shift2[3:]
         with m.If(valid[2]):
-            m.d.sync += [coarse.eq((product << 1) >> (shift2[3:] << 3)), shift3.eq(shift2[:3])]
+            m.d.sync += [coarse.eq(Array(extended[8 * i:][:width] for i in range(8))[bytes_in]), sign.eq(sign_in),
+                         shift3.eq(shift2[:3])]
+            m.d.sync += [differs[i].eq((v != sign_in.replicate(len(v))) & (bytes_in <= i)) for i, v in enumerate(beyond)]
+        fine, fits = reg(bits + 2, "fine"), reg(1, "fits")
         with m.If(valid[3]):
-            m.d.sync += fine.eq(coarse >> shift3)
+            m.d.sync += [fine.eq(coarse >> shift3), sign4.eq(sign),
+                         fits.eq(~differs.any() & Array(coarse[bits + 1 + i:] == sign.replicate(width - bits - 1 - i)
+                                                        for i in range(8))[shift3])]
         # Limited to bits + 1 bits first, which no rounding brings back into range, so the rounding adder is short.
         whole, rounding = reg(signed(bits + 1), "whole"), reg(1, "rounding")
-        above = fine[1 + bits:]  # equal to the sign throughout when it fits
-        fits = (above == 0) | above.all()
         with m.If(valid[4]):
-            m.d.sync += [whole.eq(Mux(fits, fine[1:bits + 2].as_signed(),
-                                      Mux(fine[-1], Const(-(1 << bits), signed(bits + 1)),
-                                          Const((1 << bits) - 1, signed(bits + 1))))),
+            m.d.sync += [whole.eq(Mux(fits, fine[1:], Cat((~sign4).replicate(bits), sign4)).as_signed()),
                          rounding.eq(fine[0])]
         rounded = Signal(signed(bits + 2), name=f"rounded{k}")
         m.d.comb += rounded.eq(whole + rounding)

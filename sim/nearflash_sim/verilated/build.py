@@ -1,15 +1,11 @@
 """From Verilog to a shared library with Verilator and a C++ compiler, cached by content.
 
-Everything that can change a result is in its key: the Verilog, the harness, flags, and the versions of the tools. A
-build happens in a temporary folder that is renamed when complete, so a cache entry is either whole or absent, and a
-lock per entry keeps two processes from doing the same work. The log stays beside the library (``build.log``).
+Everything that can change a result is in its key: the Verilog, the harness, flags, and the versions of the tools. The log
+stays beside the library (``build.log``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -17,18 +13,18 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import NearflashError
 
-__all__ = ["BuildError", "Library", "build_library", "cache_dir", "cache_entry", "cached_verilog", "compiler", "digest",
-           "tool_versions", "trace_kind", "verilator_root"]
+__all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compiler", "tool_versions", "trace_kind",
+           "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
@@ -52,47 +48,6 @@ class Library:
     log: Path
     seconds: float
     cached: bool
-
-
-def cache_dir() -> Path:
-    """``$NEARFLASH_CACHE``, else ``build/`` of the checkout this package runs from, else ``~/.cache/nearflash``."""
-    given = os.environ.get("NEARFLASH_CACHE")
-    if given:
-        return Path(given).expanduser().resolve()
-    root = Path(__file__).resolve().parents[3]
-    if (root / "pyproject.toml").is_file() and (root / "sim" / "nearflash_sim").is_dir():
-        return root / "build"
-    return Path("~/.cache/nearflash").expanduser()
-
-
-def digest(*parts: str) -> str:
-    """A cache key of ``parts``; no two different lists of parts share one."""
-    h = hashlib.sha256()
-    for part in parts:
-        raw = part.encode()
-        h.update(len(raw).to_bytes(8, "little") + raw)
-    return h.hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def cache_entry(folder: Path) -> Iterator[Path | None]:
-    """Yields None if cache entry ``folder`` exists, else a temporary folder that becomes it if the body succeeds (and is
-    kept as ``<entry>.failed`` if not)."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            yield None
-            return
-        failed = folder.with_name(folder.name + ".failed")
-        shutil.rmtree(failed, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            yield work
-        except BaseException:
-            work.rename(failed)
-            raise
-        work.rename(folder)
 
 
 # -- tools ------------------------------------------------------------------------------------------------------------
@@ -164,7 +119,8 @@ def _generator_digest() -> str:
             raise BuildError(f"package {package} is missing: install nearflash[hw]")
         root = Path(next(iter(spec.submodule_search_locations)))
         for path in sorted(root.rglob("*.py")):
-            parts += [str(path.relative_to(root)), path.read_text()]
+            if path.parent.name != "synthesis":  # reports on the gateware, generates none
+                parts += [str(path.relative_to(root)), path.read_text()]
     return digest(*parts)
 
 

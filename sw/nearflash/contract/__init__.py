@@ -1,5 +1,6 @@
 """What hardware and software agree on. NumPy only, Python 3.10; imports nothing else of nearflash."""
 
+from .boards import BOARDS, PARTS, Board, Part
 from .config import PRESETS, DeviceConfig, DramLayout, FlashConfig, HostConfig, LookupConfig, MlpConfig
 from .errors import CommandError, ConfigError, DataError, DeviceTimeout, LimitError, ModelError, NearflashError
 from .mlp import Core, Node, cores
@@ -8,7 +9,8 @@ from .registers import REGISTERS, Register
 from .table import RowFormat, TableSpec
 
 __all__ = [
-    "PRESETS", "REGISTERS", "AdminOpcode", "CommandError", "ConfigError", "Core", "DataError", "DeviceConfig",
-    "DeviceTimeout", "DramLayout", "FlashConfig", "HostConfig", "LimitError", "LookupConfig", "MlpConfig", "ModelError",
-    "NearflashError", "Node", "Opcode", "Register", "RowFormat", "Status", "TableSpec", "cores",
+    "BOARDS", "PARTS", "PRESETS", "REGISTERS", "AdminOpcode", "Board", "CommandError", "ConfigError", "Core",
+    "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "FlashConfig", "HostConfig", "LimitError",
+    "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowFormat",
+    "Status", "TableSpec", "cores",
 ]

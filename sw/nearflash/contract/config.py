@@ -19,7 +19,9 @@ from typing import Any
 from .errors import ConfigError
 from .mlp import Node, cores, validate_graph
 
-__all__ = ["PRESETS", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
+__all__ = ["PRESETS", "PRIMITIVES", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
+
+PRIMITIVES = ("inferred", "dsp48e1", "dsp48e2")
 
 
 def _pow2(v: int) -> bool:
@@ -102,6 +104,8 @@ class MlpConfig:
     act_bits: int = 8  # activations between layers, 8 or 16
     n_batch: int = 1  # samples that share one pass over the weights (paper: N_batch)
     buffered: int = 2  # input buffers per core, in groups of n_batch samples
+    packed: bool = False  # two rows' products on one DSP slice; 8-bit activations and weights only
+    primitive: str = "inferred"  # multipliers: found by synthesis, or instances for the part: one of PRIMITIVES
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,13 @@ class DeviceConfig:
         _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
                f"must be at most lookup.sample_slots ({lk.sample_slots})")
         _check(m.buffered in (1, 2), "mlp.buffered", m.buffered, "must be 1 or 2")
+        _check(isinstance(m.packed, bool), "mlp.packed", m.packed, "must be true or false")
+        _check(m.primitive in PRIMITIVES, "mlp.primitive", m.primitive, f"must be one of {PRIMITIVES}")
+        _check(not m.packed or m.act_bits == 8, "mlp.packed", m.packed, "needs act_bits = 8")
         validate_graph(m.graph, c.beat_bytes)
+        for core in cores(m.graph):
+            _check(not m.packed or core.weight_bits == 8, "mlp.packed", m.packed,
+                   f"needs weight_bits = 8, but node {core.node!r} has {core.weight_bits}")
         widths = sum(n.width for n in m.graph if n.kind == "tables")
         _check(widths <= lk.accumulators, "lookup.accumulators", lk.accumulators,
                f"must hold the model's pooled vectors ({widths} elements)")
@@ -272,8 +282,11 @@ class DeviceConfig:
 
     @property
     def design_id(self) -> int:
-        """32-bit hash of the whole configuration, readable from the device."""
-        return int.from_bytes(hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).digest()[:4], "big")
+        """32-bit hash of the configuration, readable from the device. Not of ``mlp.primitive``, which says how a part's
+        multipliers are named and changes neither results nor cycles: a simulated device stands for all of them."""
+        d = self.to_dict()
+        del d["mlp"]["primitive"]
+        return int.from_bytes(hashlib.sha256(json.dumps(d, sort_keys=True).encode()).digest()[:4], "big")
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:

@@ -21,6 +21,10 @@ def test_requantizer_corners(bits, relu):
     # exact halves around zero and around the limits
     for hi in (0, 2 ** (bits - 1) - 2, 2 ** (bits - 1) - 1):
         cases += [(s * (2 * hi + 1) + d, 1, 1) for s in (1, -1) for d in (-1, 0, 1)]
+    # every shift, around the limits
+    cases += [(s * ((1 << bits - 1) + d) * (1 << shift) + rng.randint(-1, 1), 1, shift)
+              for shift in range(63) if shift + bits < 47 for s in (1, -1) for d in (-1, 0, 1)]
+    cases += [(corner_acc(rng), 65535, shift) for shift in range(63)]
     dut = Requantizer(2, bits, relu, 4)
     got = []
 

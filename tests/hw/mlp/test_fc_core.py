@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dsp48_model import Dsp48
 from nearflash.contract import Core
+from nearflash_hw.mlp import products
 from nearflash_hw.mlp.buffer import plan_edges
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.kernel import Kernel
@@ -19,12 +21,13 @@ def make_core(rows, columns, kr, kc, scan, weights="onchip", weight_bits=8):
 
 
 def run(core, *, n_batch=1, act_bits=8, lanes=1, widths=None, in_lanes=1, samples=5, stall=0.0, mem_stall=0.0, buffered=2,
-        beat_bytes=16, seed=0, hold=False, element_major=False, sizes=None, latency=5):
+        beat_bytes=16, seed=0, hold=False, element_major=False, sizes=None, latency=5, **form):
     """Compare a core with NumPy over random groups; returns (cycles of inputs taken, sink, steps, cycles)."""
     rng, nprng = random.Random(seed), np.random.default_rng(seed)
     widths = widths or (core.columns,)
     edges = plan_edges([("x", w, in_lanes) for w in widths], core.kc)
-    dut = FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, edges=edges, hold_results=hold, address=4096)
+    dut = FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, edges=edges, hold_results=hold, address=4096,
+                 **form)
     hi = 2 ** (act_bits - 1) - 1
     w = nprng.integers(-(2 ** (core.weight_bits - 1)), 2 ** (core.weight_bits - 1), (core.rows, core.columns))
     x = nprng.integers(-hi, hi + 1, (samples, core.columns))
@@ -121,6 +124,21 @@ def test_core_joins_several_producers(scan, in_lanes, buffered):
     """Edges of widths that do not align: partial beats must not spill into the next edge."""
     core = make_core(6, 4 + 5 + 3 + 6, 2, 4, scan)
     run(core, n_batch=2, widths=(4, 5, 3, 6), in_lanes=in_lanes, samples=9, seed=5, stall=0.3, buffered=buffered)
+
+
+@pytest.mark.parametrize(("kr", "kc", "n_batch", "scan"), [
+    (1, 1, 1, "column"), (4, 1, 1, "row"), (4, 1, 2, "row"), (3, 2, 2, "column"), (4, 4, 1, "row"), (2, 8, 2, "row")])
+@pytest.mark.parametrize(("packed", "primitive"), [
+    (True, "inferred"), (False, "dsp48e1"), (True, "dsp48e1"), (False, "dsp48e2"), (True, "dsp48e2")])
+def test_core_forms(kr, kc, n_batch, scan, packed, primitive, monkeypatch):
+    """Other shapes of the multiplier array: equal sums, and equal cycles."""
+    monkeypatch.setattr(products, "Instance", Dsp48)
+    core = make_core(7, 19, kr, kc, scan)
+    ends = []
+    for form in ({}, {"packed": packed, "primitive": primitive}):
+        steps, sink, _ = run(core, n_batch=n_batch, samples=4, stall=0.2, seed=kc, **form)
+        ends.append((steps, sink.cycles))
+    assert ends[0] == ends[1]
 
 
 def test_block_ram_accumulators():

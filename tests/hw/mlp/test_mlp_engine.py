@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dsp48_model import Dsp48
 from nearflash.contract import ConfigError, DeviceConfig, MlpConfig, Node, cores
 from nearflash.contract.program import (
     DENSE_QUANT,
@@ -19,7 +20,7 @@ from nearflash.contract.program import (
 )
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import FcParams, MlpParams, ScaleParams, run_graph
-from nearflash_hw.mlp import MlpEngine
+from nearflash_hw.mlp import MlpEngine, products
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,12 +62,12 @@ GRAPHS = {
 }
 
 
-def configure(name, n_batch=1, act_bits=8, beat_bytes=16, buffered=2):
+def configure(name, n_batch=1, act_bits=8, beat_bytes=16, buffered=2, **form):
     tiny = DeviceConfig.preset("tiny")
     graph, dims = GRAPHS[name]
     lookup = replace(tiny.lookup, lanes=beat_bytes // 4, sample_slots=4)
     return replace(tiny, beat_bytes=beat_bytes, lookup=lookup,
-                   mlp=MlpConfig(graph, act_bits=act_bits, n_batch=n_batch, buffered=buffered)), dims
+                   mlp=MlpConfig(graph, act_bits=act_bits, n_batch=n_batch, buffered=buffered, **form)), dims
 
 
 def random_params(rng, config):
@@ -250,6 +251,18 @@ def test_no_deadlock_when_dense_and_pooled_come_one_after_the_other(name, buffer
 def test_engine_widths(name, act_bits, beat_bytes, buffered):
     config, dims = configure(name, 2, act_bits, beat_bytes, buffered)
     run(config, dims, samples=5, stall=0.1, seed=beat_bytes)
+
+
+@pytest.mark.parametrize("name", ["bottom_cat_top", "decomposed_row", "dot", "ncf"])
+@pytest.mark.parametrize(("packed", "primitive"), [(True, "inferred"), (True, "dsp48e1"), (False, "dsp48e2")])
+def test_engine_forms(name, packed, primitive, monkeypatch):
+    """Multiplier arrays of every form: the same logits in the same cycles."""
+    monkeypatch.setattr(products, "Instance", Dsp48)
+    cycles = []
+    for form in ({}, {"packed": packed, "primitive": primitive}):
+        config, dims = configure(name, 2, **form)
+        cycles.append(run(config, dims, samples=5, seed=6)[1].cycles)
+    assert cycles[0] == cycles[1]
 
 
 def test_bad_samples_do_not_disturb_others():

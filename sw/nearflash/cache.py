@@ -1,0 +1,59 @@
+"""Results kept by content: builds, generated Verilog, synthesis.
+
+A key holds everything that can change a result. An entry is a folder, made under a temporary name that is renamed when
+complete, so it is either whole or absent; a lock per entry keeps two processes from doing the same work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["cache_dir", "cache_entry", "digest"]
+
+
+def cache_dir() -> Path:
+    """``$NEARFLASH_CACHE``, else ``build/`` of the checkout this package runs from, else ``~/.cache/nearflash``."""
+    given = os.environ.get("NEARFLASH_CACHE")
+    if given:
+        return Path(given).expanduser().resolve()
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file() and (root / "sw" / "nearflash").is_dir():
+        return root / "build"
+    return Path("~/.cache/nearflash").expanduser()
+
+
+def digest(*parts: str) -> str:
+    """A cache key of ``parts``; no two different lists of parts share one."""
+    h = hashlib.sha256()
+    for part in parts:
+        raw = part.encode()
+        h.update(len(raw).to_bytes(8, "little") + raw)
+    return h.hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def cache_entry(folder: Path) -> Iterator[Path | None]:
+    """Yields None if cache entry ``folder`` exists, else a temporary folder that becomes it if the body succeeds (and is
+    kept as ``<entry>.failed`` if not)."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            yield None
+            return
+        failed = folder.with_name(folder.name + ".failed")
+        shutil.rmtree(failed, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield work
+        except BaseException:
+            work.rename(failed)
+            raise
+        work.rename(folder)

@@ -1,0 +1,67 @@
+"""Boards and their FPGAs: what a plan may use and a report divides by.
+
+Counts are the datasheets' (DS180, DS190, DS890, DS891, DS987): ``lut`` 6-input look-up tables, ``ff`` flip-flops, ``bram36``
+36 Kb block RAMs (each may be two of 18 Kb), ``uram`` 288 Kb UltraRAMs, ``dsp`` DSP48 slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+__all__ = ["BOARDS", "PARTS", "Board", "Part", "find_board"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """An FPGA. ``family``: "xc7" (7 series: LUT6, RAMB36E1, DSP48E1) or "xcup" (UltraScale+: RAMB36E2, URAM288,
+    DSP48E2), as Yosys calls them."""
+
+    name: str
+    family: str
+    lut: int
+    ff: int
+    bram36: int
+    dsp: int
+    uram: int = 0
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board, or a bare part. ``clock_mhz``: what a design without other wishes should run at; ``dram_bytes_per_cycle``:
+    what its memory controller sustains at that clock (peak x 0.7)."""
+
+    name: str
+    part: Part
+    clock_mhz: float
+    dram_bytes_per_cycle: float
+
+
+PARTS = {p.name: p for p in (
+    Part("XC7Z020", "xc7", 53_200, 106_400, 140, 220),
+    Part("XC7A200T", "xc7", 134_600, 269_200, 365, 740),
+    Part("XCZU7EV", "xcup", 230_400, 460_800, 312, 1_728, 96),
+    Part("XCK26", "xcup", 117_120, 234_240, 144, 1_248, 64),
+    Part("XCVU9P", "xcup", 1_182_240, 2_364_480, 2_160, 6_840, 960),
+)}
+
+# Memory peaks: PYNQ-Z1/Z2 DDR3-1050 x 16 = 2.1 GB/s; ZCU104 and KV260 DDR4-2400 x 64 = 19.2 GB/s; a DDR3-1600 x 64 module
+# (12.8 GB/s) beside an XC7A200T and one DDR4-2400 x 64 module beside an XCVU9P are assumed.
+BOARDS = {b.name: b for b in (
+    Board("pynq-z1", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6),
+    Board("pynq-z2", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6),
+    Board("zcu104", PARTS["XCZU7EV"], 200.0, 19.2e9 * 0.7 / 200e6),
+    Board("kv260", PARTS["XCK26"], 200.0, 19.2e9 * 0.7 / 200e6),
+    Board("xc7a200t", PARTS["XC7A200T"], 125.0, 12.8e9 * 0.7 / 125e6),
+    Board("xcvu9p", PARTS["XCVU9P"], 200.0, 19.2e9 * 0.7 / 200e6),
+)}
+
+
+def find_board(name: str) -> Board:
+    """The board, or the first board of the part, of that name in any case. Raises :class:`ConfigError` for others."""
+    key = name.lower()
+    for b in BOARDS.values():
+        if key in (b.name, b.part.name.lower()):
+            return b
+    raise ConfigError("board", name, f"must be one of {', '.join(BOARDS)} or a part: {', '.join(PARTS)}")
