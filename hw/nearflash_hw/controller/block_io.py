@@ -154,18 +154,21 @@ class BlockIo(wiring.Component):
         rsp = self.host_read.rsp
         into_buffer = self._running["WRITE"] & rsp.valid & rsp.ready
         self._host_place = host_place = Signal(range(c.host.page_slots * c.page_beats))
-        write_addr, write_data = Signal.like(wr.addr), Signal(lay.data_bits, reset_less=True)
+        host_addr, write_data = Signal.like(wr.addr), Signal(lay.data_bits, reset_less=True)
         write_en = Signal()
         m.d.sync += write_en.eq(flash.o.valid | into_buffer)
         with m.If(flash.o.valid):
-            m.d.sync += [
-                write_addr.eq(Cat(place[slot], slot)), write_data.eq(beat.data), place[slot].eq(place[slot] + 1),
-                self._answer_slot.eq(slot), self._answer_bad.eq(beat.error)]
+            m.d.sync += [write_data.eq(beat.data), self._answer_slot.eq(slot), self._answer_bad.eq(beat.error)]
         with m.Elif(into_buffer):
             m.d.sync += [
-                write_addr.eq(host_place), write_data.eq(rsp.payload.data),
+                host_addr.eq(host_place), write_data.eq(rsp.payload.data),
                 host_place.eq(Mux(host_place == c.host.page_slots * c.page_beats - 1, 0, host_place + 1))]
-        m.d.comb += [wr.en.eq(write_en), wr.addr.eq(write_addr), wr.data.eq(write_data)]
+        # The place of a flash beat is looked up in the cycle of the write: choosing the channel has taken one already.
+        slot = self._answer_slot
+        with m.If(from_flash):
+            m.d.sync += place[slot].eq(place[slot] + 1)
+        m.d.comb += [wr.en.eq(write_en), wr.addr.eq(Mux(from_flash, Cat(place[slot], slot), host_addr)),
+                     wr.data.eq(write_data)]
         with m.If(self._start):
             m.d.sync += [host_place.eq(0), *(p.eq(0) for p in place)]
         self._flash_ends = ends

@@ -118,7 +118,7 @@ class MapCache(wiring.Component):
             hit.eq(tag_rd.data[0] & (tag_rd.data[1:] == tag_of(lpn))),
             tag_wr.addr.eq(index_of(lpn)), line_wr.addr.eq(row_of(lpn)),
             line_wr.data.eq(upd_entry.replicate(words))]
-        m.d.sync += push.eq(0)
+        m.d.sync += [push.eq(0), self.miss.eq(0)]
         rd = self.mem_read
         # The map region is 4 KiB-aligned, hence line-aligned, and padded to 4 KiB: a line never leaves it.
         line_lpn = lpn[word_bits + line_bits : lpn_used]
@@ -144,12 +144,14 @@ class MapCache(wiring.Component):
             with m.State("COMPARE"):
                 m.d.sync += [failed.eq(0), beat.eq(0)]
                 m.next = "READY"
+                m.d.sync += entry.eq(Mux(in_range, line_rd.data.word_select(word_of(lpn), 32), 0))  # whether hit or not
                 with m.If(is_patch):
                     m.d.comb += [patched.eq(1), line_wr.en.eq(Mux(hit, 1 << word_of(lpn), 0))]
                 with m.Elif(hit | ~in_range):
-                    m.d.sync += [entry.eq(Mux(in_range, line_rd.data.word_select(word_of(lpn), 32), 0)), push.eq(1)]
+                    m.d.sync += push.eq(1)
                 with m.Else():
-                    m.d.comb += [self.miss.eq(1), tag_wr.en.eq(1)]  # not valid while it is being replaced
+                    m.d.comb += tag_wr.en.eq(1)  # not valid while it is being replaced
+                    m.d.sync += self.miss.eq(1)
                     m.next = "MISS"
             with m.State("MISS"):
                 m.d.comb += rd.req.valid.eq(1)

@@ -94,10 +94,13 @@ class Queues(wiring.Component):
         self._running = Signal()
         clear = Signal()
 
+        ended = Signal(n)
+        m.d.sync += ended.eq(self._ended)
         for q in range(n):
             head, tail, size = self._cq_head[q], self._cq_tail[q], self.settings[q].size
             m.d.comb += self._pending[q].eq(Mux(tail >= head, tail - head, tail - head + size + 1))
-            m.d.sync += self._in_flight[q].eq(self._in_flight[q] + self._started[q] - self._ended[q])
+            # A command that ends leaves ``in_flight`` when ``room`` has lost the entry of its completion, not before.
+            m.d.sync += self._in_flight[q].eq(self._in_flight[q] + self._started[q] - ended[q])
             m.d.sync += self.unseen[q].eq(self._pending[q] > self._writing[q])
 
         self._doorbells(m)
@@ -168,10 +171,11 @@ class Queues(wiring.Component):
 
         runnable = Signal(n)
         for q in range(n):
-            used = Signal(self._bits + 2, name=f"used{q}")
-            m.d.comb += used.eq(self._pending[q] + self._in_flight[q])
+            room = Signal(self._bits + 1, name=f"room{q}")  # entries that hold no unseen completion; a cycle old
+            head, tail, size = self._cq_head[q], self._cq_tail[q], self.settings[q].size
+            m.d.sync += room.eq(Mux(tail >= head, size - (tail - head), head - tail - 1))
             m.d.sync += runnable[q].eq(
-                (self._sq_head[q] != self._sq_tail[q]) & (used < self.settings[q].size)
+                (self._sq_head[q] != self._sq_tail[q]) & (self._in_flight[q] < room)
                 & (~self._deferred[q] | (self.target_free & Cat(line[q] for line in self._line)).any()))
 
         qid = Signal(3)  # the queue being served; between entries, the last one served

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -15,7 +15,9 @@ __all__ = ["Touched"]
 
 class Touched(wiring.Component):
     """Set by the side that adds rows (address ``set_at``), cleared by the drain (``clear_at``), so that accumulators need
-    no clearing pass: untouched ones read as 0. Both sides see the bit at their address at once.
+    no clearing pass: untouched ones read as 0. The setting side sees the bit at its address at once; the draining side sees
+    what was set a cycle later (it comes for a slot long after its last row began). No bit is set and cleared in neighbouring
+    cycles.
 
     The bit is the exclusive or of two single-writer memories (LUT RAM), one written by each side.
     """
@@ -38,9 +40,12 @@ class Touched(wiring.Component):
             ports.append((a.data, b.data))
         (set_a, set_b), (clear_a, clear_b) = ports
         w_set, w_clear = by_set.write_port(), by_clear.write_port()
+        # Written a cycle late: ``set`` is the end of a long path, and the memory's write port is far from it.
+        late, late_at, late_bit = Signal(), Signal(self.bits, reset_less=True), Signal(reset_less=True)
+        m.d.sync += [late.eq(self.set), late_at.eq(self.set_at), late_bit.eq(~set_b)]
         m.d.comb += [
-            self.set_sees.eq(set_a ^ set_b), self.clear_sees.eq(clear_a ^ clear_b),
-            w_set.addr.eq(self.set_at), w_set.data.eq(~set_b), w_set.en.eq(self.set),
+            self.set_sees.eq((set_a ^ set_b) | (late & (late_at == self.set_at))), self.clear_sees.eq(clear_a ^ clear_b),
+            w_set.addr.eq(late_at), w_set.data.eq(late_bit), w_set.en.eq(late),
             w_clear.addr.eq(self.clear_at), w_clear.data.eq(clear_a), w_clear.en.eq(self.clear),
         ]
         return m

@@ -1,0 +1,122 @@
+"""Yosys in a process of its own: a script in, files out, and an error for anything that ends early."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nearflash.cache import cache_dir, cache_entry, digest
+from nearflash.contract import ConfigError, NearflashError
+from nearflash.contract.resources import Resources
+
+__all__ = ["FAMILIES", "SynthesisError", "run_yosys", "synthesise", "yosys_version"]
+
+FAMILIES = ("xc7", "xcup")
+SECONDS = 1800  # cap on one unit
+#: LUTs that a distributed memory or shift register occupies.
+LUTRAM = {"SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1, "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4,
+          "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8}
+BRAM18 = {"RAMB18E1": 1, "RAMB36E1": 2, "RAMB18E2": 1, "RAMB36E2": 2}
+#: Cells without a resource of their own: MUXF7/8/9 are part of a slice, INV is absorbed or counted as a LUT below.
+FREE = {"MUXF7", "MUXF8", "MUXF9", "GND", "VCC", "BUFG", "IBUF", "OBUF", "$scopeinfo"}
+NAME_CLASH = "count_id(wire->name)"  # Yosys 0.70 trips over its own wire names on some designs; without names it doesn't
+CHILD = ("import sys; from pyosys import libyosys as y; d = y.Design()\n"
+         "for line in open(sys.argv[1]): y.run_pass(line.strip(), d)\n")
+
+
+class SynthesisError(NearflashError):
+    """A synthesis tool is missing, failed, or ended without its result."""
+
+
+def yosys_version() -> str:
+    """Raises :class:`SynthesisError` if Yosys isn't installed."""
+    if importlib.util.find_spec("pyosys") is None:
+        raise SynthesisError("Yosys is missing: pip install pyosys (or nearflash[synthesis])")
+    return importlib.metadata.version("pyosys")
+
+
+def run_yosys(lines: Sequence[str], folder: Path, results: Sequence[str], seconds: int = SECONDS) -> None:
+    """Run passes in ``folder``, where ``results`` must lie afterwards.
+
+    Raises :class:`SynthesisError` with the end of Yosys' log (``yosys.log``) for a failure, a time-out, or a missing result.
+    """
+    yosys_version()
+    script = folder / "script.ys"
+    script.write_text("\n".join(lines) + "\n")
+    log = folder / "yosys.log"
+    with log.open("w") as out:
+        try:
+            code = subprocess.run([sys.executable, "-c", CHILD, script.name], cwd=folder, stdout=out, stderr=out,
+                                  timeout=seconds, check=False).returncode
+        except subprocess.TimeoutExpired as e:
+            raise SynthesisError(f"Yosys took more than {seconds} s (log: {log})") from e
+    missing = [r for r in results if not (folder / r).is_file() or not (folder / r).stat().st_size]
+    if code or missing:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise SynthesisError(f"Yosys ended with code {code}, without {', '.join(missing) or 'nothing missing'}:\n{tail}")
+    log.unlink()  # tens of megabytes when all went well
+
+
+def synthesise(rtlil: str, family: str) -> Resources:
+    """Resources of module ``\\unit`` of ``rtlil``, flattened, for a Xilinx family. Cached by content and tool version.
+
+    Raises :class:`~nearflash.contract.ConfigError` for another family, :class:`SynthesisError` when Yosys fails or maps to
+    a cell whose resources aren't known.
+    """
+    if family not in FAMILIES:
+        raise ConfigError("family", family, f"must be one of {FAMILIES}")
+    passes = ["read_rtlil unit.il", "hierarchy -top unit",
+              f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}",
+              "tee -q -o stat.json stat -json"]
+    folder = cache_dir() / "synthesis" / digest(rtlil, yosys_version(), *passes)
+    with cache_entry(folder) as work:
+        if work is not None:
+            (work / "unit.il").write_text(rtlil)
+            try:
+                run_yosys(passes, work, ["stat.json"])
+            except SynthesisError as e:
+                if NAME_CLASH not in str(e):
+                    raise
+                run_yosys([*passes[:2], "rename -hide w:*", *passes[2:]], work, ["stat.json"])
+            _cells((work / "stat.json").read_text())  # an unreadable result is not kept
+            (work / "unit.il").unlink()
+    return _resources(_cells((folder / "stat.json").read_text()))
+
+
+def _cells(text: str) -> dict[str, int]:
+    """Cell counts by type of the module that was synthesised."""
+    try:
+        modules = json.loads(text)["modules"]
+        (cells,) = (m["num_cells_by_type"] for name, m in modules.items() if name.lstrip("\\") == "unit")
+    except (ValueError, KeyError) as e:
+        raise SynthesisError(f"Yosys' statistics can't be read: {e}") from e
+    return cells
+
+
+def _resources(cells: dict[str, int]) -> Resources:
+    lut = lutram = ff = bram18 = uram = dsp = carry = 0
+    for name, n in cells.items():
+        if name.startswith("unit."):  # a black box: another unit
+            continue
+        if name.startswith("LUT") or name == "INV":
+            lut += n
+        elif name in LUTRAM:
+            lutram += n * LUTRAM[name]
+        elif name.startswith("FD"):
+            ff += n
+        elif name in BRAM18:
+            bram18 += n * BRAM18[name]
+        elif name == "URAM288":
+            uram += n
+        elif name.startswith("DSP48"):
+            dsp += n
+        elif name.startswith("CARRY"):
+            carry += n * int(name[5:])
+        elif name not in FREE:
+            raise SynthesisError(f"Yosys mapped to {n} cells {name}, whose resources are not known")
+    return Resources(lut + lutram, lutram, ff, bram18, uram, dsp, carry)

@@ -1,0 +1,84 @@
+"""``nearflash timing``: a device, or one of its blocks, placed and routed: the frequency and the path that limits it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..contract import BOARDS, DeviceConfig
+from ..contract.boards import find_board
+from ..tools import load_tool
+from .output import console, show, write_json
+
+__all__ = ["timing"]
+
+STAND_IN = ("{part} is a stand-in for {target}: it shows which paths are long and what a change does to them; it is not a "
+            "promise of the target's frequency.")
+
+
+def timing(
+    block: Annotated[str, typer.Option(help="One block alone: nvme, ftl, channel0, lookup.translator, mlp.core0 ...; "
+                                       "default: the whole device.")] = "",
+    model: Annotated[str, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd or a TOML description (*.toml): whose device."
+                                       )] = "rmc1",
+    preset: Annotated[str, typer.Option(help="Device preset that --model is compiled for.")] = "paper",
+    plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`, or any device configuration (TOML), "
+                                              "instead of --model and --preset.")] = None,
+    board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")] = "pynq-z2",
+    tool: Annotated[str, typer.Option(help="auto, vivado, nextpnr-xilinx or ecp5; auto takes the first that is installed, "
+                                      "in this order.")] = "auto",
+    freq: Annotated[float | None, typer.Option(help="Clock to aim at, in MHz (default: the board's).", min=1)] = None,
+    seconds: Annotated[int, typer.Option(help="Limit on each of synthesis and placement.", min=1)] = 3600,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+) -> None:
+    """Place and route a device or a block; report Fmax, slack and the critical path.
+
+    The unit's ports are registered outside it, so paths into and out of it count. Results are cached by content. A negative
+    slack is a result, not an error: the exit code is 0.
+
+    Example: nearflash timing --block mlp.core0 --model rmc1 --board pynq-z2 --freq 125 --json core0.json
+    """
+    run = load_tool("timing")
+    target = find_board(board)
+    config = _config(model, preset, plan)
+    mhz = freq or target.clock_mhz
+    with console.status(f"placing {block or config.name}"):
+        result = run(config, block, target, tool, mhz, seconds)
+    _show(result, block or config.name, target.part.name, mhz)
+    write_json(json_file, {"block": block, "device": config.name, "design_id": f"{config.design_id:#010x}",
+                           "board": target.name, "target_part": target.part.name, **result.to_dict(mhz)})
+
+
+def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
+    from ..compiler import PlanOptions, compile_device
+    from ..models import ModelSpec, model_spec
+    from .app import load_config
+
+    if plan is not None:
+        return DeviceConfig.from_toml(plan)
+    spec = ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model)
+    rows = replace(spec, tables=tuple(replace(t, rows=min(t.rows, 2000)) for t in spec.tables))  # they fit any preset
+    return compile_device(rows, load_config(preset), PlanOptions())
+
+
+def _show(r: Any, what: str, target: str, mhz: float) -> None:
+    console.print(f"[bold]{what}[/bold] placed and routed by {r.tool} {r.version} on {r.part}")
+    if r.stand_in:
+        console.print(f"[yellow]{STAND_IN.format(part=r.part, target=target)}[/yellow]")
+    slack = r.slack_ns(mhz)
+    rows = [("Fmax", f"{r.fmax_mhz:.1f} MHz", f"{len(r.path)} steps, {r.levels} levels of logic"),
+            ("slack", f"[{'green' if slack >= 0 else 'red'}]{slack:+.2f} ns[/]", f"against {mhz:g} MHz"),
+            ("critical path", f"{r.logic_ns + r.routing_ns:.2f} ns", f"logic {r.logic_ns:.2f}, routing {r.routing_ns:.2f}")]
+    if r.fmax_logic_mhz is not None and r.fmax_logic_mhz > r.fmax_mhz:
+        rows.append(("Fmax beside multipliers", f"{r.fmax_logic_mhz:.1f} MHz",
+                     "without paths through multipliers, whose registers this tool leaves unused"))
+    rows += [(name, f"{n:,}", f"of {r.available[name]:,}" if name in r.available else "") for name, n in r.used.items()]
+    rows.append(("of these, to time ports", f"{r.harness_ff:,} ff", ""))
+    show("timing", rows)
+    show("critical path", [(s.kind, f"{s.ns:.2f} ns", s.at) for s in r.path])
+    if r.registers:
+        show("registers that wait longest (without paths through multipliers)",
+             [(x.name, f"{x.arrival_ns:.2f} ns", "") for x in r.registers[:8]])

@@ -1,0 +1,86 @@
+"""Synthesis: known designs cost what they must, and a tool that fails or stops early is an error, never a zero."""
+
+import pytest
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import ConfigError
+from nearflash.contract.resources import Resources
+from nearflash_hw.synthesis import yosys
+from nearflash_hw.synthesis.netlist import subtree
+from nearflash_hw.synthesis.yosys import SynthesisError, run_yosys, synthesise
+
+
+class Mac(wiring.Component):
+    a: In(signed(8))
+    b: In(signed(8))
+    total: Out(signed(32))
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b, product = Signal(signed(8)), Signal(signed(8)), Signal(signed(16))
+        m.d.sync += [a.eq(self.a), b.eq(self.b), product.eq(a * b), self.total.eq(self.total + product)]
+        return m
+
+
+class Ram(wiring.Component):
+    def __init__(self, width: int, depth: int):
+        self.width, self.depth = width, depth
+        bits = (depth - 1).bit_length()
+        super().__init__({"wa": In(bits), "wd": In(width), "we": In(1), "ra": In(bits), "re": In(1), "rd": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [write.addr.eq(self.wa), write.data.eq(self.wd), write.en.eq(self.we), read.addr.eq(self.ra),
+                     read.en.eq(self.re), self.rd.eq(read.data)]
+        return m
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+
+
+def test_a_multiplier_and_its_accumulator_are_one_slice():
+    r = synthesise(subtree(Mac(), ""), "xc7")
+    assert (r.dsp, r.bram18) == (1, 0)
+    assert r.lut == 0
+    assert r.ff <= 34
+
+
+def test_memory_primitives():
+    # 64 bits x 512 words fill a RAMB36 (two RAMB18); 6 bits x 32 words one RAM32M of 4 LUTs, with 6 output registers
+    assert synthesise(subtree(Ram(64, 512), ""), "xc7").bram18 == 2
+    small = synthesise(subtree(Ram(6, 32), ""), "xc7")
+    assert (small.lutram, small.ff, small.bram18) == (4, 6, 0)
+
+
+def test_results_are_kept(monkeypatch):
+    rtlil = subtree(Mac(), "")
+    first = synthesise(rtlil, "xc7")
+    monkeypatch.setattr(yosys, "run_yosys", lambda *a: pytest.fail("synthesised again"))
+    assert synthesise(rtlil, "xc7") == first
+
+
+def test_failures_are_loud(tmp_path):
+    with pytest.raises(ConfigError, match="family"):
+        synthesise("", "ice40")
+    with pytest.raises(SynthesisError, match="code"):
+        synthesise("module \\unit\n  cell \\nothing \\x\n  end\nend\n", "xc7")
+    with pytest.raises(SynthesisError, match=r"without stat\.json"):
+        run_yosys(["log stops here"], tmp_path, ["stat.json"])
+    with pytest.raises(SynthesisError, match="more than 1 s"):
+        run_yosys(["exec -- sleep 5"], tmp_path, [], seconds=1)
+
+
+def test_cells_of_unknown_size_are_refused():
+    assert yosys._resources({"LUT6": 3, "INV": 1, "SRLC32E": 2, "RAM64M": 1, "FDRE": 5, "CARRY4": 2, "RAMB36E1": 1,
+                             "DSP48E1": 1, "MUXF7": 4, "unit.child": 1}) == Resources(10, 6, 5, 2, 0, 1, 8)
+    with pytest.raises(SynthesisError, match="GTXE2"):
+        yosys._resources({"GTXE2_CHANNEL": 1})
+    for text in ("", "{}", '{"modules": {}}'):
+        with pytest.raises(SynthesisError, match="can't be read"):
+            yosys._cells(text)
