@@ -17,13 +17,15 @@ __all__ = ["train"]
 
 def train(
     images: Annotated[list[Path], typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")],
-    recipe: Annotated[str, typer.Option(help="base, tiny, paper, unet, or a TOML file.")] = "base",
+    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, tiny, tiny-levels, unet, unet-second, "
+                                        "paper (for a GPU; never run to the end), or a TOML file.")] = "base",
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
     validate: Annotated[Path | None, typer.Option(help="Folder of images to score on, never trained on.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: PyTorch's choice).", min=1)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even if the folder holds a checkpoint.")] = False,
-    init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones; the second "
+                                                   "and third parts of a recipe do.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
 ) -> None:
     """Train a despeckler on clean images; speckle is drawn anew at every step. Interrupt at will: the same command resumes.
@@ -37,7 +39,7 @@ def train(
     import torch
     import torch.distributed as dist
 
-    from ..contract.errors import DataError
+    from ..contract.errors import ConfigError, DataError
     from ..sar.network import read_weights, write_weights
     from ..sar.training.config import TrainConfig
     from ..sar.training.curves import plot_curves
@@ -57,11 +59,14 @@ def train(
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         trainer = Trainer(config, Images(images), out, device)
+        initial = read_weights(init)[1] if init else None
+        if config.initial_share and initial is None:
+            raise ConfigError("init", None, "must be given: the recipe keeps a share of the weights it starts from")
         if not fresh and trainer.resume():
             console.print(f"resumed at step {trainer.step} of {config.steps}")
-        elif init:
+        elif initial is not None:
             try:
-                trainer.start_from(read_weights(init)[1])
+                trainer.start_from(initial)
             except RuntimeError as e:
                 raise DataError("init", str(init), f"weights that fit {config.model} ({e})") from e
         score = None
@@ -76,9 +81,11 @@ def train(
                         score)
         if trainer.rank == 0:
             lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+            result = trainer.result(initial)
             meta = {"model": config.model, "options": config.options, "recipe": config.to_dict(),
-                    "images": len(trainer.images), "hours": trainer.seconds / 3600, "validation": lines[-1]}
-            write_weights(out / "weights.npz", trainer.averaged(), meta)
+                    "images": len(trainer.images), "hours": trainer.seconds / 3600,
+                    "validation": lines[-1] | (score(result) if score and config.initial_share else {})}
+            write_weights(out / "weights.npz", result, meta)
             plot_curves(lines, out / "curves.png")
             console.print(f"weights in {out / 'weights.npz'}, curves in {out / 'curves.png'}")
             write_json(json_file, {"weights": str(out / "weights.npz"), **meta})

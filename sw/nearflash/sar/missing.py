@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["fill_missing", "interior_zeros"]
+__all__ = ["EVEN_RADIUS", "fill_missing", "interior_constants"]
 
-ZERO_RADIUS = 3  # a pixel of intensity 0 with nothing else this near stays 0
+EVEN_RADIUS = 3  # a pixel with no other value this near keeps its own
 
 
 def fill_missing(intensity: np.ndarray) -> np.ndarray:
@@ -30,11 +30,18 @@ def fill_missing(intensity: np.ndarray) -> np.ndarray:
     return filled
 
 
-def interior_zeros(intensity: np.ndarray) -> np.ndarray:
-    """Where ``intensity`` [H, W] is 0 and so is all within :data:`ZERO_RADIUS` pixels (NaN counts as 0): bool [H, W]."""
-    from scipy.ndimage import maximum_filter
+def interior_constants(intensity: np.ndarray) -> np.ndarray:
+    """Where all within :data:`EVEN_RADIUS` pixels of a pixel of ``intensity`` [H, W] have its value, or none: bool [H, W].
 
-    positive = intensity > 0
-    if positive.all():
+    Speckle never does that: it is a zero border, a saturated area or fill, which a network would take for anything.
+    """
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = 2 * EVEN_RADIUS + 1
+    missing = np.isnan(intensity)
+    # In floating point hardly any neighbours are equal, and the filters cost as much as a fast method
+    if min(intensity.shape) >= size and not missing.any() and not (intensity[:, 1:] == intensity[:, :-1]).any():
         return np.zeros(intensity.shape, bool)
-    return (intensity == 0) & (maximum_filter(positive, size=2 * ZERO_RADIUS + 1, mode="nearest") == 0)
+    highest = maximum_filter(np.where(missing, -np.inf, intensity), size=size, mode="nearest")
+    lowest = minimum_filter(np.where(missing, np.inf, intensity), size=size, mode="nearest")
+    return (highest == lowest) & ~missing

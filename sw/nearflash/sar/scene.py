@@ -20,7 +20,7 @@ from ..contract import ConfigError, DataError, ModelError
 from .homogeneous import EvenWindows
 from .io.base import Scene, Writer
 from .methods import Method, apply_method
-from .missing import ZERO_RADIUS, fill_missing, interior_zeros
+from .missing import EVEN_RADIUS, fill_missing, interior_constants
 from .statistics import survey
 from .tiles import RAMP, lerp, plan_axis, ramp
 
@@ -146,10 +146,11 @@ class _TileRunner:
 
     @property
     def margin(self) -> int:
-        return max(self.method.margin, ZERO_RADIUS) + (MATCH_RADIUS if self.match_local else 0)
+        return max(self.method.margin, EVEN_RADIUS) + (MATCH_RADIUS if self.match_local else 0)
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
-        """Intensity [H, W] despeckled; NaN stays NaN, zeros among zeros stay 0, tiles of nothing else are not computed."""
+        """Intensity [H, W] despeckled; NaN stays NaN, a value among equal ones stays, tiles without one above 0 are not
+        computed."""
         if not (tile > 0).any():
             return tile
         missing = np.isnan(tile)
@@ -165,7 +166,8 @@ class _TileRunner:
         if self.match_local:
             result = _match_local(filled, result)
         result[zero & (result <= floor)] = 0
-        result[interior_zeros(tile)] = 0
+        even = interior_constants(tile)
+        result[even] = tile[even]
         result[missing] = np.nan
         return result
 

@@ -186,11 +186,13 @@ def test_inputs_and_outputs_are_paired(folder, tmp_path):
     assert job.target == other / "a.tif"
 
 
-def test_a_dask_cluster_writes_the_same_files(folder, tmp_path):
-    pytest.importorskip("distributed")
+@pytest.mark.parametrize(("kind", "module"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_cluster_writes_the_same_files(folder, tmp_path, monkeypatch, kind, module):
+    pytest.importorskip(module, reason=f"{module} is not installed: the {kind} cluster is not tested")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a cluster of this machine alone: no token file in the home folder
     np.save(folder / "bad.npy", -AMPLITUDE)
     run(folder, "-o", tmp_path / "here", "--method", "lee", code=1)
-    run(folder, "-o", tmp_path / "there", "--method", "lee", "--cluster", "dask", "--workers", 1, "--json",
+    run(folder, "-o", tmp_path / "there", "--method", "lee", "--cluster", kind, "--workers", 1, "--json",
         tmp_path / "r.json", code=1)
     assert names(tmp_path / "here") == names(tmp_path / "there") == ["a.tif", "b.npy", "c.png"]
     for name in names(tmp_path / "here"):

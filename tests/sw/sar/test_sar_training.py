@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from nearflash.contract.errors import ConfigError, DataError
 from nearflash.sar.network import Network, load, read_weights, write_weights
 from nearflash.sar.training.config import RECIPES, TrainConfig
-from nearflash.sar.training.data import Images, clip_dark, flat_scene, point_targets, sample, sample_batch
+from nearflash.sar.training.data import Images, clip_dark, cut_dark, flat_scene, point_targets, sample, sample_batch
 from nearflash.sar.training.loop import Trainer, loss_of, rate_of
 from nearflash.sar.training.validate import Validation
 from PIL import Image
@@ -78,6 +79,33 @@ def test_dark_clipping_keeps_the_mean_power():
     assert len(np.unique(noisy)) <= 256
 
 
+def test_a_cut_dark_end_keeps_the_mean_power_and_the_levels_above():
+    rng = np.random.default_rng(5)
+    clean = np.full((400, 400), 0.4, np.float32)
+    before = np.sqrt(rng.standard_exponential(clean.shape, dtype=np.float32)) * clean
+    noisy, target = cut_dark(before, clean, 0.2)
+    assert (noisy == 0).mean() == pytest.approx(1 - np.exp(-0.25), abs=0.005)  # Rayleigh: P(a < t) = 1 - exp(-t^2 / c^2)
+    np.testing.assert_array_equal(noisy[noisy > 0], before[before >= 0.2])
+    assert np.mean(noisy.astype(float) ** 2) == pytest.approx(float(target[0, 0]) ** 2, rel=0.01)
+
+
+def test_contrast_and_gain_scale_the_scene_and_what_errors_count_by(images):
+    plain, other = (TrainConfig(**SMALL, flat=0.0, targets=0.0, correlated=0.0, gain=share, gain_range=2.0, contrast=share)
+                    for share in (0.0, 1.0))
+    spreads = []
+    for i in range(30):
+        # The crop is drawn first: both samples show the same one
+        clean, scale = sample(images, plain, np.random.default_rng(i))[1::2]
+        changed, by = sample(images, other, np.random.default_rng(i))[1::2]
+        np.testing.assert_array_equal(scale, 1)
+        np.testing.assert_allclose(changed, clean * by, rtol=1e-5)
+        assert np.exp(-3) <= by.min() <= by.max() <= np.exp(3)
+        assert len(np.unique(by)) <= 4
+        spreads.append(by.max() / by.min())
+    assert max(spreads) > 2
+    assert max(spreads) <= np.exp(2) * 1.001
+
+
 def test_scenes():
     rng = np.random.default_rng(2)
     for _ in range(20):
@@ -89,9 +117,12 @@ def test_loss_is_relative_to_scale_and_bright_targets():
     config = TrainConfig(**SMALL)
     clean = torch.full((1, 1, 2, 2), 0.5)
     estimate = clean + 0.1
-    assert float(loss_of(config, estimate, clean, torch.ones(1))) == pytest.approx(0.1, rel=1e-3)
-    assert float(loss_of(config, 3 * estimate, 3 * clean, torch.full((1,), 3.0))) == pytest.approx(0.1, rel=1e-3)
-    assert float(loss_of(config, clean + 50, clean + 49.5, torch.ones(1))) == pytest.approx(0.01, rel=1e-2)
+    one = torch.ones(1, 1, 2, 2)
+    assert float(loss_of(config, estimate, clean, one)) == pytest.approx(0.1, rel=1e-3)
+    assert float(loss_of(config, 3 * estimate, 3 * clean, 3 * one)) == pytest.approx(0.1, rel=1e-3)
+    assert float(loss_of(config, clean + 50, clean + 49.5, one)) == pytest.approx(0.01, rel=1e-2)
+    halves = torch.tensor([[[[1.0, 1.0], [0.5, 0.5]]]])  # clean 0.5: an error of 0.1 is 0.1 above and 0.2 below
+    assert float(loss_of(config, estimate, clean, halves)) == pytest.approx(((0.01 + 0.04) / 2) ** 0.5, rel=1e-3)
 
 
 def test_schedule():
@@ -117,6 +148,17 @@ def test_resume_is_bit_for_bit(images, tmp_path):
     for key, value in whole.net.state_dict().items():
         assert torch.equal(value, second.net.state_dict()[key]), key
         assert torch.equal(whole.ema[key], second.ema[key]), key
+
+
+def test_a_share_of_the_initial_weights_stays(images, tmp_path):
+    trainer = Trainer(TrainConfig(**SMALL, initial_share=0.25), images, tmp_path)
+    initial = {k: v + 1 for k, v in trainer.net.state_dict().items()}
+    trainer.train_step()
+    mixed, trained = trainer.result(initial).state_dict(), trainer.averaged().state_dict()
+    for key, value in mixed.items():
+        np.testing.assert_allclose(value, 0.75 * trained[key] + 0.25 * initial[key], atol=1e-6)
+    with pytest.raises(ConfigError, match="--init"):
+        trainer.result()
 
 
 def test_resume_refuses_another_recipe(images, tmp_path):
@@ -167,14 +209,24 @@ def test_configurations(tmp_path):
         TrainConfig.load("nothing")
     with pytest.raises(ConfigError, match=r"train\.stepz"):
         TrainConfig.from_dict({"stepz": 3})
-    for field, value in (("steps", 0), ("crop", 40), ("looks", [0.5]), ("gain", 2), ("bandwidth", [0.0, 1.0]), ("ema", 1.0),
-                         ("loss", "l1"), ("precision", "fp8"), ("learning_rate", 0.0), ("max_scale", 9.0)):
+    for field, value in (("steps", 0), ("crop", 40), ("looks", [0.5]), ("gain", 2), ("gain_range", -1), ("contrast", 2),
+                         ("cut", -0.1), ("initial_share", 1.0), ("bandwidth", [0.0, 1.0]), ("ema", 1.0), ("loss", "l1"),
+                         ("precision", "fp8"), ("learning_rate", 0.0), ("max_scale", 9.0)):
         with pytest.raises(ConfigError, match=rf"train\.{field}"):
             TrainConfig.from_dict({field: value})
     bad = tmp_path / "bad.toml"
     bad.write_text("steps = = 3")
     with pytest.raises(ConfigError, match="readable TOML"):
         TrainConfig.load(bad)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_every_recipe_takes_a_step(images, tmp_path, recipe):
+    config = replace(TrainConfig.load(recipe), batch=2, crop=32)
+    trainer = Trainer(config, images, tmp_path)
+    before = {k: v.clone() for k, v in trainer.net.state_dict().items()}
+    assert 0 < trainer.train_step() < 1
+    assert any(not torch.equal(v, before[k]) for k, v in trainer.net.state_dict().items())
 
 
 def test_bad_images(tmp_path):

@@ -17,7 +17,7 @@ from nearflash.sar.io import SceneInfo
 from nearflash.sar.io.base import Scene, Writer
 from nearflash.sar.looks import estimate_looks, local_looks
 from nearflash.sar.methods import Method
-from nearflash.sar.missing import fill_missing, interior_zeros
+from nearflash.sar.missing import fill_missing, interior_constants
 from nearflash.sar.scene import despeckle_stream, require_valid
 from nearflash.sar.statistics import survey
 from nearflash.sar.tiles import RAMP, lerp, plan_axis, ramp
@@ -142,7 +142,8 @@ def test_the_same_bits_each_time_and_for_every_batching_of_rows():
 def test_no_seam_where_tiles_disagree():
     """Each tile gets a random gain: the result must not jump by more than a step of the ramp between any two pixels."""
     rng = np.random.default_rng(1)
-    got, _ = run(np.ones((300, 300), np.float32), method(lambda i, looks: i * np.float32(rng.uniform(0.5, 1.5))), tile=64)
+    values = 1 + 1e-5 * speckle((300, 300), 1)  # what is constant would pass unchanged
+    got, _ = run(values, method(lambda i, looks: i * np.float32(rng.uniform(0.5, 1.5))), tile=64)
     step = np.diff(ramp()).max() * 1.0 * 1.01
     assert np.abs(np.diff(got, axis=0)).max() <= step
     assert np.abs(np.diff(got, axis=1)).max() <= step
@@ -264,11 +265,29 @@ def test_zeros_among_zeros_stay_and_the_method_sees_none():
     assert (got[:, :37] == 0).all()
     assert np.isfinite(got).all()
     assert got[50, 70] > 0
-    zeros = interior_zeros(values)
-    assert zeros[:, :37].all()
-    assert not zeros[:, 37:].any()
+    even = interior_constants(values)
+    assert even[:, :37].all()
+    assert not even[:, 37:].any()
     same, _ = run(values, IDENTITY)
     np.testing.assert_array_equal(same, values)
+
+
+def test_a_value_among_equal_ones_stays():
+    values = speckle((120, 130), 1)
+    values[30:70, 40:90] = 6.5  # saturated
+    values[60:, 50] = np.nan
+    expected = np.zeros(values.shape, bool)
+    for i, j in np.argwhere(~np.isnan(values)):
+        near = values[max(0, i - 3) : i + 4, max(0, j - 3) : j + 4]
+        expected[i, j] = (near[~np.isnan(near)] == values[i, j]).all()
+    assert expected[33, 43]
+    np.testing.assert_array_equal(interior_constants(values), expected)
+    got, _ = run(values, method(lambda i, looks: 2 * i), tile=64)
+    np.testing.assert_array_equal(got[expected], 6.5)
+    valid = ~expected & ~np.isnan(values)
+    np.testing.assert_allclose(got[valid], 2 * values[valid], rtol=1e-6)
+    for shape in ((1, 1), (1, 9), (9, 1), (2, 2)):
+        assert interior_constants(np.full(shape, 3, np.float32)).all()
 
 
 def test_all_missing_is_refused():

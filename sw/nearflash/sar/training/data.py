@@ -5,6 +5,7 @@ A sample depends on nothing else, so a run that resumes, or one spread over seve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,15 +65,20 @@ class Images:
         return (pixels.astype(np.float32) + 1) / 256
 
 
-def flat_scene(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Constant amplitude, or two to four of them parted by straight edges: fields, water, shadows."""
+def areas(rng: np.random.Generator, size: int, draw: Callable[[], float]) -> np.ndarray:
+    """A value, or two to four of them parted by straight edges: float32 ``[size, size]``."""
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-    scene = np.full((size, size), rng.uniform(0.05, 1), np.float32)
+    scene = np.full((size, size), draw(), np.float32)
     for _ in range(rng.integers(4)):
         angle = rng.uniform(0, 2 * np.pi)
         side = np.cos(angle) * x + np.sin(angle) * y > rng.uniform(-0.4, 0.4)
-        scene[side] = rng.uniform(0.05, 1)
+        scene[side] = draw()
     return scene
+
+
+def flat_scene(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Amplitude of fields, water, shadows: constant in each."""
+    return areas(rng, size, lambda: rng.uniform(0.05, 1))
 
 
 def point_targets(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -100,10 +106,26 @@ def clip_dark(noisy: np.ndarray, clean: np.ndarray, offset: float) -> tuple[np.n
     return levels.astype(np.float32), (clean * np.sqrt(np.maximum(power, 1e-8))).astype(np.float32)
 
 
-def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """(noisy amplitude, clean amplitude, looks, gain)."""
+def cut_dark(noisy: np.ndarray, clean: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """A single-look amplitude image of which all below ``threshold`` was stored as 0.
+
+    Returns it with the clean amplitude whose square is its mean: c^2 (1 + t^2) exp(-t^2), t = threshold / c, of Rayleigh
+    amplitude of mean power c^2.
+    """
+    t2 = (threshold / clean) ** 2
+    power = (1 + t2) * np.exp(-t2)
+    return np.where(noisy < threshold, np.float32(0), noisy), (clean * np.sqrt(np.maximum(power, 1e-8))).astype(np.float32)
+
+
+def sample(images: Images, config: TrainConfig,
+           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """(noisy amplitude, clean amplitude, looks, brightness by which the last's error counts)."""
     size = config.crop
     clean = flat_scene(rng, size) if rng.random() < config.flat else images.crop(rng, size, config.max_scale)
+    scale = np.ones((size, size), np.float32)
+    if config.contrast and rng.random() < config.contrast:
+        scale = areas(rng, size, lambda: np.exp(rng.uniform(-1, 1)))
+        clean = clean * scale
     looks = float(rng.choice(config.looks))
     response = None
     if rng.random() < config.correlated:
@@ -115,22 +137,24 @@ def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> tup
     if rng.random() < config.targets:
         looks = min(looks, 4.0)
         targets = point_targets(rng, size)
-    gain = float(np.exp(rng.uniform(-1, 1))) if rng.random() < config.gain else 1.0
+    gain = np.float32(np.exp(rng.uniform(-config.gain_range, config.gain_range)) if rng.random() < config.gain else 1.0)
     noisy = np.sqrt(speckled(clean**2, looks, rng, response, targets))
     if targets is not None:
         clean = np.sqrt(clean**2 + np.abs(targets) ** 2)
     elif config.clipped and looks == 1 and rng.random() < config.clipped:
         noisy, clean = clip_dark(noisy, clean, rng.uniform(0.02, 0.25))
-    return noisy * np.float32(gain), clean * np.float32(gain), looks, gain
+    elif config.cut and looks == 1 and rng.random() < config.cut:
+        noisy, clean = cut_dark(noisy, clean, rng.uniform(0.02, 0.3))
+    return noisy * gain, clean * gain, looks, scale * gain
 
 
 def sample_batch(images: Images, config: TrainConfig, step: int, positions: range) -> tuple[torch.Tensor, ...]:
     """Samples ``positions`` of the global batch of ``step``.
 
     Returns:
-        noisy and clean amplitude ``[n, 1, crop, crop]`` float32, looks ``[n]``, gain ``[n]``.
+        noisy and clean amplitude ``[n, 1, crop, crop]`` float32, looks ``[n]``, scale ``[n, 1, crop, crop]``.
     """
     drawn = [sample(images, config, np.random.default_rng([config.seed, step, i])) for i in positions]
-    noisy, clean = (torch.from_numpy(np.ascontiguousarray(np.stack([d[i] for d in drawn])))[:, None] for i in (0, 1))
-    looks, gain = (torch.tensor([d[i] for d in drawn], dtype=torch.float32) for i in (2, 3))
-    return noisy, clean, looks, gain
+    noisy, clean, scale = (torch.from_numpy(np.ascontiguousarray(np.stack([d[i] for d in drawn])))[:, None]
+                           for i in (0, 1, 3))
+    return noisy, clean, torch.tensor([d[2] for d in drawn], dtype=torch.float32), scale

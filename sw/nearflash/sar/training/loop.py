@@ -41,10 +41,10 @@ def rate_of(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, gain: Tensor) -> Tensor:
-    """Error relative to the scene's scale (its gain), and to the target itself where that is brighter than the scale."""
-    scale = torch.maximum(clean, gain.view(-1, 1, 1, 1))
-    mse = ((estimate - clean) / scale).square().mean(dim=(1, 2, 3))
+def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, scale: Tensor) -> Tensor:
+    """Error relative to the area's brightness ``scale``, and to the target itself where that is brighter: all
+    ``[N, 1, H, W]``."""
+    mse = ((estimate - clean) / torch.maximum(clean, scale)).square().mean(dim=(1, 2, 3))
     return (mse + 1e-8).sqrt().mean() if config.loss == "rmse" else mse.mean()
 
 
@@ -134,12 +134,12 @@ class Trainer:
         config = self.config
         share = config.batch // self.ranks
         batch = sample_batch(self.images, config, self.step, range(self.rank * share, (self.rank + 1) * share))
-        noisy, clean, looks, gain = (t.to(self.device) for t in batch)
+        noisy, clean, looks, scale = (t.to(self.device) for t in batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_of(config, self.step)
         with self.autocast():
             estimate = self.model(noisy, looks)
-        loss = loss_of(config, estimate.float(), clean, gain)
+        loss = loss_of(config, estimate.float(), clean, scale)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
@@ -160,6 +160,21 @@ class Trainer:
         net = self.new_net()
         net.load_state_dict(self.ema)
         return net.eval()
+
+    def result(self, initial: dict[str, Tensor] | None = None) -> nn.Module:
+        """The network to ship: the average, mixed with ``initial_share`` of the weights that training started from.
+
+        What was tuned for new conditions keeps most of what it knew: M. Wortsman et al., "Robust fine-tuning of zero-shot
+        models", CVPR 2022. Raises ConfigError when the recipe keeps a share and there are no ``initial`` weights.
+        """
+        net, share = self.averaged(), self.config.initial_share
+        if share and initial is None:
+            raise ConfigError("train.initial_share", share, "0, or weights to start from (--init)")
+        if share and initial is not None:
+            with torch.no_grad():
+                for key, value in net.state_dict().items():
+                    value.lerp_(initial[key].to(value.device), share)
+        return net
 
     def run(self, on_step: Callable[[int, float], None] = lambda step, loss: None,
             validate: Callable[[nn.Module], dict[str, float]] | None = None) -> None:
