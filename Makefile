@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-RUN_ARGS ?=
+RUN_ARGS ?= --board pynq-z2
 BENCH_ARGS ?= --quick
 
-.PHONY: run test lint cocotb bench setup clean help
+.PHONY: run test lint cocotb bench util setup clean help
 
 run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
 	$(BIN)/nearflash run $(RUN_ARGS)
@@ -26,6 +26,9 @@ cocotb: $(STAMP) ## every cocotb bench (SIM=verilator|icarus, WAVES=1 for FST); 
 
 bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench); BENCH_ARGS= for longer windows
 	$(BIN)/python -m bench $(BENCH_ARGS) --json build/bench/bench.json
+
+util: $(STAMP) ## LUT, FF, BRAM and DSP of a small device against the committed baseline
+	$(BIN)/python -m bench.util --json build/bench/util.json
 
 setup: $(STAMP) ## only the virtual environment
 

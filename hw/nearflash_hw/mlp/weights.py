@@ -84,7 +84,8 @@ class DramWeights(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        core, bits = self.core, self.beat_bytes * 8
+        core = self.core
+        bits = min(self.beat_bytes, core.word_bytes) * 8  # of a beat; the rest is padding
         word_beats = weight_word_beats(core, self.beat_bytes)
         total = core.steps * word_beats
         burst = min(BURST_BEATS, 1 << clog2(total))
@@ -102,7 +103,7 @@ class DramWeights(wiring.Component):
             beats.eq(Mux(remaining > burst, burst, remaining)), last.eq(remaining <= burst),
             req.valid.eq((waiting != 0) & (space >= beats)), req.payload.addr.eq(address), req.payload.beats.eq(beats),
             sent.eq(req.valid & req.ready),
-            fifo.w_data.eq(rsp.payload.data), fifo.w_en.eq(rsp.valid), rsp.ready.eq(1),  # the space was reserved
+            fifo.w_data.eq(rsp.payload.data[:bits]), fifo.w_en.eq(rsp.valid), rsp.ready.eq(1),  # the space was reserved
         ]
         m.d.sync += [waiting.eq(waiting + self.start - (sent & last)),
                      space.eq(space + (fifo.r_en & fifo.r_rdy) - Mux(sent, beats, 0))]

@@ -9,13 +9,19 @@ import typer
 
 from ..contract import PRESETS, DataError, DeviceConfig
 from .despeckle import despeckle
+from .fit import fit
 from .output import console, write_json
+from .report import report
 from .sar import sar
+from .timing import timing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   help="Inference next to the flash: recommendation models answered inside an SSD controller, and SAR "
                        "images despeckled.")
 app.command()(despeckle)
+app.command()(fit)
+app.command()(report)
+app.command()(timing)
 app.add_typer(sar, name="sar")
 
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
@@ -32,6 +38,8 @@ def run(
     format: Annotated[str, typer.Option(help="Table format of a --model: fp32, fp16 or int8.")] = "fp32",
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`: that device, as it is.")] = None,
+    board: Annotated[str | None, typer.Option(help="Print the estimated utilisation of this board or part too.")] = None,
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
@@ -59,8 +67,8 @@ def run(
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
-        model, checkpoint, rows, lookups, format, preset, config, channels, dies, clock, queries, batch, locality, histogram,
-        trace, dataset, block_io, act_bits, weight_bits, seed, waves))
+        model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
+        locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves))
     write_json(json_file, result)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)

@@ -16,13 +16,16 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .. import runtime
-from ..compiler import PlanOptions, compile_device
-from ..contract import DataError, DeviceConfig, cores
+from ..compiler import PlanOptions, compile_device, with_room
+from ..contract import DataError, DeviceConfig, Node, cores
+from ..contract.boards import find_board
+from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
 from ..quantize import CompiledModel, QuantizeOptions, compile_model
 from ..reference.metrics import auc
 from ..reference.model import IntegerModel
+from ..tools import load_tool
 from ..training import Recipe, load_checkpoint, load_dataset
 from .output import console, show
 
@@ -42,6 +45,8 @@ class RunOptions:
     format: str = "fp32"
     preset: str = "paper"
     config: Path | None = None
+    plan: Path | None = None
+    board: str | None = None
     channels: int | None = None
     dies: int | None = None
     clock: float | None = None
@@ -71,6 +76,22 @@ def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
 
         return load_state_dict(o.checkpoint, o.lookups), {}
     return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+
+
+def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
+    """The device to build: a plan's, or the planner's for the options."""
+    if o.plan is None:
+        return compile_device(spec, _base_config(o), PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
+    if not o.plan.is_file():
+        raise DataError("--plan", str(o.plan), "must be a file that `nearflash fit -o` wrote")
+    config = DeviceConfig.from_toml(o.plan)
+
+    def layers(nodes: tuple[Node, ...]) -> list[tuple[str, str, int, tuple[str, ...]]]:
+        return [(n.name, n.kind, n.width, n.inputs) for n in nodes]
+
+    if layers(config.mlp.graph) != layers(spec.nodes()):
+        raise DataError("--plan", str(o.plan), f"must be a plan for {spec.name}")
+    return with_room(spec, config)
 
 
 def _base_config(o: RunOptions) -> DeviceConfig:
@@ -156,7 +177,7 @@ def run_queries(o: RunOptions) -> dict[str, Any]:
     model, about = _load_model(o)
     spec = model.spec
     calibration, queries, source = _queries(o, model, about)
-    base = compile_device(spec, _base_config(o), PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
+    base = _planned(o, spec)
     bag = max(_largest_bag(calibration, queries), *(t.lookups for t in spec.tables))
     if bag > base.lookup.max_bag:
         base = replace(base, lookup=replace(base.lookup, max_bag=bag))
@@ -177,7 +198,21 @@ def run_queries(o: RunOptions) -> dict[str, Any]:
         with waves:
             measured = _stream(device, compiled, queries, batch, o.block_io, o.seed)
     fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(queries, 512)])
-    return _report(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
+    result = _report(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
+    return result if o.board is None else {**result, **_utilisation(config, o.board)}
+
+
+def _utilisation(config: DeviceConfig, name: str) -> dict[str, Any]:
+    """Print and return the device's estimated resources on a board."""
+    part = find_board(name).part
+    with console.status("estimating resources"):
+        total = sum(load_tool("estimator")(part.family).device(config).values(), Resources())
+    shares = total.shares(part)
+    show(f"utilisation of {part.name} (estimated; `nearflash report` synthesises)", [
+        ("BRAM36" if k == "bram18" else k.upper(), f"{total.bram36:g}" if k == "bram18" else f"{getattr(total, k):,.0f}",
+         f"{share:.1%}") for k, share in shares.items()])
+    return {"part": part.name, **{f"estimated_{k}_count": getattr(total, k) for k in shares},
+            **{f"estimated_{k}_share": share for k, share in shares.items()}}
 
 
 def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int

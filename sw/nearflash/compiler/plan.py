@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 
 from ..contract import Core, DeviceConfig, ModelError, Node, TableSpec, cores
 from ..models.spec import ModelSpec
+from .search import Choice, front, least, one_after_another, side_by_side
 
-__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "plain", "plan_graph", "stage_cycles"]
+__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "plain", "plan_graph", "stage_cycles",
+           "with_room"]
 
 MAX_KERNEL = 128  # largest kr or kc
 TOLERANCE = 1.05  # multipliers that better balance may cost
@@ -62,7 +64,7 @@ def embedding_cycles(spec: ModelSpec, config: DeviceConfig) -> float:
     return total
 
 
-def _segments(chain: list[Node]) -> list[list[Node]]:
+def segments(chain: list[Node]) -> list[list[Node]]:
     """A chain of fc nodes as its pairs (row scan, then column scan: they overlap) and single nodes."""
     out, i = [], 0
     while i < len(chain):
@@ -82,51 +84,7 @@ def stage_cycles(graph: tuple[Node, ...], prefix: str) -> int:
     for c in cores(graph):
         steps[c.node] = max(steps.get(c.node, 0), c.steps)
     chain = [n for n in graph if n.kind == "fc" and n.name.startswith(prefix)]
-    return sum(max(steps[n.name] for n in segment) for segment in _segments(chain))
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Kernels (core index -> kr, kc) that take ``steps`` with ``multipliers``."""
-
-    steps: int
-    multipliers: int
-    kernels: dict[int, tuple[int, int]]
-
-
-def _front(choices: list[_Choice]) -> list[_Choice]:
-    """Those for which no other is both as fast and as small, fastest first."""
-    out: list[_Choice] = []
-    for c in sorted(choices, key=lambda c: (c.steps, c.multipliers)):
-        if not out or c.multipliers < out[-1].multipliers:
-            out.append(c)
-    return out
-
-
-def _side_by_side(parts: list[list[_Choice]]) -> list[_Choice]:
-    """Fronts of what runs at the same time: the slowest counts. For every time, the smallest choice of each part."""
-    out = []
-    for steps in sorted({c.steps for part in parts for c in part}):
-        fast = [[c for c in part if c.steps <= steps] for part in parts]
-        if all(fast):
-            best = [part[-1] for part in fast]
-            out.append(_Choice(max(c.steps for c in best), sum(c.multipliers for c in best),
-                               {i: k for c in best for i, k in c.kernels.items()}))
-    return _front(out)
-
-
-def _one_after_another(parts: list[list[_Choice]]) -> list[_Choice]:
-    """Fronts of what runs in sequence."""
-    out = [_Choice(0, 0, {})]
-    for part in parts:
-        out = _front([_Choice(a.steps + b.steps, a.multipliers + b.multipliers, a.kernels | b.kernels)
-                      for a in out for b in part])
-    return out
-
-
-def _least(front: list[_Choice], limit: int) -> _Choice:
-    """The least multipliers that take ``limit`` steps; the fastest there are if none do."""
-    return next((c for c in reversed(front) if c.steps <= limit), front[0])
+    return sum(max(steps[n.name] for n in segment) for segment in segments(chain))
 
 
 def _heights(rows: int) -> list[int]:
@@ -135,7 +93,7 @@ def _heights(rows: int) -> list[int]:
     return [k for k in range(1, top + 1) if (k & -k) * 7 >= k]
 
 
-def _kernels(core: Core, beat_bytes: int) -> list[_Choice]:
+def kernels_of(core: Core, beat_bytes: int) -> list[Choice]:
     """The kernels worth considering for ``core``. Of equal ones, those that let its neighbours overlap: a row scan should
     finish outputs, and a column scan take inputs, in at least FINE portions; else about square."""
     found: dict[tuple[int, int], tuple[tuple[float, float], tuple[int, int]]] = {}
@@ -156,10 +114,10 @@ def _kernels(core: Core, beat_bytes: int) -> list[_Choice]:
             key = (c.steps, kr * kc)
             if key not in found or rank < found[key][0]:
                 found[key] = rank, (kr, kc)
-    return _front([_Choice(steps, mult, {core.index: k}) for (steps, mult), (_, k) in found.items()])
+    return front([Choice(steps, mult, {core.index: k}) for (steps, mult), (_, k) in found.items()])
 
 
-def _with_kernels(graph: tuple[Node, ...], kernels: list[tuple[int, int]]) -> tuple[Node, ...]:
+def with_kernels(graph: tuple[Node, ...], kernels: list[tuple[int, int]]) -> tuple[Node, ...]:
     """``graph`` with one (kr, kc) per core, in the order of :func:`~nearflash.contract.cores`."""
     left = iter(kernels)
     out = []
@@ -200,11 +158,11 @@ def merged(graph: tuple[Node, ...], config: DeviceConfig) -> tuple[Node, ...]:
     as many multipliers as the halves together."""
     halves = {n.name: sum(c.kr * c.kc for c in cores(graph) if c.node == n.name) for n in graph}
     whole = tuple(replace(n, decomposed=False, kr_split=(), kc_split=()) for n in graph)
-    kernels = {c.node: _kernels(c, config.beat_bytes) for c in cores(whole)}
+    kernels = {c.node: kernels_of(c, config.beat_bytes) for c in cores(whole)}
     out = []
     for n, before in zip(whole, graph, strict=True):
         if before.decomposed:
-            best = next((c for c in reversed(kernels[n.name]) if c.multipliers >= halves[n.name]), kernels[n.name][0])
+            best = next((c for c in reversed(kernels[n.name]) if c.cost >= halves[n.name]), kernels[n.name][0])
             (kr, kc), = best.kernels.values()
             n = replace(n, kr=kr, kc=kc)
         out.append(n)
@@ -245,13 +203,13 @@ def _throughput(graph: tuple[Node, ...], config: DeviceConfig, target: int) -> t
     kernels: dict[int, tuple[int, int]] = {}
     for stage in ("bot", "top"):
         chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
-        segments = [{n.name for n in s} for s in _segments(chain)]
-        fronts = [_side_by_side([_kernels(c, config.beat_bytes) for c in shapes if c.node in s]) for s in segments]
-        kernels |= _least(_one_after_another(fronts), target).kernels
-    return _with_kernels(graph, [kernels[c.index] for c in shapes])
+        names = [{n.name for n in s} for s in segments(chain)]
+        fronts = [side_by_side([kernels_of(c, config.beat_bytes) for c in shapes if c.node in s]) for s in names]
+        kernels |= least(one_after_another(fronts), target).kernels
+    return with_kernels(graph, [kernels[c.index] for c in shapes])
 
 
-def _latency(graph: tuple[Node, ...], config: DeviceConfig, limit: int) -> tuple[int, tuple[Node, ...]]:
+def _latency(graph: tuple[Node, ...], config: DeviceConfig, limit: int) -> tuple[float, tuple[Node, ...]]:
     """(multipliers on the path, graph with kernels) for ``limit`` steps from the first layer to the last.
 
     Of all choices with up to TOLERANCE times the least multipliers, the one in which most steps overlap, that is, whose
@@ -259,43 +217,43 @@ def _latency(graph: tuple[Node, ...], config: DeviceConfig, limit: int) -> tuple
     it runs beside the bottom MLP, and gets the least multipliers that stay hidden there.
     """
     shapes = cores(graph)
-    options = {c.index: _kernels(c, config.beat_bytes) for c in shapes}
+    options = {c.index: kernels_of(c, config.beat_bytes) for c in shapes}
     layers = [n for n in graph if n.kind == "fc"]
     names = {n.name for n in layers}
     fed = {c.node for c in shapes if names & set(c.inputs)}
     of = {n.name: [c.index for c in shapes if c.node == n.name and (n.name not in fed or names & set(c.inputs))]
           for n in layers}
-    segments = [s for stage in ("bot", "top") for s in _segments([n for n in layers if n.name.startswith(stage)])]
-    parts = [_side_by_side([options[i] for n in s for i in of[n.name]]) for s in segments]
+    chains = [s for stage in ("bot", "top") for s in segments([n for n in layers if n.name.startswith(stage)])]
+    parts = [side_by_side([options[i] for n in s for i in of[n.name]]) for s in chains]
 
-    after = [_one_after_another(parts[k:]) for k in range(len(parts) + 1)]
-    least = _least(after[0], limit)
-    limit = max(limit, least.steps)
-    steps_of = {(i, c.kernels[i]): c.steps for i, front in options.items() for c in front}
+    after = [one_after_another(parts[k:]) for k in range(len(parts) + 1)]
+    cheapest = least(after[0], limit)
+    limit = max(limit, cheapest.steps)
+    steps_of = {(i, c.kernels[i]): c.steps for i, some in options.items() for c in some}
 
-    def serial(c: _Choice) -> int:
+    def serial(c: Choice) -> int:
         return sum(max(steps_of[i, c.kernels[i]] for i in of[n]) for n in of if all(i in c.kernels for i in of[n]))
 
-    best = (serial(least) / least.steps, least)
+    best = (serial(cheapest) / cheapest.steps, cheapest)
 
-    def search(taken: _Choice, total: int, k: int) -> None:
+    def search(taken: Choice, total: int, k: int) -> None:
         nonlocal best
         if k == len(parts):
             best = max(best, (total / taken.steps, taken), key=lambda b: b[0])
             return
         for c in parts[k]:
-            steps, multipliers = taken.steps + c.steps, taken.multipliers + c.multipliers
-            rest = _least(after[k + 1], limit - steps)
-            if steps + rest.steps <= limit and multipliers + rest.multipliers <= least.multipliers * TOLERANCE:
-                search(_Choice(steps, multipliers, taken.kernels | c.kernels), total + serial(c), k + 1)
+            steps, multipliers = taken.steps + c.steps, taken.cost + c.cost
+            rest = least(after[k + 1], limit - steps)
+            if steps + rest.steps <= limit and multipliers + rest.cost <= cheapest.cost * TOLERANCE:
+                search(Choice(steps, multipliers, taken.kernels | c.kernels), total + serial(c), k + 1)
 
-    search(_Choice(0, 0, {}), 0, 0)
+    search(Choice(0, 0, {}), 0, 0)
     kernels = dict(best[1].kernels)
-    bottom = stage_cycles(_with_kernels(graph, [kernels.get(c.index, (1, 1)) for c in shapes]), "bot")
+    bottom = stage_cycles(with_kernels(graph, [kernels.get(c.index, (1, 1)) for c in shapes]), "bot")
     for c in shapes:
         if c.index not in kernels:
             kernels |= next((k for k in reversed(options[c.index]) if k.steps <= bottom), options[c.index][0]).kernels
-    return best[1].multipliers, _with_kernels(graph, [kernels[c.index] for c in shapes])
+    return best[1].cost, with_kernels(graph, [kernels[c.index] for c in shapes])
 
 
 def _pow2(v: int) -> int:
@@ -319,7 +277,11 @@ def compile_device(spec: ModelSpec, base: DeviceConfig, options: PlanOptions | N
         accumulators=_pow2(sum(-(-d // lk.lanes) * lk.lanes for d in dims)),  # a table starts at a whole beat
         sample_slots=max(lk.sample_slots, 2 * n_batch))
     mlp = replace(base.mlp, graph=graph, act_bits=options.act_bits, n_batch=n_batch)
-    config = replace(base, name=f"{base.name}-{spec.name}", lookup=lookup, mlp=mlp)
+    return with_room(spec, replace(base, name=f"{base.name}-{spec.name}", lookup=lookup, mlp=mlp))
+
+
+def with_room(spec: ModelSpec, config: DeviceConfig) -> DeviceConfig:
+    """``config`` with as many flash blocks as ``spec``'s tables need, or more."""
     pages = sum(TableSpec(t.rows, t.dim, t.row_format).pages(config) for t in spec.tables)
     while config.lbas < pages:
         config = replace(config, flash=replace(config.flash, blocks=config.flash.blocks * 2))

@@ -1,0 +1,212 @@
+"""Fit the resource estimates to syntheses, and say how far off they are on configurations they weren't fitted to.
+
+``python -m bench.calibrate --family xc7``: synthesises the units of random devices and MLP engines (a minute or two of CPU
+each; cached), fits, and prints the errors of leaving each configuration out in turn. ``--write`` keeps the coefficients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nearflash.compiler.fit import PRIMITIVE
+from nearflash.contract import ConfigError, DeviceConfig, FlashConfig, HostConfig, LookupConfig, MlpConfig, Node
+from nearflash.contract.resources import Resources
+from nearflash_hw.device import Device
+from nearflash_hw.mlp import MlpEngine
+from nearflash_hw.synthesis import estimate
+from nearflash_hw.synthesis.estimate.features import features_of
+from nearflash_hw.synthesis.estimate.model import FF_TERMS, LUT_TERMS, exact_part, ff_terms, kind_of, lut_terms
+from nearflash_hw.synthesis.netlist import Unit, units
+from nearflash_hw.synthesis.yosys import FAMILIES, synthesise, yosys_version
+
+from .report import Rows, console, finish, progress, show_rows
+
+__all__ = ["main", "random_device", "random_engine"]
+
+REPEATED = ("channel", "validate_reader", "execute_reader")  # one of each is enough
+
+
+def random_device(rng: random.Random) -> DeviceConfig:
+    """A device without an MLP engine."""
+    beat, pick = rng.choice([8, 16, 16, 32]), rng.choice
+    return DeviceConfig(
+        "grid", beat_bytes=beat,
+        flash=FlashConfig(channels=pick([1, 2, 4, 4, 8]), dies=pick([1, 2, 4]), blocks=pick([64, 256]),
+                          pages=pick([64, 256]), page_bytes=pick([4096, 4096, 16384]), t_ccs_ns=pick([0, 300])),
+        host=HostConfig(queue_pairs=pick([2, 3, 3, 5]), queue_entries=pick([64, 256]), mdts_pages=pick([8, 32]),
+                        page_slots=pick([2, 4, 8]), infer_depth=pick([2, 4])),
+        lookup=LookupConfig(max_tables=pick([8, 16, 32]), max_extents=pick([2, 4]), max_dim=pick([64, 1024]),
+                            max_bag=pick([256, 4096]), tags=pick([64, 256, 1024]), sample_slots=pick([2, 4, 16]),
+                            map_cache_lines=pick([64, 256]), lanes=beat // 4, accumulators=pick([256, 1024, 2048])))
+
+
+def random_engine(rng: random.Random, primitive: str) -> DeviceConfig:
+    """A device whose MLP engine is measured: random layers, kernels, scans, formats, weight places."""
+    while True:
+        pick, beat = rng.choice, rng.choice([8, 16, 16, 16, 32])
+        streamed = rng.random() < 0.25
+        act_bits = pick([8, 8, 8, 16])
+        nodes = [Node("emb", "tables", pick([64, 128, 256]), tables=(0, 1))]
+        inputs: tuple[str, ...] = ("emb",)
+        if rng.random() < 0.7:
+            nodes.insert(0, Node("dense", "dense", pick([13, 64, 256])))
+            inputs = ("dense",)
+            for i in range(rng.randint(1, 2)):
+                nodes.append(_layer(rng, f"bot{i}", pick([16, 32, 64, 128]), inputs, streamed, False))
+                inputs = (nodes[-1].name,)
+            inputs = (*inputs, "emb")
+        if rng.random() < 0.25 and len(inputs) == 2 and next(n.width for n in nodes if n.name == inputs[0]) % 16 == 0:
+            features = sum(n.width for n in nodes if n.name in inputs) // 16
+            nodes.append(Node("dot", "dot", features * (features - 1) // 2, inputs, dim=16))
+            inputs = (inputs[0], "dot")
+        for i in range(rng.randint(1, 2)):
+            split = i == 0 and len(inputs) > 1
+            nodes.append(_layer(rng, f"top{i}", pick([16, 64, 128, 256]), inputs, streamed, split))
+            inputs = (nodes[-1].name,)
+        nodes.append(_layer(rng, "top9", 1, inputs, False, False))
+        n_batch = pick([1, 1, 1, 4]) if not streamed else pick([1, 4])
+        try:
+            base = DeviceConfig("grid", beat_bytes=beat, lookup=LookupConfig(lanes=beat // 4, sample_slots=8))
+            return replace(base, mlp=MlpConfig(tuple(nodes), act_bits, n_batch, primitive=primitive))
+        except ConfigError:
+            continue
+
+
+def _layer(rng: random.Random, name: str, width: int, inputs: tuple[str, ...], streamed: bool, split: bool) -> Node:
+    most = 128 if rng.random() < 0.3 else 16  # multipliers
+    while True:
+        kr, kc = 1 << rng.randint(0, 4), 1 << rng.randint(0, 4)
+        if kr * kc <= most and kr <= width:
+            break
+    dram = streamed and rng.random() < 0.5
+    return Node(name, "fc", width, inputs, relu=True, kr=kr, kc=kc, scan=rng.choice(["row", "column"]),
+                weights="dram" if dram else "onchip", weight_bits=rng.choice([8, 8, 8, 16]), decomposed=split)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    config: int
+    path: str
+    kind: str
+    lut: list[float]
+    ff: list[float]
+    exact: Resources
+    measured: Resources
+
+
+def _samples(family: str, devices: int, engines: int, seed: int) -> Iterator[list[_Sample]]:
+    rng = random.Random(seed)
+    todo: list[tuple[DeviceConfig, bool]] = [(random_device(rng), False) for _ in range(devices)]
+    todo += [(random_engine(rng, PRIMITIVE[family]), True) for _ in range(engines)]
+    for number, (config, engine) in enumerate(todo):
+        found = [Unit(f"mlp.{u.path}" if u.path else "mlp", u.rtlil) for u in units(MlpEngine(config), room=True)] \
+            if engine else units(Device(config))
+        found = [u for u in found if not u.path.startswith(REPEATED) or u.path == "channel0"]
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # each runs a process
+            yield list(pool.map(lambda u, number=number: _sample(number, u, family), found))
+
+
+def _sample(number: int, unit: Unit, family: str) -> _Sample:
+    features = features_of(unit.rtlil)
+    exact = exact_part(features, family)
+    return _Sample(number, unit.path, kind_of(unit.path), lut_terms(features, exact), ff_terms(features, exact), exact,
+                   synthesise(unit.rtlil, family))
+
+
+def _fit(samples: Sequence[_Sample]) -> dict[str, Any]:
+    from scipy.optimize import nnls
+
+    def solve(terms: list[list[float]], wanted: list[float], negative: tuple[int, ...] = ()) -> list[float]:
+        x, y = np.array(terms), np.array(wanted)
+        sign = np.where(np.isin(np.arange(x.shape[1]), negative), -1.0, 1.0)
+        weight = 1 / np.maximum(y, 100)
+        found, _ = nnls(x * sign * weight[:, None], y * weight)
+        return [float(v) for v in found * sign]
+
+    lut = solve([s.lut for s in samples], [s.measured.lut - s.exact.lut for s in samples])
+    ff = solve([s.ff for s in samples], [s.measured.ff for s in samples], negative=(FF_TERMS.index("dsp_operands"),))
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+    for s in samples:
+        t = sums[s.kind]
+        for i, v in enumerate((s.measured.lut - s.exact.lut, np.dot(lut, s.lut), s.measured.ff, np.dot(ff, s.ff))):
+            t[i] += float(v)
+    factors = {k: {"lut": max(0.0, a / b) if b > 0 else 1.0, "ff": c / d if d > 0 else 1.0}
+               for k, (a, b, c, d) in sums.items()}
+    return {"lut": lut, "ff": ff, "factors": factors}
+
+
+def _predict(fitted: dict[str, Any], s: _Sample) -> tuple[float, float]:
+    f = fitted["factors"].get(s.kind, {"lut": 1.0, "ff": 1.0})
+    return (f["lut"] * float(np.dot(fitted["lut"], s.lut)) + s.exact.lut,
+            max(0.0, f["ff"] * float(np.dot(fitted["ff"], s.ff))))
+
+
+def _errors(samples: Sequence[_Sample]) -> Rows:
+    """One row per configuration, predicted by a fit to all the others."""
+    rows: Rows = []
+    for number in sorted({s.config for s in samples}):
+        fitted = _fit([s for s in samples if s.config != number])
+        mine = [s for s in samples if s.config == number]
+        guess = [_predict(fitted, s) for s in mine]
+        lut, ff = sum(s.measured.lut for s in mine), sum(s.measured.ff for s in mine)
+        rows.append({
+            "configuration": number, "units_count": len(mine), "measured_lut_count": lut, "measured_ff_count": ff,
+            "lut_error_share": sum(g[0] for g in guess) / lut - 1, "ff_error_share": sum(g[1] for g in guess) / ff - 1,
+            "bram18_error_count": sum(s.exact.bram18 - s.measured.bram18 for s in mine),
+            "uram_error_count": sum(s.exact.uram - s.measured.uram for s in mine),
+            "dsp_error_count": sum(s.exact.dsp - s.measured.dsp for s in mine)})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench.calibrate", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--family", choices=FAMILIES, default="xc7")
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--engines", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args(argv)
+    samples: list[_Sample] = []
+    with progress() as bar:
+        task = bar.add_task("synthesising", total=args.devices + args.engines, note="")
+        for some in _samples(args.family, args.devices, args.engines, args.seed):
+            samples += some
+            bar.advance(task)
+    rows = _errors(samples)
+    show_rows(f"estimates for {args.family} against Yosys {yosys_version()}, each configuration left out of the fit", (
+        ("configuration", "no", "d"), ("units_count", "units", "d"), ("measured_lut_count", "LUT", ",.0f"),
+        ("lut_error_share", "error", "+.1%"), ("measured_ff_count", "FF", ",.0f"), ("ff_error_share", "error", "+.1%"),
+        ("bram18_error_count", "RAMB18", "+.0f"), ("uram_error_count", "URAM", "+.0f"), ("dsp_error_count", "DSP", "+.0f")),
+        rows)
+    for name in ("lut", "ff"):
+        off = np.abs([r[f"{name}_error_share"] for r in rows])
+        console.print(f"{name}: mean error {off.mean():.1%}, largest {off.max():.1%}")
+    wrong = [f"{s.path} of {s.config}: RAMB18 {s.exact.bram18:g} for {s.measured.bram18:g}, URAM {s.exact.uram:g} for "
+             f"{s.measured.uram:g}, DSP {s.exact.dsp:g} for {s.measured.dsp:g}" for s in samples
+             if (s.exact.bram18, s.exact.uram, s.exact.dsp) != (s.measured.bram18, s.measured.uram, s.measured.dsp)]
+    for line in wrong:
+        console.print(f"[yellow]{line}[/yellow]")
+    finish(args.json, {"calibration": rows})
+    if args.write:
+        fitted = _fit(samples)
+        file = Path(estimate.__file__).parent / f"{args.family}.json"
+        file.write_text(json.dumps({"tool": f"yosys {yosys_version()}", "lut_terms": LUT_TERMS, "ff_terms": FF_TERMS,
+                                    **fitted}, indent=1) + "\n")
+        console.print(f"written to {file.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

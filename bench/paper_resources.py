@@ -1,0 +1,97 @@
+"""The paper's resource table: MLP engines with fixed kernels against searched ones, at equal throughput.
+
+``python -m bench.paper_resources``: for RMC1, RMC2 and RMC3 on XC7A200T and XCVU9P, four channels of one die. **Naive**:
+a kernel of 16 x 16 multipliers for every layer, no intra-layer decomposition, no inter-layer composition. **Searched**: the
+plan of `nearflash fit`. Both hide behind the lookups, which set the throughput of both. Figures are of the MLP engine's
+layers (cores and epilogues), estimated, or synthesised with ``--synthesise`` (minutes for a naive engine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nearflash.compiler import embedding_cycles, stage_cycles
+from nearflash.compiler.fit import Fit, FitOptions, fit
+from nearflash.compiler.plan import plain
+from nearflash.contract import BOARDS, DeviceConfig, Node
+from nearflash.contract.resources import Resources
+from nearflash.models import model_spec
+from nearflash_hw.mlp import MlpEngine
+from nearflash_hw.synthesis.estimate import Estimator
+from nearflash_hw.synthesis.estimate.model import estimate_units
+from nearflash_hw.synthesis.netlist import units
+from nearflash_hw.synthesis.yosys import synthesise
+
+from .report import Rows, finish, progress, show_rows
+
+__all__ = ["main", "naive"]
+
+SIDE = 16
+PAPER = {"lut": 0.4, "ff": 0.4, "bram18": 0.1, "dsp": 0.4}  # second-hand figures of the paper's savings
+GOAL = {"lut": 0.6, "ff": 0.6, "bram18": 0.3, "dsp": 0.75}
+
+
+def naive(found: Fit) -> DeviceConfig:
+    """``found``'s device with a 16 x 16 kernel for every layer (less where a layer has fewer outputs), undecomposed, every
+    layer scanning by rows."""
+    def fixed(n: Node) -> Node:
+        rows = 1 << (n.width.bit_length() - 1)
+        return replace(n, kr=min(SIDE, rows), kc=SIDE, kr_split=(), kc_split=(), decomposed=False) if n.kind == "fc" else n
+
+    graph = plain(tuple(fixed(n) for n in found.config.mlp.graph))
+    return replace(found.config, mlp=replace(found.config.mlp, graph=graph, packed=False))
+
+
+def layers(config: DeviceConfig, family: str, measured: bool) -> Resources:
+    found = [u for u in units(MlpEngine(config), room=True) if u.path.startswith(("core", "epilogue"))]
+    if measured:
+        return sum((synthesise(u.rtlil, family) for u in found), Resources())
+    named = [replace(u, path=f"mlp.{u.path}") for u in found]
+    return sum(estimate_units(named, family).values(), Resources())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench.paper_resources", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=["rmc1", "rmc2", "rmc3"])
+    parser.add_argument("--parts", nargs="*", default=["xc7a200t", "xcvu9p"])
+    parser.add_argument("--synthesise", action="store_true", help="measure with Yosys instead of estimating")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args(argv)
+    rows: Rows = []
+    with progress() as bar:
+        task = bar.add_task("searching", total=len(args.models) * len(args.parts), note="")
+        for part in args.parts:
+            board = BOARDS[part]
+            for name in args.models:
+                bar.update(task, note=f"{name} on {part}")
+                spec, base = model_spec(name, 2000), replace(DeviceConfig.preset("paper"), clock_mhz=board.clock_mhz)
+                found = fit(spec, base, board, Estimator(board.part.family), FitOptions(limit=1.0))
+                fixed = naive(found)
+                time = embedding_cycles(spec, fixed)
+                for kind, config in (("naive", fixed), ("searched", found.config)):
+                    r = layers(config, board.part.family, args.synthesise)
+                    slowest = max(stage_cycles(config.mlp.graph, "bot"), stage_cycles(config.mlp.graph, "top"), time)
+                    rows.append({"model": name, "part": board.part.name, "kernels": kind,
+                                 **{f"{k}_count": getattr(r, k) for k in (*PAPER, "uram")},
+                                 "queries_per_second": config.clock_mhz * 1e6 / slowest,
+                                 "source": "synthesised" if args.synthesise else "estimated"})
+                a, b = rows[-2:]
+                for k in PAPER:
+                    b[f"{k}_saved_share"] = 1 - b[f"{k}_count"] / a[f"{k}_count"] if a[f"{k}_count"] else None
+                bar.advance(task)
+    show_rows(f"layers of the MLP engine, {rows[0]['source']}", (
+        ("model", "model", ""), ("part", "part", ""), ("kernels", "kernels", ""), ("lut_count", "LUT", ",.0f"),
+        ("lut_saved_share", "saved", ".0%"), ("ff_count", "FF", ",.0f"), ("ff_saved_share", "saved", ".0%"),
+        ("bram18_count", "RAMB18", ",.0f"), ("bram18_saved_share", "saved", ".0%"), ("uram_count", "URAM", ",.0f"),
+        ("dsp_count", "DSP", ",.0f"), ("dsp_saved_share", "saved", ".0%"), ("queries_per_second", "queries/s", ",.0f")),
+        rows, ["the paper (second hand): 40 % LUT, 40 % FF, 10 % BRAM, 40 % DSP; goal here: 60, 60, 30, 75 %"])
+    finish(args.json, {"paper_resources": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Resources before synthesis: of a device, and of the parts of an FC layer while kernels are searched."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from amaranth.lib import wiring
+from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
+from nearflash.contract.mlp import output_lanes
+from nearflash.contract.program import weight_word_beats
+from nearflash.contract.resources import Resources
+from nearflash.reference.mlp import LOGIT_BITS
+
+from ...device import Device
+from ...interfaces import bits_for
+from ...mlp.core import FcCore
+from ...mlp.epilogue import Epilogue
+from ..netlist import subtree, units
+from .memory import MemoryShape, map_memory
+from .model import estimate_unit, estimate_units
+
+__all__ = ["Estimator"]
+
+ENOUGH = 512  # words of a memory that stands for a deeper one: from here on it is block RAM whatever its depth
+
+
+class Estimator:
+    """Estimates for one family ("xc7", "xcup"); raises :class:`~nearflash.contract.ConfigError` for others."""
+
+    def __init__(self, family: str):
+        if family not in ("xc7", "xcup"):
+            raise ConfigError("family", family, "must be xc7 or xcup")
+        self.family = family
+
+    def device(self, config: DeviceConfig) -> dict[str, Resources]:
+        """Resources of every unit of ``config``'s device, under the paths that ``synthesis.netlist.units`` gives them."""
+        return estimate_units(units(Device(config)), self.family)
+
+    def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
+        """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
+        return _core(self.family, core.rows, core.columns, core.kr, core.kc, core.scan, core.weights, core.weight_bits,
+                     mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes, hold)
+
+    def epilogue(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources:
+        """The epilogue of an fc node with the lanes that its cores call for."""
+        acc_bits = tuple(mlp.act_bits + c.weight_bits - 1 + (c.columns - 1).bit_length() for c in node_cores)
+        return _epilogue(self.family, node.width, output_lanes(node, node_cores, last), acc_bits,
+                         LOGIT_BITS if last else mlp.act_bits, node.relu and not last, bits_for(mlp.n_batch))
+
+
+def _estimate(kind: str, component: wiring.Component, family: str) -> Resources:
+    return estimate_unit(kind, subtree(component, ""), family)
+
+
+@lru_cache(maxsize=4096)
+def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, act_bits: int,
+          n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool) -> Resources:
+    core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits)
+    unit = FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold, packed=packed,
+                  primitive=primitive, weight_words=min(ENOUGH, max(2, core.steps)))
+    memory = Resources()
+    if weights == "onchip" and core.steps > ENOUGH:
+        beats, width = weight_word_beats(core, beat_bytes), core.word_bytes * 8
+        memory = (map_memory(MemoryShape(width, core.steps, width // beats), family)
+                  - map_memory(MemoryShape(width, ENOUGH, width // beats), family))
+    return _estimate("mlp.core", unit, family) + memory
+
+
+@lru_cache(maxsize=4096)
+def _epilogue(family: str, rows: int, lanes: int, acc_bits: tuple[int, ...], out_bits: int, relu: bool, nb_bits: int
+              ) -> Resources:
+    return _estimate("mlp.epilogue", Epilogue(rows, lanes, acc_bits, out_bits, relu, nb_bits), family)

@@ -1,0 +1,121 @@
+"""What a unit's RTLIL holds, counted: registers, memories, multipliers, and bits of every kind of logic."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from .memory import MemoryShape
+
+__all__ = ["LOGIC", "Features", "features_of"]
+
+#: Kinds of logic that LUTs are estimated from, in bits; see :func:`features_of`.
+LOGIC = ("add", "constant_add", "compare", "constant_compare", "equal", "constant_equal", "gate", "reduce", "mux", "select",
+         "shift", "ff", "soft_multiply")
+
+_CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
+_PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
+_CONNECT = re.compile(r"^    connect \\(\w+) (.*)$", re.MULTILINE)
+_MEMORY = re.compile(r"^  memory width (\d+) size (\d+) (\S+)$", re.MULTILINE)
+_SLICE = re.compile(r"^  cell \\DSP48E[12] ", re.MULTILINE)
+_PROCESS = re.compile(r"^  process \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
+_ASSIGN = re.compile(r"^( +)assign (.*?) (?:\[(\d+)(?::(\d+))?\] )?(?=\S)", re.MULTILINE)
+_MODULE = re.compile(r"^module \S+\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
+_TOKEN = re.compile(r"(\\\S+|\$\d+)(?: \[(\d+)(?::(\d+))?\])?")
+_CONSTANT = re.compile(r"^\d+'[01x]+$")
+
+_KIND = {"$add": "add", "$sub": "add", "$neg": "add", "$lt": "compare", "$le": "compare", "$gt": "compare", "$ge": "compare",
+         "$eq": "equal", "$ne": "equal", "$and": "gate", "$or": "gate", "$xor": "gate", "$xnor": "gate",
+         "$logic_and": "gate", "$logic_or": "gate", "$reduce_or": "reduce", "$reduce_and": "reduce", "$reduce_xor": "reduce",
+         "$reduce_bool": "reduce", "$logic_not": "reduce", "$mux": "mux", "$bmux": "mux", "$shift": "shift", "$shl": "shift",
+         "$shr": "shift", "$sshr": "shift", "$sshl": "shift", "$shiftx": "shift"}
+
+
+@dataclass
+class Features:
+    """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed);
+    ``slices``: instances of DSP slices."""
+
+    bits: Counter[str] = field(default_factory=Counter)
+    memories: list[MemoryShape] = field(default_factory=list)
+    multipliers: list[tuple[int, int, bool]] = field(default_factory=list)
+    slices: int = 0
+
+
+def features_of(rtlil: str) -> Features:
+    """Counts over all modules of ``rtlil``: each is one instance."""
+    out = Features()
+    for body in _MODULE.findall(rtlil):
+        _count_module(body, out)
+    return out
+
+
+def _count_module(body: str, out: Features) -> None:
+    shapes = {m[3]: (int(m[1]), int(m[2])) for m in _MEMORY.finditer(body)}
+    reads: Counter[str] = Counter()
+    writes: Counter[str] = Counter()
+    lanes: dict[str, int] = {}
+    combinational: set[str] = set()
+    bits = out.bits
+    out.slices += len(_SLICE.findall(body))
+    for kind, text in _CELL.findall(body):
+        p = dict(_PARAMETER.findall(text))
+        wires = dict(_CONNECT.findall(text))
+        width = int(p.get("Y_WIDTH", p.get("WIDTH", "1")))
+        if kind.startswith("$mem"):
+            memory = p["MEMID"].strip('"').replace("\\\\", "\\")
+            if kind.startswith("$memrd"):
+                reads[memory] += 1
+                if p["CLK_ENABLE"] == "0":
+                    combinational.add(memory)
+            elif kind.startswith("$memwr"):
+                writes[memory] += 1
+                lanes[memory] = shapes[memory][0] // _runs(wires["EN"])
+        elif kind == "$dff":
+            bits["ff"] += width
+        elif kind == "$mul":
+            a, b = int(p["A_WIDTH"]), int(p["B_WIDTH"])
+            if _constant(wires["A"]) or _constant(wires["B"]):
+                bits["soft_multiply"] += a if _constant(wires["B"]) else b
+            else:
+                out.multipliers.append((a, b, p.get("A_SIGNED") == "1"))
+        elif kind in _KIND:
+            name = _KIND[kind]
+            fixed = _constant(wires.get("A", "")) or _constant(wires.get("B", ""))
+            if name in ("add", "compare", "equal"):
+                inputs = max(int(p["A_WIDTH"]), int(p.get("B_WIDTH", "0")))
+                n = min(width, inputs + 1) if name == "add" else inputs
+                bits[f"constant_{name}" if fixed else name] += n
+            elif name == "reduce":
+                bits[name] += int(p["A_WIDTH"])
+            elif name == "shift":
+                if not _constant(wires["B"]):
+                    bits[name] += width * int(p["B_WIDTH"])
+            elif not fixed or name == "mux":
+                bits[name] += width
+    for text in _PROCESS.findall(body):
+        bits["select"] += _selected(text)
+    for memory, (width, depth) in shapes.items():
+        out.memories.append(MemoryShape(width, depth, lanes.get(memory, width), max(1, reads[memory]), writes[memory],
+                                        memory not in combinational))
+
+
+def _constant(wire: str) -> bool:
+    return bool(_CONSTANT.match(wire.strip()))
+
+
+def _runs(enable: str) -> int:
+    """Different enables of a write port's bits, equal ones standing next to each other."""
+    bits = [(t[1], i) for t in _TOKEN.finditer(enable)
+            for i in range(int(t[2] or 0), int(t[3] or t[2] or 0) - 1, -1)]
+    return max(1, len([a for a, b in zip(bits, bits[1:], strict=False) if a != b]) + 1)
+
+
+def _selected(process: str) -> int:
+    """Bits assigned under a condition: each is an input of a multiplexer, or of a register's enable."""
+    total = 0
+    for indent, _, high, low in _ASSIGN.findall(process):
+        if len(indent) > 4 and high:
+            total += int(high) - int(low or high) + 1
+    return total

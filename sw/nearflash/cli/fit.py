@@ -1,0 +1,130 @@
+"""``nearflash fit``: the kernel search for a model on a board, and devices for the other commands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..compiler.fit import Fit, FitOptions, to_records
+from ..compiler.fit import fit as search
+from ..contract import BOARDS, PRESETS, DataError, DeviceConfig
+from ..contract.boards import Board, find_board
+from ..models import ModelSpec, build
+from ..tools import load_tool
+from ..whole import whole_file
+from .output import console, write_json
+
+__all__ = ["board_config", "device_of", "fit"]
+
+READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
+ROOMY_BRAM36, FEW_SLOTS = 200, 4
+SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the flash's size, not the logic
+
+
+def fit(
+    model: Annotated[str, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml).")],
+    board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")],
+    clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: the board's).")] = None,
+    dies: Annotated[int, typer.Option(help="Flash dies per channel.", min=1)] = 1,
+    channels: Annotated[int, typer.Option(help="Flash channels.", min=1)] = 4,
+    preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
+    share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 0.5,
+    limit: Annotated[float, typer.Option(help="Share of each of the part's resources that may be used.")] = 0.75,
+    weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
+    act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
+    stream: Annotated[str, typer.Option(help="Layers to stream from DRAM whatever fits, by commas: top0,top1.")] = "",
+    packed: Annotated[bool | None, typer.Option("--packed/--no-packed", help="Two int8 products on one DSP slice (default: "
+                                                "when slices would be short).")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the plan: a device configuration (TOML) for "
+                                             "`nearflash run --plan` and `nearflash report --plan`.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan and its figures to this file.")] = None,
+) -> None:
+    """Choose every layer's kernel, scan order, weight place and N_batch: the least resources that hide the MLPs behind the
+    lookups, by exact search over estimated resources.
+
+    Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
+    """
+    target = find_board(board)
+    base = board_config(target, clock, dies, channels, preset)
+    options = FitOptions(share, limit, weight_bits, act_bits, packed, tuple(filter(None, stream.split(","))))
+    found = _search(_spec(model), base, target, options)
+    _show(found)
+    if out is not None:
+        with whole_file(out) as part:
+            part.write_text(f"# nearflash fit --model {model} --board {target.name}\n{found.config.to_toml()}")
+        console.print(f"plan written to {out}")
+    write_json(json_file, to_records(found))
+
+
+def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper"
+                 ) -> DeviceConfig:
+    """What a plan for ``board`` starts from: the preset, with no more tags than :data:`READS_PER_DIE` for each die, and with
+    few samples being pooled at once on a part of few block RAMs."""
+    c = DeviceConfig.preset(preset, dies=dies, channels=channels)
+    slots = c.lookup.sample_slots if board.part.bram36 >= ROOMY_BRAM36 else min(c.lookup.sample_slots, FEW_SLOTS)
+    lookup = replace(c.lookup, tags=min(c.lookup.tags, READS_PER_DIE * dies * channels), sample_slots=slots)
+    return replace(c, clock_mhz=clock or board.clock_mhz, lookup=lookup)
+
+
+def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
+    """The device of a plan's file, or the one that the search chooses for ``model``; without either, one without an MLP.
+
+    Raises :class:`DataError` when both are given or the file can't be read.
+    """
+    if model is not None and plan is not None:
+        raise DataError("--model", model, "give either --model or --plan")
+    if plan is not None:
+        if not plan.is_file():
+            raise DataError("--plan", str(plan), "must be a file that `nearflash fit -o` wrote")
+        return DeviceConfig.from_toml(plan)
+    if model is None:
+        return board_config(board)
+    return _search(_spec(model), board_config(board), board, FitOptions(limit=1.0)).config
+
+
+def _spec(model: str) -> ModelSpec:
+    return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else build(model, rows=SPEC_ROWS).spec
+
+
+def _search(spec: ModelSpec, base: DeviceConfig, board: Board, options: FitOptions) -> Fit:
+    with console.status("searching kernels") as status:
+        return search(spec, base, board, load_tool("estimator")(board.part.family), options, status.update)
+
+
+def _show(found: Fit) -> None:
+    config, part = found.config, found.board.part
+    table = Table(title=f"{config.name}: {part.name} at {config.clock_mhz:g} MHz, {config.flash.channels} channels x "
+                  f"{config.flash.dies} dies", title_justify="left", title_style="bold", pad_edge=False)
+    for heading, right in (("layer", False), ("from", False), ("size", True), ("kernel", True), ("scan", False),
+                           ("weights", False), ("steps", True), ("LUT", True), ("FF", True), ("BRAM36", True), ("DSP", True),
+                           ("why", False)):
+        table.add_column(heading, justify="right" if right else "left")
+    for layer in found.layers:
+        c, r = layer.core, layer.resources
+        table.add_row(c.node, "+".join(c.inputs), f"{c.rows}x{c.columns}", f"{c.kr}x{c.kc}", c.scan,
+                      f"{c.weights}, {c.weight_bits} bit", f"{c.steps:,}", f"{r.lut:,.0f}", f"{r.ff:,.0f}", f"{r.bram36:g}",
+                      f"{r.dsp:.0f}", layer.why)
+    console.print(table)
+    times = Table(title="times, cycles per sample", title_justify="left", title_style="bold", pad_edge=False)
+    for heading in ("constraint", "is", "at most", "slack"):
+        times.add_column(heading, justify="left" if heading == "constraint" else "right")
+    for name, value in (("bottom MLP", found.bottom), ("top MLP", found.top), ("streamed weights", found.stream)):
+        times.add_row(name, f"{value:,.0f}", f"{found.allowed:,}", f"{100 * (1 - value / found.allowed):.1f} %")
+    times.add_row("lookups (flash)", f"{found.embedding:,.0f}", "", "sets the pace")
+    console.print(times)
+    resources = Table(title="estimated resources of the whole device", title_justify="left", title_style="bold",
+                      pad_edge=False)
+    for heading in ("resource", "used", f"of {part.name}", "at most", "slack"):
+        resources.add_column(heading, justify="left" if heading == "resource" else "right")
+    for name, share in found.total.shares(part).items():
+        used = getattr(found.total, name)
+        halves = name == "bram18"
+        resources.add_row("BRAM36" if halves else name.upper(), f"{used / 2:g}" if halves else f"{used:,.0f}",
+                          f"{share:.1%}", f"{found.limit:.0%}", f"{found.limit - share:.1%}")
+    console.print(resources)
+    console.print(f"N_batch {config.mlp.n_batch}; {'two int8 products a DSP slice; ' if config.mlp.packed else ''}"
+                  f"predicted {found.queries_per_second:,.0f} queries/s")

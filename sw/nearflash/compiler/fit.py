@@ -1,0 +1,330 @@
+"""The kernel search: which hardware answers a model on a board, at which cost.
+
+RM-SSD's rules (section "kernel search"), each a constraint here:
+
+1. weights lie in block RAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from DRAM;
+2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
+   N_batch = 1, 2, 4, ... until they do;
+3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
+4. neighbouring layers overlap: scan orders alternate, in the way that costs least.
+
+Among all kernels that satisfy them the cheapest is taken, its cost being the sum of the shares of the part's LUTs, flip-
+flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use. The search is exact over that cost
+(:mod:`.search`): a kernel is left out only when its DSP slices alone cost more than a whole plan already found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any, Protocol
+
+from ..contract import Core, DeviceConfig, MlpConfig, ModelError, Node, cores
+from ..contract.boards import Board
+from ..contract.mlp import output_lanes
+from ..contract.resources import Resources
+from ..models.spec import ModelSpec
+from .plan import (
+    MAX_N_BATCH,
+    PlanOptions,
+    compile_device,
+    composed,
+    embedding_cycles,
+    kernels_of,
+    segments,
+    stage_cycles,
+    with_kernels,
+)
+from .search import Choice, front, least, one_after_another, side_by_side
+
+__all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_records"]
+
+#: How multipliers are named: Yosys finds 7-series slices with their registers, but packs none into a DSP48E2.
+PRIMITIVE = {"xc7": "inferred", "xcup": "dsp48e2"}
+LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
+
+
+class CostModel(Protocol):
+    """Estimated resources; ``nearflash_hw.synthesis.estimate.Estimator`` is one."""
+
+    def device(self, config: DeviceConfig) -> dict[str, Resources]: ...
+
+    def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources: ...
+
+    def epilogue(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources: ...
+
+
+class NothingFits(ModelError):
+    """No plan satisfies all constraints; the message says which fails and what would help."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """``share``: part of the embedding time each of the bottom and top MLP may take. ``limit``: share of every resource that
+    may be used. ``packed``: two int8 products on one DSP slice, None: if DSP slices would be short. ``stream``: layers that
+    are streamed from DRAM whatever fits."""
+
+    share: float = 0.5
+    limit: float = 0.75
+    weight_bits: int = 8
+    act_bits: int = 8
+    packed: bool | None = None
+    stream: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("share", "limit"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ModelError(name, getattr(self, name), "must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One core of the plan, ``resources`` with its part of the epilogue, and why it is as it is."""
+
+    core: Core
+    resources: Resources
+    why: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A plan. Times in cycles per sample: ``embedding`` of the lookups with every die balanced, ``bottom`` and ``top`` in
+    kernel steps, ``allowed`` the most these may take; ``stream`` beats of streamed weights per sample."""
+
+    config: DeviceConfig
+    board: Board
+    embedding: float
+    allowed: int
+    bottom: int
+    top: int
+    stream: float
+    layers: tuple[Layer, ...]
+    resources: dict[str, Resources]
+    limit: float
+
+    @property
+    def total(self) -> Resources:
+        return sum(self.resources.values(), Resources())
+
+    @property
+    def queries_per_second(self) -> float:
+        """Bound by the slowest of lookups, MLP stages and streamed weights."""
+        return self.config.clock_mhz * 1e6 / max(self.embedding, self.bottom, self.top, self.stream)
+
+
+def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, options: FitOptions | None = None,
+        progress: Callable[[str], None] = lambda text: None) -> Fit:
+    """The cheapest plan for ``spec`` on a device like ``base`` on ``board``.
+
+    Raises :class:`NothingFits`, which names the constraint that fails and what would satisfy it.
+    """
+    options = options or FitOptions()
+    planned = compile_device(spec, base, PlanOptions(options.weight_bits, options.act_bits, onchip_bytes=1 << 40))
+    embedding = embedding_cycles(spec, planned)
+    allowed = max(1, int(embedding * options.share))
+    rest: dict[int, Resources] = {}
+    failures: list[str] = []
+    may_pack = options.weight_bits == options.act_bits == 8
+    packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
+    for streamed in _streams(spec, options):
+        named = f" while streaming {', '.join(sorted(streamed))}" if streamed else " with all weights on chip"
+        n_batch = _batches(spec, planned, streamed, allowed, board, options)
+        if n_batch is None:
+            failures.append(f"weights arrive more slowly than lookups, even for groups of {MAX_N_BATCH} samples,{named}")
+            continue
+        over: list[str] = []
+        for packed in packings:
+            progress(f"searching kernels{named}")
+            searched = _Search(planned, board, cost, allowed, packed)
+            graph = searched.best(streamed, n_batch)
+            if graph is None:
+                failures.append(f"no kernels are fast enough for {allowed:,} steps a stage{named}")
+                continue
+            mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed, primitive=PRIMITIVE[board.part.family])
+            config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp, lookup=replace(
+                planned.lookup, sample_slots=max(planned.lookup.sample_slots, 2 * n_batch)))
+            if n_batch not in rest:
+                progress("estimating the rest of the device")
+                rest[n_batch] = sum((r for path, r in cost.device(config).items()
+                                     if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
+            total = rest[n_batch] + sum((layer.resources for layer in searched.layers(config)), Resources())
+            shares = total.shares(board.part)
+            over = [k for k, v in shares.items() if v > options.limit]
+            if not over:
+                progress("estimating the device")
+                return _finish(config, board, embedding, searched, options.limit)
+            failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
+            if "dsp" not in over:
+                break  # packing frees nothing else
+        if set(over) - {"bram18", "uram"} and streamed == frozenset(options.stream):
+            break  # streaming weights frees no logic
+    raise NothingFits("board", board.name, f"nothing fits in {options.limit:.0%} of {board.part.name}: "
+                      f"{'; '.join(dict.fromkeys((failures[0], failures[-1])))}. What "
+                      "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
+
+
+def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
+    """Sets of layers to stream, in the order of the bytes they hold."""
+    size = {n.name: n.width * c for n, c in spec.layers() if n.width > 1}
+    for name in options.stream:
+        if name not in size:
+            raise ModelError("stream", name, f"must be one of {', '.join(size)}")
+    free = [n for n in size if n not in options.stream]
+    sets = [frozenset((*options.stream, *some)) for k in range(len(free) + 1) for some in combinations(free, k)]
+    yield from sorted(sets, key=lambda s: sum(size[n] for n in s))
+
+
+def _batches(spec: ModelSpec, config: DeviceConfig, streamed: frozenset[str], allowed: int, board: Board,
+             options: FitOptions) -> int | None:
+    """Least N_batch with which the streamed weights keep up with both the kernels and the board's memory (rule 2)."""
+    nbytes = sum(n.width * c * options.weight_bits // 8 for n, c in spec.layers() if n.name in streamed)
+    cycles = nbytes / min(config.beat_bytes, board.dram_bytes_per_cycle * board.clock_mhz / config.clock_mhz)
+    n_batch = 1
+    while cycles / n_batch > allowed:
+        n_batch *= 2
+        if n_batch > MAX_N_BATCH:
+            return None
+    return n_batch
+
+
+class _Search:
+    """Kernels of least cost, for a set of streamed layers and an N_batch."""
+
+    def __init__(self, planned: DeviceConfig, board: Board, cost: CostModel, allowed: int, packed: bool):
+        self.planned, self.board, self.cost, self.allowed, self.packed = planned, board, cost, allowed, packed
+
+    def best(self, streamed: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
+        base = tuple(replace(n, weights="dram" if n.name in streamed else "onchip") for n in self.planned.mlp.graph)
+        found = [g for g in (self._kernels(layout, n_batch) for layout in composed(base)) if g is not None]
+        return min(found, key=lambda f: f[0])[1] if found else None
+
+    def score(self, r: Resources) -> float:
+        return sum(r.shares(self.board.part).values())
+
+    def node_cost(self, node: Node, node_cores: list[Core], n_batch: int) -> float:
+        """Score of an fc node's cores and epilogue."""
+        return self.score(self.node_resources(node, node_cores, n_batch))
+
+    def node_resources(self, node: Node, node_cores: list[Core], n_batch: int) -> Resources:
+        mlp = replace(self.planned.mlp, n_batch=n_batch, graph=(), packed=self.packed,
+                      primitive=PRIMITIVE[self.board.part.family])
+        last = node.name == self.planned.mlp.graph[-1].name
+        lanes = output_lanes(node, node_cores, last)
+        total = self.cost.epilogue(node, node_cores, mlp, last)
+        for c in node_cores:
+            total += self.cost.core(c, mlp, self.planned.beat_bytes, lanes, node.decomposed)
+        return total
+
+    def _kernels(self, graph: tuple[Node, ...], n_batch: int) -> tuple[float, tuple[Node, ...]] | None:
+        """(cost, graph with kernels), or None if no kernels are fast enough."""
+        shapes = cores(graph)
+        nodes = {n.name: n for n in graph}
+        kernels: dict[int, tuple[int, int]] = {}
+        total = 0.0
+        for stage in ("bot", "top"):
+            chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
+            if not chain:
+                continue
+            groups = [[n.name for n in s] for s in segments(chain)]
+            most = 4 * max(_least_multipliers(c, self.planned.beat_bytes, self.allowed) for c in shapes
+                           if c.node.startswith(stage))
+            while True:
+                parts = [side_by_side([self._node(nodes[name], [c for c in shapes if c.node == name], n_batch, most)
+                                       for name in group]) for group in groups]
+                chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
+                if chosen is None or chosen.steps > self.allowed:
+                    if most > max(c.rows * c.columns for c in shapes):
+                        return None
+                    most *= 4
+                    continue
+                room = chosen.cost - sum(self._floor(nodes[name], shapes, n_batch) for group in groups for name in group)
+                needed = int(room * self.board.part.dsp * (2 if self.packed else 1)) + 1
+                if most >= needed:  # a kernel beyond `most` would cost more in DSP slices alone than there is to gain
+                    break
+                most = needed
+            kernels |= chosen.kernels
+            total += chosen.cost
+        return total, with_kernels(graph, [kernels[c.index] for c in shapes])
+
+    def _floor(self, node: Node, shapes: tuple[Core, ...], n_batch: int) -> float:
+        """What every choice for ``node`` costs at least: its weights' bits in block RAM, and one lane's epilogue."""
+        part, mine = self.board.part, [c for c in shapes if c.node == node.name]
+        mlp = replace(self.planned.mlp, n_batch=n_batch, graph=())
+        total = self.score(self.cost.epilogue(node, [replace(c, kr=1, kc=1) for c in mine], mlp, True))
+        bits = sum(c.rows * c.columns * c.weight_bits for c in mine if c.weights == "onchip")
+        kilobits = 36 * part.bram36 + 288 * part.uram
+        return total + bits / 1024 / kilobits
+
+    def _node(self, node: Node, node_cores: list[Core], n_batch: int, most: int) -> list[Choice]:
+        """Front of a node: every combination of its cores' kernels of up to ``most`` multipliers each."""
+        out = []
+        for some in product(*(_kernels_within(c, self.planned.beat_bytes, self.allowed, most) for c in node_cores)):
+            sized = [replace(c, kr=kr, kc=kc) for c, (kr, kc) in zip(node_cores, some, strict=True)]
+            out.append(Choice(max(c.steps for c in sized), self.node_cost(node, sized, n_batch),
+                              {c.index: (c.kr, c.kc) for c in sized}))
+        return front(out)
+
+    def layers(self, config: DeviceConfig) -> list[Layer]:
+        """Every core with its share of its node's resources."""
+        out = []
+        every = cores(config.mlp.graph)
+        for node in config.mlp.graph:
+            mine = [c for c in every if c.node == node.name]
+            if not mine:
+                continue
+            lanes = output_lanes(node, mine, node is config.mlp.graph[-1])
+            for i, c in enumerate(mine):
+                r = self.cost.core(c, config.mlp, config.beat_bytes, lanes, node.decomposed)
+                if i == 0:
+                    r += self.cost.epilogue(node, mine, config.mlp, node is config.mlp.graph[-1])
+                out.append(Layer(c, r, self._why(c)))
+        return out
+
+    def _why(self, c: Core) -> str:
+        kernels = sorted({kr * kc for kr, kc in _kernels_within(c, self.planned.beat_bytes, 1 << 62, c.kr * c.kc)})
+        smaller = [m for m in kernels if m < c.kr * c.kc]
+        text = f"{c.steps:,} of {self.allowed:,} steps allowed to its stage"
+        if smaller:
+            text += f"; {smaller[-1]} multipliers would be too slow or cost more"
+        else:
+            text += "; the smallest kernel there is"
+        return text
+
+
+def _least_multipliers(core: Core, beat_bytes: int, allowed: int) -> int:
+    found = [kr * kc for kr, kc in _kernels_within(core, beat_bytes, allowed, 1 << 62)]
+    return min(found, default=core.rows * core.columns)
+
+
+def _kernels_within(core: Core, beat_bytes: int, allowed: int, most: int) -> list[tuple[int, int]]:
+    """Kernels of at most ``most`` multipliers that take at most ``allowed`` steps; of those with the same steps and
+    multipliers the one that streams best."""
+    return [k for c in kernels_of(core, beat_bytes) if c.steps <= allowed and c.cost <= most for k in c.kernels.values()]
+
+
+def _finish(config: DeviceConfig, board: Board, embedding: float, searched: _Search, limit: float) -> Fit:
+    graph = config.mlp.graph
+    beats = sum(c.steps * -(-c.word_bytes // config.beat_bytes) for c in cores(graph) if c.weights == "dram")
+    slow = max(1.0, config.beat_bytes / (board.dram_bytes_per_cycle * board.clock_mhz / config.clock_mhz))
+    return Fit(config, board, embedding, searched.allowed, stage_cycles(graph, "bot"), stage_cycles(graph, "top"),
+               beats * slow / config.mlp.n_batch, tuple(searched.layers(config)), searched.cost.device(config), limit)
+
+
+def to_records(found: Fit) -> dict[str, Any]:
+    """Plain values for JSON, units in the keys."""
+    part = found.board.part
+    return {
+        "device": found.config.name, "board": found.board.name, "part": part.name, "clock_mhz": found.config.clock_mhz,
+        "design_id": f"{found.config.design_id:#010x}", "embedding_cycles": found.embedding, "allowed_cycles": found.allowed,
+        "bottom_cycles": found.bottom, "top_cycles": found.top, "stream_cycles": found.stream,
+        "queries_per_second": found.queries_per_second, "n_batch": found.config.mlp.n_batch,
+        "packed": found.config.mlp.packed,
+        "layers": [{"core": c.core.index, "node": c.core.node, "rows": c.core.rows, "columns": c.core.columns,
+                    "kr": c.core.kr, "kc": c.core.kc, "scan": c.core.scan, "weights": c.core.weights,
+                    "weight_bits": c.core.weight_bits, "steps": c.core.steps, "why": c.why,
+                    **{f"estimated_{k}_count": getattr(c.resources, k) for k in LIMITS}} for c in found.layers],
+        **{f"total_{k}_count": getattr(found.total, k) for k in LIMITS},
+        **{f"total_{k}_share": v for k, v in found.total.shares(part).items()},
+        **{f"slack_{k}_share": found.limit - v for k, v in found.total.shares(part).items()},
+    }

@@ -1,0 +1,112 @@
+"""Estimates against synthesis: memories and multipliers exactly, logic within the bound that the calibration states."""
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig
+from nearflash_hw.mlp.core import FcCore
+from nearflash_hw.mlp.epilogue import Epilogue
+from nearflash_hw.synthesis.estimate import Estimator
+from nearflash_hw.synthesis.estimate.features import features_of
+from nearflash_hw.synthesis.estimate.memory import MemoryShape, map_memory
+from nearflash_hw.synthesis.estimate.model import estimate_unit, exact_part, kind_of
+from nearflash_hw.synthesis.netlist import subtree
+from nearflash_hw.synthesis.yosys import synthesise
+
+
+class Memories(wiring.Component):
+    """One memory of each shape, of clocked reads with an enable."""
+
+    def __init__(self, shapes):
+        self.shapes = shapes
+        super().__init__({f"{name}{i}": flow(bits) for i, s in enumerate(shapes) for name, flow, bits in (
+            ("a", In, (s.depth - 1).bit_length()), ("wd", In, s.width), ("we", In, s.width // s.lane), ("re", In, 1),
+            *((f"rd{r}_", Out, s.width) for r in range(s.reads)), *((f"ra{r}_", In, (s.depth - 1).bit_length())
+                                                                   for r in range(s.reads)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        for i, s in enumerate(self.shapes):
+            m.submodules[f"memory{i}"] = memory = Memory(shape=s.width, depth=s.depth, init=[])
+            write = memory.write_port(granularity=s.lane)
+            m.d.comb += [write.addr.eq(getattr(self, f"a{i}")), write.data.eq(getattr(self, f"wd{i}")),
+                         write.en.eq(getattr(self, f"we{i}"))]
+            for r in range(s.reads):
+                read = memory.read_port()
+                m.d.comb += [read.addr.eq(getattr(self, f"ra{r}_{i}")), read.en.eq(getattr(self, f"re{i}")),
+                             getattr(self, f"rd{r}_{i}").eq(read.data)]
+        return m
+
+
+SHAPES = [MemoryShape(*s) for s in (
+    (1, 100, 1), (8, 300, 8), (8, 512, 8), (10, 256, 10), (22, 64, 22), (22, 100, 22), (45, 1024, 45), (32, 2048, 8),
+    (128, 512, 32), (128, 2048, 128), (64, 16, 8), (128, 64, 128, 2), (32, 1024, 32, 2), (8, 65536, 8))]
+
+
+@pytest.mark.parametrize("family", ["xc7", "xcup"])
+def test_memories_map_as_yosys_maps_them(family):
+    rtlil = subtree(Memories(SHAPES), "")
+    assert sorted(features_of(rtlil).memories, key=str) == sorted(SHAPES, key=str)
+    got, want = sum((map_memory(s, family) for s in SHAPES[1:]), map_memory(SHAPES[0], family)), synthesise(rtlil, family)
+    assert (got.bram18, got.uram) == (want.bram18, want.uram)
+    assert got.lutram == pytest.approx(want.lutram, rel=0.05)
+
+
+CASES = [
+    ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 128, 4, 8, "row", "onchip", 8), 8, 1, 2, 16, lanes=2)),
+    ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 96, 2, 4, "column", "onchip", 16), 8, 4, 2, 16, lanes=2)),
+    ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 128, 4, 8, "row", "onchip", 8), 8, 1, 2, 16, lanes=2, packed=True)),
+    ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 128, 4, 4, "row", "dram", 8), 8, 2, 2, 16)),
+    ("mlp.epilogue", lambda: Epilogue(96, 4, (20, 22), 8, True, 1)),
+]
+
+
+@pytest.mark.parametrize(("kind", "make"), CASES)
+def test_blocks_against_synthesis(kind, make):
+    rtlil = subtree(make(), "")
+    got, want = estimate_unit(kind, rtlil, "xc7"), synthesise(rtlil, "xc7")
+    assert (got.bram18, got.dsp) == (want.bram18, want.dsp)
+    assert got.lut == pytest.approx(want.lut, rel=0.25)
+    assert got.ff == pytest.approx(want.ff, rel=0.25)
+
+
+def test_the_search_sees_what_the_device_will_have():
+    """A core whose memory is counted apart costs what it costs whole."""
+    core = Core(0, "", (), 64, 512, 2, 2, "row", "onchip", 8)
+    whole = estimate_unit("mlp.core", subtree(FcCore(core, 8, 1, 2, 16, lanes=2), ""), "xc7")
+    apart = Estimator("xc7").core(core, MlpConfig(), 16, 2, False)
+    assert (apart.bram18, apart.dsp, apart.ff) == (whole.bram18, whole.dsp, whole.ff)
+    assert apart.lut == pytest.approx(whole.lut, rel=0.05)
+
+
+def test_device_estimate_names_units_and_families():
+    found = Estimator("xcup").device(DeviceConfig.preset("tiny"))
+    assert {"nvme.queues", "channel1", "pooling.drainer"} <= set(found)
+    assert all(r.lut >= 0 and r.ff >= 0 for r in found.values())
+    with pytest.raises(ConfigError, match="family"):
+        Estimator("ecp5")
+
+
+def test_wide_products_take_several_slices():
+    class Wide(wiring.Component):
+        a: In(24)
+        b: In(24)
+        p: Out(48)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.sync += self.p.eq(self.a * self.b)
+            return m
+
+    rtlil = subtree(Wide(), "")
+    assert exact_part(features_of(rtlil), "xc7").dsp == synthesise(rtlil, "xc7").dsp == 2
+
+
+def test_kinds_share_a_factor():
+    assert kind_of("channel3") == kind_of("channel0") == "channel"
+    assert kind_of("mlp.epilogue_top0") == kind_of("mlp.epilogue_bot1") == "mlp.epilogue"
+    assert kind_of("mlp.core12") == "mlp.core"
+    assert kind_of("lookup.translator") == "lookup.translator"
+    assert kind_of("") == ""

@@ -1,0 +1,164 @@
+"""The kernel search: exact over its cost model, each of its rules kept, and clear when nothing fits."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import pytest
+from nearflash.compiler import embedding_cycles, stage_cycles
+from nearflash.compiler.fit import FitOptions, NothingFits, fit, to_records
+from nearflash.compiler.plan import composed, kernels_of, with_kernels
+from nearflash.contract import BOARDS, ConfigError, DeviceConfig, ModelError, cores
+from nearflash.contract.boards import find_board
+from nearflash.contract.mlp import output_lanes
+from nearflash.contract.resources import Resources
+from nearflash.models import ModelSpec, TableShape, model_spec
+
+Z020 = BOARDS["pynq-z2"]
+PAPER = DeviceConfig.preset("paper")
+
+
+REST = Resources(lut=20_000, ff=10_000, bram18=100)
+
+
+@dataclass
+class Costs:
+    """A cost model with round figures: a multiplier is a DSP slice and 40 LUTs, a lane of an epilogue two slices and 150
+    LUTs; the rest of the device is ``rest``."""
+
+    rest: Resources = REST
+
+    def device(self, config):
+        return {"": self.rest}
+
+    def core(self, core, mlp, beat_bytes, lanes, hold):
+        n = core.kr * core.kc
+        bits = core.rows * core.columns * core.weight_bits if core.weights == "onchip" else 0
+        return Resources(lut=100 + 40 * n, ff=80 * n, bram18=-(-bits // 18432), dsp=(n + 1) // 2 if mlp.packed else n)
+
+    def epilogue(self, node, node_cores, mlp, last):
+        lanes = output_lanes(node, node_cores, last)
+        return Resources(lut=150 * lanes, ff=100 * lanes, dsp=2 * lanes)
+
+
+SMALL = ModelSpec("small", (TableShape(500, 16, 4), TableShape(500, 16, 4)), dense=32, bottom=(32, 16), top=(32, 16, 1))
+
+
+def by_hand(spec, share):
+    """Least cost over every combination of kernels, by trying them all."""
+    cost, best = Costs(), None
+    planned = fit(spec, PAPER, Z020, cost, FitOptions(share=share)).config
+    limit = int(embedding_cycles(spec, planned) * share)
+
+    def score(graph):
+        shapes, total = cores(graph), Resources()
+        for node in graph:
+            mine = [c for c in shapes if c.node == node.name]
+            if mine:
+                total += cost.epilogue(node, mine, planned.mlp, node is graph[-1])
+                total += sum((cost.core(c, planned.mlp, 16, 1, False) for c in mine), Resources())
+        return sum(total.shares(Z020.part).values())
+
+    for layout in composed(planned.mlp.graph):
+        options = [[k for choice in kernels_of(c, 16) if choice.cost <= 16 for k in choice.kernels.values()]
+                   for c in cores(layout)]
+        top = [i for i, c in enumerate(cores(layout)) if c.node.startswith("top")]
+        bottom = [i for i in range(len(options)) if i not in top]
+        chosen = {}
+        for group, stage in ((bottom, "bot"), (top, "top")):
+            found = None
+            for some in itertools.product(*(options[i] for i in group)):
+                kernels = [(1, 1)] * len(options)
+                for i, k in zip(group, some, strict=True):
+                    kernels[i] = k
+                graph = with_kernels(layout, kernels)
+                if stage_cycles(graph, stage) <= limit and (found is None or score(graph) < found[0]):
+                    found = score(graph), dict(zip(group, some, strict=True))
+            if found is None:
+                break
+            chosen |= found[1]
+        else:
+            graph = with_kernels(layout, [chosen[i] for i in range(len(options))])
+            best = min(best or score(graph), score(graph))
+    return best, score(planned.mlp.graph)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05, 0.02])
+def test_no_combination_of_kernels_is_cheaper(share):
+    wanted, got = by_hand(SMALL, share)
+    assert got == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", ["rmc1", "rmc2", "rmc3"])
+def test_stages_hide_behind_the_lookups(name):
+    found = fit(model_spec(name, 1000), PAPER, Z020, Costs(), FitOptions(share=0.2, limit=1.0))
+    graph = found.config.mlp.graph
+    assert found.allowed == int(embedding_cycles(model_spec(name, 1000), PAPER) * 0.2)
+    assert max(stage_cycles(graph, "bot"), stage_cycles(graph, "top"), found.stream) <= found.allowed
+    assert (found.bottom, found.top) == (stage_cycles(graph, "bot"), stage_cycles(graph, "top"))
+    assert found.queries_per_second == pytest.approx(200e6 / found.embedding)
+
+
+def test_the_fewest_bytes_are_streamed_that_make_the_rest_fit():
+    # 210 of the 280 RAMB18 may be used; the rest of the device has 100, RMC2's layers 15, 15, 116 and 4 of 8-bit weights
+    found = fit(model_spec("rmc2", 1000), PAPER, Z020, Costs(), FitOptions(share=0.5))
+    streamed = {c.node for c in cores(found.config.mlp.graph) if c.weights == "dram"}
+    assert streamed == {"top0"}
+    assert found.stream <= found.allowed
+    roomy = fit(model_spec("rmc2", 1000), PAPER, BOARDS["zcu104"], Costs(), FitOptions(share=0.5))
+    assert {c.weights for c in cores(roomy.config.mlp.graph)} == {"onchip"}
+
+
+def test_a_group_shares_streamed_weights_until_they_keep_up():
+    # NCF does 4 lookups a sample: one pass over its layers' weights takes longer than those
+    found = fit(model_spec("ncf", 1000), PAPER, Z020, Costs(Resources(bram18=200)), FitOptions(share=0.5, limit=0.8))
+    n = found.config.mlp.n_batch
+    assert n > 1
+    assert found.stream <= found.allowed < 2 * found.stream
+    assert found.config.lookup.sample_slots >= 2 * n
+
+
+def test_packing_when_slices_are_short():
+    spec = model_spec("rmc3", 1000)
+    part = replace(Z020.part, dsp=100)
+    board = replace(Z020, part=part)
+    options = FitOptions(share=0.05, limit=0.9)
+    rich = fit(spec, PAPER, replace(board, part=replace(part, dsp=100_000, bram36=2000)), Costs(), options)
+    slices = sum(c.kr * c.kc for c in cores(rich.config.mlp.graph))
+    scarce = replace(board, part=replace(part, dsp=int(slices * 0.9), bram36=2000, lut=10**6, ff=10**6))
+    assert not rich.config.mlp.packed
+    assert fit(spec, PAPER, scarce, Costs(), options).config.mlp.packed
+
+
+def test_says_what_does_not_fit():
+    with pytest.raises(NothingFits, match=r"lut 1[0-9]{2}%.*What would: a larger part"):
+        fit(SMALL, PAPER, Z020, Costs(Resources(lut=60_000)))
+    too_fast = r"no kernels are fast enough.*all weights on chip; .*streaming top0, top1, top2\."
+    with pytest.raises(NothingFits, match=too_fast):
+        fit(model_spec("wnd", 1000), PAPER, Z020, Costs(), FitOptions(share=1e-4))
+    with pytest.raises(ModelError, match="stream"):
+        fit(SMALL, PAPER, Z020, Costs(), FitOptions(stream=("top7",)))
+    with pytest.raises(ModelError, match="share"):
+        FitOptions(share=0)
+    with pytest.raises(ModelError, match="limit"):
+        FitOptions(limit=1.5)
+
+
+def test_streaming_on_request():
+    found = fit(SMALL, PAPER, Z020, Costs(), FitOptions(stream=("top0",)))
+    assert {c.node for c in cores(found.config.mlp.graph) if c.weights == "dram"} == {"top0"}
+
+
+def test_plan_survives_its_file_and_reports_in_plain_values():
+    found = fit(SMALL, PAPER, Z020, Costs())
+    assert DeviceConfig.from_toml(found.config.to_toml()) == found.config
+    out = to_records(found)
+    assert out["part"] == "XC7Z020"
+    assert out["slack_lut_share"] == pytest.approx(0.75 - 20_000 / 53_200)
+    assert [row["node"] for row in out["layers"]] == ["bot0", "bot1", "top0", "top0", "top1", "top2"]
+
+
+def test_boards_by_name():
+    assert find_board("PYNQ-Z2") is BOARDS["pynq-z2"]
+    assert find_board("xczu7ev").name == "zcu104"
+    with pytest.raises(ConfigError, match="board"):
+        find_board("de10")

@@ -1,0 +1,106 @@
+"""From a model to a plan, its resources, and a simulated device that keeps the plan's promises."""
+
+import json
+import sys
+
+import pytest
+from nearflash.cli import main
+from nearflash.compiler.timing import inference_cycles
+from nearflash.contract import DeviceConfig
+from nearflash.models import ModelSpec, TableShape
+
+SPEC = ModelSpec("small", (TableShape(60, 8, 3), TableShape(40, 8, 2)), dense=6, bottom=(16, 8), top=(12, 1))
+
+
+@pytest.fixture
+def nearflash(monkeypatch, capsys):
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["nearflash", *map(str, args)])
+        with pytest.raises(SystemExit) as e:
+            main()
+        return e.value.code or 0, capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SPEC.to_toml())
+    return path
+
+
+def test_a_plan_is_reported_and_simulated(nearflash, model, tmp_path):
+    plan, out = tmp_path / "plan.toml", tmp_path / "fit.json"
+    code, text = nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan,
+                           "--json", out)
+    assert code == 0, text.err
+    for word in ("slack", "bottom MLP", "top0", "BRAM36", "predicted"):
+        assert word in text.out
+    found = json.loads(out.read_text())
+    config = DeviceConfig.from_toml(plan)
+    assert found["design_id"] == f"{config.design_id:#010x}"
+    assert 0 < found["total_lut_share"] < 0.75
+
+    run = tmp_path / "run.json"
+    code, text = nearflash("run", "--model", model, "--plan", plan, "--queries", 6, "--block-io", 2, "--board",
+                           "pynq-z2", "--json", run)
+    assert code == 0, text.err
+    result = json.loads(run.read_text())
+    assert result["mismatches"] == 0
+    assert result["design_id"] == found["design_id"]
+    assert result["estimated_dsp_count"] == found["total_dsp_count"]
+    # lookups set the pace: the MLPs hide behind them, and what they add to the latency is what the plan says
+    assert result["cycles_per_query"] >= found["embedding_cycles"]
+    assert result["mlp_busy_share"] * result["cycles"] / 6 <= 4 * inference_cycles(config, [8, 8]).busy
+
+    table, plot = tmp_path / "report.json", tmp_path / "map.png"
+    code, text = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--estimate-only", "--plot", plot, "--json",
+                           table)
+    assert code == 0, text.err
+    rows = {r["name"]: r for r in json.loads(table.read_text())["results"]}
+    assert rows["total/estimated_dsp_count"] == {"name": "total/estimated_dsp_count", "unit": "DSP48",
+                                                 "value": found["total_dsp_count"]}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_block_is_synthesised(nearflash, model, tmp_path):
+    plan, table = tmp_path / "plan.toml", tmp_path / "report.json"
+    nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan)
+    code, text = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--block", "mlp.core0", "--json", table)
+    assert code == 0, text.err
+    assert "yosys" in text.out
+    result = json.loads(table.read_text())
+    rows = {r["name"]: r["value"] for r in result["results"]}
+    assert rows["mlp.core0/measured_dsp_count"] == rows["mlp.core0/estimated_dsp_count"] >= 1
+    assert result["tool"].startswith("yosys 0.")
+    assert set(result["results"][0]) == {"name", "unit", "value"}
+
+
+@pytest.mark.parametrize(("args", "says"), [
+    (["fit", "--model", "rmc1", "--board", "de10"], "board = 'de10'"),
+    (["fit", "--model", "nothing", "--board", "pynq-z2"], "nothing"),
+    (["fit", "--model", "rmc1", "--board", "pynq-z2", "--limit", "1.5"], "limit"),
+    (["report", "--board", "pynq-z2", "--plan", "absent.toml"], "--plan = 'absent.toml'"),
+    (["run", "--plan", "absent.toml"], "--plan = 'absent.toml'"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(nearflash, args, says):
+    code, text = nearflash(*args)
+    assert code == 2
+    assert says in text.err
+    assert "Traceback" not in text.err
+
+
+def test_a_plan_for_another_model_is_refused(nearflash, model, tmp_path):
+    plan = tmp_path / "plan.toml"
+    nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan)
+    code, text = nearflash("run", "--model", "ncf", "--plan", plan)
+    assert code == 2
+    assert "must be a plan for ncf" in " ".join(text.err.split())
+
+
+@pytest.mark.parametrize("command", ["fit", "report", "timing"])
+def test_help_has_an_example(nearflash, command):
+    code, text = nearflash(command, "--help")
+    assert code == 0
+    assert f"Example: nearflash {command}" in text.out
