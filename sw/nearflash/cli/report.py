@@ -21,6 +21,7 @@ __all__ = ["records", "report", "resource_table"]
 
 UNITS = {"lut": "LUT6", "lutram": "LUT6", "ff": "flip-flops", "bram18": "RAMB18", "uram": "URAM288", "dsp": "DSP48",
          "carry": "carry bits"}
+CHARACTER = 0.75  # width of a treemap's letter, a hundredth of the map
 SHOWN = ("lut", "lutram", "ff", "bram18", "uram", "dsp")
 
 
@@ -154,9 +155,10 @@ def draw_treemap(blocks: dict[str, Resources], title: str, path: Path) -> None:
         sizes = squarify.normalize_sizes([s for s, _ in some], 100, 60)
         for (count, p), box in zip(some, squarify.squarify(sizes, 0, 0, 100, 60), strict=True):
             axes.add_patch(_rectangle(box, colours[p.split(".")[0]]))
-            if box["dx"] * box["dy"] > 40:
-                axes.text(box["x"] + box["dx"] / 2, box["y"] + box["dy"] / 2, f"{p or 'top'}\n{count:,.0f}", ha="center",
-                          va="center", fontsize=7, clip_on=True, rotation=90 if box["dy"] > 2 * box["dx"] else 0)
+            label, upright = p.split(".")[-1] or "top", box["dy"] > 2 * box["dx"]
+            if max(len(label), 6) * CHARACTER < box["dy" if upright else "dx"] and box["dx"] * box["dy"] > 20:
+                axes.text(box["x"] + box["dx"] / 2, box["y"] + box["dy"] / 2, f"{label}\n{count:,.0f}", ha="center",
+                          va="center", fontsize=7, rotation=90 if upright else 0)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 60)
         axes.set_axis_off()

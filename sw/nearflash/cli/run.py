@@ -208,9 +208,9 @@ def _utilisation(config: DeviceConfig, name: str) -> dict[str, Any]:
     with console.status("estimating resources"):
         total = sum(load_tool("estimator")(part.family).device(config).values(), Resources())
     shares = total.shares(part)
-    show(f"utilisation of {part.name} (estimated; `nearflash report` synthesises)", [
+    show(f"utilisation of {part.name}", [
         ("BRAM36" if k == "bram18" else k.upper(), f"{total.bram36:g}" if k == "bram18" else f"{getattr(total, k):,.0f}",
-         f"{share:.1%}") for k, share in shares.items()])
+         f"{share:.1%} of the part, estimated before synthesis") for k, share in shares.items()])
     return {"part": part.name, **{f"estimated_{k}_count": getattr(total, k) for k in shares},
             **{f"estimated_{k}_share": share for k, share in shares.items()}}
 
