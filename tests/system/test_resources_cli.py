@@ -1,26 +1,13 @@
 """From a model to a plan, its resources, and a simulated device that keeps the plan's promises."""
 
 import json
-import sys
 
 import pytest
-from nearflash.cli import main
 from nearflash.compiler.timing import inference_cycles
 from nearflash.contract import DeviceConfig
 from nearflash.models import ModelSpec, TableShape
 
 SPEC = ModelSpec("small", (TableShape(60, 8, 3), TableShape(40, 8, 2)), dense=6, bottom=(16, 8), top=(12, 1))
-
-
-@pytest.fixture
-def nearflash(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["nearflash", *map(str, args)])
-        with pytest.raises(SystemExit) as e:
-            main()
-        return e.value.code or 0, capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -32,20 +19,20 @@ def model(tmp_path):
 
 def test_a_plan_is_reported_and_simulated(nearflash, model, tmp_path):
     plan, out = tmp_path / "plan.toml", tmp_path / "fit.json"
-    code, text = nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan,
+    done = nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan,
                            "--json", out)
-    assert code == 0, text.err
+    assert done.returncode == 0, done.stderr
     for word in ("slack", "bottom MLP", "top0", "BRAM36", "predicted"):
-        assert word in text.out
+        assert word in done.stdout
     found = json.loads(out.read_text())
     config = DeviceConfig.from_toml(plan)
     assert found["design_id"] == f"{config.design_id:#010x}"
     assert 0 < found["total_lut_share"] < 0.75
 
     run = tmp_path / "run.json"
-    code, text = nearflash("run", "--model", model, "--plan", plan, "--queries", 6, "--block-io", 2, "--board",
+    done = nearflash("run", "--model", model, "--plan", plan, "--queries", 6, "--block-io", 2, "--board",
                            "pynq-z2", "--json", run)
-    assert code == 0, text.err
+    assert done.returncode == 0, done.stderr
     result = json.loads(run.read_text())
     assert result["mismatches"] == 0
     assert result["design_id"] == found["design_id"]
@@ -55,9 +42,9 @@ def test_a_plan_is_reported_and_simulated(nearflash, model, tmp_path):
     assert result["mlp_busy_share"] * result["cycles"] / 6 <= 4 * inference_cycles(config, [8, 8]).busy
 
     table, plot = tmp_path / "report.json", tmp_path / "map.png"
-    code, text = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--estimate-only", "--plot", plot, "--json",
+    done = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--estimate-only", "--plot", plot, "--json",
                            table)
-    assert code == 0, text.err
+    assert done.returncode == 0, done.stderr
     rows = {r["name"]: r for r in json.loads(table.read_text())["results"]}
     assert rows["total/estimated_dsp_count"] == {"name": "total/estimated_dsp_count", "unit": "DSP48",
                                                  "value": found["total_dsp_count"]}
@@ -67,9 +54,9 @@ def test_a_plan_is_reported_and_simulated(nearflash, model, tmp_path):
 def test_one_block_is_synthesised(nearflash, model, tmp_path):
     plan, table = tmp_path / "plan.toml", tmp_path / "report.json"
     nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan)
-    code, text = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--block", "mlp.core0", "--json", table)
-    assert code == 0, text.err
-    assert "yosys" in text.out
+    done = nearflash("report", "--board", "pynq-z2", "--plan", plan, "--block", "mlp.core0", "--json", table)
+    assert done.returncode == 0, done.stderr
+    assert "yosys" in done.stdout
     result = json.loads(table.read_text())
     rows = {r["name"]: r["value"] for r in result["results"]}
     assert rows["mlp.core0/measured_dsp_count"] == rows["mlp.core0/estimated_dsp_count"] >= 1
@@ -85,22 +72,22 @@ def test_one_block_is_synthesised(nearflash, model, tmp_path):
     (["run", "--plan", "absent.toml"], "--plan = 'absent.toml'"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(nearflash, args, says):
-    code, text = nearflash(*args)
-    assert code == 2
-    assert says in text.err
-    assert "Traceback" not in text.err
+    done = nearflash(*args)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_plan_for_another_model_is_refused(nearflash, model, tmp_path):
     plan = tmp_path / "plan.toml"
     nearflash("fit", "--model", model, "--board", "pynq-z2", "--preset", "tiny", "--channels", 2, "-o", plan)
-    code, text = nearflash("run", "--model", "ncf", "--plan", plan)
-    assert code == 2
-    assert "must be a plan for ncf" in " ".join(text.err.split())
+    done = nearflash("run", "--model", "ncf", "--plan", plan)
+    assert done.returncode == 2
+    assert "must be a plan for ncf" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["fit", "report", "timing"])
 def test_help_has_an_example(nearflash, command):
-    code, text = nearflash(command, "--help")
-    assert code == 0
-    assert f"Example: nearflash {command}" in text.out
+    done = nearflash(command, "--help")
+    assert done.returncode == 0
+    assert f"Example: nearflash {command}" in done.stdout

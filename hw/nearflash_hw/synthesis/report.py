@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from amaranth.lib import wiring
 from nearflash.contract import DeviceConfig
 from nearflash.contract.resources import Resources
 
@@ -19,17 +18,16 @@ __all__ = ["TOOL", "measure"]
 TOOL = "yosys"
 
 
-def measure(config: DeviceConfig, family: str, block: str = "", *, component: wiring.Component | None = None,
+def measure(config: DeviceConfig, family: str, block: str = "", *,
             progress: Callable[[str, int, int], None] | None = None) -> tuple[dict[str, Resources], str]:
     """(resources by unit, tool and version) of ``config``'s device, or of the submodule ``block`` ("mlp.core0": instance
     names joined by dots), synthesised for ``family`` ("xc7", "xcup"). A path's own logic, without the units below it, stands
-    under the path itself; "" is the device's top. ``component``: measure that instead. ``progress``: called with (path,
-    done, all).
+    under the path itself; "" is the device's top. ``progress``: called with (path, done, all).
 
     Raises :class:`~nearflash.contract.ConfigError` for an unknown block or family,
     :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or ends early.
     """
-    device = component or Device(config)
+    device = Device(config)
     found = units(device)
     if block and not any(u.path == block or u.path.startswith(block + ".") for u in found):
         found = [Unit(block, subtree(device, block))]

@@ -119,7 +119,7 @@ def _generator_digest() -> str:
             raise BuildError(f"package {package} is missing: install nearflash[hw]")
         root = Path(next(iter(spec.submodule_search_locations)))
         for path in sorted(root.rglob("*.py")):
-            if path.parent.name != "synthesis":  # reports on the gateware, generates none
+            if "synthesis" not in path.relative_to(root).parts:  # reports on the gateware, generates none
                 parts += [str(path.relative_to(root)), path.read_text()]
     return digest(*parts)
 

@@ -13,12 +13,12 @@ from ..compiler.fit import Fit, FitOptions, to_records
 from ..compiler.fit import fit as search
 from ..contract import BOARDS, PRESETS, DataError, DeviceConfig
 from ..contract.boards import Board, find_board
-from ..models import ModelSpec, build
+from ..models import ModelSpec, model_spec
 from ..tools import load_tool
 from ..whole import whole_file
 from .output import console, write_json
 
-__all__ = ["board_config", "device_of", "fit"]
+__all__ = ["board_config", "device_of", "fit", "load_plan", "load_spec"]
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
@@ -51,7 +51,7 @@ def fit(
     target = find_board(board)
     base = board_config(target, clock, dies, channels, preset)
     options = FitOptions(share, limit, weight_bits, act_bits, packed, tuple(filter(None, stream.split(","))))
-    found = _search(_spec(model), base, target, options)
+    found = _search(load_spec(model), base, target, options)
     _show(found)
     if out is not None:
         with whole_file(out) as part:
@@ -78,16 +78,22 @@ def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfi
     if model is not None and plan is not None:
         raise DataError("--model", model, "give either --model or --plan")
     if plan is not None:
-        if not plan.is_file():
-            raise DataError("--plan", str(plan), "must be a file that `nearflash fit -o` wrote")
-        return DeviceConfig.from_toml(plan)
+        return load_plan(plan)
     if model is None:
         return board_config(board)
-    return _search(_spec(model), board_config(board), board, FitOptions(limit=1.0)).config
+    return _search(load_spec(model), board_config(board), board, FitOptions(limit=1.0)).config
 
 
-def _spec(model: str) -> ModelSpec:
-    return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else build(model, rows=SPEC_ROWS).spec
+def load_plan(path: Path) -> DeviceConfig:
+    """The device of a plan's file. Raises :class:`DataError` without it."""
+    if not path.is_file():
+        raise DataError("--plan", str(path), "must be a file that `nearflash fit -o` wrote")
+    return DeviceConfig.from_toml(path)
+
+
+def load_spec(model: str) -> ModelSpec:
+    """A model by name, its tables cut to :data:`SPEC_ROWS`, or a TOML description as it is."""
+    return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model, SPEC_ROWS)
 
 
 def _search(spec: ModelSpec, base: DeviceConfig, board: Board, options: FitOptions) -> Fit:

@@ -27,6 +27,7 @@ from ..reference.metrics import auc
 from ..reference.model import IntegerModel
 from ..tools import load_tool
 from ..training import Recipe, load_checkpoint, load_dataset
+from .fit import load_plan
 from .output import console, show
 
 __all__ = ["RunOptions", "run_queries"]
@@ -82,9 +83,7 @@ def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
     """The device to build: a plan's, or the planner's for the options."""
     if o.plan is None:
         return compile_device(spec, _base_config(o), PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
-    if not o.plan.is_file():
-        raise DataError("--plan", str(o.plan), "must be a file that `nearflash fit -o` wrote")
-    config = DeviceConfig.from_toml(o.plan)
+    config = load_plan(o.plan)
 
     def layers(nodes: tuple[Node, ...]) -> list[tuple[str, str, int, tuple[str, ...]]]:
         return [(n.name, n.kind, n.width, n.inputs) for n in nodes]

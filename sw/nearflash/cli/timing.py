@@ -11,6 +11,7 @@ import typer
 from ..contract import BOARDS, DeviceConfig
 from ..contract.boards import find_board
 from ..tools import load_tool
+from .fit import SPEC_ROWS, load_plan, load_spec
 from .output import console, show, write_json
 
 __all__ = ["timing"]
@@ -54,13 +55,12 @@ def timing(
 
 def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
     from ..compiler import PlanOptions, compile_device
-    from ..models import ModelSpec, model_spec
     from .app import load_config
 
     if plan is not None:
-        return DeviceConfig.from_toml(plan)
-    spec = ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model)
-    rows = replace(spec, tables=tuple(replace(t, rows=min(t.rows, 2000)) for t in spec.tables))  # they fit any preset
+        return load_plan(plan)
+    spec = load_spec(model)
+    rows = replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))  # they fit any preset
     return compile_device(rows, load_config(preset), PlanOptions())
 
 

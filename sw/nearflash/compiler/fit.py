@@ -8,9 +8,9 @@ RM-SSD's rules (section "kernel search"), each a constraint here:
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
 4. neighbouring layers overlap: scan orders alternate, in the way that costs least.
 
-Among all kernels that satisfy them the cheapest is taken, its cost being the sum of the shares of the part's LUTs, flip-
-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use. The search is exact over that cost
-(:mod:`.search`): a kernel is left out only when its DSP slices alone cost more than a whole plan already found.
+Among all kernels that satisfy them the cheapest is taken, its cost being the sum of the shares of the part's LUTs,
+flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use. The search is exact over that
+cost (:mod:`.search`): a kernel is left out only when its DSP slices alone cost more than a whole plan already found.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
     planned = compile_device(spec, base, PlanOptions(options.weight_bits, options.act_bits, onchip_bytes=1 << 40))
     embedding = embedding_cycles(spec, planned)
     allowed = max(1, int(embedding * options.share))
-    rest: dict[int, Resources] = {}
+    estimated: dict[int, tuple[DeviceConfig, dict[str, Resources]]] = {}  # by N_batch, all that the rest depends on
     failures: list[str] = []
     may_pack = options.weight_bits == options.act_bits == 8
     packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
@@ -144,16 +144,19 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
             mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed, primitive=PRIMITIVE[board.part.family])
             config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp, lookup=replace(
                 planned.lookup, sample_slots=max(planned.lookup.sample_slots, 2 * n_batch)))
-            if n_batch not in rest:
+            if n_batch not in estimated:
                 progress("estimating the rest of the device")
-                rest[n_batch] = sum((r for path, r in cost.device(config).items()
-                                     if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
-            total = rest[n_batch] + sum((layer.resources for layer in searched.layers(config)), Resources())
+                estimated[n_batch] = config, cost.device(config)
+            like, resources = estimated[n_batch]
+            rest = [r for path, r in resources.items() if not path.startswith(("mlp.core", "mlp.epilogue"))]
+            total = sum((*rest, *(layer.resources for layer in searched.layers(config))), Resources())
             shares = total.shares(board.part)
             over = [k for k, v in shares.items() if v > options.limit]
             if not over:
-                progress("estimating the device")
-                return _finish(config, board, embedding, searched, options.limit)
+                if like != config:
+                    progress("estimating the device")
+                    resources = cost.device(config)
+                return _finish(config, board, embedding, searched, resources, options.limit)
             failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
             if "dsp" not in over:
                 break  # packing frees nothing else
@@ -204,9 +207,6 @@ class _Search:
 
     def node_cost(self, node: Node, node_cores: list[Core], n_batch: int) -> float:
         """Score of an fc node's cores and epilogue."""
-        return self.score(self.node_resources(node, node_cores, n_batch))
-
-    def node_resources(self, node: Node, node_cores: list[Core], n_batch: int) -> Resources:
         mlp = replace(self.planned.mlp, n_batch=n_batch, graph=(), packed=self.packed,
                       primitive=PRIMITIVE[self.board.part.family])
         last = node.name == self.planned.mlp.graph[-1].name
@@ -214,7 +214,7 @@ class _Search:
         total = self.cost.epilogue(node, node_cores, mlp, last)
         for c in node_cores:
             total += self.cost.core(c, mlp, self.planned.beat_bytes, lanes, node.decomposed)
-        return total
+        return self.score(total)
 
     def _kernels(self, graph: tuple[Node, ...], n_batch: int) -> tuple[float, tuple[Node, ...]] | None:
         """(cost, graph with kernels), or None if no kernels are fast enough."""
@@ -303,12 +303,13 @@ def _kernels_within(core: Core, beat_bytes: int, allowed: int, most: int) -> lis
     return [k for c in kernels_of(core, beat_bytes) if c.steps <= allowed and c.cost <= most for k in c.kernels.values()]
 
 
-def _finish(config: DeviceConfig, board: Board, embedding: float, searched: _Search, limit: float) -> Fit:
+def _finish(config: DeviceConfig, board: Board, embedding: float, searched: _Search,
+            resources: dict[str, Resources], limit: float) -> Fit:
     graph = config.mlp.graph
     beats = sum(c.steps * -(-c.word_bytes // config.beat_bytes) for c in cores(graph) if c.weights == "dram")
     slow = max(1.0, config.beat_bytes / (board.dram_bytes_per_cycle * board.clock_mhz / config.clock_mhz))
     return Fit(config, board, embedding, searched.allowed, stage_cycles(graph, "bot"), stage_cycles(graph, "top"),
-               beats * slow / config.mlp.n_batch, tuple(searched.layers(config)), searched.cost.device(config), limit)
+               beats * slow / config.mlp.n_batch, tuple(searched.layers(config)), resources, limit)
 
 
 def to_records(found: Fit) -> dict[str, Any]:
