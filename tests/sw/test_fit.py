@@ -35,6 +35,12 @@ class Costs:
         bits = core.rows * core.columns * core.weight_bits if core.weights == "onchip" else 0
         return Resources(lut=100 + 40 * n, ff=80 * n, bram18=-(-bits // 18432), dsp=(n + 1) // 2 if mlp.packed else n)
 
+    def core_floor(self, core, mlp, beat_bytes):
+        return Resources(dsp=self.core(core, mlp, beat_bytes, 1, False).dsp)
+
+    def epilogue_floor(self, node, node_cores, mlp, last):
+        return Resources(dsp=2)
+
     def epilogue(self, node, node_cores, mlp, last):
         lanes = output_lanes(node, node_cores, last)
         return Resources(lut=150 * lanes, ff=100 * lanes, dsp=2 * lanes)

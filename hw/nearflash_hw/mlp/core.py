@@ -133,9 +133,8 @@ class FcCore(wiring.Component):
         held_address = Signal.like(done.address)
         m.d.sync += [held_valid.eq(done.valid), held_last.eq(done.valid & done.last)]
         old, total, held = Signal(acc_layout), Signal(acc_layout), Signal(acc_layout, reset_less=True)
-        if accumulate:
-            held = kernel.sums
-            m.d.comb += kernel.restart.eq(done.first)
+        if accumulate:  # the slices hold the sum one cycle earlier, and only until the next step
+            m.d.comb += kernel.restart.eq(tags[-2].first)
         else:
             for r in range(core.kr):
                 m.d.comb += total[r].eq(kernel.sums[r] + Mux(done.first, 0, old[r]))
@@ -161,8 +160,9 @@ class FcCore(wiring.Component):
         write, read = results.write_port(), results.read_port()
         end, base = Signal(range(depth)), Signal(range(depth))
         level = Signal(range(depth + 1))
-        m.d.comb += [write.addr.eq(end), write.data.eq(held), write.en.eq(held_last)]
-        m.d.sync += [end.eq(end + held_last), level.eq(level + held_last - freed)]
+        m.d.comb += [write.addr.eq(end), write.data.eq(kernel.sums if accumulate else held),
+                     write.en.eq((done.valid & done.last) if accumulate else held_last)]
+        m.d.sync += [end.eq(end + write.en), level.eq(level + held_last - freed)]
 
         nb, sample = groups.o.payload, Signal(self.nb_bits)
         pos = Signal(index_bits(core.rows))

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Node
 from nearflash.contract.mlp import interaction_word
-from nearflash.reference.requantize import ACC_BITS, MULT_BITS
+from nearflash.reference.requantize import MULT_BITS
 
 from ..interfaces import bits_for, index_bits
 from .buffer import Edge, InputBuffer
@@ -49,7 +49,8 @@ class Interaction(wiring.Component):
             connect(m, flipped(getattr(self, f"i{j}")), getattr(buffer, f"i{j}"))
         m.submodules.kernel = kernel = Kernel(1, k, self.act_bits, self.act_bits, primitive=self.primitive)
         tag_layout = data.StructLayout({"pos": index_bits(node.width), "n": self.nb_bits, "nb": self.nb_bits})
-        m.submodules.requantizer = rq = Requantizer(1, self.act_bits, node.relu, tag_layout.size)
+        acc = Signal(signed(2 * self.act_bits - 1 + clog2(max(node.dim, 2))), reset_less=True)
+        m.submodules.requantizer = rq = Requantizer(1, self.act_bits, node.relu, tag_layout.size, len(acc))
         m.submodules.out = out = CreditFifo(self._out, 32)
 
         # -- issue: one step of k products per cycle
@@ -92,9 +93,7 @@ class Interaction(wiring.Component):
         m.d.comb += [kernel.valid.eq(steps[0].valid), kernel.x.eq(buffer.data0),
                      kernel.w.eq(buffer.data1)]
         done = steps[-1]
-        acc = Signal(signed(2 * self.act_bits - 1 + clog2(max(node.dim, 2))), reset_less=True)
         acc_valid, acc_tag = Signal(), Signal(tag_layout, reset_less=True)
-        assert len(acc) <= ACC_BITS
         m.d.sync += acc_valid.eq(done.valid & done.last)
         with m.If(done.valid):
             m.d.sync += [acc.eq(kernel.sums[0] + Mux(done.first, 0, acc)), acc_tag.eq(done.tag)]

@@ -21,8 +21,8 @@ class Kernel(wiring.Component):
     valid step. ``packed`` (rows in pairs, when there are two), ``primitive``: see :class:`.Products`, whose groups are the
     trees' leaves; none of them changes results or latency.
 
-    With ``acc_bits`` (where :meth:`accumulates` says so) ``sums`` adds up over the steps and is one cycle later;
-    ``restart``, :attr:`latency` cycles after ``valid``, begins with that step.
+    With ``acc_bits`` (where :meth:`accumulates` says so) ``sums`` adds up over the steps; ``restart``, one cycle before the
+    step's sums, begins with that step.
     """
 
     def __init__(self, kr: int, kc: int, act_bits: int, weight_bits: int, *, packed: bool = False,
@@ -46,20 +46,19 @@ class Kernel(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Operand registers, products, and one register per two adder levels."""
+        """Operands, products, sums in the slices, and one register per two adder levels."""
         return kernel_latency(self.kc)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.products = products = self.products
-        stages = self.latency - 1 + bool(self.acc_bits)
-        enable = [self.valid, *(Signal(name=f"enable{s}") for s in range(1, stages + 1))]
+        enable = [self.valid, *(Signal(name=f"enable{s}") for s in range(1, self.latency))]
         m.d.sync += [b.eq(a) for a, b in zip(enable, enable[1:], strict=False)]
         m.d.comb += [products.x.eq(self.x), products.w.eq(self.w), products.enable.eq(Cat(enable[:len(products.enable)]))]
         if self.acc_bits:
             m.d.comb += products.restart.eq(self.restart)
         rows = [[products.p[r][g] for g in range(self.kc // products.group)] for r in range(self.kr)]
-        for stage in range(products.stages + 1, self.latency):
+        for stage in range(products.stages + 2, self.latency):
             with m.If(enable[stage]):
                 for r in range(self.kr):
                     level = rows[r]

@@ -33,12 +33,13 @@ class Products(wiring.Component):
     25 bits of a DSP48E1's multiplier (shift 16), four with the 27 of a DSP48E2's (shift 18). An odd last row has its own
     multiplier. ``x`` must not be -2**(act_bits - 1).
 
-    ``acc_bits`` (where :meth:`accumulates` allows): ``p`` adds up over the steps, in the slice, one cycle later; ``restart``
-    with the step's ``enable[-1]`` begins a new sum with it.
+    ``acc_bits`` (where :meth:`accumulates` allows): ``p`` adds up over the steps, in the slice; ``restart`` with the step's
+    ``enable[-1]`` begins a new sum with it.
 
     ``primitive``: "inferred" (synthesis finds the slices), or their instances, "dsp48e1" (UG479), "dsp48e2" (UG579): same
-    results in the same cycles. ``enable[0]`` takes the operands, ``enable[s]`` moves stage s; a step raises ``enable[s]``
-    s cycles after ``enable[0]``. Latency: ``1 + stages`` cycles, one more with ``acc_bits``.
+    results in the same cycles. Operands, products and sums have a register each (A, B, M and P of a slice), without which a
+    slice does not reach its clock. ``enable[0]`` takes the operands; a step raises ``enable[s]`` s cycles later: columns of
+    stage s are multiplied with ``enable[s + 1]`` and added with ``enable[s + 2]``. Latency: ``2 + stages`` cycles.
     """
 
     def __init__(self, kr: int, kc: int, act_bits: int, weight_bits: int, *, packed: bool = False,
@@ -56,7 +57,7 @@ class Products(wiring.Component):
         self.stages = 2 if self.group == 4 or (self.group == 2 and clog2(kc) % 2) else 1
         self.out_bits = acc_bits or act_bits + weight_bits - 1 + clog2(self.group)
         super().__init__({
-            "enable": In(self.stages + 1 + bool(acc_bits)),
+            "enable": In(self.stages + 2),
             "x": In(data.ArrayLayout(signed(act_bits), kc)),
             "w": In(data.ArrayLayout(signed(weight_bits), kr * kc)),
             **({"restart": In(1)} if acc_bits else {}),
@@ -120,20 +121,16 @@ class Products(wiring.Component):
             operand = terms[0]
             if pair:
                 operand = self._delay(m, terms[1].shift_left(self.shift) + operand, 1, enable, f"w{name}_{c}")
-            product = Signal(signed(bits), name=f"m{name}_{c}")
-            m.d.comb += product.eq(x[c] * operand)
+            product = Signal(signed(bits), name=f"m{name}_{c}", reset_less=True)
+            with m.If(self.enable[stage + 1]):
+                m.d.sync += product.eq(x[c] * operand)
             partial = Signal(signed(bits), name=f"s{name}_{c}")
             m.d.comb += partial.eq(product if total is None else total + product)
             total = partial
             if c + 1 == self.group or self._stage(c + 1) != stage:
-                total = Signal(signed(bits), name=f"p{name}_{stage}", reset_less=True)
-                with m.If(self.enable[stage + 1]):
-                    m.d.sync += total.eq(partial)
-        if self.acc_bits:
-            acc = Signal(signed(self.acc_bits), name=f"acc{name}", reset_less=True)
-            with m.If(self.enable[-1]):
-                m.d.sync += acc.eq(total + Mux(self.restart, 0, acc))
-            total = acc
+                total = Signal(signed(self.acc_bits or bits), name=f"p{name}_{stage}", reset_less=True)
+                with m.If(self.enable[stage + 2]):
+                    m.d.sync += total.eq(partial + Mux(self.restart, 0, total) if self.acc_bits else partial)
         return total
 
     def _instances(self, m: Module, name: str, early: Value, x: list, w: list) -> Value:
@@ -158,7 +155,7 @@ class Products(wiring.Component):
             m.submodules[f"dsp{name}_{c}"] = Instance(
                 self.primitive.upper(),
                 p_AREG=before, p_ACASCREG=before, p_DREG=before if pair else 1, p_ADREG=1, p_BREG=depth, p_BCASCREG=depth,
-                p_CREG=0, p_MREG=int(bool(self.acc_bits)), p_PREG=int(ends), p_ALUMODEREG=0, p_CARRYINREG=0,
+                p_CREG=0, p_MREG=1, p_PREG=int(ends), p_ALUMODEREG=0, p_CARRYINREG=0,
                 p_CARRYINSELREG=0, p_INMODEREG=0, p_OPMODEREG=0, p_A_INPUT="DIRECT", p_B_INPUT="DIRECT",
                 p_USE_MULT="MULTIPLY", p_USE_SIMD="ONE48",
                 **({"p_AMULTSEL": "AD" if pair else "A", "p_BMULTSEL": "B", "p_PREADDINSEL": "A"} if e2 else
@@ -168,7 +165,7 @@ class Products(wiring.Component):
                 i_OPMODE=opmode, i_INMODE=Const(INMODE_ADD_D if pair else 0, 5), i_ALUMODE=Const(0, 4),
                 i_CARRYIN=Const(0, 1), i_CARRYINSEL=Const(0, 3), i_CARRYCASCIN=Const(0, 1), i_MULTSIGNIN=Const(0, 1),
                 i_CEA1=enable, i_CEA2=enable, i_CEB1=enable, i_CEB2=enable, i_CED=enable, i_CEAD=enable,
-                i_CEM=self.enable[stage + 1], i_CEP=self.enable[stage + 1 + bool(self.acc_bits)],
+                i_CEM=self.enable[stage + 1], i_CEP=self.enable[stage + 2],
                 **{f"i_{n}": Const(0, 1) for n in UNUSED},
                 o_P=out, o_PCOUT=cascade)
             carry = cascade

@@ -17,16 +17,20 @@ class Requantizer(wiring.Component):
     """``q = clamp((acc * mult + half) >> shift)`` on ``lanes`` lanes, :attr:`LATENCY` cycles, never stalls.
 
     ``tag`` (``tag_bits`` bits) comes out with its ``q``. Rounding half up needs no constant of its own:
-    ``(v + 2**(s-1)) >> s = (v >> s) + bit s-1 of v``.
+    ``(v + 2**(s-1)) >> s = (v >> s) + bit s-1 of v``. ``acc_bits``: of an accumulator; one multiplication up to 24, two
+    beyond.
     """
 
     LATENCY = 6
 
-    def __init__(self, lanes: int, bits: int, relu: bool, tag_bits: int):
+    def __init__(self, lanes: int, bits: int, relu: bool, tag_bits: int, acc_bits: int = ACC_BITS):
+        if not 1 < acc_bits <= ACC_BITS:
+            raise ValueError(f"acc_bits = {acc_bits}: must be 2 to {ACC_BITS}")
+        self.acc_bits = acc_bits
         self.lanes, self.bits, self.relu = lanes, bits, relu
         super().__init__({
             "valid": In(1),
-            "acc": In(data.ArrayLayout(signed(ACC_BITS), lanes)),
+            "acc": In(data.ArrayLayout(signed(acc_bits), lanes)),
             "mult": In(data.ArrayLayout(MULT_BITS, lanes)),
             "shift": In(data.ArrayLayout(SHIFT_BITS, lanes)),
             "tag": In(tag_bits),
@@ -54,20 +58,32 @@ class Requantizer(wiring.Component):
             return Signal(shape, name=f"{name}{k}", reset_less=True)
 
         bits = self.bits
-        low = reg(LOW_BITS + MULT_BITS, "low")
-        high = reg(signed(ACC_BITS - LOW_BITS + MULT_BITS), "high")
         shift1, shift2, shift3 = reg(SHIFT_BITS, "shift1_"), reg(SHIFT_BITS, "shift2_"), reg(3, "shift3_")
         with m.If(valid[0]):
-            m.d.sync += [low.eq(self.acc[k][:LOW_BITS] * self.mult[k]),
-                         high.eq(self.acc[k][LOW_BITS:].as_signed() * self.mult[k]), shift1.eq(self.shift[k])]
-        # the sum of the halves is in the high half's DSP
-        top, rest = reg(high.shape(), "top"), reg(LOW_BITS, "rest")
+            m.d.sync += shift1.eq(self.shift[k])
         with m.If(valid[1]):
-            m.d.sync += [top.eq(high + low[LOW_BITS:]), rest.eq(low[:LOW_BITS]), shift2.eq(shift1)]
+            m.d.sync += shift2.eq(shift1)
+        if self.acc_bits <= LOW_BITS + 1:
+            once, product = (reg(signed(self.acc_bits + MULT_BITS), name) for name in ("once", "product"))
+            with m.If(valid[0]):
+                m.d.sync += once.eq(self.acc[k] * self.mult[k])
+            with m.If(valid[1]):
+                m.d.sync += product.eq(once)
+        else:
+            low = reg(LOW_BITS + MULT_BITS, "low")
+            high = reg(signed(self.acc_bits - LOW_BITS + MULT_BITS), "high")
+            with m.If(valid[0]):
+                m.d.sync += [low.eq(self.acc[k][:LOW_BITS] * self.mult[k]),
+                             high.eq(self.acc[k][LOW_BITS:].as_signed() * self.mult[k])]
+            # the sum of the halves is in the high half's DSP
+            top, rest = reg(high.shape(), "top"), reg(LOW_BITS, "rest")
+            with m.If(valid[1]):
+                m.d.sync += [top.eq(high + low[LOW_BITS:]), rest.eq(low[:LOW_BITS])]
+            product = Cat(rest, top)
         # Of the shifted product only bits + 2 bits are needed (one of them below the point), and whether all others are
         # copies of the sign: first by whole bytes, keeping what the other 7 places may bring in.
-        product = Cat(0, rest, top)
-        width, sign_in = bits + 2 + 7, top[-1]
+        width, sign_in = bits + 2 + 7, product[-1]
+        product = Cat(0, product)
         extended = Cat(product, sign_in.replicate(width + 64 - len(product)))
         coarse, sign, sign4 = reg(width, "coarse"), reg(1, "sign"), reg(1, "sign4_")
         beyond = [product[i:i + 8] for i in range(width, len(product), 8)]

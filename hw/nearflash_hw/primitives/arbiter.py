@@ -1,6 +1,9 @@
 """Round-robin merge of streams."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -28,27 +31,22 @@ class StreamArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        locked = Signal()
-        held = Signal(index_bits(self.n))
-        last_served = Signal(index_bits(self.n), init=self.n - 1)
-        pick = Signal(index_bits(self.n))
-        # Lowest requester above the last one served, else the lowest of all: later assignments win.
-        above = Signal(self.n)
-        valid = Cat(s.valid for s in self.i)
-        m.d.comb += above.eq(valid & Cat(last_served < k for k in range(self.n)))
-        for k in reversed(range(self.n)):
-            with m.If(Mux(above.any(), above[k], valid[k])):
-                m.d.comb += pick.eq(k)
-        m.d.comb += self.grant.eq(Mux(locked, held, pick))
-        valids = Array(s.valid for s in self.i)
-        payloads = Array(s.payload.as_value() if hasattr(s.payload, "as_value") else s.payload for s in self.i)
-        out = self.o.payload.as_value() if hasattr(self.o.payload, "as_value") else self.o.payload
-        m.d.comb += [self.o.valid.eq(valids[self.grant]), out.eq(payloads[self.grant])]
-        for k, s in enumerate(self.i):
-            m.d.comb += s.ready.eq(self.o.ready & (self.grant == k))
+        # Grants are one-hot and the order is a registered mask, so that a grant is few levels of logic from the requests.
+        locked, held = Signal(), Signal(self.n)
+        above_last = Signal(self.n)  # the inputs above the last one served, which come first
+        valid, above, wanting, grant = Signal(self.n), Signal(self.n), Signal(self.n), Signal(self.n)
+        m.d.comb += [
+            valid.eq(Cat(s.valid for s in self.i)), above.eq(valid & above_last), wanting.eq(Mux(above.any(), above, valid)),
+            grant.eq(Mux(locked, held, Cat(wanting[k] & ~wanting[:k].any() for k in range(self.n)))),
+            self.o.valid.eq(Mux(locked, (valid & held).any(), valid.any())),
+            *(s.ready.eq(self.o.ready & grant[k]) for k, s in enumerate(self.i)),
+            *(bit.eq(Cat(grant[k] for k in range(self.n) if k >> b & 1).any()) for b, bit in enumerate(self.grant)),
+            Value.cast(self.o.payload).eq(reduce(or_, (Value.cast(s.payload) & grant[k].replicate(len(Value.cast(s.payload)))
+                                                       for k, s in enumerate(self.i)))),
+        ]
         with m.If(self.o.valid):
-            m.d.sync += [locked.eq(1), held.eq(self.grant)]
+            m.d.sync += [locked.eq(1), held.eq(grant)]
             release = self.o.ready & (self.o.payload.last if self.packet else 1)
             with m.If(release):
-                m.d.sync += [locked.eq(0), last_served.eq(self.grant)]
+                m.d.sync += [locked.eq(0), above_last.eq(Cat(grant[:k].any() for k in range(self.n)))]
         return m

@@ -10,7 +10,8 @@ RM-SSD's rules (section "kernel search"), each a constraint here:
 
 Among all kernels that satisfy them the cheapest is taken, its cost being the sum of the shares of the part's LUTs,
 flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use. The search is exact over that
-cost (:mod:`.search`): a kernel is left out only when its DSP slices alone cost more than a whole plan already found.
+cost (:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices and its
+weights' memory, until a plan that is cheapest on these terms has it. A cheapest plan of estimated kernels alone is cheapest.
 """
 
 from __future__ import annotations
@@ -52,7 +53,15 @@ class CostModel(Protocol):
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources: ...
 
+    def core_floor(self, core: Core, mlp: MlpConfig, beat_bytes: int) -> Resources:
+        """What :meth:`core` is at least, found much faster."""
+        ...
+
     def epilogue(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources: ...
+
+    def epilogue_floor(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources:
+        """What :meth:`epilogue` is at least, found much faster."""
+        ...
 
 
 class NothingFits(ModelError):
@@ -205,65 +214,32 @@ class _Search:
     def score(self, r: Resources) -> float:
         return sum(r.shares(self.board.part).values())
 
-    def node_cost(self, node: Node, node_cores: list[Core], n_batch: int) -> float:
-        """Score of an fc node's cores and epilogue."""
-        mlp = replace(self.planned.mlp, n_batch=n_batch, graph=(), packed=self.packed,
-                      primitive=PRIMITIVE[self.board.part.family])
-        last = node.name == self.planned.mlp.graph[-1].name
-        lanes = output_lanes(node, node_cores, last)
-        total = self.cost.epilogue(node, node_cores, mlp, last)
-        for c in node_cores:
-            total += self.cost.core(c, mlp, self.planned.beat_bytes, lanes, node.decomposed)
-        return self.score(total)
-
     def _kernels(self, graph: tuple[Node, ...], n_batch: int) -> tuple[float, tuple[Node, ...]] | None:
         """(cost, graph with kernels), or None if no kernels are fast enough."""
         shapes = cores(graph)
-        nodes = {n.name: n for n in graph}
         kernels: dict[int, tuple[int, int]] = {}
         total = 0.0
         for stage in ("bot", "top"):
             chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
             if not chain:
                 continue
-            groups = [[n.name for n in s] for s in segments(chain)]
-            most = 4 * max(_least_multipliers(c, self.planned.beat_bytes, self.allowed) for c in shapes
-                           if c.node.startswith(stage))
-            while True:
-                parts = [side_by_side([self._node(nodes[name], [c for c in shapes if c.node == name], n_batch, most)
-                                       for name in group]) for group in groups]
-                chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
-                if chosen is None or chosen.steps > self.allowed:
-                    if most > max(c.rows * c.columns for c in shapes):
-                        return None
-                    most *= 4
-                    continue
-                room = chosen.cost - sum(self._floor(nodes[name], shapes, n_batch) for group in groups for name in group)
-                needed = int(room * self.board.part.dsp * (2 if self.packed else 1)) + 1
-                if most >= needed:  # a kernel beyond `most` would cost more in DSP slices alone than there is to gain
-                    break
-                most = needed
+            chosen = self._least([[_Kernels(self, n, [c for c in shapes if c.node == n.name], n_batch) for n in segment]
+                                  for segment in segments(chain)])
+            if chosen is None:
+                return None
             kernels |= chosen.kernels
             total += chosen.cost
         return total, with_kernels(graph, [kernels[c.index] for c in shapes])
 
-    def _floor(self, node: Node, shapes: tuple[Core, ...], n_batch: int) -> float:
-        """What every choice for ``node`` costs at least: its weights' bits in block RAM, and one lane's epilogue."""
-        part, mine = self.board.part, [c for c in shapes if c.node == node.name]
-        mlp = replace(self.planned.mlp, n_batch=n_batch, graph=())
-        total = self.score(self.cost.epilogue(node, [replace(c, kr=1, kc=1) for c in mine], mlp, True))
-        bits = sum(c.rows * c.columns * c.weight_bits for c in mine if c.weights == "onchip")
-        kilobits = 36 * part.bram36 + 288 * part.uram
-        return total + bits / 1024 / kilobits
-
-    def _node(self, node: Node, node_cores: list[Core], n_batch: int, most: int) -> list[Choice]:
-        """Front of a node: every combination of its cores' kernels of up to ``most`` multipliers each."""
-        out = []
-        for some in product(*(_kernels_within(c, self.planned.beat_bytes, self.allowed, most) for c in node_cores)):
-            sized = [replace(c, kr=kr, kc=kc) for c, (kr, kc) in zip(node_cores, some, strict=True)]
-            out.append(Choice(max(c.steps for c in sized), self.node_cost(node, sized, n_batch),
-                              {c.index: (c.kr, c.kc) for c in sized}))
-        return front(out)
+    def _least(self, groups: list[list[_Kernels]]) -> Choice | None:
+        """The least cost of a stage, whose ``groups`` of nodes run one after another; None if it cannot be fast enough."""
+        while True:
+            parts = [side_by_side([front(node.choices) for node in group]) for group in groups]
+            chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
+            if chosen is None or chosen.steps > self.allowed:
+                return None
+            if not [node for group in groups for node in group if node.estimate(chosen.kernels)]:
+                return chosen
 
     def layers(self, config: DeviceConfig) -> list[Layer]:
         """Every core with its share of its node's resources."""
@@ -282,8 +258,8 @@ class _Search:
         return out
 
     def _why(self, c: Core) -> str:
-        kernels = sorted({kr * kc for kr, kc in _kernels_within(c, self.planned.beat_bytes, 1 << 62, c.kr * c.kc)})
-        smaller = [m for m in kernels if m < c.kr * c.kc]
+        smaller = [m for m in sorted({kr * kc for kr, kc in _kernels_within(c, self.planned.beat_bytes, 1 << 62)})
+                   if m < c.kr * c.kc]
         text = f"{c.steps:,} of {self.allowed:,} steps allowed to its stage"
         if smaller:
             text += f"; {smaller[-1]} multipliers would be too slow or cost more"
@@ -292,15 +268,43 @@ class _Search:
         return text
 
 
-def _least_multipliers(core: Core, beat_bytes: int, allowed: int) -> int:
-    found = [kr * kc for kr, kc in _kernels_within(core, beat_bytes, allowed, 1 << 62)]
-    return min(found, default=core.rows * core.columns)
+class _Kernels:
+    """Every combination of kernels for a node's cores, each at its estimated cost or, until :meth:`estimate`, less."""
+
+    def __init__(self, search: _Search, node: Node, node_cores: list[Core], n_batch: int):
+        self.search, self.node = search, node
+        self.mlp = replace(search.planned.mlp, n_batch=n_batch, graph=(), packed=search.packed,
+                           primitive=PRIMITIVE[search.board.part.family])
+        self.last = node.name == search.planned.mlp.graph[-1].name
+        self.cores: list[list[Core]] = []
+        self.choices: list[Choice] = []
+        self.estimated: set[int] = set()
+        beat_bytes = search.planned.beat_bytes
+        for some in product(*(_kernels_within(c, beat_bytes, search.allowed) for c in node_cores)):
+            sized = [replace(c, kr=kr, kc=kc) for c, (kr, kc) in zip(node_cores, some, strict=True)]
+            floor = sum((search.cost.core_floor(c, self.mlp, beat_bytes) for c in sized),
+                        search.cost.epilogue_floor(node, sized, self.mlp, self.last))
+            self.cores.append(sized)
+            self.choices.append(Choice(max(c.steps for c in sized), search.score(floor),
+                                       {c.index: (c.kr, c.kc) for c in sized}))
+
+    def estimate(self, kernels: dict[int, tuple[int, int]]) -> bool:
+        """Estimate the choice that is part of ``kernels``; False if it was already."""
+        i = next(i for i, c in enumerate(self.choices) if c.kernels.items() <= kernels.items())
+        if i in self.estimated:
+            return False
+        cost, beat_bytes, sized = self.search.cost, self.search.planned.beat_bytes, self.cores[i]
+        lanes = output_lanes(self.node, sized, self.last)
+        total = sum((cost.core(c, self.mlp, beat_bytes, lanes, self.node.decomposed) for c in sized),
+                    cost.epilogue(self.node, sized, self.mlp, self.last))
+        self.choices[i] = replace(self.choices[i], cost=self.search.score(total))
+        self.estimated.add(i)
+        return True
 
 
-def _kernels_within(core: Core, beat_bytes: int, allowed: int, most: int) -> list[tuple[int, int]]:
-    """Kernels of at most ``most`` multipliers that take at most ``allowed`` steps; of those with the same steps and
-    multipliers the one that streams best."""
-    return [k for c in kernels_of(core, beat_bytes) if c.steps <= allowed and c.cost <= most for k in c.kernels.values()]
+def _kernels_within(core: Core, beat_bytes: int, allowed: int) -> list[tuple[int, int]]:
+    """Kernels that take at most ``allowed`` steps; of those with equal steps and multipliers the one that streams best."""
+    return [k for c in kernels_of(core, beat_bytes) if c.steps <= allowed for k in c.kernels.values()]
 
 
 def _finish(config: DeviceConfig, board: Board, embedding: float, searched: _Search,

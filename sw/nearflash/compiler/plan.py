@@ -11,6 +11,7 @@ Times here are kernel steps; :mod:`.timing` gives the cycles of the generated en
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..contract import Core, DeviceConfig, ModelError, Node, TableSpec, cores
 from ..models.spec import ModelSpec
@@ -93,6 +94,7 @@ def _heights(rows: int) -> list[int]:
     return [k for k in range(1, top + 1) if (k & -k) * 7 >= k]
 
 
+@lru_cache(maxsize=1024)
 def kernels_of(core: Core, beat_bytes: int) -> list[Choice]:
     """The kernels worth considering for ``core``. Of equal ones, those that let its neighbours overlap: a row scan should
     finish outputs, and a column scan take inputs, in at least FINE portions; else about square."""

@@ -8,7 +8,7 @@ takes one cycle, and
 * a **column scan** starts column block b 2 cycles after that block's last input is there, or when it has done the RB steps
   of block b - 1; its row block b is complete after b + 1 steps of the last column block;
 * a complete row block can leave the core L + 3 cycles after its last step, the kernel's latency being
-  L = 2 + ceil(log2(kc) / 2); its rows reach the next layer's buffer in beats of the node's lanes, :data:`EPILOGUE` + 1
+  L = 3 + ceil(log2(kc) / 2); its rows reach the next layer's buffer in beats of the node's lanes, :data:`EPILOGUE` + 1
   cycles after they left the core.
 
 So a layer that waits for its whole input adds RB CB + L + 3 + EPILOGUE + 3 cycles between its last input and its last

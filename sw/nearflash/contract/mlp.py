@@ -110,8 +110,8 @@ def _low_bit(v: int) -> int:
 
 
 def kernel_latency(kc: int) -> int:
-    """Cycles from a kernel's operands to its sums: operand and product registers, and one per two adder levels."""
-    return 2 + -(-_clog2(kc) // 2)
+    """Cycles from a kernel's operands to its sums: operands, products, sums, and one register per two adder levels."""
+    return 3 + -(-_clog2(kc) // 2)
 
 
 def output_lanes(node: Node, node_cores: Sequence[Core], last: bool) -> int:

@@ -57,9 +57,9 @@ def schedule(dut, steps, seed):
             cycles.append((0, [rng.randint(-128, 127) for _ in x], [rng.randint(-128, 127) for _ in w]))
         at = len(cycles) + dut.latency
         first = not cycles or not dut.acc_bits or rng.random() < 0.2
-        restarts[at] = int(first)
+        restarts[at - 1] = int(first)
         total = [s + (0 if first else t) for s, t in zip(sums_of(x, w, kr), total, strict=True)]
-        expected[at + bool(dut.acc_bits)] = total
+        expected[at] = total
         cycles.append((1, x, w))
     cycles += [(0, *steps[0])] * 10
     return [(*c, restarts.get(k, rng.randint(0, 1))) for k, c in enumerate(cycles)], expected
@@ -174,7 +174,7 @@ def test_verilog_of_instances(kr, kc, form, tmp_path):
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog")
 @pytest.mark.parametrize(("kr", "kc", "form", "slices", "registers"), [
-    (2, 1, {"acc_bits": 23}, 2, 2), (2, 4, {}, 8, 2), (3, 2, {"packed": True}, 4, None), (2, 4, {"packed": True}, 4, None)])
+    (2, 1, {"acc_bits": 23}, 2, 2), (2, 4, {}, 8, 3), (3, 2, {"packed": True}, 4, None), (2, 4, {"packed": True}, 4, None)])
 def test_mapped_verilog_of_inference(kr, kc, form, slices, registers, tmp_path):
     """Synthesis finds the slices, with their registers, cascades and accumulators, and what it makes of them is right."""
     cells = yosys_cells()

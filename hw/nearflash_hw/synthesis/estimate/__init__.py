@@ -41,11 +41,32 @@ class Estimator:
         return _core(self.family, core.rows, core.columns, core.kr, core.kc, core.scan, core.weights, core.weight_bits,
                      mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes, hold)
 
+    def core_floor(self, core: Core, mlp: MlpConfig, beat_bytes: int) -> Resources:
+        """The DSP slices and the weights' memory of :meth:`core`."""
+        rows = -(-core.kr // 2) if mlp.packed and core.kr > 1 else core.kr
+        weights = Resources()
+        if core.weights == "onchip":
+            weights = map_memory(_weights(core, beat_bytes, max(2, core.steps)), self.family)
+        return weights + Resources(dsp=rows * core.kc)
+
     def epilogue(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources:
         """The epilogue of an fc node with the lanes that its cores call for."""
+        return self._lanes(node, node_cores, mlp, last, output_lanes(node, node_cores, last))
+
+    def epilogue_floor(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources:
+        """One lane of :meth:`epilogue`, and the DSP slices of all."""
+        one = self._lanes(node, node_cores, mlp, last, 1)
+        return one + Resources(dsp=one.dsp * (output_lanes(node, node_cores, last) - 1))
+
+    def _lanes(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool, lanes: int) -> Resources:
         acc_bits = tuple(mlp.act_bits + c.weight_bits - 1 + (c.columns - 1).bit_length() for c in node_cores)
-        return _epilogue(self.family, node.width, output_lanes(node, node_cores, last), acc_bits,
-                         LOGIT_BITS if last else mlp.act_bits, node.relu and not last, bits_for(mlp.n_batch))
+        return _epilogue(self.family, node.width, lanes, acc_bits, LOGIT_BITS if last else mlp.act_bits,
+                         node.relu and not last, bits_for(mlp.n_batch))
+
+
+def _weights(core: Core, beat_bytes: int, words: int) -> MemoryShape:
+    width = core.word_bytes * 8
+    return MemoryShape(width, words, width // weight_word_beats(core, beat_bytes))
 
 
 def _estimate(kind: str, component: wiring.Component, family: str) -> Resources:
@@ -60,9 +81,8 @@ def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, wei
                   primitive=primitive, weight_words=min(ENOUGH, max(2, core.steps)))
     memory = Resources()
     if weights == "onchip" and core.steps > ENOUGH:
-        beats, width = weight_word_beats(core, beat_bytes), core.word_bytes * 8
-        memory = (map_memory(MemoryShape(width, core.steps, width // beats), family)
-                  - map_memory(MemoryShape(width, ENOUGH, width // beats), family))
+        memory = (map_memory(_weights(core, beat_bytes, core.steps), family)
+                  - map_memory(_weights(core, beat_bytes, ENOUGH), family))
     return _estimate("mlp.core", unit, family) + memory
 
 
