@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import pytest
 from nearflash.compiler import embedding_cycles, stage_cycles
 from nearflash.compiler.fit import FitOptions, NothingFits, fit, to_records
-from nearflash.compiler.plan import composed, kernels_of, with_kernels
+from nearflash.compiler.plan import kernels_of
 from nearflash.contract import BOARDS, ConfigError, DeviceConfig, ModelError, cores
 from nearflash.contract.boards import find_board
-from nearflash.contract.mlp import output_lanes
+from nearflash.contract.mlp import SCANS, output_lanes
 from nearflash.contract.resources import Resources
 from nearflash.models import ModelSpec, TableShape, model_spec
 
@@ -46,52 +46,60 @@ class Costs:
         return Resources(lut=150 * lanes, ff=100 * lanes, dsp=2 * lanes)
 
 
+COSTS = Costs()
 SMALL = ModelSpec("small", (TableShape(500, 16, 4), TableShape(500, 16, 4)), dense=32, bottom=(32, 16), top=(32, 16, 1))
 
 
-def by_hand(spec, share):
-    """Least cost over every combination of kernels, by trying them all."""
-    cost, best = Costs(), None
-    planned = fit(spec, PAPER, Z020, cost, FitOptions(share=share)).config
-    limit = int(embedding_cycles(spec, planned) * share)
+def every_way(node, shapes, mlp, last):
+    """(cycles, cost) of a node with every combination of kernels of up to 16 multipliers and of lanes."""
+    options = [[k for choice in kernels_of(c, 16) if choice.cost <= 16 for k in choice.kernels.values()] for c in shapes]
+    for kernels in itertools.product(*options):
+        sized = [replace(c, kr=kr, kc=kc) for c, (kr, kc) in zip(shapes, kernels, strict=True)]
+        steps = max(c.steps for c in sized)
+        usual = output_lanes(node, sized, last)
+        for lanes in (usual, *(n for n in (1, 2, 4) if n < usual and node.scan == "column" and n * steps >= node.width)):
+            chosen = node if lanes == usual else replace(node, lanes=lanes)
+            total = COSTS.epilogue(chosen, sized, mlp, last)
+            total += sum((COSTS.core(c, mlp, 16, lanes, False) for c in sized), Resources())
+            yield steps + -(-node.width // lanes) - -(-node.width // usual), sum(total.shares(Z020.part).values())
 
-    def score(graph):
-        shapes, total = cores(graph), Resources()
-        for node in graph:
-            mine = [c for c in shapes if c.node == node.name]
-            if mine:
-                total += cost.epilogue(node, mine, planned.mlp, node is graph[-1])
-                total += sum((cost.core(c, planned.mlp, 16, 1, False) for c in mine), Resources())
-        return sum(total.shares(Z020.part).values())
 
-    for layout in composed(planned.mlp.graph):
-        options = [[k for choice in kernels_of(c, 16) if choice.cost <= 16 for k in choice.kernels.values()]
-                   for c in cores(layout)]
-        top = [i for i, c in enumerate(cores(layout)) if c.node.startswith("top")]
-        bottom = [i for i in range(len(options)) if i not in top]
-        chosen = {}
-        for group, stage in ((bottom, "bot"), (top, "top")):
-            found = None
-            for some in itertools.product(*(options[i] for i in group)):
-                kernels = [(1, 1)] * len(options)
-                for i, k in zip(group, some, strict=True):
-                    kernels[i] = k
-                graph = with_kernels(layout, kernels)
-                if stage_cycles(graph, stage) <= limit and (found is None or score(graph) < found[0]):
-                    found = score(graph), dict(zip(group, some, strict=True))
-            if found is None:
-                break
-            chosen |= found[1]
-        else:
-            graph = with_kernels(layout, [chosen[i] for i in range(len(options))])
-            best = min(best or score(graph), score(graph))
-    return best, score(planned.mlp.graph)
+def by_hand(graph, mlp, limit):
+    """Least cost of the layers, over every combination of scan orders, kernels and lanes, by trying them all."""
+    total = 0
+    for stage in ("bot", "top"):
+        chain = [n for n in graph if n.name.startswith(stage)]
+        best = None
+        for scans in itertools.product(SCANS, repeat=len(chain)):
+            ways = []
+            for node, scan in zip(chain, scans, strict=True):
+                plain = replace(node, scan=scan, lanes=0)
+                shapes = [replace(c, scan=scan) for c in cores(graph) if c.node == node.name]
+                ways.append(set(every_way(plain, shapes, mlp, node is graph[-1])))
+            for some in itertools.product(*ways):
+                time, i = 0, 0
+                while i < len(some):  # a row scan and a column scan behind it run at the same time
+                    overlap = scans[i : i + 2] == ("row", "column")
+                    time += max(some[i][0], some[i + 1][0]) if overlap else some[i][0]
+                    i += 1 + overlap
+                if time <= limit and (best is None or sum(c for _, c in some) < best):
+                    best = sum(c for _, c in some)
+        total += best
+    return total
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05, 0.02])
 def test_no_combination_of_kernels_is_cheaper(share):
-    wanted, got = by_hand(SMALL, share)
-    assert got == pytest.approx(wanted)
+    mlp = fit(SMALL, PAPER, Z020, COSTS, FitOptions(share=share)).config.mlp
+    graph, got = mlp.graph, Resources()
+    for node in graph:
+        shapes = [c for c in cores(graph) if c.node == node.name]
+        if shapes:
+            lanes = output_lanes(node, shapes, node is graph[-1])
+            got += COSTS.epilogue(node, shapes, mlp, node is graph[-1])
+            got += sum((COSTS.core(c, mlp, 16, lanes, False) for c in shapes), Resources())
+    limit = int(embedding_cycles(SMALL, replace(PAPER, mlp=mlp)) * share)
+    assert sum(got.shares(Z020.part).values()) == pytest.approx(by_hand(graph, mlp, limit))
 
 
 @pytest.mark.parametrize("name", ["rmc1", "rmc2", "rmc3"])
@@ -138,9 +146,12 @@ def test_packing_when_slices_are_short():
 def test_says_what_does_not_fit():
     with pytest.raises(NothingFits, match=r"lut 1[0-9]{2}%.*What would: a larger part"):
         fit(SMALL, PAPER, Z020, Costs(Resources(lut=60_000)))
-    too_fast = r"no kernels are fast enough.*all weights on chip; .*streaming top0, top1, top2\."
+    too_fast = r"block RAM is too small.*all weights on chip; weights arrive more slowly.*streaming top0, top1, top2\."
     with pytest.raises(NothingFits, match=too_fast):
-        fit(model_spec("wnd", 1000), PAPER, Z020, Costs(), FitOptions(share=1e-4))
+        fit(model_spec("wnd", 1000), PAPER, Z020, COSTS, FitOptions(share=1e-4))
+    roomy = replace(Z020, part=replace(Z020.part, bram36=5000))
+    with pytest.raises(NothingFits, match=r"no kernels are fast enough for 1 steps a stage with all weights on chip"):
+        fit(model_spec("wnd", 1000), PAPER, roomy, COSTS, FitOptions(share=1e-4))
     with pytest.raises(ModelError, match="stream"):
         fit(SMALL, PAPER, Z020, Costs(), FitOptions(stream=("top7",)))
     with pytest.raises(ModelError, match="share"):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nearflash.contract import DataError, DeviceConfig, ModelError, Node, RowFormat, cores
 from nearflash.contract.program import expected_records
-from nearflash.models import RecModel
+from nearflash.models import RecModel, build
 from nearflash.quantize import Calibrator, CompiledModel, compile_model, encode_rows
 from nearflash.quantize.image import weight_words
 from nearflash.quantize.scales import multiplier
@@ -198,3 +198,9 @@ def test_sixteen_bits_are_closer():
     base = DeviceConfig.preset("tiny")
     errors = [distance(*model_cases.compiled("cat", base, weight_bits=b, act_bits=b), data).mean_error for b in (8, 16)]
     assert errors[1] < errors[0] / 50
+
+
+def test_models_without_dense_features_calibrate():
+    calibrator, model = Calibrator(), build("ncf", rows=20)
+    calibrator.observe(model, [(None, [(np.arange(3), np.arange(3))] * 4)])
+    assert calibrator.limit(["top0"]) > 0

@@ -18,7 +18,7 @@ class Merge(wiring.Component):
     """Round-robin over ``flash_data[channel]``, whole vectors; the tag's entry is read as its beats pass. One beat per
     cycle. ``tag_free`` gives the tag back with the vector's last beat on ``vector``.
 
-    A vector is passed on once it is here whole: its first beat leaves 2 cycles (3 from 64 beats of buffer up) after its
+    A vector is passed on once it is here whole: its first beat leaves 3 cycles (4 from 64 beats of buffer up) after its
     last one came in. A channel's bus is several times slower than ``vector``, so a vector passed on as it comes in would
     keep the buses of all other channels waiting for as long as it takes. Each channel has room for two of the largest
     vectors: one comes in while the other waits for its turn.
@@ -58,24 +58,30 @@ class Merge(wiring.Component):
         m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 
-        beat = Signal(lo.flash_data, reset_less=True)
-        valid, first, failed = Signal(), Signal(init=1), Signal()
-        take, sent = Signal(), Signal()
+        # A beat waits in a register of its own before its tag's entry is read: from one memory through the arbiter into the
+        # next one's address would be too much for a cycle.
+        chosen, beat = Signal(lo.flash_data, reset_less=True), Signal(lo.flash_data, reset_less=True)
+        chosen_valid, valid, first, failed = Signal(), Signal(), Signal(init=1), Signal()
+        room_ahead, sent = Signal(), Signal()
         p = self.vector.payload
         m.d.comb += [
             write.en.eq(self.tag_write_valid), write.addr.eq(self.tag_write.tag), write.data.eq(self.tag_write.entry),
-            sent.eq(valid & self.vector.ready),
-            arbiter.o.ready.eq(~valid | self.vector.ready), take.eq(arbiter.o.valid & arbiter.o.ready),
-            read.addr.eq(arbiter.o.payload.tag), read.en.eq(take),
+            sent.eq(valid & self.vector.ready), room_ahead.eq(~valid | self.vector.ready),
+            arbiter.o.ready.eq(~chosen_valid | room_ahead),
+            read.addr.eq(chosen.tag), read.en.eq(chosen_valid & room_ahead),
             self.vector.valid.eq(valid), p.data.eq(beat.data), p.first.eq(first), p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
             *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
             self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag),
         ]
-        with m.If(take):
-            m.d.sync += [beat.eq(arbiter.o.payload), valid.eq(1)]
-        with m.Elif(sent):
-            m.d.sync += valid.eq(0)
+        with m.If(arbiter.o.ready):
+            m.d.sync += chosen_valid.eq(arbiter.o.valid)
+        with m.If(arbiter.o.valid & arbiter.o.ready):
+            m.d.sync += chosen.eq(arbiter.o.payload)
+        with m.If(room_ahead):
+            m.d.sync += valid.eq(chosen_valid)
+        with m.If(read.en):
+            m.d.sync += beat.eq(chosen)
         with m.If(sent):
             m.d.sync += [first.eq(beat.last), failed.eq(p.error & ~beat.last)]
         return m

@@ -1,9 +1,6 @@
 """Round-robin merge of streams."""
 
-from functools import reduce
-from operator import or_
-
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -31,7 +28,8 @@ class StreamArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Grants are one-hot and the order is a registered mask, so that a grant is few levels of logic from the requests.
+        # Grants are one-hot and the order is a registered mask, so that a grant is few levels of logic from the requests;
+        # the payload's multiplexer takes the index, for which it needs fewer inputs.
         locked, held = Signal(), Signal(self.n)
         above_last = Signal(self.n)  # the inputs above the last one served, which come first
         valid, above, wanting, grant = Signal(self.n), Signal(self.n), Signal(self.n), Signal(self.n)
@@ -41,8 +39,7 @@ class StreamArbiter(wiring.Component):
             self.o.valid.eq(Mux(locked, (valid & held).any(), valid.any())),
             *(s.ready.eq(self.o.ready & grant[k]) for k, s in enumerate(self.i)),
             *(bit.eq(Cat(grant[k] for k in range(self.n) if k >> b & 1).any()) for b, bit in enumerate(self.grant)),
-            Value.cast(self.o.payload).eq(reduce(or_, (Value.cast(s.payload) & grant[k].replicate(len(Value.cast(s.payload)))
-                                                       for k, s in enumerate(self.i)))),
+            Value.cast(self.o.payload).eq(Array(Value.cast(s.payload) for s in self.i)[self.grant]),
         ]
         with m.If(self.o.valid):
             m.d.sync += [locked.eq(1), held.eq(grant)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..compiler.fit import Fit, FitOptions, to_records
+from ..compiler.fit import Fit, FitOptions, NothingFits, to_records
 from ..compiler.fit import fit as search
 from ..contract import BOARDS, PRESETS, DataError, DeviceConfig
 from ..contract.boards import Board, find_board
@@ -18,7 +19,7 @@ from ..tools import load_tool
 from ..whole import whole_file
 from .output import console, write_json
 
-__all__ = ["board_config", "device_of", "fit", "load_plan", "load_spec"]
+__all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec"]
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
@@ -32,7 +33,7 @@ def fit(
     dies: Annotated[int, typer.Option(help="Flash dies per channel.", min=1)] = 1,
     channels: Annotated[int, typer.Option(help="Flash channels.", min=1)] = 4,
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
-    share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 0.5,
+    share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 1.0,
     limit: Annotated[float, typer.Option(help="Share of each of the part's resources that may be used.")] = 0.75,
     weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
     act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
@@ -49,9 +50,9 @@ def fit(
     Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
     """
     target = find_board(board)
-    base = board_config(target, clock, dies, channels, preset)
     options = FitOptions(share, limit, weight_bits, act_bits, packed, tuple(filter(None, stream.split(","))))
-    found = _search(load_spec(model), base, target, options)
+    with console.status("searching kernels") as status:
+        found = fit_board(load_spec(model), target, options, clock, dies, channels, preset, status.update)
     _show(found)
     if out is not None:
         with whole_file(out) as part:
@@ -60,14 +61,28 @@ def fit(
     write_json(json_file, to_records(found))
 
 
-def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper"
-                 ) -> DeviceConfig:
-    """What a plan for ``board`` starts from: the preset, with no more tags than :data:`READS_PER_DIE` for each die, and with
-    few samples being pooled at once on a part of few block RAMs."""
+def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
+              channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None) -> Fit:
+    """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`."""
+    cost = load_tool("estimator")(board.part.family)
+    for beat in board.beats:
+        try:
+            return search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
+        except NothingFits:
+            if beat == board.beats[-1]:
+                raise
+    raise AssertionError(board.beats)
+
+
+def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper",
+                 beat_bytes: int | None = None) -> DeviceConfig:
+    """What a plan for ``board`` starts from: the preset with the board's narrowest data bus or ``beat_bytes``, with no more
+    tags than :data:`READS_PER_DIE` for each die, and with few samples being pooled at once on a part of few block RAMs."""
     c = DeviceConfig.preset(preset, dies=dies, channels=channels)
     slots = c.lookup.sample_slots if board.part.bram36 >= ROOMY_BRAM36 else min(c.lookup.sample_slots, FEW_SLOTS)
-    lookup = replace(c.lookup, tags=min(c.lookup.tags, READS_PER_DIE * dies * channels), sample_slots=slots)
-    return replace(c, clock_mhz=clock or board.clock_mhz, lookup=lookup)
+    beat = beat_bytes or board.beats[0]
+    lookup = replace(c.lookup, tags=min(c.lookup.tags, READS_PER_DIE * dies * channels), sample_slots=slots, lanes=beat // 4)
+    return replace(c, clock_mhz=clock or board.clock_mhz, beat_bytes=beat, lookup=lookup)
 
 
 def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
@@ -81,7 +96,8 @@ def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfi
         return load_plan(plan)
     if model is None:
         return board_config(board)
-    return _search(load_spec(model), board_config(board), board, FitOptions(limit=1.0)).config
+    with console.status("searching kernels") as status:
+        return fit_board(load_spec(model), board, FitOptions(limit=1.0), progress=status.update).config
 
 
 def load_plan(path: Path) -> DeviceConfig:
@@ -94,11 +110,6 @@ def load_plan(path: Path) -> DeviceConfig:
 def load_spec(model: str) -> ModelSpec:
     """A model by name, its tables cut to :data:`SPEC_ROWS`, or a TOML description as it is."""
     return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model, SPEC_ROWS)
-
-
-def _search(spec: ModelSpec, base: DeviceConfig, board: Board, options: FitOptions) -> Fit:
-    with console.status("searching kernels") as status:
-        return search(spec, base, board, load_tool("estimator")(board.part.family), options, status.update)
 
 
 def _show(found: Fit) -> None:

@@ -6,11 +6,12 @@ RM-SSD's rules (section "kernel search"), each a constraint here:
 2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
    N_batch = 1, 2, 4, ... until they do;
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
-4. neighbouring layers overlap: scan orders alternate, in the way that costs least.
+4. neighbouring layers overlap: a row scan and the column scan behind it run side by side. All scan orders are tried.
 
-Among all kernels that satisfy them the cheapest is taken, its cost being the sum of the shares of the part's LUTs,
-flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use. The search is exact over that
-cost (:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices and its
+Among all kernels, scan orders and numbers of requantisers that satisfy them the cheapest is taken, its cost being the sum of
+the shares of the part's LUTs, flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use;
+if it does not fit, the shares of what is short count four times as much, twice at most. The search is exact over that cost
+(:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices and its
 weights' memory, until a plan that is cheapest on these terms has it. A cheapest plan of estimated kernels alone is cheapest.
 """
 
@@ -23,16 +24,16 @@ from typing import Any, Protocol
 
 from ..contract import Core, DeviceConfig, MlpConfig, ModelError, Node, cores
 from ..contract.boards import Board
-from ..contract.mlp import output_lanes
+from ..contract.mlp import SCANS, output_lanes
 from ..contract.resources import Resources
 from ..models.spec import ModelSpec
 from .plan import (
     MAX_N_BATCH,
     PlanOptions,
     compile_device,
-    composed,
     embedding_cycles,
     kernels_of,
+    node_cycles,
     segments,
     stage_cycles,
     with_kernels,
@@ -44,6 +45,8 @@ __all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_
 #: How multipliers are named: Yosys finds 7-series slices with their registers, but packs none into a DSP48E2.
 PRIMITIVE = {"xc7": "inferred", "xcup": "dsp48e2"}
 LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
+MEMORIES = {"bram18", "uram"}
+SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
 
 
 class CostModel(Protocol):
@@ -74,7 +77,7 @@ class FitOptions:
     may be used. ``packed``: two int8 products on one DSP slice, None: if DSP slices would be short. ``stream``: layers that
     are streamed from DRAM whatever fits."""
 
-    share: float = 0.5
+    share: float = 1.0
     limit: float = 0.75
     weight_bits: int = 8
     act_bits: int = 8
@@ -138,38 +141,47 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
     packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
     for streamed in _streams(spec, options):
         named = f" while streaming {', '.join(sorted(streamed))}" if streamed else " with all weights on chip"
+        if not _may_hold(spec, streamed, board, options):
+            failures.append(f"block RAM is too small for the weights{named}")
+            continue
         n_batch = _batches(spec, planned, streamed, allowed, board, options)
         if n_batch is None:
             failures.append(f"weights arrive more slowly than lookups, even for groups of {MAX_N_BATCH} samples,{named}")
             continue
         over: list[str] = []
         for packed in packings:
-            progress(f"searching kernels{named}")
-            searched = _Search(planned, board, cost, allowed, packed)
-            graph = searched.best(streamed, n_batch)
-            if graph is None:
-                failures.append(f"no kernels are fast enough for {allowed:,} steps a stage{named}")
-                continue
-            mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed, primitive=PRIMITIVE[board.part.family])
-            config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp, lookup=replace(
-                planned.lookup, sample_slots=max(planned.lookup.sample_slots, 2 * n_batch)))
-            if n_batch not in estimated:
-                progress("estimating the rest of the device")
-                estimated[n_batch] = config, cost.device(config)
-            like, resources = estimated[n_batch]
-            rest = [r for path, r in resources.items() if not path.startswith(("mlp.core", "mlp.epilogue"))]
-            total = sum((*rest, *(layer.resources for layer in searched.layers(config))), Resources())
-            shares = total.shares(board.part)
-            over = [k for k, v in shares.items() if v > options.limit]
-            if not over:
-                if like != config:
-                    progress("estimating the device")
-                    resources = cost.device(config)
-                return _finish(config, board, embedding, searched, resources, options.limit)
-            failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
-            if "dsp" not in over:
+            weights, before = dict.fromkeys(LIMITS, 1.0), None
+            for _ in range(ROUNDS if packed == packings[-1] else 1):
+                progress(f"searching kernels{named}")
+                searched = _Search(planned, board, cost, allowed, packed, weights)
+                graph = searched.best(streamed, n_batch)
+                if graph is None:
+                    failures.append(f"no kernels are fast enough for {allowed:,} steps a stage{named}")
+                if graph is None or graph == before:
+                    break
+                before = graph
+                mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
+                              primitive=PRIMITIVE[board.part.family])
+                config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp, lookup=replace(
+                    planned.lookup, sample_slots=max(planned.lookup.sample_slots, 2 * n_batch)))
+                if n_batch not in estimated:
+                    progress("estimating the rest of the device")
+                    estimated[n_batch] = config, cost.device(config)
+                like, resources = estimated[n_batch]
+                rest = [r for path, r in resources.items() if not path.startswith(("mlp.core", "mlp.epilogue"))]
+                total = sum((*rest, *(layer.resources for layer in searched.layers(config))), Resources())
+                shares = total.shares(board.part)
+                over = [k for k, v in shares.items() if v > options.limit]
+                if not over:
+                    if like != config:
+                        progress("estimating the device")
+                        resources = cost.device(config)
+                    return _finish(config, board, embedding, searched, resources, options.limit)
+                failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
+                weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
+            if over and "dsp" not in over:
                 break  # packing frees nothing else
-        if set(over) - {"bram18", "uram"} and streamed == frozenset(options.stream):
+        if over and not MEMORIES & set(over):
             break  # streaming weights frees no logic
     raise NothingFits("board", board.name, f"nothing fits in {options.limit:.0%} of {board.part.name}: "
                       f"{'; '.join(dict.fromkeys((failures[0], failures[-1])))}. What "
@@ -185,6 +197,12 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
     free = [n for n in size if n not in options.stream]
     sets = [frozenset((*options.stream, *some)) for k in range(len(free) + 1) for some in combinations(free, k)]
     yield from sorted(sets, key=lambda s: sum(size[n] for n in s))
+
+
+def _may_hold(spec: ModelSpec, streamed: frozenset[str], board: Board, options: FitOptions) -> bool:
+    """Whether the weights that are not streamed are fewer bits than there is memory for."""
+    bits = sum(n.width * c * options.weight_bits for n, c in spec.layers() if n.name not in streamed)
+    return bits <= options.limit * 1024 * (36 * board.part.bram36 + 288 * board.part.uram)
 
 
 def _batches(spec: ModelSpec, config: DeviceConfig, streamed: frozenset[str], allowed: int, board: Board,
@@ -203,33 +221,39 @@ def _batches(spec: ModelSpec, config: DeviceConfig, streamed: frozenset[str], al
 class _Search:
     """Kernels of least cost, for a set of streamed layers and an N_batch."""
 
-    def __init__(self, planned: DeviceConfig, board: Board, cost: CostModel, allowed: int, packed: bool):
+    def __init__(self, planned: DeviceConfig, board: Board, cost: CostModel, allowed: int, packed: bool,
+                 weights: dict[str, float]):
         self.planned, self.board, self.cost, self.allowed, self.packed = planned, board, cost, allowed, packed
-
-    def best(self, streamed: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
-        base = tuple(replace(n, weights="dram" if n.name in streamed else "onchip") for n in self.planned.mlp.graph)
-        found = [g for g in (self._kernels(layout, n_batch) for layout in composed(base)) if g is not None]
-        return min(found, key=lambda f: f[0])[1] if found else None
+        self.weights = weights
 
     def score(self, r: Resources) -> float:
-        return sum(r.shares(self.board.part).values())
+        return sum(self.weights[k] * v for k, v in r.shares(self.board.part).items())
 
-    def _kernels(self, graph: tuple[Node, ...], n_batch: int) -> tuple[float, tuple[Node, ...]] | None:
-        """(cost, graph with kernels), or None if no kernels are fast enough."""
-        shapes = cores(graph)
+    def best(self, streamed: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
+        """The graph with scans, lanes and kernels, or None if no kernels are fast enough."""
+        graph = tuple(replace(n, weights="dram" if n.name in streamed else "onchip") for n in self.planned.mlp.graph)
+        chosen: dict[str, Node] = {}
         kernels: dict[int, tuple[int, int]] = {}
-        total = 0.0
         for stage in ("bot", "top"):
             chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
-            if not chain:
-                continue
-            chosen = self._least([[_Kernels(self, n, [c for c in shapes if c.node == n.name], n_batch) for n in segment]
-                                  for segment in segments(chain)])
-            if chosen is None:
+            known: dict[tuple[str, str], _Kernels] = {}
+            found: list[tuple[float, list[Node], Choice]] = []
+            for scans in product(SCANS, repeat=len(chain)):
+                layout = [replace(n, scan=scan) for n, scan in zip(chain, scans, strict=True)]
+                for n in layout:
+                    if (n.name, n.scan) not in known:
+                        mine = [replace(c, scan=n.scan) for c in cores(graph) if c.node == n.name]
+                        known[n.name, n.scan] = _Kernels(self, n, mine, n_batch)
+                best = self._least([[known[n.name, n.scan] for n in segment] for segment in segments(layout)])
+                if best is not None:
+                    found.append((best.cost, layout, best))
+            if not found:
                 return None
-            kernels |= chosen.kernels
-            total += chosen.cost
-        return total, with_kernels(graph, [kernels[c.index] for c in shapes])
+            _, layout, best = min(found, key=lambda f: f[0])
+            for n in layout:
+                chosen[n.name], sized = known[n.name, n.scan].nodes[best.kernels[n.name]]
+                kernels |= {c.index: (c.kr, c.kc) for c in sized}
+        return with_kernels(tuple(chosen.get(n.name, n) for n in graph), [kernels[c.index] for c in cores(graph)])
 
     def _least(self, groups: list[list[_Kernels]]) -> Choice | None:
         """The least cost of a stage, whose ``groups`` of nodes run one after another; None if it cannot be fast enough."""
@@ -238,7 +262,7 @@ class _Search:
             chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
             if chosen is None or chosen.steps > self.allowed:
                 return None
-            if not [node for group in groups for node in group if node.estimate(chosen.kernels)]:
+            if not [node for group in groups for node in group if node.estimate(chosen)]:
                 return chosen
 
     def layers(self, config: DeviceConfig) -> list[Layer]:
@@ -269,37 +293,51 @@ class _Search:
 
 
 class _Kernels:
-    """Every combination of kernels for a node's cores, each at its estimated cost or, until :meth:`estimate`, less."""
+    """Every combination of kernels for a node's cores, and of lanes if it scans by columns, each at its estimated cost or,
+    until :meth:`estimate`, less. A :class:`Choice` names it by node and number."""
 
     def __init__(self, search: _Search, node: Node, node_cores: list[Core], n_batch: int):
-        self.search, self.node = search, node
+        self.search, self.name = search, node.name
         self.mlp = replace(search.planned.mlp, n_batch=n_batch, graph=(), packed=search.packed,
                            primitive=PRIMITIVE[search.board.part.family])
         self.last = node.name == search.planned.mlp.graph[-1].name
-        self.cores: list[list[Core]] = []
+        self.nodes: list[tuple[Node, list[Core]]] = []
         self.choices: list[Choice] = []
         self.estimated: set[int] = set()
-        beat_bytes = search.planned.beat_bytes
-        for some in product(*(_kernels_within(c, beat_bytes, search.allowed) for c in node_cores)):
-            sized = [replace(c, kr=kr, kc=kc) for c, (kr, kc) in zip(node_cores, some, strict=True)]
-            floor = sum((search.cost.core_floor(c, self.mlp, beat_bytes) for c in sized),
-                        search.cost.epilogue_floor(node, sized, self.mlp, self.last))
-            self.cores.append(sized)
-            self.choices.append(Choice(max(c.steps for c in sized), search.score(floor),
-                                       {c.index: (c.kr, c.kc) for c in sized}))
+        cost, beat_bytes = search.cost, search.planned.beat_bytes
+        every = [[replace(c, kr=kr, kc=kc) for kr, kc in _kernels_within(c, beat_bytes, search.allowed)] for c in node_cores]
+        floors = {c: cost.core_floor(c, self.mlp, beat_bytes) for some in every for c in some}
+        for some in product(*every):
+            sized = list(some)
+            floor = sum((floors[c] for c in sized), Resources())
+            for n in _with_lanes(node, sized, self.last):
+                steps = node_cycles(n, sized)
+                if steps <= search.allowed:
+                    least = search.score(floor + cost.epilogue_floor(n, sized, self.mlp, self.last))
+                    self.choices.append(Choice(steps, least, {self.name: len(self.nodes)}))
+                    self.nodes.append((n, sized))
 
-    def estimate(self, kernels: dict[int, tuple[int, int]]) -> bool:
-        """Estimate the choice that is part of ``kernels``; False if it was already."""
-        i = next(i for i, c in enumerate(self.choices) if c.kernels.items() <= kernels.items())
+    def estimate(self, chosen: Choice) -> bool:
+        """Estimate the node's part of ``chosen``; False if it was already."""
+        i = chosen.kernels[self.name]
         if i in self.estimated:
             return False
-        cost, beat_bytes, sized = self.search.cost, self.search.planned.beat_bytes, self.cores[i]
-        lanes = output_lanes(self.node, sized, self.last)
-        total = sum((cost.core(c, self.mlp, beat_bytes, lanes, self.node.decomposed) for c in sized),
-                    cost.epilogue(self.node, sized, self.mlp, self.last))
+        node, sized = self.nodes[i]
+        cost, beat_bytes, lanes = self.search.cost, self.search.planned.beat_bytes, output_lanes(node, sized, self.last)
+        total = sum((cost.core(c, self.mlp, beat_bytes, lanes, node.decomposed) for c in sized),
+                    cost.epilogue(node, sized, self.mlp, self.last))
         self.choices[i] = replace(self.choices[i], cost=self.search.score(total))
         self.estimated.add(i)
         return True
+
+
+def _with_lanes(node: Node, sized: list[Core], last: bool) -> list[Node]:
+    """``node`` with as many lanes as its rule finds good, and with fewer."""
+    out, lanes = [node], output_lanes(node, sized, last) // 2 if node.scan == "column" else 0
+    while lanes >= max(1, node.width / max(c.steps for c in sized)):
+        out.append(replace(node, lanes=lanes))
+        lanes //= 2
+    return out
 
 
 def _kernels_within(core: Core, beat_bytes: int, allowed: int) -> list[tuple[int, int]]:

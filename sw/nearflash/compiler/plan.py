@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..contract import Core, DeviceConfig, ModelError, Node, TableSpec, cores
+from ..contract.mlp import output_lanes
 from ..models.spec import ModelSpec
 from .search import Choice, front, least, one_after_another, side_by_side
 
-__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "plain", "plan_graph", "stage_cycles",
-           "with_room"]
+__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "node_cycles", "plain", "plan_graph",
+           "stage_cycles", "with_room"]
 
 MAX_KERNEL = 128  # largest kr or kc
 TOLERANCE = 1.05  # multipliers that better balance may cost
@@ -81,11 +82,20 @@ def stage_cycles(graph: tuple[Node, ...], prefix: str) -> int:
     A row-scanning layer followed by a column-scanning one overlap (inter-layer composition): the pair takes the longer.
     The cores of a decomposed layer run side by side.
     """
-    steps: dict[str, int] = {}
-    for c in cores(graph):
-        steps[c.node] = max(steps.get(c.node, 0), c.steps)
+    every = cores(graph)
     chain = [n for n in graph if n.kind == "fc" and n.name.startswith(prefix)]
+    steps = {n.name: node_cycles(n, [c for c in every if c.node == n.name]) for n in chain}
     return sum(max(steps[n.name] for n in segment) for segment in segments(chain))
+
+
+def node_cycles(node: Node, node_cores: list[Core]) -> int:
+    """Kernel steps per sample of one fc node; for one with fewer lanes than :func:`~nearflash.contract.mlp.output_lanes`
+    finds good, and the cycles that this adds to sending its outputs."""
+    steps = max(c.steps for c in node_cores)
+    if node.lanes:
+        good = output_lanes(replace(node, lanes=0), node_cores, False)
+        steps += max(0, -(-node.width // node.lanes) - -(-node.width // good))
+    return steps
 
 
 def _heights(rows: int) -> list[int]:

@@ -8,17 +8,18 @@ cost for a limit on the time is exact for any cost that is a sum over kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Choice", "front", "least", "one_after_another", "side_by_side"]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Kernels (core index -> kr, kc) that take ``steps`` at ``cost``."""
+    """Kernels (by core: kr and kc; or by node: which of its choices) that take ``steps`` at ``cost``."""
 
     steps: int
     cost: float
-    kernels: dict[int, tuple[int, int]]
+    kernels: dict[Any, Any]
 
 
 def front(choices: list[Choice]) -> list[Choice]:

@@ -30,12 +30,14 @@ class Part:
 @dataclass(frozen=True)
 class Board:
     """A board, or a bare part. ``clock_mhz``: what a design without other wishes should run at; ``dram_bytes_per_cycle``:
-    what its memory controller sustains at that clock (peak x 0.7)."""
+    what its memory controller sustains at that clock (peak x 0.7). ``beats``: bytes of a data bus to its memory, narrowest
+    first, as wide as a port of its memory controller and, through a width converter, wider."""
 
     name: str
     part: Part
     clock_mhz: float
     dram_bytes_per_cycle: float
+    beats: tuple[int, ...] = (16,)
 
 
 PARTS = {p.name: p for p in (
@@ -49,8 +51,8 @@ PARTS = {p.name: p for p in (
 # Memory peaks: PYNQ-Z1/Z2 DDR3-1050 x 16 = 2.1 GB/s; ZCU104 and KV260 DDR4-2400 x 64 = 19.2 GB/s; a DDR3-1600 x 64 module
 # (12.8 GB/s) beside an XC7A200T and one DDR4-2400 x 64 module beside an XCVU9P are assumed.
 BOARDS = {b.name: b for b in (
-    Board("pynq-z1", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6),
-    Board("pynq-z2", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6),
+    Board("pynq-z1", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, (8, 16)),  # AXI HP ports of 64 bits
+    Board("pynq-z2", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, (8, 16)),
     Board("zcu104", PARTS["XCZU7EV"], 200.0, 19.2e9 * 0.7 / 200e6),
     Board("kv260", PARTS["XCK26"], 200.0, 19.2e9 * 0.7 / 200e6),
     Board("xc7a200t", PARTS["XC7A200T"], 125.0, 12.8e9 * 0.7 / 125e6),

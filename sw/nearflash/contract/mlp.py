@@ -48,6 +48,7 @@ class Node:
     scan: str = "row"  # "row": emits outputs progressively; "column": consumes inputs progressively
     weights: str = "onchip"
     weight_bits: int = 8
+    lanes: int = 0  # column scan: requantisers; 0: as many as :func:`output_lanes` finds good
     decomposed: bool = False  # fc with several inputs: one core per input, partial sums added (intra-layer decomposition)
 
 
@@ -118,10 +119,11 @@ def output_lanes(node: Node, node_cores: Sequence[Core], last: bool) -> int:
     """Requantisers of an fc node, whose cores are ``node_cores``: a power of two that divides every core's kr.
 
     At least the rows its cores finish per cycle on average; for a column scan, which finishes all rows at once, enough that
-    sending them adds a 64th to its steps, but not more than 8 for that. The ``last`` node sends one logit per cycle.
+    sending them adds a 64th to its steps, but not more than 8 for that, unless the node itself says how many. The ``last``
+    node sends one logit per cycle.
     """
-    if last:
-        return 1
+    if last or node.lanes:
+        return node.lanes or 1
     steps = min(c.steps for c in node_cores)
     lanes = 1 << _clog2(-(-node.width // steps))
     if node.scan == "column":
@@ -178,6 +180,10 @@ def validate_graph(graph: tuple[Node, ...], beat_bytes: int) -> None:
             for k in ("kr_split", "kc_split"):
                 if getattr(n, k) and len(getattr(n, k)) != len(n.inputs):
                     raise ConfigError(f + "." + k, getattr(n, k), f"needs one entry per input ({len(n.inputs)})")
+            if n.lanes and (n.scan != "column" or not _pow2(n.lanes) or any(v % n.lanes for v in n.kr_split or (n.kr,))):
+                raise ConfigError(f + ".lanes", n.lanes, "must be 0, or a power of two that divides the kr of a column scan")
+            if n.lanes > 1 and n is graph[-1]:
+                raise ConfigError(f + ".lanes", n.lanes, "must be at most 1 for the last node, which has one")
             parts = len(n.inputs)
             for kr, kc in zip(n.kr_split or (n.kr,) * parts, n.kc_split or (n.kc,) * parts, strict=False):
                 word = kr * kc * n.weight_bits // 8

@@ -17,13 +17,13 @@ METHODS = ("max", "percentile", "mse")
 _SAMPLE = 1 << 18  # values kept per tensor, evenly spread over each batch's values
 
 
-def to_torch(dense: Any, bags: Sequence[Any]) -> tuple[torch.Tensor, list[tuple[torch.Tensor, ...]]]:
-    """NumPy (or torch) queries as :class:`RecModel` takes them."""
+def to_torch(dense: Any, bags: Sequence[Any]) -> tuple[torch.Tensor | None, list[tuple[torch.Tensor, ...]]]:
+    """NumPy (or torch) queries as :class:`RecModel` takes them; ``dense`` is None for a model without dense features."""
     out = []
     for bag in bags:
         items = [torch.as_tensor(np.asarray(x)) for x in bag]
         out.append((items[0].long(), items[1].long(), *(w.float() for w in items[2:])))
-    return torch.as_tensor(np.asarray(dense)).float(), out
+    return None if dense is None else torch.as_tensor(np.asarray(dense)).float(), out
 
 
 class Calibrator:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from amaranth.lib import wiring
 from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
 from nearflash.contract.mlp import output_lanes
 from nearflash.contract.program import weight_word_beats
@@ -16,12 +15,14 @@ from ...interfaces import bits_for
 from ...mlp.core import FcCore
 from ...mlp.epilogue import Epilogue
 from ..netlist import subtree, units
+from .features import Features, features_of
+from .kept import kept
 from .memory import MemoryShape, map_memory
-from .model import estimate_unit, estimate_units
+from .model import estimate_features, estimate_units
 
 __all__ = ["Estimator"]
 
-ENOUGH = 512  # words of a memory that stands for a deeper one: from here on it is block RAM whatever its depth
+STAND_IN_WORDS = 2  # of a weight memory while kernels are searched: writing out its words would take most of the time
 
 
 class Estimator:
@@ -69,24 +70,25 @@ def _weights(core: Core, beat_bytes: int, words: int) -> MemoryShape:
     return MemoryShape(width, words, width // weight_word_beats(core, beat_bytes))
 
 
-def _estimate(kind: str, component: wiring.Component, family: str) -> Resources:
-    return estimate_unit(kind, subtree(component, ""), family)
-
-
 @lru_cache(maxsize=4096)
 def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, act_bits: int,
           n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool) -> Resources:
     core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits)
-    unit = FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold, packed=packed,
-                  primitive=primitive, weight_words=min(ENOUGH, max(2, core.steps)))
-    memory = Resources()
-    if weights == "onchip" and core.steps > ENOUGH:
-        memory = (map_memory(_weights(core, beat_bytes, core.steps), family)
-                  - map_memory(_weights(core, beat_bytes, ENOUGH), family))
-    return _estimate("mlp.core", unit, family) + memory
+
+    def make() -> Features:
+        return features_of(subtree(FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold,
+                                          packed=packed, primitive=primitive, weight_words=STAND_IN_WORDS), ""))
+
+    features = kept(make, core, act_bits, n_batch, buffered, beat_bytes, lanes, hold, packed, primitive)
+    if weights == "onchip":
+        stand_in, real = (_weights(core, beat_bytes, words) for words in (STAND_IN_WORDS, max(2, core.steps)))
+        features.memories[features.memories.index(stand_in)] = real
+    return estimate_features("mlp.core", features, family)
 
 
 @lru_cache(maxsize=4096)
 def _epilogue(family: str, rows: int, lanes: int, acc_bits: tuple[int, ...], out_bits: int, relu: bool, nb_bits: int
               ) -> Resources:
-    return _estimate("mlp.epilogue", Epilogue(rows, lanes, acc_bits, out_bits, relu, nb_bits), family)
+    features = kept(lambda: features_of(subtree(Epilogue(rows, lanes, acc_bits, out_bits, relu, nb_bits), "")),
+                    "epilogue", rows, lanes, acc_bits, out_bits, relu, nb_bits)
+    return estimate_features("mlp.epilogue", features, family)

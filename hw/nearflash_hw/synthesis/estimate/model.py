@@ -22,7 +22,8 @@ from ..netlist import Unit
 from .features import LOGIC, Features, features_of
 from .memory import map_memory
 
-__all__ = ["FF_TERMS", "LUT_TERMS", "estimate_unit", "estimate_units", "exact_part", "ff_terms", "kind_of", "lut_terms"]
+__all__ = ["FF_TERMS", "LUT_TERMS", "estimate_features", "estimate_unit", "estimate_units", "exact_part", "ff_terms",
+           "kind_of", "lut_terms"]
 
 LUT_TERMS = (*LOGIC, "memory_mux", "unit")
 FF_TERMS = ("ff", "memory_ff", "dsp_operands")
@@ -76,7 +77,12 @@ def _coefficients(family: str) -> dict[str, Any]:
 @lru_cache(maxsize=4096)
 def estimate_unit(kind: str, rtlil: str, family: str) -> Resources:
     """Resources of one unit of ``kind`` (:func:`kind_of`)."""
-    fitted, features = _coefficients(family), features_of(rtlil)
+    return estimate_features(kind, features_of(rtlil), family)
+
+
+def estimate_features(kind: str, features: Features, family: str) -> Resources:
+    """Resources of one unit of ``kind`` from what it holds."""
+    fitted = _coefficients(family)
     exact = exact_part(features, family)
     factor = fitted["factors"].get(kind, {"lut": 1.0, "ff": 1.0})
     lut = factor["lut"] * sum(c * v for c, v in zip(fitted["lut"], lut_terms(features, exact), strict=True))

@@ -1,0 +1,43 @@
+"""Features of generated blocks, kept on disk: generating a large kernel takes seconds, and a search looks at hundreds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nearflash import contract
+from nearflash.cache import cache_dir, digest
+from nearflash.whole import whole_file
+
+from .features import Features
+from .memory import MemoryShape
+
+__all__ = ["kept"]
+
+
+def kept(make: Callable[[], Features], *what: Any) -> Features:
+    """``make()``, or what it gave before for the same ``what`` and the same sources of the gateware."""
+    file = cache_dir() / "estimates" / f"{digest(_sources(), repr(what))}.json"
+    if not file.is_file():
+        found = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as part:
+            part.write_text(json.dumps({"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories],
+                                        "multipliers": found.multipliers, "slices": found.slices}))
+        return found
+    read = json.loads(file.read_text())
+    return Features(Counter(read["bits"]), [MemoryShape(**m) for m in read["memories"]],
+                    [(a, b, signed) for a, b, signed in read["multipliers"]], read["slices"])
+
+
+@lru_cache
+def _sources() -> str:
+    folders = Path(__file__).parents[2], Path(str(contract.__file__)).parent  # the gateware and its contract
+    files = [f for folder in folders for f in sorted(folder.rglob("*.py"))]
+    return digest(importlib.metadata.version("amaranth"), *(f.read_text() for f in files))
