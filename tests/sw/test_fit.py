@@ -3,15 +3,18 @@
 import itertools
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from nearflash.compiler import embedding_cycles, stage_cycles
+from nearflash.compiler.balance import balance, slots_for
 from nearflash.compiler.fit import FitOptions, NothingFits, fit, to_records
+from nearflash.compiler.formats import least_formats
 from nearflash.compiler.plan import kernels_of
 from nearflash.contract import BOARDS, ConfigError, DeviceConfig, ModelError, cores
 from nearflash.contract.boards import find_board
 from nearflash.contract.mlp import SCANS, output_lanes
 from nearflash.contract.resources import Resources
-from nearflash.models import ModelSpec, TableShape, model_spec
+from nearflash.models import ModelSpec, RecModel, TableShape, model_spec
 
 Z020 = BOARDS["pynq-z2"]
 PAPER = DeviceConfig.preset("paper")
@@ -109,7 +112,7 @@ def test_stages_hide_behind_the_lookups(name):
     assert found.allowed == int(embedding_cycles(model_spec(name, 1000), PAPER) * 0.2)
     assert max(stage_cycles(graph, "bot"), stage_cycles(graph, "top"), found.stream) <= found.allowed
     assert (found.bottom, found.top) == (stage_cycles(graph, "bot"), stage_cycles(graph, "top"))
-    assert found.queries_per_second == pytest.approx(200e6 / found.embedding)
+    assert found.queries_per_second == pytest.approx(200e6 / found.embedding * found.balance)
 
 
 def test_the_fewest_bytes_are_streamed_that_make_the_rest_fit():
@@ -141,6 +144,45 @@ def test_packing_when_slices_are_short():
     scarce = replace(board, part=replace(part, dsp=int(slices * 0.9), bram36=2000, lut=10**6, ff=10**6))
     assert not rich.config.mlp.packed
     assert fit(spec, PAPER, scarce, Costs(), options).config.mlp.packed
+
+
+def test_random_rows_keep_the_lookups_from_their_ceiling():
+    def share(slots, dies=1, channels=4, name="ncf"):
+        flash = replace(PAPER.flash, dies=dies, channels=channels)
+        return balance(model_spec(name, 1000), replace(PAPER, flash=flash, lookup=replace(PAPER.lookup, sample_slots=slots)))
+
+    few = [share(n) for n in (2, 4, 8, 16, 32)]  # four lookups a sample
+    assert few == sorted(few)
+    assert few[0] < 0.75 < 0.9 < few[-1] < 1
+    assert share(4, name="rmc1") > 0.95  # 640 lookups a sample
+    assert share(32, channels=1) > 0.99  # one die has nothing to be balanced with
+    assert slots_for(model_spec("ncf", 1000), PAPER, 0.9, 4) == 4 * 2 ** [n > 0.9 for n in few[1:]].index(True)
+
+
+def test_formats_by_layer():
+    found = fit(SMALL, PAPER, Z020, COSTS, FitOptions(formats=(("top1", 16),)))
+    assert {n.name: n.weight_bits for n in found.config.mlp.graph if n.kind == "fc"} == {
+        "bot0": 8, "bot1": 8, "top0": 8, "top1": 16, "top2": 8}
+    for wrong, name in ((("top7", 16), "formats"), (("top1", 4), "top1")):
+        with pytest.raises(ModelError, match=name):
+            fit(SMALL, PAPER, Z020, COSTS, FitOptions(formats=(wrong,)))
+
+
+def test_formats_that_stay_close_to_fp32():
+    model, batches = RecModel(SMALL, seed=0), []
+    rng = np.random.default_rng(1)
+    for _ in range(2):
+        bags = [(rng.integers(0, t.rows, 8 * t.lookups), np.arange(8) * t.lookups) for t in SMALL.tables]
+        batches.append((rng.standard_normal((8, 32)).astype(np.float32), bags))
+    coarse, fine = (least_formats(model, PAPER, batches, error) for error in (0.2, 1e-3))
+    assert (coarse.act_bits, set(coarse.weight_bits.values())) == (8, {8})
+    assert fine.act_bits == 16
+    assert fine.error <= 1e-3 < coarse.error <= 0.2
+    size = {n.name: n.width * c for n, c in SMALL.layers()}
+    some = least_formats(model, PAPER, batches, fine.error * 5)  # fewer bits for less
+    assert sum(size[k] * v for k, v in some.weight_bits.items()) <= sum(size[k] * v for k, v in fine.weight_bits.items())
+    with pytest.raises(ModelError, match="can't be reached"):
+        least_formats(model, PAPER, batches, 1e-9)
 
 
 def test_says_what_does_not_fit():

@@ -23,6 +23,7 @@ __all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_s
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
+FORMAT_QUERIES = 64
 SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the flash's size, not the logic
 
 
@@ -35,8 +36,11 @@ def fit(
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 1.0,
     limit: Annotated[float, typer.Option(help="Share of each of the part's resources that may be used.")] = 0.75,
-    weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
+    weight_bits: Annotated[str, typer.Option(help="Bits of weights: 8 or 16; for single layers too: 8,top0=16.")] = "8",
     act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
+    error: Annotated[float | None, typer.Option(help="Choose the number formats: the fewest bits, layer by layer, for "
+                                                "which the logits' mean distance to fp32 is at most this share of their "
+                                                "standard deviation, on random queries.")] = None,
     stream: Annotated[str, typer.Option(help="Layers to stream from DRAM whatever fits, by commas: top0,top1.")] = "",
     packed: Annotated[bool | None, typer.Option("--packed/--no-packed", help="Two int8 products on one DSP slice (default: "
                                                 "when slices would be short).")] = None,
@@ -50,8 +54,10 @@ def fit(
     Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
     """
     target = find_board(board)
-    options = FitOptions(share, limit, weight_bits, act_bits, packed, tuple(filter(None, stream.split(","))))
+    options = FitOptions(share, limit, *_formats(weight_bits, act_bits), packed, tuple(filter(None, stream.split(","))))
     with console.status("searching kernels") as status:
+        if error is not None:
+            options = _measured_formats(model, board_config(target), options, error, status.update)
         found = fit_board(load_spec(model), target, options, clock, dies, channels, preset, status.update)
     _show(found)
     if out is not None:
@@ -59,6 +65,34 @@ def fit(
             part.write_text(f"# nearflash fit --model {model} --board {target.name}\n{found.config.to_toml()}")
         console.print(f"plan written to {out}")
     write_json(json_file, to_records(found))
+
+
+def _formats(weight_bits: str, act_bits: int) -> tuple[int, int, tuple[tuple[str, int], ...]]:
+    """(bits of weights, of activations, of single layers' weights) from the options."""
+    first, *others = weight_bits.split(",")
+    pairs = [o.partition("=") for o in others]
+    if not first.isdecimal() or any(not name or not bits.isdecimal() for name, _, bits in pairs):
+        raise DataError("--weight-bits", weight_bits, "must be a number, and layer=number for single layers: 8,top0=16")
+    return int(first), act_bits, tuple((name, int(bits)) for name, _, bits in pairs)
+
+
+def _measured_formats(name: str, base: DeviceConfig, options: FitOptions, error: float, progress: Callable[[str], None]
+                      ) -> FitOptions:
+    """``options`` with the formats that keep the model's logits within ``error``."""
+    from ..compiler.formats import least_formats
+    from ..data import synthetic_queries
+    from ..models import RecModel
+
+    spec = load_spec(name)
+    spec = replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))
+    queries = synthetic_queries([(t.rows, t.lookups) for t in spec.tables], spec.dense, FORMAT_QUERIES, seed=1)
+    found = least_formats(RecModel(spec, seed=0), base, [(queries.dense if spec.dense else None, queries.bags)], error,
+                          progress)
+    wide = [layer for layer, bits in found.weight_bits.items() if bits > 8]
+    console.print(f"number formats: {found.act_bits}-bit activations, 16-bit weights in {', '.join(wide) or 'no layer'}: "
+                  f"logits {found.error:.4f} of their standard deviation from fp32 on average ({FORMAT_QUERIES} random "
+                  "queries, random weights)")
+    return replace(options, weight_bits=8, act_bits=found.act_bits, formats=tuple(found.weight_bits.items()))
 
 
 def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
@@ -131,7 +165,7 @@ def _show(found: Fit) -> None:
         times.add_column(heading, justify="left" if heading == "constraint" else "right")
     for name, value in (("bottom MLP", found.bottom), ("top MLP", found.top), ("streamed weights", found.stream)):
         times.add_row(name, f"{value:,.0f}", f"{found.allowed:,}", f"{100 * (1 - value / found.allowed):.1f} %")
-    times.add_row("lookups (flash)", f"{found.embedding:,.0f}", "", "sets the pace")
+    times.add_row("lookups (flash)", f"{found.embedding:,.0f}", "", f"random rows: {found.balance:.0%} of this pace")
     console.print(times)
     resources = Table(title="estimated resources of the whole device", title_justify="left", title_style="bold",
                       pad_edge=False)
@@ -144,4 +178,4 @@ def _show(found: Fit) -> None:
                           f"{share:.1%}", f"{found.limit:.0%}", f"{found.limit - share:.1%}")
     console.print(resources)
     console.print(f"N_batch {config.mlp.n_batch}; {'two int8 products a DSP slice; ' if config.mlp.packed else ''}"
-                  f"predicted {found.queries_per_second:,.0f} queries/s")
+                  f"{config.lookup.sample_slots} samples being pooled; predicted {found.queries_per_second:,.0f} queries/s")

@@ -27,6 +27,8 @@ from ..contract.boards import Board
 from ..contract.mlp import SCANS, output_lanes
 from ..contract.resources import Resources
 from ..models.spec import ModelSpec
+from .balance import balance, slots_for
+from .formats import BITS
 from .plan import (
     MAX_N_BATCH,
     PlanOptions,
@@ -46,6 +48,7 @@ __all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_
 PRIMITIVE = {"xc7": "inferred", "xcup": "dsp48e2"}
 LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
 MEMORIES = {"bram18", "uram"}
+BALANCED = 0.9  # of the lookups' pace that random rows should reach, by having enough samples in flight
 SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
 
 
@@ -74,13 +77,14 @@ class NothingFits(ModelError):
 @dataclass(frozen=True)
 class FitOptions:
     """``share``: part of the embedding time each of the bottom and top MLP may take. ``limit``: share of every resource that
-    may be used. ``packed``: two int8 products on one DSP slice, None: if DSP slices would be short. ``stream``: layers that
-    are streamed from DRAM whatever fits."""
+    may be used. ``formats``: (layer, bits of its weights) where they are not ``weight_bits``. ``packed``: two int8 products
+    on one DSP slice, None: if DSP slices would be short. ``stream``: layers that are streamed from DRAM whatever fits."""
 
     share: float = 1.0
     limit: float = 0.75
     weight_bits: int = 8
     act_bits: int = 8
+    formats: tuple[tuple[str, int], ...] = ()
     packed: bool | None = None
     stream: tuple[str, ...] = ()
 
@@ -88,6 +92,10 @@ class FitOptions:
         for name in ("share", "limit"):
             if not 0 < getattr(self, name) <= 1:
                 raise ModelError(name, getattr(self, name), "must be above 0 and at most 1")
+
+    def bits(self, layer: str) -> int:
+        """Bits of ``layer``'s weights."""
+        return dict(self.formats).get(layer, self.weight_bits)
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,13 @@ class Layer:
 @dataclass(frozen=True)
 class Fit:
     """A plan. Times in cycles per sample: ``embedding`` of the lookups with every die balanced, ``bottom`` and ``top`` in
-    kernel steps, ``allowed`` the most these may take; ``stream`` beats of streamed weights per sample."""
+    kernel steps, ``allowed`` the most these may take; ``stream`` beats of streamed weights per sample. ``balance``: share of
+    the lookups' pace that random rows allow (:func:`~nearflash.compiler.balance.balance`)."""
 
     config: DeviceConfig
     board: Board
     embedding: float
+    balance: float
     allowed: int
     bottom: int
     top: int
@@ -121,8 +131,8 @@ class Fit:
 
     @property
     def queries_per_second(self) -> float:
-        """Bound by the slowest of lookups, MLP stages and streamed weights."""
-        return self.config.clock_mhz * 1e6 / max(self.embedding, self.bottom, self.top, self.stream)
+        """Bound by the slowest of lookups of random rows, MLP stages and streamed weights."""
+        return self.config.clock_mhz * 1e6 / max(self.embedding / self.balance, self.bottom, self.top, self.stream)
 
 
 def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, options: FitOptions | None = None,
@@ -132,12 +142,12 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
     Raises :class:`NothingFits`, which names the constraint that fails and what would satisfy it.
     """
     options = options or FitOptions()
-    planned = compile_device(spec, base, PlanOptions(options.weight_bits, options.act_bits, onchip_bytes=1 << 40))
+    planned = _planned(spec, base, options)
     embedding = embedding_cycles(spec, planned)
     allowed = max(1, int(embedding * options.share))
     estimated: dict[int, tuple[DeviceConfig, dict[str, Resources]]] = {}  # by N_batch, all that the rest depends on
     failures: list[str] = []
-    may_pack = options.weight_bits == options.act_bits == 8
+    may_pack = {options.act_bits, *(n.weight_bits for n in planned.mlp.graph if n.kind == "fc")} == {8}
     packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
     for streamed in _streams(spec, options):
         named = f" while streaming {', '.join(sorted(streamed))}" if streamed else " with all weights on chip"
@@ -148,6 +158,7 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
         if n_batch is None:
             failures.append(f"weights arrive more slowly than lookups, even for groups of {MAX_N_BATCH} samples,{named}")
             continue
+        slots = slots_for(spec, planned, BALANCED, max(base.lookup.sample_slots, 2 * n_batch))
         over: list[str] = []
         for packed in packings:
             weights, before = dict.fromkeys(LIMITS, 1.0), None
@@ -162,8 +173,8 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
                 before = graph
                 mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
                               primitive=PRIMITIVE[board.part.family])
-                config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp, lookup=replace(
-                    planned.lookup, sample_slots=max(planned.lookup.sample_slots, 2 * n_batch)))
+                config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp,
+                                 lookup=replace(planned.lookup, sample_slots=slots))
                 if n_batch not in estimated:
                     progress("estimating the rest of the device")
                     estimated[n_batch] = config, cost.device(config)
@@ -176,7 +187,7 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
                     if like != config:
                         progress("estimating the device")
                         resources = cost.device(config)
-                    return _finish(config, board, embedding, searched, resources, options.limit)
+                    return _finish(spec, config, board, embedding, searched, resources, options.limit)
                 failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
                 weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
             if over and "dsp" not in over:
@@ -186,6 +197,20 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
     raise NothingFits("board", board.name, f"nothing fits in {options.limit:.0%} of {board.part.name}: "
                       f"{'; '.join(dict.fromkeys((failures[0], failures[-1])))}. What "
                       "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
+
+
+def _planned(spec: ModelSpec, base: DeviceConfig, options: FitOptions) -> DeviceConfig:
+    """The device with its graph in the number formats asked for, its kernels yet to be chosen."""
+    planned = compile_device(spec, base, PlanOptions(options.weight_bits, options.act_bits, onchip_bytes=1 << 40))
+    names = [n.name for n in planned.mlp.graph if n.kind == "fc"]
+    for name, bits in options.formats:
+        if name not in names:
+            raise ModelError("formats", name, f"must be one of {', '.join(names)}")
+        if bits not in BITS:
+            raise ModelError(f"formats[{name}]", bits, f"must be one of {BITS}")
+    graph = tuple(replace(n, weight_bits=options.bits(n.name), kr=1, kc=1, kr_split=(), kc_split=()) if n.kind == "fc" else n
+                  for n in planned.mlp.graph)
+    return replace(planned, mlp=replace(planned.mlp, graph=graph))
 
 
 def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
@@ -201,14 +226,14 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
 
 def _may_hold(spec: ModelSpec, streamed: frozenset[str], board: Board, options: FitOptions) -> bool:
     """Whether the weights that are not streamed are fewer bits than there is memory for."""
-    bits = sum(n.width * c * options.weight_bits for n, c in spec.layers() if n.name not in streamed)
+    bits = sum(n.width * c * options.bits(n.name) for n, c in spec.layers() if n.name not in streamed)
     return bits <= options.limit * 1024 * (36 * board.part.bram36 + 288 * board.part.uram)
 
 
 def _batches(spec: ModelSpec, config: DeviceConfig, streamed: frozenset[str], allowed: int, board: Board,
              options: FitOptions) -> int | None:
     """Least N_batch with which the streamed weights keep up with both the kernels and the board's memory (rule 2)."""
-    nbytes = sum(n.width * c * options.weight_bits // 8 for n, c in spec.layers() if n.name in streamed)
+    nbytes = sum(n.width * c * options.bits(n.name) // 8 for n, c in spec.layers() if n.name in streamed)
     cycles = nbytes / min(config.beat_bytes, board.dram_bytes_per_cycle * board.clock_mhz / config.clock_mhz)
     n_batch = 1
     while cycles / n_batch > allowed:
@@ -345,13 +370,14 @@ def _kernels_within(core: Core, beat_bytes: int, allowed: int) -> list[tuple[int
     return [k for c in kernels_of(core, beat_bytes) if c.steps <= allowed for k in c.kernels.values()]
 
 
-def _finish(config: DeviceConfig, board: Board, embedding: float, searched: _Search,
+def _finish(spec: ModelSpec, config: DeviceConfig, board: Board, embedding: float, searched: _Search,
             resources: dict[str, Resources], limit: float) -> Fit:
     graph = config.mlp.graph
     beats = sum(c.steps * -(-c.word_bytes // config.beat_bytes) for c in cores(graph) if c.weights == "dram")
     slow = max(1.0, config.beat_bytes / (board.dram_bytes_per_cycle * board.clock_mhz / config.clock_mhz))
-    return Fit(config, board, embedding, searched.allowed, stage_cycles(graph, "bot"), stage_cycles(graph, "top"),
-               beats * slow / config.mlp.n_batch, tuple(searched.layers(config)), resources, limit)
+    return Fit(config, board, embedding, balance(spec, config), searched.allowed, stage_cycles(graph, "bot"),
+               stage_cycles(graph, "top"), beats * slow / config.mlp.n_batch, tuple(searched.layers(config)), resources,
+               limit)
 
 
 def to_records(found: Fit) -> dict[str, Any]:
@@ -359,8 +385,9 @@ def to_records(found: Fit) -> dict[str, Any]:
     part = found.board.part
     return {
         "device": found.config.name, "board": found.board.name, "part": part.name, "clock_mhz": found.config.clock_mhz,
-        "design_id": f"{found.config.design_id:#010x}", "embedding_cycles": found.embedding, "allowed_cycles": found.allowed,
-        "bottom_cycles": found.bottom, "top_cycles": found.top, "stream_cycles": found.stream,
+        "design_id": f"{found.config.design_id:#010x}", "embedding_cycles": found.embedding,
+        "balance_share": found.balance, "allowed_cycles": found.allowed, "bottom_cycles": found.bottom,
+        "top_cycles": found.top, "stream_cycles": found.stream, "sample_slots": found.config.lookup.sample_slots,
         "queries_per_second": found.queries_per_second, "n_batch": found.config.mlp.n_batch,
         "packed": found.config.mlp.packed,
         "layers": [{"core": c.core.index, "node": c.core.node, "rows": c.core.rows, "columns": c.core.columns,
