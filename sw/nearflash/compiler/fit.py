@@ -161,7 +161,8 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
         slots = slots_for(spec, planned, BALANCED, max(base.lookup.sample_slots, 2 * n_batch))
         over: list[str] = []
         for packed in packings:
-            weights, before = dict.fromkeys(LIMITS, 1.0), None
+            weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
+            before = None
             for _ in range(ROUNDS if packed == packings[-1] else 1):
                 progress(f"searching kernels{named}")
                 searched = _Search(planned, board, cost, allowed, packed, weights)

@@ -157,7 +157,7 @@ def _with_scans(graph: tuple[Node, ...], first: dict[str, str]) -> tuple[Node, .
 
 def plain(graph: tuple[Node, ...]) -> tuple[Node, ...]:
     """``graph`` without inter-layer composition: every layer scans by rows, so each waits for its whole input."""
-    return tuple(replace(n, scan="row") if n.kind == "fc" else n for n in graph)
+    return tuple(replace(n, scan="row", lanes=0) if n.kind == "fc" else n for n in graph)
 
 
 def composed(graph: tuple[Node, ...]) -> list[tuple[Node, ...]]:

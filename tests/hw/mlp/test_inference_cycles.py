@@ -89,6 +89,10 @@ def random_device(seed: int) -> tuple[DeviceConfig, tuple[int, ...]]:
     for k in range(rng.randint(1, 3)):
         graph.append(fc(rng, f"t{k}", previous_ends, beat, decomposed=k == 0 and rng.random() < 0.5))
         previous_ends = (f"t{k}",)
+    # Some column scans send through fewer lanes than the rule gives them
+    for k, n in enumerate(graph[:-1]):
+        if n.kind == "fc" and n.scan == "column":
+            graph[k] = replace(n, lanes=rng.choice((0, 1) if any(v % 2 for v in n.kr_split or (n.kr,)) else (0, 1, 2)))
     config = replace(tiny, mlp=MlpConfig(tuple(graph), n_batch=rng.choice((1, 2)), buffered=rng.choice((1, 2))),
                      lookup=replace(tiny.lookup, max_tables=max(tiny.lookup.max_tables, len(dims)), sample_slots=4))
     return config, dims
@@ -125,6 +129,18 @@ def test_what_cannot_be_predicted_is_refused():
     graph = (Node("emb", "tables", 8, tables=(0, 1)), Node("out", "fc", 8, ("emb",)))
     with pytest.raises(ModelError, match="dims"):
         inference_cycles(replace(DeviceConfig.preset("tiny"), mlp=MlpConfig(graph)), (4, 8))
+
+
+def test_lanes_that_no_engine_can_have():
+    tiny = DeviceConfig.preset("tiny")
+    graph = (Node("dense", "dense", 64), Node("mid", "fc", 8, ("dense",), kr=4, scan="column", lanes=2),
+             Node("out", "fc", 8, ("mid",), kr=4, scan="column"))
+    replace(tiny, mlp=MlpConfig(graph))
+    for node in (replace(graph[1], lanes=3), replace(graph[1], lanes=8), replace(graph[1], scan="row")):
+        with pytest.raises(ConfigError, match=r"mid.*lanes"):
+            replace(tiny, mlp=MlpConfig((graph[0], node, graph[2])))
+    with pytest.raises(ConfigError, match="last node"):
+        replace(tiny, mlp=MlpConfig((*graph[:2], replace(graph[2], lanes=2))))
 
 
 def test_words_fit_or_fill_beats():

@@ -253,6 +253,16 @@ def test_engine_widths(name, act_bits, beat_bytes, buffered):
     run(config, dims, samples=5, stall=0.1, seed=beat_bytes)
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_engine_with_fewer_lanes(stall):
+    """A column scan that sends its outputs through one requantiser instead of as many as its kernel has rows."""
+    config, dims = configure("bottom_cat_top", 2)
+    graph = list(config.mlp.graph)
+    at = next(i for i, n in enumerate(graph) if n.kind == "fc" and n.kr > 1 and n is not graph[-1])
+    graph[at] = replace(graph[at], scan="column", lanes=1)
+    run(replace(config, mlp=replace(config.mlp, graph=tuple(graph))), dims, samples=5, stall=stall, seed=3)
+
+
 @pytest.mark.parametrize("name", ["bottom_cat_top", "decomposed_row", "dot", "ncf"])
 @pytest.mark.parametrize(("packed", "primitive"), [(True, "inferred"), (True, "dsp48e1"), (False, "dsp48e2")])
 def test_engine_forms(name, packed, primitive, monkeypatch):

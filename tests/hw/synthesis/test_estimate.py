@@ -1,15 +1,18 @@
 """Estimates against synthesis: memories and multipliers exactly, logic within the bound that the calibration states."""
 
+from collections import Counter
+
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig
+from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.epilogue import Epilogue
 from nearflash_hw.synthesis.estimate import Estimator
-from nearflash_hw.synthesis.estimate.features import features_of
+from nearflash_hw.synthesis.estimate.features import Features, features_of
+from nearflash_hw.synthesis.estimate.kept import kept
 from nearflash_hw.synthesis.estimate.memory import MemoryShape, map_memory
 from nearflash_hw.synthesis.estimate.model import estimate_unit, exact_part, kind_of
 from nearflash_hw.synthesis.netlist import subtree
@@ -110,3 +113,34 @@ def test_kinds_share_a_factor():
     assert kind_of("mlp.core12") == "mlp.core"
     assert kind_of("lookup.translator") == "lookup.translator"
     assert kind_of("") == ""
+
+
+@pytest.mark.parametrize("family", ["xc7", "xcup"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_kernel_costs_no_less_than_its_floor(family, packed, monkeypatch, tmp_path):
+    """What the kernel search leaves out on the strength of a floor could not have been cheaper."""
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+    cost, mlp = Estimator(family), MlpConfig(packed=packed)
+    for kr, kc, scan, weights in ((1, 1, "row", "onchip"), (3, 4, "column", "onchip"), (8, 4, "row", "dram"),
+                                  (4, 2, "column", "onchip")):
+        core = Core(0, "a", ("b",), 64, 96, kr, kc, scan, weights, 8)
+        node = Node("a", "fc", 64, ("b",), kr=kr, kc=kc, scan=scan, weights=weights)
+        for floor, whole in ((cost.core_floor(core, mlp, 16), cost.core(core, mlp, 16, 1, False)),
+                             (cost.epilogue_floor(node, [core], mlp, False), cost.epilogue(node, [core], mlp, False))):
+            for k in ("lut", "ff", "bram18", "uram", "dsp"):
+                assert getattr(floor, k) <= getattr(whole, k), k
+
+
+def test_features_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+    made = []
+
+    def make():
+        made.append(Features(Counter(ff=3), [MemoryShape(8, 64, 8)], [(8, 8, True)], 2))
+        return made[-1]
+
+    first = kept(make, "a", 1)
+    assert kept(make, "a", 1) == first
+    assert len(made) == 1
+    kept(make, "a", 2)
+    assert len(made) == 2
