@@ -38,14 +38,14 @@ OPTIONAL = dict.fromkeys(("streamed_layers", "n_batch", "multipliers_count", "qu
 KINDS = ("lut", "ff", "bram18", "uram", "dsp")
 
 
-def planned(folder: Path, model: str, board: Board) -> dict[str, Any]:
+def planned(folder: Path, model: str, board: Board, onchip: bool) -> dict[str, Any]:
     """The plan's figures; its file lies beside them, or ``refused`` says why there is none."""
     records, file = folder / f"{model}-{board.name}.json", folder / f"{model}-{board.name}.toml"
     if not records.is_file():
         result: dict[str, Any] = {}
         for limit in LIMITS:
             try:
-                found = fit_board(load_spec(model), board, FitOptions(limit=limit))
+                found = fit_board(load_spec(model), board, FitOptions(limit=limit, onchip=onchip))
             except NothingFits as e:
                 result = {"refused": str(e)}
                 continue
@@ -57,8 +57,8 @@ def planned(folder: Path, model: str, board: Board) -> dict[str, Any]:
     return json.loads(records.read_text())
 
 
-def row(folder: Path, model: str, board: Board, synthesise: bool, simulate: bool) -> dict[str, Any]:
-    plan = planned(folder, model, board)
+def row(folder: Path, model: str, board: Board, onchip: bool, synthesise: bool, simulate: bool) -> dict[str, Any]:
+    plan = planned(folder, model, board, onchip)
     out: dict[str, Any] = {"model": model, "board": board.name, "part": board.part.name}
     if "refused" in plan:
         return {**out, "refused": plan["refused"]}
@@ -77,7 +77,7 @@ def row(folder: Path, model: str, board: Board, synthesise: bool, simulate: bool
     if simulate:
         spec = load_spec(model)
         cycles = config.clock_mhz * 1e6 / plan["queries_per_second"]
-        queries = max(LEAST_QUERIES, math.ceil(LEAST_CYCLES / cycles))
+        queries = config.mlp.n_batch * max(LEAST_QUERIES, math.ceil(LEAST_CYCLES / cycles / config.mlp.n_batch))
         batch = max(1, min(MOST_BATCH, config.host.max_batch, 4096 // max(1, spec.lookups)))
         ran = run_queries(RunOptions(model=model, plan=file, queries=queries, batch=batch, locality=FRESH, block_io=0))
         out |= {"simulated_queries_count": queries, "mismatches": ran["mismatches"] + ran["block_mismatches"],
@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--boards", nargs="*", choices=list(BOARDS), default=list(BOARDS))
     parser.add_argument("--models", nargs="*", default=list(MODELS))
     parser.add_argument("--plans", type=Path, default=Path("build/plans"), help="folder of the plans")
+    parser.add_argument("--onchip", action="store_true", help="plans that stream no weights (in a folder of their own)")
     parser.add_argument("--synthesise", action="store_true", help="measure with Yosys, beside the estimate")
     parser.add_argument("--simulate", action="store_true", help="run each plan's device on random queries")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for board in (BOARDS[b] for b in args.boards):
         for model in args.models:
             console.print(f"[dim]{model} on {board.name}[/dim]")
-            rows.append(row(args.plans, model, board, args.synthesise, args.simulate))
+            rows.append(row(args.plans, model, board, args.onchip, args.synthesise, args.simulate))
     for what in ("estimated", *(("synthesised",) if args.synthesise else ())):
         show(rows, what)
     finish(args.json, {"utilisation": rows})

@@ -45,7 +45,8 @@ class OnChipWeights(wiring.Component):
         core = self.core
         beats = weight_word_beats(core, self.beat_bytes)
         width = core.word_bytes * 8
-        m.submodules.memory = memory = Memory(shape=width, depth=self.words, init=[])
+        style = {"ram_style": "block"} if core.weights == "bram" else {}
+        m.submodules.memory = memory = Memory(shape=width, depth=self.words, init=[], attrs=style)
         read = memory.read_port()
         write = memory.write_port(granularity=width // beats)
         position = Signal(range(core.steps))

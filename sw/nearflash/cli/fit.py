@@ -42,6 +42,7 @@ def fit(
                                                 "which the logits' mean distance to fp32 is at most this share of their "
                                                 "standard deviation, on random queries.")] = None,
     stream: Annotated[str, typer.Option(help="Layers to stream from DRAM whatever fits, by commas: top0,top1.")] = "",
+    onchip: Annotated[bool, typer.Option("--onchip", help="Stream no other layers.")] = False,
     packed: Annotated[bool | None, typer.Option("--packed/--no-packed", help="Two int8 products on one DSP slice (default: "
                                                 "when slices would be short).")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the plan: a device configuration (TOML) for "
@@ -54,7 +55,8 @@ def fit(
     Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
     """
     target = find_board(board)
-    options = FitOptions(share, limit, *_formats(weight_bits, act_bits), packed, tuple(filter(None, stream.split(","))))
+    options = FitOptions(share, limit, *_formats(weight_bits, act_bits), packed, tuple(filter(None, stream.split(","))),
+                         onchip)
     with console.status("searching kernels") as status:
         if error is not None:
             options = _measured_formats(model, board_config(target), options, error, status.update)

@@ -2,7 +2,8 @@
 
 RM-SSD's rules (section "kernel search"), each a constraint here:
 
-1. weights lie in block RAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from DRAM;
+1. weights lie in block RAM or UltraRAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from
+   DRAM. What suits UltraRAM but is too much for it moves to block RAM, the smallest layers first;
 2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
    N_batch = 1, 2, 4, ... until they do;
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
@@ -78,7 +79,8 @@ class NothingFits(ModelError):
 class FitOptions:
     """``share``: part of the embedding time each of the bottom and top MLP may take. ``limit``: share of every resource that
     may be used. ``formats``: (layer, bits of its weights) where they are not ``weight_bits``. ``packed``: two int8 products
-    on one DSP slice, None: if DSP slices would be short. ``stream``: layers that are streamed from DRAM whatever fits."""
+    on one DSP slice, None: if DSP slices would be short. ``stream``: layers that are streamed from DRAM whatever fits;
+    ``onchip``: no others are."""
 
     share: float = 1.0
     limit: float = 0.75
@@ -87,6 +89,7 @@ class FitOptions:
     formats: tuple[tuple[str, int], ...] = ()
     packed: bool | None = None
     stream: tuple[str, ...] = ()
+    onchip: bool = False
 
     def __post_init__(self) -> None:
         for name in ("share", "limit"):
@@ -141,63 +144,94 @@ def fit(spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, opti
 
     Raises :class:`NothingFits`, which names the constraint that fails and what would satisfy it.
     """
-    options = options or FitOptions()
-    planned = _planned(spec, base, options)
-    embedding = embedding_cycles(spec, planned)
-    allowed = max(1, int(embedding * options.share))
-    estimated: dict[int, tuple[DeviceConfig, dict[str, Resources]]] = {}  # by N_batch, all that the rest depends on
-    failures: list[str] = []
-    may_pack = {options.act_bits, *(n.weight_bits for n in planned.mlp.graph if n.kind == "fc")} == {8}
-    packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
-    for streamed in _streams(spec, options):
-        named = f" while streaming {', '.join(sorted(streamed))}" if streamed else " with all weights on chip"
-        if not _may_hold(spec, streamed, board, options):
-            failures.append(f"block RAM is too small for the weights{named}")
-            continue
-        n_batch = _batches(spec, planned, streamed, allowed, board, options)
-        if n_batch is None:
-            failures.append(f"weights arrive more slowly than lookups, even for groups of {MAX_N_BATCH} samples,{named}")
-            continue
-        slots = slots_for(spec, planned, BALANCED, max(base.lookup.sample_slots, 2 * n_batch))
-        over: list[str] = []
-        for packed in packings:
+    return _Fitter(spec, base, board, cost, options or FitOptions(), progress).fit()
+
+
+class _Fitter:
+    """Tries what lies above the kernels: which layers are streamed or moved to block RAM, packing, weights of resources."""
+
+    def __init__(self, spec: ModelSpec, base: DeviceConfig, board: Board, cost: CostModel, options: FitOptions,
+                 progress: Callable[[str], None]):
+        self.spec, self.base, self.board, self.cost, self.options = spec, base, board, cost, options
+        self.progress = progress
+        self.planned = _planned(spec, base, options)
+        self.embedding = embedding_cycles(spec, self.planned)
+        self.allowed = max(1, int(self.embedding * options.share))
+        may_pack = {options.act_bits, *(n.weight_bits for n in self.planned.mlp.graph if n.kind == "fc")} == {8}
+        self.packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
+        self.rest: dict[int, Resources] = {}  # of the device without its layers, by N_batch, all that it depends on
+        self.failures: list[str] = []
+
+    def fit(self) -> Fit:
+        part, options = self.board.part, self.options
+        for streamed in _streams(self.spec, options):
+            named = f" while streaming {', '.join(sorted(streamed))}" if streamed else " with all weights on chip"
+            if not _may_hold(self.spec, streamed, self.board, options):
+                self.failures.append(f"block RAM is too small for the weights{named}")
+                continue
+            n_batch = _batches(self.spec, self.planned, streamed, self.allowed, self.board, options)
+            if n_batch is None:
+                self.failures.append("weights arrive more slowly than lookups, even for groups of "
+                                     f"{MAX_N_BATCH} samples,{named}")
+                continue
+            over: Fit | set[str] = set()
+            for moved in _moves(self.spec, streamed, self.board):
+                over = self._attempt(streamed, moved, n_batch, named)
+                if isinstance(over, Fit):
+                    return over
+                if "uram" not in over:
+                    break
+            if over and not MEMORIES & over:
+                break  # streaming weights frees no logic
+        raise NothingFits("board", self.board.name, f"nothing fits in {options.limit:.0%} of {part.name}: "
+                          f"{'; '.join(dict.fromkeys((self.failures[0], self.failures[-1])))}. What "
+                          "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
+
+    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], n_batch: int, named: str) -> Fit | set[str]:
+        """The cheapest plan if it fits, or else what there is too little of."""
+        over: set[str] = set()
+        for packed in self.packings:
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
             before = None
-            for _ in range(ROUNDS if packed == packings[-1] else 1):
-                progress(f"searching kernels{named}")
-                searched = _Search(planned, board, cost, allowed, packed, weights)
-                graph = searched.best(streamed, n_batch)
+            for _ in range(ROUNDS if packed == self.packings[-1] else 1):
+                self.progress(f"searching kernels{named}")
+                searched = _Search(self.planned, self.board, self.cost, self.allowed, packed, weights)
+                graph = searched.best(streamed, moved, n_batch)
                 if graph is None:
-                    failures.append(f"no kernels are fast enough for {allowed:,} steps a stage{named}")
-                if graph is None or graph == before:
+                    self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
+                    return over
+                if graph == before:
                     break
                 before = graph
-                mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
-                              primitive=PRIMITIVE[board.part.family])
-                config = replace(planned, name=f"{base.name}-{spec.name}-{board.name}", mlp=mlp,
-                                 lookup=replace(planned.lookup, sample_slots=slots))
-                if n_batch not in estimated:
-                    progress("estimating the rest of the device")
-                    estimated[n_batch] = config, cost.device(config)
-                like, resources = estimated[n_batch]
-                rest = [r for path, r in resources.items() if not path.startswith(("mlp.core", "mlp.epilogue"))]
-                total = sum((*rest, *(layer.resources for layer in searched.layers(config))), Resources())
-                shares = total.shares(board.part)
-                over = [k for k, v in shares.items() if v > options.limit]
+                config = self._device(graph, packed, n_batch)
+                total = sum((layer.resources for layer in searched.layers(config)), self._rest(config))
+                shares = total.shares(self.board.part)
+                over = {k for k, v in shares.items() if v > self.options.limit}
                 if not over:
-                    if like != config:
-                        progress("estimating the device")
-                        resources = cost.device(config)
-                    return _finish(spec, config, board, embedding, searched, resources, options.limit)
-                failures.append(", ".join(f"{k} {shares[k]:.0%}" for k in over) + named)
+                    self.progress("estimating the device")
+                    return _finish(self.spec, config, self.board, self.embedding, searched, self.cost.device(config),
+                                   self.options.limit)
+                self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in shares.items() if k in over) + named)
                 weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
             if over and "dsp" not in over:
                 break  # packing frees nothing else
-        if over and not MEMORIES & set(over):
-            break  # streaming weights frees no logic
-    raise NothingFits("board", board.name, f"nothing fits in {options.limit:.0%} of {board.part.name}: "
-                      f"{'; '.join(dict.fromkeys((failures[0], failures[-1])))}. What "
-                      "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
+        return over
+
+    def _device(self, graph: tuple[Node, ...], packed: bool, n_batch: int) -> DeviceConfig:
+        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, 2 * n_batch))
+        mlp = replace(self.planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
+                      primitive=PRIMITIVE[self.board.part.family])
+        return replace(self.planned, name=f"{self.base.name}-{self.spec.name}-{self.board.name}", mlp=mlp,
+                       lookup=replace(self.planned.lookup, sample_slots=slots))
+
+    def _rest(self, config: DeviceConfig) -> Resources:
+        n_batch = config.mlp.n_batch
+        if n_batch not in self.rest:
+            self.progress("estimating the rest of the device")
+            resources = self.cost.device(config)
+            self.rest[n_batch] = sum((r for path, r in resources.items()
+                                      if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
+        return self.rest[n_batch]
 
 
 def _planned(spec: ModelSpec, base: DeviceConfig, options: FitOptions) -> DeviceConfig:
@@ -220,9 +254,19 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
     for name in options.stream:
         if name not in size:
             raise ModelError("stream", name, f"must be one of {', '.join(size)}")
-    free = [n for n in size if n not in options.stream]
+    free = [] if options.onchip else [n for n in size if n not in options.stream]
     sets = [frozenset((*options.stream, *some)) for k in range(len(free) + 1) for some in combinations(free, k)]
     yield from sorted(sets, key=lambda s: sum(size[n] for n in s))
+
+
+def _moves(spec: ModelSpec, streamed: frozenset[str], board: Board) -> Iterator[frozenset[str]]:
+    """Sets of layers to keep out of UltraRAM: none, the smallest, the two smallest ..."""
+    yield frozenset()
+    if board.part.uram:
+        names = [n.name for n, c in sorted(spec.layers(), key=lambda layer: layer[0].width * layer[1])
+                 if n.name not in streamed and n.width > 1]
+        for k in range(1, len(names)):
+            yield frozenset(names[:k])
 
 
 def _may_hold(spec: ModelSpec, streamed: frozenset[str], board: Board, options: FitOptions) -> bool:
@@ -255,9 +299,11 @@ class _Search:
     def score(self, r: Resources) -> float:
         return sum(self.weights[k] * v for k, v in r.shares(self.board.part).items())
 
-    def best(self, streamed: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
-        """The graph with scans, lanes and kernels, or None if no kernels are fast enough."""
-        graph = tuple(replace(n, weights="dram" if n.name in streamed else "onchip") for n in self.planned.mlp.graph)
+    def best(self, streamed: frozenset[str], moved: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
+        """The graph with scans, lanes and kernels, or None if no kernels are fast enough. ``moved``: layers whose weights
+        must be in block RAM."""
+        graph = tuple(replace(n, weights="dram" if n.name in streamed else "bram" if n.name in moved else "onchip")
+                      for n in self.planned.mlp.graph)
         chosen: dict[str, Node] = {}
         kernels: dict[int, tuple[int, int]] = {}
         for stage in ("bot", "top"):
@@ -308,14 +354,9 @@ class _Search:
         return out
 
     def _why(self, c: Core) -> str:
-        smaller = [m for m in sorted({kr * kc for kr, kc in _kernels_within(c, self.planned.beat_bytes, 1 << 62)})
-                   if m < c.kr * c.kc]
-        text = f"{c.steps:,} of {self.allowed:,} steps allowed to its stage"
-        if smaller:
-            text += f"; {smaller[-1]} multipliers would be too slow or cost more"
-        else:
-            text += "; the smallest kernel there is"
-        return text
+        fewer = max((kr * kc for kr, kc in _kernels_within(c, self.planned.beat_bytes, 1 << 62) if kr * kc < c.kr * c.kc),
+                    default=0)
+        return f"{fewer} multipliers: too slow or dearer" if fewer else "the smallest kernel"
 
 
 class _Kernels:

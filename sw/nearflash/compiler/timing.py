@@ -178,8 +178,8 @@ def inference_cycles(config: DeviceConfig, dims: Sequence[int] = ()) -> Inferenc
     graph, n_batch = config.mlp.graph, config.mlp.n_batch
     shapes = cores(graph)
     for c in shapes:
-        if c.weights != "onchip":
-            raise ModelError(f"mlp.graph[{c.node}].weights", c.weights, "must be onchip: a memory's pace is not modelled")
+        if c.weights == "dram":
+            raise ModelError(f"mlp.graph[{c.node}].weights", c.weights, "must be on chip: a memory's pace is not modelled")
     by_name = {n.name: n for n in graph}
     lanes = {n.name: output_lanes(n, [c for c in shapes if c.node == n.name], n is graph[-1]) if n.kind == "fc" else 1
              for n in graph}

@@ -25,7 +25,8 @@ __all__ = ["KINDS", "SCANS", "WEIGHT_PLACES", "Core", "Node", "cores", "interact
 
 KINDS = ("dense", "tables", "fc", "dot", "mul")
 SCANS = ("row", "column")
-WEIGHT_PLACES = ("onchip", "dram")
+#: In the memory that suits them; in block RAM even where there is UltraRAM; streamed.
+WEIGHT_PLACES = ("onchip", "bram", "dram")
 DOT_LANES = 8
 COLUMN_SCAN_LANES, COLUMN_SCAN_SHARE = 8, 64
 

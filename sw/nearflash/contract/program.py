@@ -72,7 +72,7 @@ def expected_records(config: DeviceConfig) -> dict[int, int]:
     every DRAM core's image was written (one DRAM record per DRAM core, at its address)."""
     out: dict[int, int] = {}
     for c in cores(config.mlp.graph):
-        if c.weights == "onchip":
+        if c.weights != "dram":
             out[c.index] = weight_units(c, config.beat_bytes)
     for i, n in enumerate(config.mlp.graph):
         if n.kind == "fc":

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.epilogue import Epilogue
+from nearflash_hw.mlp.weights import OnChipWeights
 from nearflash_hw.synthesis.estimate import Estimator
 from nearflash_hw.synthesis.estimate.features import Features, features_of
 from nearflash_hw.synthesis.estimate.kept import kept
@@ -144,3 +145,15 @@ def test_features_are_kept(monkeypatch, tmp_path):
     assert len(made) == 1
     kept(make, "a", 2)
     assert len(made) == 2
+
+
+def test_block_ram_on_request(monkeypatch, tmp_path):
+    """Weights that would suit UltraRAM, kept out of it: in the estimate as in synthesis."""
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+    for place, kind in (("onchip", "uram"), ("bram", "bram18")):
+        core = Core(0, "a", ("b",), 64, 4096, 4, 2, "row", place, 8)
+        found = Estimator("xcup").core(core, MlpConfig(), 16, 1, False)
+        text = subtree(OnChipWeights(core, 16), "")
+        assert getattr(found, kind) >= getattr(synthesise(text, "xcup"), kind) > 0
+        assert exact_part(features_of(text), "xcup").uram == synthesise(text, "xcup").uram
+        assert exact_part(features_of(text), "xcup").bram18 == synthesise(text, "xcup").bram18

@@ -46,7 +46,7 @@ class Estimator:
         """The DSP slices and the weights' memory of :meth:`core`."""
         rows = -(-core.kr // 2) if mlp.packed and core.kr > 1 else core.kr
         weights = Resources()
-        if core.weights == "onchip":
+        if core.weights != "dram":
             weights = map_memory(_weights(core, beat_bytes, max(2, core.steps)), self.family)
         return weights + Resources(dsp=rows * core.kc)
 
@@ -67,7 +67,7 @@ class Estimator:
 
 def _weights(core: Core, beat_bytes: int, words: int) -> MemoryShape:
     width = core.word_bytes * 8
-    return MemoryShape(width, words, width // weight_word_beats(core, beat_bytes))
+    return MemoryShape(width, words, width // weight_word_beats(core, beat_bytes), block=core.weights == "bram")
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +80,7 @@ def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, wei
                                           packed=packed, primitive=primitive, weight_words=STAND_IN_WORDS), ""))
 
     features = kept(make, core, act_bits, n_batch, buffered, beat_bytes, lanes, hold, packed, primitive)
-    if weights == "onchip":
+    if weights != "dram":
         stand_in, real = (_weights(core, beat_bytes, words) for words in (STAND_IN_WORDS, max(2, core.steps)))
         features.memories[features.memories.index(stand_in)] = real
     return estimate_features("mlp.core", features, family)

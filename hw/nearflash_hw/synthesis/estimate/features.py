@@ -18,6 +18,8 @@ _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTA
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
 _CONNECT = re.compile(r"^    connect \\(\w+) (.*)$", re.MULTILINE)
 _MEMORY = re.compile(r"^  memory width (\d+) size (\d+) (\S+)$", re.MULTILINE)
+_BLOCK = re.compile(r'^  attribute \\ram_style "block"\n(?:  attribute [^\n]*\n)*  memory width \d+ size \d+ (\S+)$',
+                    re.MULTILINE)
 _SLICE = re.compile(r"^  cell \\DSP48E[12] ", re.MULTILINE)
 _PROCESS = re.compile(r"^  process \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _ASSIGN = re.compile(r"^( +)assign (.*?) (?:\[(\d+)(?::(\d+))?\] )?(?=\S)", re.MULTILINE)
@@ -53,6 +55,7 @@ def features_of(rtlil: str) -> Features:
 
 def _count_module(body: str, out: Features) -> None:
     shapes = {m[3]: (int(m[1]), int(m[2])) for m in _MEMORY.finditer(body)}
+    block = set(_BLOCK.findall(body))
     reads: Counter[str] = Counter()
     writes: Counter[str] = Counter()
     lanes: dict[str, int] = {}
@@ -98,7 +101,7 @@ def _count_module(body: str, out: Features) -> None:
         bits["select"] += _selected(text)
     for memory, (width, depth) in shapes.items():
         out.memories.append(MemoryShape(width, depth, lanes.get(memory, width), max(1, reads[memory]), writes[memory],
-                                        memory not in combinational))
+                                        memory not in combinational, memory in block))
 
 
 def _constant(wire: str) -> bool:

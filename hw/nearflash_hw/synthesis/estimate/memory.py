@@ -23,7 +23,7 @@ BYTE = 9
 @dataclass(frozen=True)
 class MemoryShape:
     """``width`` bits x ``depth`` words; ``lane`` bits have a write enable of their own (``width``: one for all); ``reads``
-    read ports, clocked if ``clocked``; ``writes`` write ports, none for a table."""
+    read ports, clocked if ``clocked``; ``writes`` write ports, none for a table; ``block``: block RAM is asked for."""
 
     width: int
     depth: int
@@ -31,6 +31,7 @@ class MemoryShape:
     reads: int = 1
     writes: int = 1
     clocked: bool = True
+    block: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def map_memory(shape: MemoryShape, family: str) -> Resources:
     """Resources of one memory of ``shape``: the cheapest mapping of ``family`` ("xc7", "xcup")."""
     if shape.writes == 0:  # a table of constants becomes logic, whose size depends on its contents
         return Resources()
-    choices = _distributed(shape, family)
+    choices = [] if shape.block else _distributed(shape, family)
     if shape.clocked:
         choices += _block(shape, family)
     return min(choices, key=lambda c: c.cost).resources
@@ -87,7 +88,7 @@ def _block(shape: MemoryShape, family: str) -> list[_Choice]:
             columns = _columns(shape, width)
             n = rows * columns * copies
             out.append(_Choice(n * cost + _deep(shape, rows), Resources(bram18=halves * n)))
-    if family == "xcup":
+    if family == "xcup" and not shape.block:
         byte = 8 if shape.lane % 9 else 9
         for folds in (1, 2, 4, 8):  # words that share one of an UltraRAM's, in bytes with enables of their own
             if folds > 1 and ceil(shape.width / byte) * folds > 72 // byte:
