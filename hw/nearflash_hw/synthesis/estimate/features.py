@@ -14,6 +14,7 @@ __all__ = ["LOGIC", "Features", "features_of"]
 LOGIC = ("add", "constant_add", "compare", "constant_compare", "equal", "constant_equal", "gate", "reduce", "mux", "select",
          "shift", "ff", "soft_multiply")
 
+PIPELINES = ".products"  # modules whose registers are those of DSP slices
 _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
 _CONNECT = re.compile(r"^    connect \\(\w+) (.*)$", re.MULTILINE)
@@ -23,7 +24,7 @@ _BLOCK = re.compile(r'^  attribute \\ram_style "block"\n(?:  attribute [^\n]*\n)
 _SLICE = re.compile(r"^  cell \\DSP48E[12] ", re.MULTILINE)
 _PROCESS = re.compile(r"^  process \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _ASSIGN = re.compile(r"^( +)assign (.*?) (?:\[(\d+)(?::(\d+))?\] )?(?=\S)", re.MULTILINE)
-_MODULE = re.compile(r"^module \S+\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
+_MODULE = re.compile(r"^module (\S+)\n(.*?)^end\n", re.MULTILINE | re.DOTALL)
 _TOKEN = re.compile(r"(\\\S+|\$\d+)(?: \[(\d+)(?::(\d+))?\])?")
 _CONSTANT = re.compile(r"^\d+'[01x]+$")
 
@@ -37,23 +38,24 @@ _KIND = {"$add": "add", "$sub": "add", "$neg": "add", "$lt": "compare", "$le": "
 @dataclass
 class Features:
     """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed);
-    ``slices``: instances of DSP slices."""
+    ``slices``: instances of DSP slices; ``operand_bits``: of multipliers outside :data:`PIPELINES`."""
 
     bits: Counter[str] = field(default_factory=Counter)
     memories: list[MemoryShape] = field(default_factory=list)
     multipliers: list[tuple[int, int, bool]] = field(default_factory=list)
     slices: int = 0
+    operand_bits: int = 0
 
 
 def features_of(rtlil: str) -> Features:
     """Counts over all modules of ``rtlil``: each is one instance."""
     out = Features()
-    for body in _MODULE.findall(rtlil):
-        _count_module(body, out)
+    for name, body in _MODULE.findall(rtlil):
+        _count_module(body, out, name.endswith(PIPELINES))
     return out
 
 
-def _count_module(body: str, out: Features) -> None:
+def _count_module(body: str, out: Features, pipeline: bool) -> None:
     shapes = {m[3]: (int(m[1]), int(m[2])) for m in _MEMORY.finditer(body)}
     block = set(_BLOCK.findall(body))
     reads: Counter[str] = Counter()
@@ -76,13 +78,14 @@ def _count_module(body: str, out: Features) -> None:
                 writes[memory] += 1
                 lanes[memory] = shapes[memory][0] // _runs(wires["EN"])
         elif kind == "$dff":
-            bits["ff"] += width
+            bits["slice_ff" if pipeline else "ff"] += width
         elif kind == "$mul":
             a, b = int(p["A_WIDTH"]), int(p["B_WIDTH"])
             if _constant(wires["A"]) or _constant(wires["B"]):
                 bits["soft_multiply"] += a if _constant(wires["B"]) else b
             else:
                 out.multipliers.append((a, b, p.get("A_SIGNED") == "1"))
+                out.operand_bits += 0 if pipeline else a + b
         elif kind in _KIND:
             name = _KIND[kind]
             fixed = _constant(wires.get("A", "")) or _constant(wires.get("B", ""))

@@ -29,11 +29,12 @@ def kept(make: Callable[[], Features], *what: Any) -> Features:
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as part:
             part.write_text(json.dumps({"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories],
-                                        "multipliers": found.multipliers, "slices": found.slices}))
+                                        "multipliers": found.multipliers, "slices": found.slices,
+                                        "operand_bits": found.operand_bits}))
         return found
     read = json.loads(file.read_text())
     return Features(Counter(read["bits"]), [MemoryShape(**m) for m in read["memories"]],
-                    [(a, b, signed) for a, b, signed in read["multipliers"]], read["slices"])
+                    [(a, b, signed) for a, b, signed in read["multipliers"]], read["slices"], read["operand_bits"])
 
 
 @lru_cache

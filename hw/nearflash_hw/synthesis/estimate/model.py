@@ -26,7 +26,7 @@ __all__ = ["FF_TERMS", "LUT_TERMS", "estimate_features", "estimate_unit", "estim
            "kind_of", "lut_terms"]
 
 LUT_TERMS = (*LOGIC, "memory_mux", "unit")
-FF_TERMS = ("ff", "memory_ff", "dsp_operands")
+FF_TERMS = ("ff", "memory_ff", "dsp_operands", "slice_ff")
 #: Multiplier operands, signed, that a slice takes: DSP48E1 and DSP48E2. What is wider is split in pieces of one bit less.
 DSP_OPERANDS = {"xc7": (25, 18), "xcup": (27, 18)}
 DSP_LEAST_PRODUCT = 9  # bits: narrower products are built of LUTs
@@ -65,8 +65,9 @@ def lut_terms(features: Features, exact: Resources) -> list[float]:
 
 
 def ff_terms(features: Features, exact: Resources) -> list[float]:
-    """Values of :data:`FF_TERMS`: registers of the design, those behind distributed memories, those that DSP slices hold."""
-    return [float(features.bits["ff"]), exact.ff, float(sum(a + b for a, b, _ in features.multipliers))]
+    """Values of :data:`FF_TERMS`: registers of the design, those behind distributed memories, operands of multipliers (whose
+    registers DSP slices may hold), and registers of pipelines that are made for slices."""
+    return [float(features.bits["ff"]), exact.ff, float(features.operand_bits), float(features.bits["slice_ff"])]
 
 
 @lru_cache
