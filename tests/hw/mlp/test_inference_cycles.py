@@ -124,7 +124,7 @@ def test_layer_rule_of_the_module_text():
 
 def test_what_cannot_be_predicted_is_refused():
     graph = (Node("dense", "dense", 64), Node("out", "fc", 8, ("dense",), kr=2, kc=16, weights="dram"))
-    with pytest.raises(ModelError, match="onchip"):
+    with pytest.raises(ModelError, match="must be on chip"):
         inference_cycles(replace(DeviceConfig.preset("tiny"), mlp=MlpConfig(graph)))
     graph = (Node("emb", "tables", 8, tables=(0, 1)), Node("out", "fc", 8, ("emb",)))
     with pytest.raises(ModelError, match="dims"):
