@@ -54,7 +54,7 @@ class Device(wiring.Component):
         m.submodules.block_prp = block_prp = PrpWalker(c)
         m.submodules.lookup = lookup = LookupEngine(c)
         m.submodules.pooling = pooling = Pooling(c)
-        readers = {k: HostReader(c) for k in ("admin", "validate", "execute")}
+        readers = {k: HostReader(c, fast=k == "admin") for k in ("admin", "validate", "execute")}
         for name, reader in readers.items():
             m.submodules[f"{name}_reader"] = reader
         flash = [Channel(c, k) for k in range(channels)]

@@ -131,7 +131,23 @@ def test_a_group_shares_streamed_weights_until_they_keep_up():
     n = found.config.mlp.n_batch
     assert n > 1
     assert found.stream <= found.allowed < 2 * found.stream
-    assert found.config.lookup.sample_slots >= 2 * n
+    assert found.config.lookup.sample_slots >= n
+
+
+class HeldCosts(Costs):
+    """A core that holds a group's results needs ten block RAMs for them."""
+
+    def core(self, core, mlp, beat_bytes, lanes, hold):
+        return super().core(core, mlp, beat_bytes, lanes, hold) + Resources(bram18=10 if hold else 0)
+
+
+@pytest.mark.parametrize(("taken", "decomposed"), [(130, True), (150, False)])
+def test_a_layer_is_not_divided_where_its_halves_results_are_too_much(taken, decomposed):
+    # 210 of the 280 RAMB18 may be used; the layers' weights take few, the two halves' results 20
+    found = fit(model_spec("rmc1", 1000), PAPER, Z020, HeldCosts(Resources(bram18=taken)), FitOptions(share=0.5))
+    assert [n.decomposed for n in found.config.mlp.graph if n.name == "top0"] == [decomposed]
+    assert found.total.bram18 <= 210
+    assert {c.weights for c in cores(found.config.mlp.graph)} == {"onchip"}
 
 
 def test_packing_when_slices_are_short():

@@ -261,7 +261,7 @@ class BlockIo(wiring.Component):
         # -- to the host
         req, beats, done = self.host_write.req, self.host_write.data, self.host_write.done
         current = Signal(piece.payload.shape())
-        sent = Signal.like(current.beats)
+        left, final = Signal.like(current.beats), Signal()  # beats not sent; it is one
         place = Signal(log2(c.page_beats))  # in the slot
         settled = Signal()
         writes = Signal(16)  # requests not answered yet
@@ -286,7 +286,8 @@ class BlockIo(wiring.Component):
             m.d.sync += place.eq(0)
         with m.FSM(name="send") as send:
             with m.State("IDLE"):
-                m.d.sync += [current.eq(piece.payload), sent.eq(0)]
+                m.d.sync += [current.eq(piece.payload), left.eq(piece.payload.beats),
+                             final.eq(piece.payload.beats == 1)]
                 with m.If(run & self._stop):  # drop what is left
                     m.d.comb += [piece.ready.eq(1), self._free.eq(settled)]
                 with m.Elif(run & settled):
@@ -303,8 +304,8 @@ class BlockIo(wiring.Component):
             with m.State("BEATS"):
                 m.d.comb += reader.addr.valid.eq(1)
                 with m.If(reader.addr.ready):
-                    m.d.sync += [sent.eq(sent + 1), place.eq(place + 1)]
-                    with m.If(sent == current.beats - 1):
+                    m.d.sync += [left.eq(left - 1), final.eq(left == 2), place.eq(place + 1)]
+                    with m.If(final):
                         m.d.comb += self._free.eq(current.page_end)
                         m.next = "IDLE"
         return (issue.ongoing("IDLE") & send.ongoing("IDLE") & (self._used == 0) & (writes == 0) & self._pieces_over

@@ -9,6 +9,7 @@ from nearflash.contract.nvme import HOST_PAGE
 from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
+from ..primitives.register_slice import RegisterSlice
 from .prp import PrpWalker
 
 __all__ = ["HostReader", "host_data_layout"]
@@ -27,11 +28,12 @@ class HostReader(wiring.Component):
     ``last`` ends a transfer; its ``status`` is non-zero when a PRP entry was bad (the transfer then ends early) or the
     bus answered an error. Transfers in order. Data is requested in pieces, and only where there is room for it here: a
     user that is slow to take ``data`` never holds up other readers of the host bus. Latency: 3 cycles from ``req`` to
-    ``data_read.req``, 2 from ``rsp`` to ``data``; one beat per cycle while the bus answers within ROOM - PIECE cycles.
+    ``data_read.req``, 3 from ``rsp`` to ``data``. A beat every other cycle, for users that take beats apart into words, or
+    with ``fast`` every cycle, while the bus answers within ROOM - PIECE cycles.
     """
 
-    def __init__(self, config: DeviceConfig):
-        self.config = config
+    def __init__(self, config: DeviceConfig, fast: bool = False):
+        self.config, self.fast = config, fast
         layouts = Layouts(config)
         super().__init__({
             "req": In(stream.Signature(layouts.prp_request)),
@@ -52,7 +54,9 @@ class HostReader(wiring.Component):
         connect(m, walker.mem_read, flipped(self.list_read))
 
         # -- requests
-        run, rd, out = walker.run, self.data_read, self.data
+        m.submodules.out = slice_ = RegisterSlice(host_data_layout(beat), "full" if self.fast else "half")
+        connect(m, slice_.o, flipped(self.data))
+        run, rd, out = walker.run, self.data_read, slice_.i
         addr = Signal.like(rd.req.payload.addr, reset_less=True)
         left = Signal(bits_for(HOST_PAGE // beat))
         ends_transfer = Signal()
@@ -82,7 +86,7 @@ class HostReader(wiring.Component):
             with m.State("PIECES"):
                 # The request and its entry in the order FIFO go in the same cycle: neither may wait on the other's valid.
                 m.d.comb += [
-                    rd.req.valid.eq((room >= size) & meta.i.ready),
+                    rd.req.valid.eq((room >= PIECE) & meta.i.ready),
                     meta.i.valid.eq(asked), meta.i.payload.last.eq(ends_transfer & final)]
                 with m.If(asked):
                     m.d.sync += [addr.eq(addr + PIECE * beat), left.eq(left - size)]

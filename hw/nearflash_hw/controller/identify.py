@@ -54,13 +54,14 @@ class Identify(wiring.Component):
         size = Signal(bits_for(beats))  # beats of this request
         stored = Signal(bits_for(beats))  # beats of the page still to come from the ROM
         address = Signal(index_bits(len(content)))
-        advance = Signal()
+        advance, fresh = Signal(), Signal()  # fresh: what the ROM gives is of ``address``
         asked, failed = Signal(), Signal()
         m.d.comb += [
-            port.addr.eq(address + advance), port.en.eq(1),
+            port.addr.eq(address), port.en.eq(1),
             wr.req.payload.addr.eq(Cat(Const(0, low), entry[low:ADDR_BITS])), wr.req.payload.beats.eq(size),
             wr.data.payload.data.eq(Mux(stored != 0, port.data, 0)), wr.data.payload.strb.eq((1 << beat) - 1)]
 
+        m.d.sync += fresh.eq(~advance)
         status = self.result.payload.status
         with m.FSM():
             with m.State("IDLE"):
@@ -93,7 +94,8 @@ class Identify(wiring.Component):
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [
-                    wr.req.valid.eq(~asked), wr.data.valid.eq(part != 0), advance.eq(wr.data.valid & wr.data.ready)]
+                    wr.req.valid.eq(~asked), wr.data.valid.eq(fresh & (part != 0)),
+                    advance.eq(wr.data.valid & wr.data.ready)]
                 with m.If(wr.req.ready):
                     m.d.sync += asked.eq(1)
                 with m.If(advance):

@@ -150,11 +150,10 @@ class MapCache(wiring.Component):
                 with m.Elif(hit | ~in_range):
                     m.d.sync += push.eq(1)
                 with m.Else():
-                    m.d.comb += tag_wr.en.eq(1)  # not valid while it is being replaced
                     m.d.sync += self.miss.eq(1)
                     m.next = "MISS"
             with m.State("MISS"):
-                m.d.comb += rd.req.valid.eq(1)
+                m.d.comb += [rd.req.valid.eq(1), tag_wr.en.eq(1)]  # not valid while it is being replaced
                 with m.If(rd.req.ready):
                     m.next = "FILL"
             with m.State("FILL"):

@@ -10,6 +10,7 @@ from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.axi_lite import AxiLiteSignature
 from ..primitives.memport import MemReadSignature, MemWriteSignature
+from ..primitives.register_slice import RegisterSlice
 from .admin import Admin
 from .dispatch import Dispatcher
 from .host_dma import host_data_layout
@@ -108,7 +109,9 @@ class Nvme(wiring.Component):
 
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
-        connect(m, flipped(self.block_completion), completions.i[2])
-        connect(m, flipped(self.infer_completion), completions.i[3])
+        for k, port in ((2, self.block_completion), (3, self.infer_completion)):
+            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts(config).completion, "through")
+            connect(m, flipped(port), slice_.i)
+            connect(m, slice_.o, completions.i[k])
         connect(m, completions.o, queues.completion)
         return m

@@ -106,11 +106,7 @@ class PrpWalker(wiring.Component):
                     m.d.sync += entry.eq(word)
                     with m.If(at_page_end & (length > HOST_PAGE)):  # last entry of a full list page chains to the next
                         m.d.sync += [list_addr.eq(word), line_valid.eq(0)]
-                        with m.If((word[:12] != 0) | (word[ADDR_BITS:] != 0)):
-                            m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
-                            m.next = "FAIL"
-                        with m.Else():
-                            m.next = "FETCH"
+                        m.next = "CHAIN"
                     with m.Else():
                         m.d.sync += list_addr.eq(list_addr + 8)
                         if entries > 1:
@@ -118,6 +114,12 @@ class PrpWalker(wiring.Component):
                         else:
                             m.d.sync += line_valid.eq(0)
                         m.next = "CHECK"
+                with m.Else():
+                    m.next = "FETCH"
+            with m.State("CHAIN"):
+                with m.If((list_addr[:12] != 0) | (list_addr[ADDR_BITS:] != 0)):
+                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.next = "FAIL"
                 with m.Else():
                     m.next = "FETCH"
             with m.State("FETCH"):

@@ -54,6 +54,7 @@ class TableManager(wiring.Component):
         place = Signal(range(max(2, words_per_beat)))  # word within the beat
         index = Signal(range(DESCRIPTOR_WORDS + 1))
         word = beat[:32]
+        bad = Signal()  # the word taken last
         fault, fault_word = Signal(), Signal(range(DESCRIPTOR_WORDS))
         total = Signal(34)  # table pages of the extents so far
         m.d.comb += [
@@ -71,6 +72,9 @@ class TableManager(wiring.Component):
         b = Signal(16)
         which = Signal(2)
         power, room = Signal(48), Signal(16)  # 2**shift and 2**(shift - 31)
+        over_page, under_rows, over_room = Signal(), Signal(), Signal()  # of the product a cycle before
+        m.d.sync += [over_page.eq(product > config.page_beats), under_rows.eq(product < table.rows),
+                     over_room.eq(product > room)]
 
         lba_bits = bits_for(config.lbas)
         extent = data.StructLayout({"lba": lba_bits, "end": lba_bits})
@@ -119,15 +123,20 @@ class TableManager(wiring.Component):
                     with m.Else():
                         m.next = "WORD"
             with m.State("WORD"):
-                self._check_word(m, word, index, total, stride, ends, fault, fault_word)
+                self._take_word(m, word, index, total, stride, ends, bad)
                 m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.sync += [beat.eq(beat >> 32), index.eq(index + 1), place.eq(place + 1)]
+                with m.If(bad & ~fault):
+                    m.d.sync += [fault.eq(1), fault_word.eq(index)]
                 with m.If(place != words_per_beat - 1):
                     m.next = "WORD"
                 with m.Elif(~last):
                     m.next = "BEAT"
-                with m.Elif(fault):
+                with m.Else():
+                    m.next = "CHECKED"
+            with m.State("CHECKED"):
+                with m.If(fault):
                     fail(Status.BAD_TABLE, fault_word)
                 with m.Else():
                     m.d.sync += [which.eq(0), a.eq(table.stride)]
@@ -141,26 +150,30 @@ class TableManager(wiring.Component):
                 m.d.sync += [
                     product.eq((product << 1) + Mux(b[15], a, 0)), b.eq(b << 1), bits_left.eq(bits_left - 1)]
                 with m.If(bits_left == 1):
-                    m.next = "PRODUCT"
+                    m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.next = "PRODUCT"
             with m.State("PRODUCT"):
                 m.d.sync += which.eq(which + 1)
                 with m.Switch(which):
                     with m.Case(0):  # stride x rows per page
                         m.d.sync += a.eq(table.magic)
                         m.next = "MULTIPLY"
-                        with m.If(product > config.page_beats):
+                        with m.If(over_page):
                             fail(Status.BAD_TABLE, 4)
                     with m.Case(1):  # magic x rows per page
                         m.d.sync += [a.eq(total), product.eq(product - power)]
-                        m.next = "DIVIDES"
+                        m.next = "DIFFERENCE"
                     with m.Default():  # pages x rows per page
                         m.d.sync += ours.eq(0)
                         m.next = "OURS"
-                        with m.If(product < table.rows):
+                        with m.If(under_rows):
                             fail(Status.BAD_TABLE, 0)
+            with m.State("DIFFERENCE"):
+                m.next = "DIVIDES"
             with m.State("DIVIDES"):  # exact for 31-bit numerators when 0 <= magic * d - 2**shift <= 2**(shift - 31)
                 m.next = "MULTIPLY"
-                with m.If(product > room):  # also when the difference is negative: it wrapped
+                with m.If(over_room):  # also when the difference is negative: it wrapped
                     fail(Status.BAD_TABLE, 5)
 
             # every extent of ours against our earlier ones, then against every extent of every other open table
@@ -220,11 +233,10 @@ class TableManager(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _check_word(self, m: Module, word, index, total, stride, ends, fault, fault_word) -> None:
-        """Take descriptor word ``index`` into ``table``; remember the first one out of its range."""
+    def _take_word(self, m: Module, word, index, total, stride, ends, bad) -> None:
+        """Take descriptor word ``index`` into ``table``; ``bad`` in the next cycle: it was out of its range."""
         config, table = self.config, self.table
         max_extents = config.lookup.max_extents
-        bad = Signal()
         number = word.as_signed()
         used = Signal(max_extents)
         m.d.comb += [used[k].eq(k < table.n_extents) for k in range(max_extents)]
@@ -242,27 +254,26 @@ class TableManager(wiring.Component):
             10: (table.n_extents, (word == 0) | (word > max_extents)),
             11: (table.headroom, word > HEADROOM_MAX),
         }
+        m.d.sync += bad.eq(0)
         with m.Switch(index):
             for k, (field, out_of_range) in checks.items():
                 with m.Case(k):
-                    m.d.comb += bad.eq(out_of_range)
+                    m.d.sync += bad.eq(out_of_range)
                     m.d.sync += field.eq(word)
                     if k == 2:
                         m.d.sync += table.mean.eq(word[8])
             for k in range(max_extents):
                 e, at = table.extents[k], EXTENT_WORD + 4 * k
                 with m.Case(at):
-                    m.d.comb += bad.eq(used[k] & (word != total))
+                    m.d.sync += bad.eq(used[k] & (word != total))
                     m.d.sync += e.first_page.eq(Mux(used[k], word, 0))
                 with m.Case(at + 1):
-                    m.d.comb += bad.eq(used[k] & (word >= config.lbas))
+                    m.d.sync += bad.eq(used[k] & (word >= config.lbas))
                     m.d.sync += e.lba.eq(Mux(used[k], word, 0))
                 with m.Case(at + 2):
                     end = Signal(33, name=f"sum{k}")
-                    m.d.comb += [
-                        end.eq(e.lba + word), bad.eq(used[k] & ((word == 0) | (end > config.lbas)))]
+                    m.d.comb += end.eq(e.lba + word)
+                    m.d.sync += bad.eq(used[k] & ((word == 0) | (end > config.lbas)))
                     m.d.sync += [e.pages.eq(Mux(used[k], word, 0)), ends[k].eq(Mux(used[k], end, 0))]
                     with m.If(used[k]):
                         m.d.sync += total.eq(total + word)
-        with m.If(bad & ~fault):
-            m.d.sync += [fault.eq(1), fault_word.eq(index)]

@@ -3,11 +3,12 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.fifo import StreamFifo
+from ..primitives.register_slice import RegisterSlice
 
 __all__ = ["LogitStore"]
 
@@ -47,23 +48,28 @@ class LogitStore(wiring.Component):
         fill, out = Signal(), Signal()  # banks
 
         # -- fill
-        logit, p = self.logit, self.logit.payload
         base = Signal(bits_for(size))  # first word of the group
         arrived = Signal(bits_for(c.mlp.n_batch * outputs))  # logits of the group so far
         samples = Signal(16)  # samples of the command in groups before this one
         take = Signal()
-        group = Signal(bits_for(c.mlp.n_batch * outputs))
+        # What a logit says of its group is worked out as it comes in, and waits beside it.
+        m.submodules.next = slice_ = RegisterSlice(self.logit.payload.shape(), "through")
+        connect(m, flipped(self.logit), slice_.i)
+        new, logit, p = slice_.i.payload, slice_.o, slice_.o.payload
+        group_samples = Signal(bits_for(c.mlp.n_batch), reset_less=True)
+        group, place = (Signal(bits_for(c.mlp.n_batch * outputs), reset_less=True) for _ in range(2))
+        with m.If(slice_.i.ready):
+            m.d.sync += [group_samples.eq(new.nb + 1), group.eq((new.nb + 1) * outputs), place.eq(new.n * outputs + new.o)]
         m.d.comb += [
-            logit.ready.eq(commands.o.valid & ~Cat(full).bit_select(fill, 1)), take.eq(logit.valid & logit.ready),
-            group.eq((p.nb + 1) * outputs)]
+            logit.ready.eq(commands.o.valid & ~Cat(full).bit_select(fill, 1)), take.eq(logit.valid & logit.ready)]
         m.d.sync += write.en.eq(take)
         with m.If(take):
             m.d.sync += [
-                write.addr.eq(Cat((base + p.n * outputs + p.o)[:address], fill)), write.data.eq(p.value),
+                write.addr.eq(Cat((base + place)[:address], fill)), write.data.eq(p.value),
                 arrived.eq(arrived + 1)]
             with m.If(arrived + 1 == group):
-                m.d.sync += [arrived.eq(0), base.eq(base + group), samples.eq(samples + p.nb + 1)]
-                with m.If(samples + p.nb + 1 == commands.o.payload):
+                m.d.sync += [arrived.eq(0), base.eq(base + group), samples.eq(samples + group_samples)]
+                with m.If(samples + group_samples == commands.o.payload):
                     m.d.comb += commands.o.ready.eq(1)
                     m.d.sync += [base.eq(0), samples.eq(0), fill.eq(~fill)]
                     for k in range(2):

@@ -9,6 +9,7 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
+from ..primitives.register_slice import RegisterSlice
 from .translator import tag_entry_layout
 
 __all__ = ["Merge"]
@@ -58,30 +59,27 @@ class Merge(wiring.Component):
         m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 
-        # A beat waits in a register of its own before its tag's entry is read: from one memory through the arbiter into the
-        # next one's address would be too much for a cycle.
-        chosen, beat = Signal(lo.flash_data, reset_less=True), Signal(lo.flash_data, reset_less=True)
-        chosen_valid, valid, first, failed = Signal(), Signal(), Signal(init=1), Signal()
+        # A beat waits in a slice of its own before its tag's entry is read: from one memory through the arbiter into the
+        # next one's address would be too much for a cycle, and so would be the way back from whoever takes vectors.
+        m.submodules.chosen = chosen = RegisterSlice(lo.flash_data)
+        connect(m, arbiter.o, chosen.i)
+        beat = Signal(lo.flash_data, reset_less=True)
+        valid, first, failed = Signal(), Signal(init=1), Signal()
         room_ahead, sent = Signal(), Signal()
         p = self.vector.payload
         m.d.comb += [
             write.en.eq(self.tag_write_valid), write.addr.eq(self.tag_write.tag), write.data.eq(self.tag_write.entry),
             sent.eq(valid & self.vector.ready), room_ahead.eq(~valid | self.vector.ready),
-            arbiter.o.ready.eq(~chosen_valid | room_ahead),
-            read.addr.eq(chosen.tag), read.en.eq(chosen_valid & room_ahead),
+            chosen.o.ready.eq(room_ahead), read.addr.eq(chosen.o.payload.tag), read.en.eq(chosen.o.valid & room_ahead),
             self.vector.valid.eq(valid), p.data.eq(beat.data), p.first.eq(first), p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
             *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
             self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag),
         ]
-        with m.If(arbiter.o.ready):
-            m.d.sync += chosen_valid.eq(arbiter.o.valid)
-        with m.If(arbiter.o.valid & arbiter.o.ready):
-            m.d.sync += chosen.eq(arbiter.o.payload)
         with m.If(room_ahead):
-            m.d.sync += valid.eq(chosen_valid)
+            m.d.sync += valid.eq(chosen.o.valid)
         with m.If(read.en):
-            m.d.sync += beat.eq(chosen)
+            m.d.sync += beat.eq(chosen.o.payload)
         with m.If(sent):
             m.d.sync += [first.eq(beat.last), failed.eq(p.error & ~beat.last)]
         return m

@@ -26,7 +26,7 @@ def outcome_layout() -> data.StructLayout:
 
 
 class QueryParser(wiring.Component):
-    """One word per cycle, plus two cycles per bag and two per sample.
+    """One word per cycle, plus three cycles per bag and two per sample.
 
     For each ``start`` the parser takes one transfer from ``host_data`` and emits ``dense`` and ``item`` in stream order,
     then ``result``. A count above min(max_bag, 2**headroom) or a stream that is too short or too long is BAD_BATCH, an
@@ -77,40 +77,67 @@ class QueryParser(wiring.Component):
         samples = Signal(16)  # samples left, this one included
         table = Signal(layouts.table_bits + 1)
         dense_left = Signal(16)
-        count = Signal(layouts.bag_bits)
-        issued = Signal(layouts.bag_bits)
-        index = Signal(32, reset_less=True)
+        left = Signal(layouts.bag_bits)  # lookups of the bag that are still to be read
+        issued = Signal(layouts.bag_bits)  # and those that have left
+        empty, too_long = Signal(), Signal()
+        index, bad_index = Signal(32, reset_less=True), Signal()
         sample = Signal(layouts.sample)
-        position = Signal(32)
+        position, before = Signal(32), Signal(32)  # of the next word, and of the last one taken
         ended, failed = Signal(), Signal()
 
         need, use = Signal(), Signal()  # this state needs a word; and takes it in this cycle
         word_ok = Signal()
         word = Signal(32)
-        arrived = words.o.valid & (words.o.payload.status == 0)
-        broken = words.o.valid & (words.o.payload.status != 0)
+
+        # An item waits in a register for one cycle at least, while its index is found good or bad.
+        held = Signal(layouts.lookup_item, reset_less=True)
+        waiting, bad, checked = Signal(), Signal(), Signal()
+        held_position = Signal(32, reset_less=True)
+        pushed = Signal(layouts.lookup_item)
+        push, free = Signal(), Signal()
+        m.d.comb += [
+            item.payload.eq(held), item.valid.eq(waiting & ~bad), free.eq(~waiting | bad | item.ready),
+            pushed.table.eq(table), pushed.weighted.eq(req.weighted), pushed.sample.eq(sample), pushed.count.eq(issued)]
+        with m.If(free):
+            m.d.sync += [waiting.eq(push), held.eq(pushed), held_position.eq(position),
+                         bad.eq(checked & ((word >= read.data.rows) | (waiting & bad)))]
+        with m.If(item.valid & item.ready & (held.kind == ItemKind.LOOKUP)):
+            m.d.sync += issued.eq(issued + 1)
+
+        arrived = words.o.valid & ~words.o.payload.failed
+        broken = words.o.valid & words.o.payload.failed
         m.d.comb += [
             word_ok.eq(need & (failed | arrived)),
             word.eq(Mux(failed, 0, words.o.payload.word)),
             words.o.ready.eq(use & ~failed),
             read.addr.eq(table),
             dense.payload.value.eq(word), dense.payload.last.eq(dense_left == 1), dense.payload.sample.eq(sample),
-            item.payload.table.eq(table), item.payload.weighted.eq(req.weighted), item.payload.sample.eq(sample),
         ]
         with m.If(use & ~failed):
-            m.d.sync += [position.eq(position + 1), ended.eq(words.o.payload.last)]
+            m.d.sync += [position.eq(position + 1), before.eq(position), ended.eq(words.o.payload.last)]
 
-        def fail(status, dw0, dw1=0):
-            m.d.sync += [failed.eq(1), result.payload.status.eq(status), result.payload.dw0.eq(dw0),
-                         result.payload.dw1.eq(dw1)]
+        # What failed first: a transfer, with its status, or else the word ``at``, an index if it is of a table.
+        lost, no_row = Signal(), Signal()
+        lost_status = Signal(11, reset_less=True)
+        at, at_table = Signal(32, reset_less=True), Signal(layouts.table_bits, reset_less=True)
+        p = result.payload
+        m.d.comb += [
+            p.status.eq(Mux(lost, lost_status, Mux(no_row, Status.INDEX_OUT_OF_RANGE, Mux(failed, Status.BAD_BATCH, 0)))),
+            p.dw0.eq(Mux(failed & ~lost, at, 0)), p.dw1.eq(Mux(no_row & ~lost, at_table, 0))]
+        with m.If(broken):
+            m.d.sync += lost_status.eq(words.o.payload.status)
+
+        def fail(position, table=None):
+            m.d.sync += [failed.eq(1), at.eq(position), no_row.eq(table is not None)]
+            if table is not None:
+                m.d.sync += at_table.eq(table)
 
         with m.If(need & ~failed):
             with m.If(ended):
-                fail(Status.BAD_BATCH, position)
+                fail(position)
             with m.Elif(broken):
                 m.d.comb += words.o.ready.eq(1)
-                m.d.sync += ended.eq(1)
-                fail(words.o.payload.status, 0)
+                m.d.sync += [ended.eq(1), failed.eq(1), lost.eq(1)]
 
         m.d.comb += [words.start.valid.eq(0), words.start.payload.eq(self.start.payload.words)]
         with m.FSM():
@@ -119,7 +146,7 @@ class QueryParser(wiring.Component):
                 with m.If(self.start.valid & words.start.ready):
                     m.d.sync += [
                         req.eq(self.start.payload), samples.eq(self.start.payload.batch), position.eq(0), ended.eq(0),
-                        failed.eq(0), result.payload.eq(0), sample.n.eq(0), sample.lookup.eq(self.start.payload.lookup),
+                        failed.eq(0), lost.eq(0), no_row.eq(0), sample.n.eq(0), sample.lookup.eq(self.start.payload.lookup),
                         sample.tables.eq(self.start.payload.tables)]
                     m.next = "START"
             with m.State("START"):
@@ -140,67 +167,61 @@ class QueryParser(wiring.Component):
                 m.next = "COUNT"
             with m.State("COUNT"):
                 m.d.comb += [need.eq(1), use.eq(word_ok)]
-                m.d.sync += [count.eq(word), issued.eq(0)]
+                m.d.sync += [left.eq(word), empty.eq(word == 0), too_long.eq(word > read.data.limit), issued.eq(0)]
                 with m.If(use):
-                    with m.If(word > read.data.limit):
-                        fail(Status.BAD_BATCH, position)
-                        m.next = "BAG"
-                    with m.Elif(word == 0):
-                        m.next = "BAG"
-                    with m.Else():
-                        m.next = "INDEX"
+                    m.next = "INDEX"
             with m.State("INDEX"):
-                with m.If(failed):
+                with m.If(failed | empty):
+                    m.next = "BAG"
+                with m.Elif(too_long):
+                    fail(before)
                     m.next = "BAG"
                 with m.Else():
                     m.d.comb += [
-                        need.eq(1), item.payload.kind.eq(ItemKind.LOOKUP), item.payload.index.eq(word),
-                        item.payload.weight.eq(ONE)]
-                    m.d.sync += index.eq(word)
-                    with m.If(word >= read.data.rows):
-                        m.d.comb += use.eq(word_ok)
-                        with m.If(word_ok):
-                            fail(Status.INDEX_OUT_OF_RANGE, position, table)
-                    with m.Elif(req.weighted):
-                        m.d.comb += use.eq(word_ok)
-                        with m.If(word_ok):
+                        need.eq(1), use.eq(word_ok & (free | req.weighted)), push.eq(word_ok & ~req.weighted), checked.eq(1),
+                        pushed.kind.eq(ItemKind.LOOKUP), pushed.index.eq(word), pushed.weight.eq(ONE)]
+                    m.d.sync += [index.eq(word), bad_index.eq(word >= read.data.rows)]
+                    with m.If(use):
+                        with m.If(req.weighted):
                             m.next = "WEIGHT"
-                    with m.Else():
-                        m.d.comb += [item.valid.eq(word_ok), use.eq(word_ok & item.ready)]
-                        with m.If(use):
-                            m.d.sync += issued.eq(issued + 1)
-                            with m.If(issued + 1 == count):
+                        with m.Else():
+                            m.d.sync += left.eq(left - 1)
+                            with m.If(left == 1):
                                 m.next = "BAG"
             with m.State("WEIGHT"):
                 with m.If(failed):
                     m.next = "BAG"
+                with m.Elif(bad_index):
+                    fail(before, table)
+                    m.next = "BAG"
                 with m.Else():
                     m.d.comb += [
-                        need.eq(1), item.payload.kind.eq(ItemKind.LOOKUP), item.payload.index.eq(index),
-                        item.payload.weight.eq(word), item.valid.eq(word_ok), use.eq(word_ok & item.ready)]
+                        need.eq(1), use.eq(word_ok & free), push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP),
+                        pushed.index.eq(index), pushed.weight.eq(word)]
                     with m.If(use):
-                        m.d.sync += issued.eq(issued + 1)
+                        m.d.sync += left.eq(left - 1)
                         m.next = "INDEX"
-                        with m.If(issued + 1 == count):
+                        with m.If(left == 1):
                             m.next = "BAG"
-            with m.State("BAG"):
-                m.d.comb += [item.valid.eq(1), item.payload.kind.eq(ItemKind.BAG), item.payload.count.eq(issued)]
-                with m.If(item.ready):
+            with m.State("BAG"):  # once its last lookup has left, and is counted
+                m.d.comb += [push.eq(~waiting), pushed.kind.eq(ItemKind.BAG)]
+                with m.If(push):
                     m.d.sync += table.eq(table + 1)
                     m.next = "TABLE"
                     with m.If(table + 1 == req.tables):
                         m.next = "SAMPLE"
             with m.State("SAMPLE"):
-                m.d.comb += [item.valid.eq(1), item.payload.kind.eq(ItemKind.SAMPLE), item.payload.table.eq(0)]
-                with m.If(item.ready):
+                m.d.comb += [push.eq(1), pushed.kind.eq(ItemKind.SAMPLE), pushed.table.eq(0)]
+                with m.If(free):
                     m.d.sync += [samples.eq(samples - 1), sample.n.eq(Mux(sample.n == sample.nb, 0, sample.n + 1))]
                     m.next = "START"
                     with m.If(sample.last):
                         m.next = "END"
             with m.State("END"):
-                with m.If(~failed & ~ended):
-                    fail(Status.BAD_BATCH, position)
-                m.next = "DRAIN"
+                with m.If(~waiting):
+                    with m.If(~failed & ~ended):
+                        fail(position)
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(ended):
                     m.next = "RESULT"
@@ -209,9 +230,11 @@ class QueryParser(wiring.Component):
                     with m.If(words.o.valid):
                         m.d.sync += ended.eq(words.o.payload.last)
                         with m.If(broken):
-                            fail(words.o.payload.status, 0)
+                            m.d.sync += [failed.eq(1), lost.eq(1)]
             with m.State("RESULT"):
                 m.d.comb += result.valid.eq(1)
                 with m.If(result.ready):
                     m.next = "IDLE"
+        with m.If(waiting & bad & ~failed):  # last: its word came before any that fails above
+            fail(held_position, held.table)
         return m

@@ -100,9 +100,7 @@ class Results(wiring.Component):
         done = self.completion
         outcome = Signal(outcome_layout(), reset_less=True)
         judged = executed.o.valid & verdicts.o.valid
-        bad = Signal()
         m.d.comb += [
-            bad.eq((executed.o.payload.status != 0) | (verdicts.o.payload.status != 0)),
             writer.start.payload.eq(head.out_addr),
             done.payload.qid.eq(head.qid), done.payload.cid.eq(head.cid), done.payload.status.eq(outcome.status),
             done.payload.dw0.eq(outcome.dw0), done.payload.dw1.eq(outcome.dw1)]
@@ -138,12 +136,14 @@ class Results(wiring.Component):
             with m.State("INFER"):
                 with m.If(stored & judged):
                     judge()
-                    with m.If(bad):
-                        m.d.comb += drop.eq(1)
-                        m.next = "COMPLETE"
-                    with m.Else():
-                        m.d.comb += [writer.start.valid.eq(1), send.eq(1)]
-                        m.next = "LOGITS"
+                    m.next = "VERDICT"
+            with m.State("VERDICT"):
+                with m.If(outcome.status != 0):
+                    m.d.comb += drop.eq(1)
+                    m.next = "COMPLETE"
+                with m.Else():
+                    m.d.comb += [writer.start.valid.eq(1), send.eq(1)]
+                    m.next = "LOGITS"
             with m.State("LOGITS"):
                 m.d.comb += take_word.eq(1)
                 with m.If(writer.word.valid & writer.word.ready & writer.word.payload.last):

@@ -8,6 +8,7 @@ from nearflash.contract import DeviceConfig
 from ..controller.host_dma import host_data_layout
 from ..interfaces import Layouts
 from ..primitives.fifo import StreamFifo
+from ..primitives.register_slice import RegisterSlice
 from .executor import Executor, pending_layout
 from .parser import outcome_layout
 from .validator import Validator, checked_layout
@@ -47,7 +48,9 @@ class Sequencer(wiring.Component):
         m.submodules.waiting = waiting = StreamFifo(Layouts(c).infer_command, depth)
         m.submodules.validator = validator = Validator(c)
         m.submodules.checked = checked = StreamFifo(checked_layout(c), depth)
+        m.submodules.next = next_checked = RegisterSlice(checked_layout(c), "through")
         m.submodules.executor = executor = Executor(c)
+        m.submodules.dense = dense = RegisterSlice(Layouts(c).dense_element)
 
         in_flight = Signal(range(depth + 1))
         take = Signal()
@@ -63,11 +66,14 @@ class Sequencer(wiring.Component):
 
         connect(m, waiting.o, validator.cmd)
         connect(m, validator.o, checked.i)
-        connect(m, checked.o, executor.i)
+        connect(m, checked.o, next_checked.i)
+        connect(m, next_checked.o, executor.i)
+        connect(m, executor.dense, dense.i)
+        connect(m, dense.o, flipped(self.dense))
         for k, unit in enumerate((validator, executor)):
             m.d.comb += [unit.table_valid.eq(self.table_valid), unit.table.eq(self.table)]
             connect(m, unit.host_req, flipped(self.host_req[k]))
             connect(m, flipped(self.host_data[k]), unit.host_data)
-        for name in ("dense", "item", "pending", "executed"):
+        for name in ("item", "pending", "executed"):
             connect(m, getattr(executor, name), flipped(getattr(self, name)))
         return m

@@ -8,6 +8,7 @@ from nearflash.contract.config import log2
 
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.fifo import StreamFifo
+from ..primitives.register_slice import RegisterSlice
 from .row_locator import RowLocator, located_layout
 from .scoreboard import poison_layout, slot_lookup_layout
 from .tags import TagPool
@@ -56,7 +57,9 @@ class Translator(wiring.Component):
         m.submodules.locator = locator = RowLocator(c)
         m.submodules.waiting = waiting = StreamFifo(located_layout(c), TRANSLATIONS)
         m.submodules.tags = tags = TagPool(c)
+        m.submodules.head = slice_ = RegisterSlice(located_layout(c), "through")
         connect(m, flipped(self.lookup), locator.i)
+        connect(m, waiting.o, slice_.i)
         m.d.comb += [
             locator.table_valid.eq(self.table_valid), locator.table.eq(self.table), self.tags_used.eq(tags.used),
             tags.give.valid.eq(self.tag_free.valid), tags.give.payload.eq(self.tag_free.payload)]
@@ -72,7 +75,7 @@ class Translator(wiring.Component):
         ]
 
         # Its answer: a flash read or poison.
-        head, rsp, answer = waiting.o, self.ftl_rsp, self.ftl_rsp.payload
+        head, rsp, answer = slice_.o, self.ftl_rsp, self.ftl_rsp.payload
         known, good, issue = Signal(), Signal(), Signal()
         poison = self.poison
         m.d.comb += [

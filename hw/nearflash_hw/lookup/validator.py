@@ -77,16 +77,18 @@ class Validator(wiring.Component):
         ]
         n_dense = sum(n.width for n in graph if n.kind == "dense")
         n_tables = sum(len(n.tables) for n in nodes)
-        bad_shape = Signal()
-        m.d.comb += bad_shape.eq(
+        bad_shape, bad_offset, bad_address = Signal(), Signal(), Signal()  # of ``cmd``, a cycle late
+        m.d.sync += [bad_offset.eq(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()),
+                     bad_address.eq(cmd.out_addr[ADDR_BITS:].any())]
+        m.d.sync += bad_shape.eq(
             (cmd.batch == 0) | (cmd.batch > c.host.max_batch) | (cmd.tables == 0) | (cmd.tables > lk.max_tables)
             | (cmd.words == 0) | cmd.words[WORD_BITS:].any() | (lookup & (cmd.dense != 0))
             | (~lookup & ((cmd.tables != n_tables) | (cmd.dense != n_dense))))
         bad_widths = Signal()
-        m.d.comb += bad_widths.eq(total > lk.accumulators)
+        m.d.sync += bad_widths.eq(total > lk.accumulators)
         for n, w in zip(nodes, widths, strict=True):
             with m.If(~lookup & (w != n.width)):
-                m.d.comb += bad_widths.eq(1)
+                m.d.sync += bad_widths.eq(1)
 
         def fail(status, dw0=0):
             m.d.sync += [outcome.status.eq(status), outcome.dw0.eq(dw0)]
@@ -97,15 +99,17 @@ class Validator(wiring.Component):
                 m.d.comb += self.cmd.ready.eq(1)
                 m.d.sync += [cmd.eq(self.cmd.payload), outcome.eq(0), table.eq(0), total.eq(0), *(w.eq(0) for w in widths)]
                 with m.If(self.cmd.valid):
-                    m.next = "HEADER"
+                    m.next = "LOOK"
+            with m.State("LOOK"):
+                m.next = "HEADER"
             with m.State("HEADER"):
                 with m.If(~lookup & (not graph)):
                     fail(Status.NO_PROGRAM)
                 with m.Elif(bad_shape):
                     fail(Status.BAD_BATCH)
-                with m.Elif(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()):
+                with m.Elif(bad_offset):
                     fail(Status.INVALID_PRP_OFFSET)
-                with m.Elif(cmd.out_addr[ADDR_BITS:].any()):
+                with m.Elif(bad_address):
                     fail(Status.DATA_TRANSFER_ERROR)
                 with m.Else():
                     m.next = "READ"
@@ -120,9 +124,11 @@ class Validator(wiring.Component):
                 with m.If(~read.data.open):
                     fail(Status.UNKNOWN_TABLE, table)
                 with m.Elif(table + 1 == cmd.tables):
-                    m.next = "WIDTHS"
+                    m.next = "ADD"
                 with m.Else():
                     m.next = "READ"
+            with m.State("ADD"):
+                m.next = "WIDTHS"
             with m.State("WIDTHS"):
                 with m.If(bad_widths):
                     fail(Status.BAD_BATCH)

@@ -13,8 +13,8 @@ __all__ = ["WordUnpacker"]
 class WordUnpacker(wiring.Component):
     """Beats of one host transfer in, its words out, one per cycle; latency 1.
 
-    ``start``: how many words the transfer holds (at least 1). ``o``: {word, last, status}; a transfer that fails ends with
-    one word whose ``status`` (nvme.Status) is non-zero and whose data means nothing.
+    ``start``: how many words the transfer holds (at least 1). ``o``: {word, last, failed, status}; a transfer that
+    fails ends with one word that is ``failed``, whose ``status`` (nvme.Status) is non-zero and whose data means nothing.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -22,7 +22,7 @@ class WordUnpacker(wiring.Component):
         super().__init__({
             "start": In(stream.Signature(32)),
             "i": In(stream.Signature(host_data_layout(config.beat_bytes))),
-            "o": Out(stream.Signature(data.StructLayout({"word": 32, "last": 1, "status": 11}))),
+            "o": Out(stream.Signature(data.StructLayout({"word": 32, "last": 1, "failed": 1, "status": 11}))),
         })
 
     def elaborate(self, platform):
@@ -31,11 +31,11 @@ class WordUnpacker(wiring.Component):
         busy = Signal()
         left = Signal(32)
         lane = Signal(range(self.lanes))
-        load, ends = Signal(), Signal()
+        load, ends, broken = Signal(), Signal(), Signal()
         m.d.comb += [
             self.start.ready.eq(~busy),
             load.eq(busy & i.valid & (~o.valid | o.ready)),
-            ends.eq((left == 1) | (i.payload.status != 0)),
+            broken.eq(i.payload.status != 0), ends.eq((left == 1) | broken),
             i.ready.eq(load & (ends | (lane == self.lanes - 1))),
         ]
         with m.If(o.ready):
@@ -43,8 +43,8 @@ class WordUnpacker(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 o.valid.eq(1), o.payload.word.eq(i.payload.data.word_select(lane, 32)), o.payload.last.eq(ends),
-                o.payload.status.eq(i.payload.status), left.eq(left - 1), lane.eq(Mux(ends, 0, lane + 1)),
-                busy.eq(~ends)]
+                o.payload.failed.eq(broken), o.payload.status.eq(i.payload.status), left.eq(left - 1),
+                lane.eq(Mux(ends, 0, lane + 1)), busy.eq(~ends)]
         with m.If(self.start.valid & self.start.ready):
             m.d.sync += [busy.eq(1), left.eq(self.start.payload)]
         return m

@@ -40,7 +40,7 @@ class CreditFifo(wiring.Component):
     def __init__(self, shape, depth: int = 16):
         self.depth = depth
         self._shape = shape
-        super().__init__({"spend": In(1), "credit": Out(1), "push": In(1), "payload": In(shape),
+        super().__init__({"spend": In(1), "credit": Out(1, init=1), "push": In(1), "payload": In(shape),
                           "o": Out(stream.Signature(shape)), "idle": Out(1)})
 
     def elaborate(self, platform):
@@ -52,10 +52,11 @@ class CreditFifo(wiring.Component):
             fifo.i.payload.eq(self.payload), fifo.i.valid.eq(self.push),
             self.o.payload.eq(fifo.o.payload), self.o.valid.eq(fifo.o.valid), fifo.o.ready.eq(self.o.ready),
             popped.eq(self.o.valid & self.o.ready),
-            self.credit.eq(credits != 0), self.idle.eq(credits == self.depth),
+            self.idle.eq(credits == self.depth),
         ]
+        # ``credit`` is ``credits != 0`` in a register: much of the pipeline's first stage waits for it.
         with m.If(self.spend & ~popped):
-            m.d.sync += credits.eq(credits - 1)
+            m.d.sync += [credits.eq(credits - 1), self.credit.eq(credits != 1)]
         with m.Elif(popped & ~self.spend):
-            m.d.sync += credits.eq(credits + 1)
+            m.d.sync += [credits.eq(credits + 1), self.credit.eq(1)]
         return m

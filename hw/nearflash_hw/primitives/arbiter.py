@@ -32,10 +32,13 @@ class StreamArbiter(wiring.Component):
         # the payload's multiplexer takes the index, for which it needs fewer inputs.
         locked, held = Signal(), Signal(self.n)
         above_last = Signal(self.n)  # the inputs above the last one served, which come first
-        valid, above, wanting, grant = Signal(self.n), Signal(self.n), Signal(self.n), Signal(self.n)
+        valid, above, grant = Signal(self.n), Signal(self.n), Signal(self.n)
+        first, first_above = Signal(self.n), Signal(self.n)  # found side by side, which takes fewer levels
         m.d.comb += [
-            valid.eq(Cat(s.valid for s in self.i)), above.eq(valid & above_last), wanting.eq(Mux(above.any(), above, valid)),
-            grant.eq(Mux(locked, held, Cat(wanting[k] & ~wanting[:k].any() for k in range(self.n)))),
+            valid.eq(Cat(s.valid for s in self.i)), above.eq(valid & above_last),
+            first.eq(Cat(valid[k] & ~valid[:k].any() for k in range(self.n))),
+            first_above.eq(Cat(above[k] & ~above[:k].any() for k in range(self.n))),
+            grant.eq(Mux(locked, held, Mux(above.any(), first_above, first))),
             self.o.valid.eq(Mux(locked, (valid & held).any(), valid.any())),
             *(s.ready.eq(self.o.ready & grant[k]) for k, s in enumerate(self.i)),
             *(bit.eq(Cat(grant[k] for k in range(self.n) if k >> b & 1).any()) for b, bit in enumerate(self.grant)),

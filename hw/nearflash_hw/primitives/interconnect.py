@@ -5,13 +5,14 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..interfaces import index_bits
 from .arbiter import StreamArbiter
 from .axi import AxiSignature
 from .fifo import StreamFifo
 from .memport import ADDR_BITS, BEATS_BITS, MemReadSignature, MemWriteSignature, request_layout
+from .register_slice import RegisterSlice
 
 __all__ = ["BurstSplitter", "MemInterconnect"]
 
@@ -30,7 +31,7 @@ class BurstSplitter(wiring.Component):
     """Cuts requests ``i`` into AXI bursts ``o``.
 
     Cuts fall on multiples of min(256 beats, 4 KiB), so the address after a cut needs no adder on its low bits and both
-    limits hold by construction. Latency 2, then one burst a cycle, also for one-burst requests.
+    limits hold by construction. Latency 1, then one burst a cycle, also for one-burst requests.
     """
 
     def __init__(self, beat_bytes: int):
@@ -47,28 +48,25 @@ class BurstSplitter(wiring.Component):
         active = Signal()
         addr = Signal(ADDR_BITS)
         left = Signal(BEATS_BITS)
-        room = Signal(range(limit + 1))
-        m.d.comb += room.eq(limit - addr[beat_shift:window_shift])
-        final = Signal()
-        m.d.comb += final.eq(left <= room)
-        emit = Signal()
-        m.d.comb += [emit.eq(active & (~self.o.valid | self.o.ready)), self.i.ready.eq(~active | (emit & final))]
+        end = Signal(BEATS_BITS + 1)  # of what is left, counted from the last cut before ``addr``
+        final, emit = Signal(), Signal()
+        m.d.comb += [
+            final.eq(~end[limit_bits:].any() | (end == limit)),
+            self.o.valid.eq(active), self.o.payload.addr.eq(addr), self.o.payload.final.eq(final),
+            self.o.payload.len.eq(Mux(final, left, limit - addr[beat_shift:window_shift]) - 1),
+            emit.eq(active & self.o.ready), self.i.ready.eq(~active | (emit & final))]
 
-        with m.If(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
         with m.If(emit):
             m.d.sync += [
-                self.o.valid.eq(1),
-                self.o.payload.addr.eq(addr),
-                self.o.payload.len.eq(Mux(final, left, room) - 1),
-                self.o.payload.final.eq(final),
                 addr.eq((addr[window_shift:] + 1) << window_shift),
-                left.eq(left - room),
+                left.eq(left - (limit - addr[beat_shift:window_shift])),
+                end.eq(end - limit),
             ]
             with m.If(final):
                 m.d.sync += active.eq(0)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), left.eq(self.i.payload.beats)]
+            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), left.eq(self.i.payload.beats),
+                         end.eq(self.i.payload.addr[beat_shift:window_shift] + self.i.payload.beats)]
         return m
 
 
@@ -76,12 +74,13 @@ class MemInterconnect(wiring.Component):
     """Connects ``n_read`` read clients and ``n_write`` write clients to one AXI4 port.
 
     Requests are cut into AXI bursts (:class:`BurstSplitter`); each client has up to ``outstanding`` bursts under way;
-    bursts of different clients are granted round-robin. The AXI ID is the client's index, so a memory may interleave the
-    clients' read data; each client's data and answers come in the order of its requests. ``rsp.last`` and ``done``
-    come once for a client's request, whatever it was cut into; ``done.error`` is set if any of its bursts failed,
-    ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and clients.
+    bursts of different clients are granted round-robin, of one client every other cycle at most. The AXI ID is the client's
+    index, so a memory may interleave the clients' read data; each client's data and answers come in the order of its
+    requests. ``rsp.last`` and ``done`` come once for a client's request, whatever it was cut into; ``done.error`` is set if
+    any of its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
+    clients.
 
-    Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 1 cycle, BVALID
+    Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 2 cycles, BVALID
     to ``done.valid`` 1 cycle.
 
     What clients must keep:
@@ -130,14 +129,15 @@ class MemInterconnect(wiring.Component):
         for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
             m.submodules[f"{ch}_split{k}"] = split = BurstSplitter(self.beat_bytes)
             m.submodules[f"{ch}_flags{k}"] = flags = SyncFIFO(width=1, depth=self.outstanding)
-            go = Signal(name=f"{ch}_go{k}")
+            m.submodules[f"{ch}_slice{k}"] = burst = RegisterSlice(burst_layout(), "half")
             m.d.comb += [
                 split.i.payload.eq(client.req.payload), split.i.valid.eq(client.req.valid),
                 client.req.ready.eq(split.i.ready),
-                go.eq(flags.w_rdy & gate),
-                arbiter.i[k].payload.eq(split.o.payload), arbiter.i[k].valid.eq(split.o.valid & go),
-                split.o.ready.eq(arbiter.i[k].ready & go),
-                flags.w_data.eq(split.o.payload.final), flags.w_en.eq(split.o.valid & split.o.ready),
+                burst.i.payload.eq(split.o.payload), burst.i.valid.eq(split.o.valid & flags.w_rdy),
+                split.o.ready.eq(burst.i.ready & flags.w_rdy),
+                flags.w_data.eq(split.o.payload.final), flags.w_en.eq(burst.i.valid & burst.i.ready),
+                arbiter.i[k].payload.eq(burst.o.payload), arbiter.i[k].valid.eq(burst.o.valid & gate),
+                burst.o.ready.eq(arbiter.i[k].ready & gate),
             ]
             queues.append(flags)
         valid, ready = getattr(axi, ch + "valid"), getattr(axi, ch + "ready")
@@ -185,7 +185,12 @@ class MemInterconnect(wiring.Component):
         # A burst asks for the W channel only once its client offers data; the flag keeps the request up if that data
         # word then leaves with an earlier burst.
         offered = Signal(self.n_write)
-        gates = [offered[k] | client.data.valid for k, client in enumerate(self.write)]
+        words = []
+        for k, client in enumerate(self.write):
+            m.submodules[f"w_slice{k}"] = word = RegisterSlice(client.data.payload.shape(), "through")
+            connect(m, flipped(client.data), word.i)
+            words.append(word.o)
+        gates = [offered[k] | word.valid for k, word in enumerate(words)]
         arbiter, queues = self._address_channel(m, "aw", list(self.write), gates)
         for k, request in enumerate(arbiter.i):
             with m.If(request.valid):
@@ -201,19 +206,19 @@ class MemInterconnect(wiring.Component):
             order.i.payload.client.eq(arbiter.grant),
             order.i.payload.len.eq(arbiter.o.payload.len),
         ]
-        word = data.StructLayout({"data": self.beat_bytes * 8, "strb": self.beat_bytes, "last": 1})
-        m.submodules.w_buffer = buffer = StreamFifo(word, 2)
+        w_layout = data.StructLayout({"data": self.beat_bytes * 8, "strb": self.beat_bytes, "last": 1})
+        m.submodules.w_buffer = buffer = StreamFifo(w_layout, 2)
         count = Signal(8)
         last = Signal()
         m.d.comb += last.eq(count == order.o.payload.len)
         with m.Switch(order.o.payload.client):
-            for k, client in enumerate(self.write):
+            for k, word in enumerate(words):
                 with m.Case(k):
                     m.d.comb += [
-                        buffer.i.payload.data.eq(client.data.payload.data),
-                        buffer.i.payload.strb.eq(client.data.payload.strb),
-                        buffer.i.valid.eq(client.data.valid & order.o.valid),
-                        client.data.ready.eq(buffer.i.ready & order.o.valid),
+                        buffer.i.payload.data.eq(word.payload.data),
+                        buffer.i.payload.strb.eq(word.payload.strb),
+                        buffer.i.valid.eq(word.valid & order.o.valid),
+                        word.ready.eq(buffer.i.ready & order.o.valid),
                     ]
         m.d.comb += buffer.i.payload.last.eq(last)
         with m.If(buffer.i.valid & buffer.i.ready):

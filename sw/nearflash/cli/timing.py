@@ -1,4 +1,4 @@
-"""``nearflash timing``: a device, or one of its blocks, placed and routed: the frequency and the path that limits it."""
+"""``nearflash timing``: the frequency of a device, or one of its blocks, and the path that limits it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ def timing(
     plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`, or any device configuration (TOML), "
                                               "instead of --model and --preset.")] = None,
     board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")] = "pynq-z2",
-    tool: Annotated[str, typer.Option(help="auto, vivado, nextpnr-xilinx or ecp5; auto takes the first that is installed, "
-                                      "in this order.")] = "auto",
+    tool: Annotated[str, typer.Option(help="auto, vivado, nextpnr-xilinx or ecp5: auto takes the first that is installed, "
+                                      "in this order; or unplaced: 7-series cells, and --net-ns for every net.")] = "auto",
+    net_ns: Annotated[float, typer.Option(help="What `unplaced` takes for a net, in ns.", min=0.001)] = 0.7,
     freq: Annotated[float | None, typer.Option(help="Clock to aim at, in MHz (default: the board's).", min=1)] = None,
     seconds: Annotated[int, typer.Option(help="Limit on each of synthesis and placement.", min=1)] = 3600,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
 ) -> None:
-    """Place and route a device or a block; report Fmax, slack and the critical path.
+    """Place and route a device or a block, or time it before that; report Fmax, slack and the critical path.
 
     The unit's ports are registered outside it, so paths into and out of it count. Results are cached by content. A negative
     slack is a result, not an error: the exit code is 0.
+
+    `unplaced` needs Yosys alone and takes a minute or two for a small device: cells as on an Artix-7, each net a guess.
 
     Example: nearflash timing --block mlp.core0 --model rmc1 --board pynq-z2 --freq 125 --json core0.json
     """
@@ -45,8 +48,8 @@ def timing(
     target = find_board(board)
     config = _config(model, preset, plan)
     mhz = freq or target.clock_mhz
-    with console.status(f"placing {block or config.name}"):
-        result = run(config, block, target, tool, mhz, seconds)
+    with console.status(f"timing {block or config.name}"):
+        result = run(config, block, target, tool, mhz, seconds, net_ns)
     _show(result, block or config.name, target.part.name, mhz)
     write_json(json_file, {"block": block, "device": config.name, "design_id": f"{config.design_id:#010x}",
                            "board": target.name, "target_part": target.part.name, **result.to_dict(mhz)})
@@ -62,7 +65,8 @@ def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
 
 
 def _show(r: Any, what: str, target: str, mhz: float) -> None:
-    console.print(f"[bold]{what}[/bold] placed and routed by {r.tool} {r.version} on {r.part}")
+    how = "placed and routed" if r.placed else "timed before placement"
+    console.print(f"[bold]{what}[/bold] {how} by {r.tool} {r.version} on {r.part}")
     if r.stand_in:
         console.print(f"[yellow]{STAND_IN.format(part=r.part, target=target)}[/yellow]")
     slack = r.slack_ns(mhz)

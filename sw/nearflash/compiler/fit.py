@@ -3,7 +3,8 @@
 RM-SSD's rules (section "kernel search"), each a constraint here:
 
 1. weights lie in block RAM or UltraRAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from
-   DRAM. What suits UltraRAM but is too much for it moves to block RAM, the smallest layers first;
+   DRAM. Memory that is short is first looked for in the halves of a decomposed layer, which keep a group's sums: the layer
+   becomes one. What suits UltraRAM but is too much for it moves to block RAM, the smallest layers first;
 2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
    N_batch = 1, 2, 4, ... until they do;
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import combinations, product
 from typing import Any, Protocol
 
@@ -159,7 +161,7 @@ class _Fitter:
         self.allowed = max(1, int(self.embedding * options.share))
         may_pack = {options.act_bits, *(n.weight_bits for n in self.planned.mlp.graph if n.kind == "fc")} == {8}
         self.packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
-        self.rest: dict[int, Resources] = {}  # of the device without its layers, by N_batch, all that it depends on
+        self.rest: dict[tuple[int, int], Resources] = {}  # of the device without its layers, by N_batch and cores
         self.failures: list[str] = []
 
     def fit(self) -> Fit:
@@ -175,28 +177,30 @@ class _Fitter:
                                      f"{MAX_N_BATCH} samples,{named}")
                 continue
             over: Fit | set[str] = set()
-            for moved in _moves(self.spec, streamed, self.board):
-                over = self._attempt(streamed, moved, n_batch, named)
+            for moved, whole in _memories(self.planned, streamed, self.board):
+                if (whole and not MEMORIES & over) or (moved and "uram" not in over):
+                    continue
+                over = self._attempt(streamed, moved, whole, n_batch, named)
                 if isinstance(over, Fit):
                     return over
-                if "uram" not in over:
-                    break
             if over and not MEMORIES & over:
                 break  # streaming weights frees no logic
         raise NothingFits("board", self.board.name, f"nothing fits in {options.limit:.0%} of {part.name}: "
                           f"{'; '.join(dict.fromkeys((self.failures[0], self.failures[-1])))}. What "
                           "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
 
-    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], n_batch: int, named: str) -> Fit | set[str]:
+    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], whole: bool, n_batch: int, named: str
+                 ) -> Fit | set[str]:
         """The cheapest plan if it fits, or else what there is too little of."""
         over: set[str] = set()
-        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, 2 * n_batch))
+        planned = _undivided(self.planned) if whole else self.planned
+        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, n_batch))
         for packed in self.packings:
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
             before = None
             for _ in range(ROUNDS if packed == self.packings[-1] else 1):
                 self.progress(f"searching kernels{named}")
-                searched = _Search(self.planned, self.board, self.cost, self.allowed, packed, weights)
+                searched = _Search(planned, self.board, self.cost, self.allowed, packed, weights)
                 graph = searched.best(streamed, moved, n_batch)
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
@@ -225,13 +229,13 @@ class _Fitter:
                        lookup=replace(self.planned.lookup, sample_slots=slots))
 
     def _rest(self, config: DeviceConfig) -> Resources:
-        n_batch = config.mlp.n_batch
-        if n_batch not in self.rest:
+        key = config.mlp.n_batch, len(cores(config.mlp.graph))
+        if key not in self.rest:
             self.progress("estimating the rest of the device")
             resources = self.cost.device(config)
-            self.rest[n_batch] = sum((r for path, r in resources.items()
-                                      if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
-        return self.rest[n_batch]
+            self.rest[key] = sum((r for path, r in resources.items()
+                                  if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
+        return self.rest[key]
 
 
 def _planned(spec: ModelSpec, base: DeviceConfig, options: FitOptions) -> DeviceConfig:
@@ -259,14 +263,25 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
     yield from sorted(sets, key=lambda s: sum(size[n] for n in s))
 
 
-def _moves(spec: ModelSpec, streamed: frozenset[str], board: Board) -> Iterator[frozenset[str]]:
-    """Sets of layers to keep out of UltraRAM: none, the smallest, the two smallest ..."""
-    yield frozenset()
+def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board) -> Iterator[tuple[frozenset[str], bool]]:
+    """What to do about memory that is short: layers to keep out of UltraRAM (none, the smallest, the two smallest ...), and
+    whether to leave all layers undivided."""
+    fc = [n for n in planned.mlp.graph if n.kind == "fc"]
+    yield frozenset(), False
+    if any(n.decomposed for n in fc):
+        yield frozenset(), True
     if board.part.uram:
-        names = [n.name for n, c in sorted(spec.layers(), key=lambda layer: layer[0].width * layer[1])
+        width = {n.name: n.width for n in planned.mlp.graph}
+        names = [n.name for n in sorted(fc, key=lambda n: n.width * sum(width[i] for i in n.inputs))
                  if n.name not in streamed and n.width > 1]
         for k in range(1, len(names)):
-            yield frozenset(names[:k])
+            yield frozenset(names[:k]), False
+
+
+def _undivided(planned: DeviceConfig) -> DeviceConfig:
+    """``planned`` without intra-layer decomposition: no half's sums, of a whole group, wait for the other's."""
+    graph = tuple(replace(n, decomposed=False) for n in planned.mlp.graph)
+    return replace(planned, mlp=replace(planned.mlp, graph=graph))
 
 
 def _may_hold(spec: ModelSpec, streamed: frozenset[str], board: Board, options: FitOptions) -> bool:
@@ -309,33 +324,37 @@ class _Search:
         for stage in ("bot", "top"):
             chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
             known: dict[tuple[str, str], _Kernels] = {}
-            found: list[tuple[float, list[Node], Choice]] = []
-            for scans in product(SCANS, repeat=len(chain)):
-                layout = [replace(n, scan=scan) for n, scan in zip(chain, scans, strict=True)]
-                for n in layout:
-                    if (n.name, n.scan) not in known:
-                        mine = [replace(c, scan=n.scan) for c in cores(graph) if c.node == n.name]
-                        known[n.name, n.scan] = _Kernels(self, n, mine, n_batch)
-                best = self._least([[known[n.name, n.scan] for n in segment] for segment in segments(layout)])
-                if best is not None:
-                    found.append((best.cost, layout, best))
-            if not found:
+            layouts = [[replace(n, scan=scan) for n, scan in zip(chain, scans, strict=True)]
+                       for scans in product(SCANS, repeat=len(chain))]
+            for n in {(n.name, n.scan): n for layout in layouts for n in layout}.values():
+                mine = [replace(c, scan=n.scan) for c in cores(graph) if c.node == n.name]
+                known[n.name, n.scan] = _Kernels(self, n, mine, n_batch)
+            best = self._least([[[known[n.name, n.scan] for n in segment] for segment in segments(layout)]
+                                for layout in layouts])
+            if best is None:
                 return None
-            _, layout, best = min(found, key=lambda f: f[0])
+            layout, choice = layouts[best[0]], best[1]
             for n in layout:
-                chosen[n.name], sized = known[n.name, n.scan].nodes[best.kernels[n.name]]
+                chosen[n.name], sized = known[n.name, n.scan].nodes[choice.kernels[n.name]]
                 kernels |= {c.index: (c.kr, c.kc) for c in sized}
         return with_kernels(tuple(chosen.get(n.name, n) for n in graph), [kernels[c.index] for c in cores(graph)])
 
-    def _least(self, groups: list[list[_Kernels]]) -> Choice | None:
-        """The least cost of a stage, whose ``groups`` of nodes run one after another; None if it cannot be fast enough."""
-        while True:
+    def _least(self, layouts: list[list[list[_Kernels]]]) -> tuple[int, Choice] | None:
+        """The layout of least cost for a stage, and its kernels; None if none is fast enough. A layout is groups of nodes
+        that run one after another. Only the layout that could be cheapest is estimated further: estimates raise costs."""
+        waiting = [(0.0, i) for i in range(len(layouts))]
+        while waiting:
+            _, i = heappop(waiting)
+            groups = layouts[i]
             parts = [side_by_side([front(node.choices) for node in group]) for group in groups]
             chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
             if chosen is None or chosen.steps > self.allowed:
-                return None
-            if not [node for group in groups for node in group if node.estimate(chosen)]:
-                return chosen
+                continue
+            if not (waiting and chosen.cost > waiting[0][0]) and not [
+                    node for group in groups for node in group if node.estimate(chosen)]:
+                return i, chosen
+            heappush(waiting, (chosen.cost, i))
+        return None
 
     def layers(self, config: DeviceConfig) -> list[Layer]:
         """Every core with its share of its node's resources."""

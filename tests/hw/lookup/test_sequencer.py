@@ -316,7 +316,7 @@ def test_a_word_per_cycle_and_pass():
     config, specs = small_config(), two_tables()
     args, _ = random_query(rng, config, specs, True, False, batch=8)
     words = pack_queries(None, [[np.arange(16)] * 8] * 2)
-    overhead = 16 * 2 + 8 * 2  # two cycles per bag and per sample
+    overhead = 16 * 3 + 8 * 2  # three cycles per bag, two per sample
     *_, items = run(config, specs, [(args, words)], max_cycles=2 * (len(words) + overhead) + 60)
     assert len(items) == 8 * (32 + 2 + 1)
 

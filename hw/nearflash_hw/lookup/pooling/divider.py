@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
+from ...primitives.register_slice import RegisterSlice
 from .shapes import Shapes
 
 __all__ = ["MeanDivider"]
@@ -36,7 +37,14 @@ class MeanDivider(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s, p = self.s, self.i.p
+        s = self.s
+        # Whether there is something to divide is found as an element comes in, and waits beside it.
+        m.submodules.next = given = RegisterSlice(self.i.p.shape(), "through")
+        connect(m, flipped(self.i), given.i)
+        new, i, p = given.i.p, given.o, given.o.p
+        some, none = Signal(), Signal()
+        with m.If(given.i.ready):
+            m.d.sync += [some.eq(new.mean & new.value.any() & new.count.any()), none.eq(new.mean & ~new.count.any())]
         bits, n, bag = s.acc_bits, s.dividend_bits, s.layouts.bag_bits
         o_valid = Signal()
         o = Signal(self.o.p.shape(), reset_less=True)
@@ -53,18 +61,18 @@ class MeanDivider(wiring.Component):
 
         with m.FSM():
             with m.State("PASS"):
-                with m.If(self.i.valid & p.mean & p.value.any() & p.count.any()):
-                    m.d.comb += self.i.ready.eq(1)
+                with m.If(i.valid & some):
+                    m.d.comb += i.ready.eq(1)
                     m.d.sync += [
                         neg.eq(p.value < 0), x.eq(Mux(p.value < 0, -p.value, p.value)), count.eq(p.count), rest.eq(0),
                         # The quotient of the first n bits of the dividend, with the sticky bit below it.
                         exp.eq(p.e + (bits - n - 1)), tag.eq(p.tag), step.eq(0),
                     ]
                     m.next = "NORMALISE"
-                with m.Elif(self.i.valid & free):
-                    m.d.comb += self.i.ready.eq(1)
+                with m.Elif(i.valid & free):
+                    m.d.comb += i.ready.eq(1)
                     m.d.sync += [o_valid.eq(1), o.e.eq(p.e), o.tag.eq(p.tag),
-                                 o.i.eq(Mux(p.mean & ~p.count.any(), 0, p.value))]
+                                 o.i.eq(Mux(none, 0, p.value))]
             with m.State("NORMALISE"):
                 with m.Switch(step):
                     for k, by in enumerate(self.steps):

@@ -11,6 +11,7 @@ from nearflash.contract import DeviceConfig
 from ...interfaces import bits_for, index_bits
 from ...primitives.fifo import StreamFifo
 from ...primitives.float32 import FP32_NAN, IntToFp32
+from ...primitives.register_slice import RegisterSlice
 from .divider import MeanDivider
 from .shapes import Shapes
 
@@ -47,7 +48,7 @@ class Drain(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.jobs = jobs = StreamFifo(self.s.job, WORDS)
-        m.submodules.words = words = StreamFifo(self.s.values, WORDS)
+        m.submodules.words = words = StreamFifo(self.s.values, WORDS + 1)
         self._walk(m, jobs, words)
         self._emit(m, jobs, words)
         return m
@@ -104,7 +105,7 @@ class Drain(wiring.Component):
                 m.next = "WORDS"
             with m.State("WORDS"):
                 m.d.comb += [
-                    # A job keeps its place until its word is used, so a place for the job is one for the word.
+                    # A job keeps its place, or is the one behind them, until its word is used: so there is one for the word.
                     self.read.eq(~zero & jobs.i.ready),
                     put.eq(jobs.i.ready & (zero | self.read_granted)),
                 ]
@@ -132,12 +133,14 @@ class Drain(wiring.Component):
         wiring.connect(m, divider.o, convert.i)
         wiring.connect(m, finished.o, wiring.flipped(self.drained))
 
-        job, element = jobs.o.p, divider.i
+        m.submodules.next = next_job = RegisterSlice(s.job, "through")
+        wiring.connect(m, jobs.o, next_job.i)
+        job, element = next_job.o.p, divider.i
         index = Signal(index_bits(s.lanes))
         last, sent = Signal(), Signal()
         lanes = Cat(words.o.p[k].as_unsigned() for k in range(s.lanes))
         m.d.comb += [
-            element.valid.eq(jobs.o.valid & (job.zero | words.o.valid)),
+            element.valid.eq(next_job.o.valid & (job.zero | words.o.valid)),
             element.p.value.eq(Mux(job.zero, 0, lanes.word_select(index, s.acc_bits))),
             element.p.e.eq(job.lsb_exp), element.p.mean.eq(job.mean & ~job.zero), element.p.count.eq(job.count),
             Value.cast(element.p.tag).eq(Value.cast(job.tag)),
@@ -145,17 +148,19 @@ class Drain(wiring.Component):
             element.p.tag.last_of_table.eq(last & job.tag.last_of_table),
             element.p.tag.last_of_sample.eq(last & job.tag.last_of_sample),
             sent.eq(element.valid & element.ready),
-            jobs.o.ready.eq(sent & last), words.o.ready.eq(sent & last & ~job.zero),
+            next_job.o.ready.eq(sent & last), words.o.ready.eq(sent & last & ~job.zero),
         ]
         with m.If(sent):
             m.d.sync += index.eq(Mux(last, 0, index + 1))
 
-        out, tag, pooled = convert.o, convert.o.p.tag, self.pooled.p
+        m.submodules.out = slice_ = RegisterSlice(lay.pooled_element)
+        wiring.connect(m, slice_.o, wiring.flipped(self.pooled))
+        out, tag, pooled = convert.o, convert.o.p.tag, slice_.i.p
         ends = tag.none | tag.last_of_sample
         m.d.comb += [
             # Every slot has at most one drain under way, so there is always room in `finished`.
-            self.pooled.valid.eq(out.valid & ~tag.none),
-            out.ready.eq(self.pooled.ready | tag.none),
+            slice_.i.valid.eq(out.valid & ~tag.none),
+            out.ready.eq(slice_.i.ready),
             finished.i.valid.eq(out.valid & out.ready & ends), finished.i.p.slot.eq(tag.slot),
             pooled.value.eq(Mux(tag.bad, FP32_NAN, out.p.value)), pooled.table.eq(tag.table),
             pooled.last_of_table.eq(tag.last_of_table), pooled.last_of_sample.eq(tag.last_of_sample),

@@ -1,4 +1,4 @@
-"""Place and route of a device or one of its blocks: the frequency it reaches and the path that limits it."""
+"""Timing of a device or one of its blocks, placed and routed or before that: its frequency and the path that limits it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from . import xilinx
 from .ecp5 import place_ecp5
 from .result import Timing
 from .tools import find
+from .unplaced import NET_NS, time_unplaced
 from .vivado import place_vivado
 
 __all__ = ["TOOLS", "Timing", "choose", "timing"]
 
-TOOLS = ("auto", "vivado", "nextpnr-xilinx", "ecp5")
+TOOLS = ("auto", "vivado", "nextpnr-xilinx", "ecp5", "unplaced")
 SECONDS = 3600  # cap on each of synthesis and placement
 
 
@@ -30,18 +31,21 @@ def choose(tool: str, board: Board) -> str:
 
 
 def timing(config: DeviceConfig, block: str, board: Board, tool: str = "auto", mhz: float | None = None,
-           seconds: int = SECONDS) -> Timing:
-    """Place and route ``block`` (instance names joined by dots, "" for the device) of the device of ``config``.
+           seconds: int = SECONDS, net_ns: float = NET_NS) -> Timing:
+    """Timing of ``block`` (instance names joined by dots, "" for the device) of the device of ``config``.
 
-    ``mhz``: the frequency to aim at, by default the board's clock. Raises :class:`~nearflash.contract.ConfigError` for an
-    unknown block or tool and :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails.
+    ``mhz``: the frequency to aim at, by default the board's clock; ``net_ns``: what "unplaced" takes for a net. Raises
+    :class:`~nearflash.contract.ConfigError` for an unknown block or tool and
+    :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or doesn't know the board's part.
     """
     chosen, target = choose(tool, board), mhz or board.clock_mhz
-    if chosen == "nextpnr-xilinx" and board.part.family != "xc7":
-        raise SynthesisError(f"nextpnr-xilinx is used for 7-series parts here, not for {board.part.name}")
+    if chosen in ("nextpnr-xilinx", "unplaced") and board.part.family != "xc7":
+        raise SynthesisError(f"{chosen} is used for 7-series parts here, not for {board.part.name}")
     rtlil = subtree(Device(config), block)
     if chosen == "vivado":
         return place_vivado(rtlil, board.part, target, seconds)
     if chosen == "nextpnr-xilinx":
         return xilinx.place_xilinx(rtlil, board.part, target, seconds)
+    if chosen == "unplaced":
+        return time_unplaced(rtlil, seconds, net_ns)
     return place_ecp5(rtlil, target, seconds)

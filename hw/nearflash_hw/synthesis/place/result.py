@@ -1,4 +1,4 @@
-"""What a place and route run says, whichever tool made it."""
+"""What a tool says of a unit's timing, whichever it is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Register:
 
 @dataclass(frozen=True)
 class Timing:
-    """Timing of one unit, placed and routed.
+    """Timing of one unit, ``placed`` and routed or, with guesses for its nets, not yet.
 
     ``part``: what it was placed on; ``stand_in``: that is not the part it is meant for; ``fmax_mhz``: of the clock;
     ``path``: the critical path in order; ``levels``: look-up tables and other cells on it, hops along a carry chain not
@@ -50,6 +50,7 @@ class Timing:
     fmax_logic_mhz: float | None = None
     registers: tuple[Register, ...] = ()
     harness_ff: int = 0
+    placed: bool = True
 
     @property
     def logic_ns(self) -> float:
@@ -66,7 +67,7 @@ class Timing:
     def to_dict(self, mhz: float) -> dict[str, Any]:
         """For JSON: every number with its unit in its name; ``mhz``: the clock that slack is against."""
         return {
-            "tool": self.tool, "version": self.version, "part": self.part, "stand_in": self.stand_in,
+            "tool": self.tool, "version": self.version, "part": self.part, "stand_in": self.stand_in, "placed": self.placed,
             "fmax_mhz": self.fmax_mhz, "fmax_logic_mhz": self.fmax_logic_mhz, "clock_mhz": mhz,
             "slack_ns": self.slack_ns(mhz), "levels_count": self.levels, "logic_ns": self.logic_ns,
             "routing_ns": self.routing_ns, "path": [{"kind": s.kind, "delay_ns": s.ns, "at": s.at} for s in self.path],
