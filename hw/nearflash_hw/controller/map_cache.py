@@ -89,7 +89,7 @@ class MapCache(wiring.Component):
         pick = Signal()
         patch = Signal()  # an update is in DRAM and must reach the cached copy
         patched = Signal()
-        upd_lpn, upd_entry, upd_error = Signal(32), Signal(32), Signal()
+        upd_lpn, upd_entry, upd_error, upd_in_range = Signal(32), Signal(32), Signal(), Signal()
         sel_lpn = Signal(32)
         for k in range(2):
             m.submodules[f"responses{k}"] = responses[k]
@@ -196,10 +196,13 @@ class MapCache(wiring.Component):
                     upd_entry.eq(Mux(self.update.payload.mapped, self.update.payload.ppn + 1, 0)),
                     upd_error.eq(0)]
                 with m.If(self.update.valid & self.update.ready):
-                    m.next = "WRITE"
+                    m.next = "RANGE"
+            with m.State("RANGE"):
+                m.d.sync += upd_in_range.eq(upd_lpn < c.lbas)
+                m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += job.valid.eq(upd_lpn < c.lbas)
-                with m.If(upd_lpn >= c.lbas):
+                m.d.comb += job.valid.eq(upd_in_range)
+                with m.If(~upd_in_range):
                     m.next = "DONE"
                 with m.Elif(job.ready):
                     m.next = "WAIT"
