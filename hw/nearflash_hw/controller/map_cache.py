@@ -165,10 +165,11 @@ class MapCache(wiring.Component):
                     with m.If(beat == row_of(lpn)[:line_bits]):
                         m.d.sync += entry.eq(rd.rsp.payload.data.word_select(word_of(lpn), 32))
                     with m.If(beat == LINE_BEATS - 1):
-                        m.d.comb += [
-                            tag_wr.en.eq(1), tag_wr.data.eq(Cat(~(failed | rd.rsp.payload.error), tag_of(lpn)))]
-                        m.d.sync += push.eq(1)
-                        m.next = "READY"
+                        m.next = "FILLED"
+            with m.State("FILLED"):
+                m.d.comb += [tag_wr.en.eq(1), tag_wr.data.eq(Cat(~failed, tag_of(lpn)))]
+                m.d.sync += push.eq(1)
+                m.next = "READY"
             with m.State("CLEAR"):
                 m.d.comb += [tag_wr.addr.eq(clear), tag_wr.en.eq(1)]
                 m.d.sync += clear.eq(clear + 1)
