@@ -85,6 +85,7 @@ class TableManager(wiring.Component):
         other, theirs = Signal(range(max_tables + 1)), Signal(range(max_extents + 1))
         address = Signal(range(max(2, max_tables * max_extents)))
         mine, probe = Signal(extent), Signal(extent)
+        meet = Signal()  # they overlap
         lbas = Array(e.lba[:lba_bits] for e in (table.extents[k] for k in range(max_extents)))
         ends = [Signal(lba_bits, name=f"end{k}") for k in range(max_extents)]
         m.d.comb += rd.addr.eq(address)
@@ -189,9 +190,11 @@ class TableManager(wiring.Component):
                 with m.Else():
                     m.next = "SELF_COMPARE"
             with m.State("SELF_COMPARE"):
-                m.d.sync += theirs.eq(theirs + 1)
+                m.d.sync += [theirs.eq(theirs + 1), meet.eq(overlap(mine, probe))]
+                m.next = "SELF_COMPARED"
+            with m.State("SELF_COMPARED"):
                 m.next = "SELF"
-                with m.If(overlap(mine, probe)):
+                with m.If(meet):
                     fail(Status.BAD_TABLE, EXTENT_WORD + 1 + 4 * ours)
             with m.State("SEEK"):
                 with m.If(other == max_tables):
@@ -209,11 +212,14 @@ class TableManager(wiring.Component):
                 m.d.sync += stored.eq(rd.data)
                 m.next = "COMPARE"
             with m.State("COMPARE"):
+                m.d.sync += meet.eq(overlap(mine, stored))
+                m.next = "COMPARED"
+            with m.State("COMPARED"):
                 m.d.sync += [address.eq(address + 1), theirs.eq(theirs + 1)]
                 m.next = "SEEK"
                 with m.If(theirs == max_extents - 1):
                     m.d.sync += [theirs.eq(0), other.eq(other + 1)]
-                with m.If(overlap(mine, stored)):
+                with m.If(meet):
                     fail(Status.OVERLAPPING_EXTENTS, other)
 
             with m.State("STORE"):  # unused extents are stored as empty, which overlap nothing
