@@ -60,7 +60,8 @@ def fit(
     options = FitOptions(share, limit, bits, act_bits, formats, packed, tuple(filter(None, stream.split(","))), onchip)
     with console.status("searching kernels") as status:
         if error is not None:
-            options = _measured_formats(model, board_config(target), options, error, status.update)
+            base = board_config(target, clock, dies, channels, preset)
+            options = _measured_formats(model, base, options, error, status.update)
         found = fit_board(load_spec(model), target, options, clock, dies, channels, preset, status.update)
     _show(found)
     if out is not None:

@@ -3,8 +3,9 @@
 RM-SSD's rules (section "kernel search"), each a constraint here:
 
 1. weights lie in block RAM or UltraRAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from
-   DRAM. Memory that is short is first looked for in the halves of a decomposed layer, which keep a group's sums: the layer
-   becomes one. What suits UltraRAM but is too much for it moves to block RAM, the smallest layers first;
+   DRAM. Memory that is short is first looked for in the halves of a decomposed layer, which keep a group's sums, and in the
+   places of samples being pooled: the layer becomes one, and the places those of one group. What suits UltraRAM but is too
+   much for it moves to block RAM, the smallest layers first;
 2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
    N_batch = 1, 2, 4, ... until they do;
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
@@ -161,7 +162,7 @@ class _Fitter:
         self.allowed = max(1, int(self.embedding * options.share))
         may_pack = {options.act_bits, *(n.weight_bits for n in self.planned.mlp.graph if n.kind == "fc")} == {8}
         self.packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
-        self.rest: dict[tuple[int, int], Resources] = {}  # of the device without its layers, by N_batch and cores
+        self.rest: dict[tuple[int, ...], Resources] = {}  # of the device without its layers, by what it depends on
         self.failures: list[str] = []
 
     def fit(self) -> Fit:
@@ -177,10 +178,10 @@ class _Fitter:
                                      f"{MAX_N_BATCH} samples,{named}")
                 continue
             over: Fit | set[str] = set()
-            for moved, whole in _memories(self.planned, streamed, self.board):
-                if (whole and not MEMORIES & over) or (moved and "uram" not in over):
+            for moved, thrifty in _memories(self.planned, streamed, self.board):
+                if (thrifty and not MEMORIES & over) or (moved and "uram" not in over):
                     continue
-                over = self._attempt(streamed, moved, whole, n_batch, named)
+                over = self._attempt(streamed, moved, thrifty, n_batch, named)
                 if isinstance(over, Fit):
                     return over
             if over and not MEMORIES & over:
@@ -189,12 +190,13 @@ class _Fitter:
                           f"{'; '.join(dict.fromkeys((self.failures[0], self.failures[-1])))}. What "
                           "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
 
-    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], whole: bool, n_batch: int, named: str
+    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], thrifty: bool, n_batch: int, named: str
                  ) -> Fit | set[str]:
         """The cheapest plan if it fits, or else what there is too little of."""
         over: set[str] = set()
-        planned = _undivided(self.planned) if whole else self.planned
-        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, n_batch))
+        planned = _undivided(self.planned) if thrifty else self.planned
+        groups = 1 if thrifty else 2
+        slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, groups * n_batch))
         for packed in self.packings:
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
             before = None
@@ -229,7 +231,7 @@ class _Fitter:
                        lookup=replace(self.planned.lookup, sample_slots=slots))
 
     def _rest(self, config: DeviceConfig) -> Resources:
-        key = config.mlp.n_batch, len(cores(config.mlp.graph))
+        key = config.mlp.n_batch, config.lookup.sample_slots, len(cores(config.mlp.graph))
         if key not in self.rest:
             self.progress("estimating the rest of the device")
             resources = self.cost.device(config)
@@ -265,11 +267,10 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
 
 def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board) -> Iterator[tuple[frozenset[str], bool]]:
     """What to do about memory that is short: layers to keep out of UltraRAM (none, the smallest, the two smallest ...), and
-    whether to leave all layers undivided."""
+    whether to leave all layers undivided and pool the samples of one group at a time."""
     fc = [n for n in planned.mlp.graph if n.kind == "fc"]
     yield frozenset(), False
-    if any(n.decomposed for n in fc):
-        yield frozenset(), True
+    yield frozenset(), True
     if board.part.uram:
         width = {n.name: n.width for n in planned.mlp.graph}
         names = [n.name for n in sorted(fc, key=lambda n: n.width * sum(width[i] for i in n.inputs))
