@@ -300,6 +300,8 @@ def test_a_query_that_changes_between_the_passes_keeps_its_shape(kind, weighted)
     assert items[len(first) :] == want_items
     assert dense[15:] == want_dense
     assert [i[0] for i in first if i[0] != ItemKind.LOOKUP] == [ItemKind.BAG, ItemKind.BAG, ItemKind.SAMPLE] * 5
+    if kind == "index":
+        assert [i[2] for i in first if i[0] == ItemKind.LOOKUP] == [1]  # what stood before the bad one, and nothing after
     # what was sent before the fault is within its table, and every bag's count is what was sent
     n = 0
     for i in first:
