@@ -2,12 +2,14 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import pytest
 import typer
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash_hw.synthesis.place.result import Register, Step, Timing
+from nearflash_hw.synthesis.place.unplaced import NET_NS
 from typer.testing import CliRunner
 
 cli = importlib.import_module("nearflash.cli.timing")
@@ -30,8 +32,9 @@ def test_a_block_of_a_model(run, tmp_path):
     out, calls = run("--block", "mlp.core0", "--model", "ncf", "--preset", "tiny", "--board", "pynq-z2", "--freq", "125",
                      "--json", str(tmp_path / "t.json"))
     assert out.exit_code == 0
-    ((name, config, block, board, tool, mhz, seconds),) = calls
+    ((name, config, block, board, tool, mhz, seconds, _),) = calls
     assert (name, block, board, tool, mhz, seconds) == ("timing", "mlp.core0", find_board("pynq-z2"), "auto", 125, 3600)
+    assert "placed and routed by" in out.stdout
     assert config.mlp.graph
     for text in ("100.0 MHz", "-2.00 ns", "150.0 MHz", "stand-in", "core0.sum LUT4.F", "core0.y", "nextpnr-ecp5 0.11"):
         assert text in out.stdout
@@ -45,7 +48,15 @@ def test_a_plan_and_the_boards_clock(run, tmp_path):
     config = DeviceConfig.preset("tiny")
     (tmp_path / "plan.toml").write_text(config.to_toml())
     _, calls = run("--plan", str(tmp_path / "plan.toml"), "--board", "zcu104", "--tool", "ecp5")
-    assert calls[0][1:] == (config, "", find_board("zcu104"), "ecp5", 200.0, 3600)
+    assert calls[0][1:] == (config, "", find_board("zcu104"), "ecp5", 200.0, 3600, NET_NS)
+
+
+def test_before_placement(run, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.RESULT", replace(RESULT, placed=False, stand_in=False))
+    out, calls = run("--block", "mlp.core0", "--preset", "tiny", "--tool", "unplaced", "--net-ns", "0.5")
+    assert (calls[0][4], calls[0][-1]) == ("unplaced", 0.5)
+    assert "timed before placement by" in out.stdout
+    assert "stand-in" not in out.stdout
 
 
 def test_help_has_an_example(run):
