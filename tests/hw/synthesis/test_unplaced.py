@@ -1,9 +1,9 @@
 """Timing before placement: netlists small enough to add up by hand, with delays read from the cell library's text."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
-import pyosys
 import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
@@ -15,7 +15,8 @@ from nearflash_hw.synthesis.place.delays import CellDelays
 from nearflash_hw.synthesis.place.unplaced import _Netlist, time_unplaced
 from nearflash_hw.synthesis.yosys import SynthesisError
 
-LIBRARY = (Path(pyosys.__file__).parent / "share/xilinx/cells_sim.v").read_text()
+# Found without importing it: pyosys brings a zlib of its own into the process, with which GDAL then compresses otherwise.
+LIBRARY = (Path(find_spec("pyosys").origin).parent / "share/xilinx/cells_sim.v").read_text()
 
 
 def library_ns(cell: str, arc: str) -> float:
