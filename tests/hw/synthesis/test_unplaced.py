@@ -15,7 +15,7 @@ from nearflash_hw.synthesis.place.delays import CellDelays
 from nearflash_hw.synthesis.place.unplaced import _Netlist, time_unplaced
 from nearflash_hw.synthesis.yosys import SynthesisError
 
-# Found without importing it: pyosys brings a zlib of its own into the process, with which GDAL then compresses otherwise.
+# Found without importing it: Yosys runs in processes of its own, in tests too.
 LIBRARY = (Path(find_spec("pyosys").origin).parent / "share/xilinx/cells_sim.v").read_text()
 
 
