@@ -48,18 +48,19 @@ class BurstSplitter(wiring.Component):
         active = Signal()
         addr = Signal(ADDR_BITS)
         left = Signal(BEATS_BITS)
+        room = limit - addr[beat_shift:window_shift]  # beats to the next cut
         end = Signal(BEATS_BITS + 1)  # of what is left, counted from the last cut before ``addr``
         final, emit = Signal(), Signal()
         m.d.comb += [
             final.eq(~end[limit_bits:].any() | (end == limit)),
             self.o.valid.eq(active), self.o.payload.addr.eq(addr), self.o.payload.final.eq(final),
-            self.o.payload.len.eq(Mux(final, left, limit - addr[beat_shift:window_shift]) - 1),
+            self.o.payload.len.eq(Mux(final, left, room) - 1),
             emit.eq(active & self.o.ready), self.i.ready.eq(~active | (emit & final))]
 
         with m.If(emit):
             m.d.sync += [
                 addr.eq((addr[window_shift:] + 1) << window_shift),
-                left.eq(left - (limit - addr[beat_shift:window_shift])),
+                left.eq(left - room),
                 end.eq(end - limit),
             ]
             with m.If(final):
