@@ -178,7 +178,8 @@ class _Fitter:
                                      f"{MAX_N_BATCH} samples,{named}")
                 continue
             over: Fit | set[str] = set()
-            for moved, thrifty in _memories(self.planned, streamed, self.board):
+            spare = 2 * n_batch > self.base.lookup.sample_slots
+            for moved, thrifty in _memories(self.planned, streamed, self.board, spare):
                 if (thrifty and not MEMORIES & over) or (moved and "uram" not in over):
                     continue
                 over = self._attempt(streamed, moved, thrifty, n_batch, named)
@@ -265,12 +266,15 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
     yield from sorted(sets, key=lambda s: sum(size[n] for n in s))
 
 
-def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board) -> Iterator[tuple[frozenset[str], bool]]:
+def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board, spare: bool
+              ) -> Iterator[tuple[frozenset[str], bool]]:
     """What to do about memory that is short: layers to keep out of UltraRAM (none, the smallest, the two smallest ...), and
-    whether to leave all layers undivided and pool the samples of one group at a time."""
+    whether to leave all layers undivided and pool the samples of one group at a time, if either saves anything (``spare``:
+    the second does)."""
     fc = [n for n in planned.mlp.graph if n.kind == "fc"]
     yield frozenset(), False
-    yield frozenset(), True
+    if spare or any(n.decomposed for n in fc):
+        yield frozenset(), True
     if board.part.uram:
         width = {n.name: n.width for n in planned.mlp.graph}
         names = [n.name for n in sorted(fc, key=lambda n: n.width * sum(width[i] for i in n.inputs))
