@@ -3,13 +3,14 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
 
 from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
+from ..primitives.register_slice import RegisterSlice
 from .small_write import small_write_layout
 
 __all__ = ["ERROR", "MapCache", "update_layout"]
@@ -34,7 +35,7 @@ class MapCache(wiring.Component):
     then answers ``update_done``. ``serve``: requests are taken. ``invalidate``: level; the cache is emptied, then
     ``invalidated`` pulses. A logical page beyond the device is unmapped.
 
-    Latency: a hit 3 cycles, one every 2 cycles; a miss the DRAM's plus 8 cycles, one line fetched, later requests wait.
+    Latency: a hit 4 cycles, one every 2 cycles; a miss the DRAM's plus 8 cycles, one line fetched, later requests wait.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -93,10 +94,10 @@ class MapCache(wiring.Component):
         sel_lpn = Signal(32)
         for k in range(2):
             m.submodules[f"responses{k}"] = responses[k]
-            m.d.comb += [
-                able[k].eq(self.req[k].valid & (credits[k] != 0)),
-                self.rsp[k].valid.eq(responses[k].o.valid), self.rsp[k].payload.eq(responses[k].o.payload),
-                responses[k].o.ready.eq(self.rsp[k].ready)]
+            m.submodules[f"response{k}"] = response = RegisterSlice(lay.translate_response, "half")
+            connect(m, responses[k].o, response.i)
+            connect(m, response.o, flipped(self.rsp[k]))
+            m.d.comb += able[k].eq(self.req[k].valid & (credits[k] != 0))
         m.d.comb += [
             pick.eq(Mux(able[0] & able[1], ~last_client, able[1])),
             sel_lpn.eq(Mux(patch, upd_lpn, Mux(pick, self.req[1].payload.lpn, self.req[0].payload.lpn)))]

@@ -17,7 +17,7 @@ __all__ = ["Merge"]
 
 class Merge(wiring.Component):
     """Round-robin over ``flash_data[channel]``, whole vectors; the tag's entry is read as its beats pass. One beat per
-    cycle. ``tag_free`` gives the tag back with the vector's last beat on ``vector``.
+    cycle. ``tag_free`` gives the tag back in the cycle after the vector's last beat on ``vector``.
 
     A vector is passed on once it is here whole: its first beat leaves 3 cycles (4 from 64 beats of buffer up) after its
     last one came in. A channel's bus is several times slower than ``vector``, so a vector passed on as it comes in would
@@ -45,17 +45,18 @@ class Merge(wiring.Component):
             m.submodules[f"buffer{k}"] = buffer = StreamFifo(lo.flash_data, room)
             connect(m, flipped(self.flash_data[k]), buffer.i)
             whole = Signal(bits_for(room), name=f"whole{k}")  # vectors in the buffer
+            waiting = Signal(name=f"waiting{k}")  # any: kept beside the count, which is too wide to look at on the way
             came, left = Signal(name=f"came{k}"), Signal(name=f"left{k}")
             m.d.comb += [
                 came.eq(buffer.i.valid & buffer.i.ready & buffer.i.payload.last),
                 left.eq(buffer.o.valid & buffer.o.ready & buffer.o.payload.last),
-                arbiter.i[k].valid.eq(buffer.o.valid & (whole != 0)), arbiter.i[k].payload.eq(buffer.o.payload),
-                buffer.o.ready.eq(arbiter.i[k].ready & (whole != 0)),
+                arbiter.i[k].valid.eq(buffer.o.valid & waiting), arbiter.i[k].payload.eq(buffer.o.payload),
+                buffer.o.ready.eq(arbiter.i[k].ready & waiting),
             ]
             with m.If(came & ~left):
-                m.d.sync += whole.eq(whole + 1)
+                m.d.sync += [whole.eq(whole + 1), waiting.eq(1)]
             with m.Elif(left & ~came):
-                m.d.sync += whole.eq(whole - 1)
+                m.d.sync += [whole.eq(whole - 1), waiting.eq(whole != 1)]
         m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 
@@ -74,8 +75,8 @@ class Merge(wiring.Component):
             self.vector.valid.eq(valid), p.data.eq(beat.data), p.first.eq(first), p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
             *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
-            self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag),
         ]
+        m.d.sync += [self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag)]
         with m.If(room_ahead):
             m.d.sync += valid.eq(chosen.o.valid)
         with m.If(read.en):

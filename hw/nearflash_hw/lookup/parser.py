@@ -140,7 +140,7 @@ class QueryParser(wiring.Component):
                 m.d.sync += [ended.eq(1), failed.eq(1), lost.eq(1)]
 
         m.d.comb += [words.start.valid.eq(0), words.start.payload.eq(self.start.payload.words)]
-        with m.FSM():
+        with m.FSM() as state:
             with m.State("IDLE"):
                 m.d.comb += [self.start.ready.eq(words.start.ready), words.start.valid.eq(self.start.valid)]
                 with m.If(self.start.valid & words.start.ready):
@@ -158,7 +158,7 @@ class QueryParser(wiring.Component):
                 with m.Else():
                     m.next = "TABLE"
             with m.State("DENSE"):
-                m.d.comb += [need.eq(1), dense.valid.eq(word_ok), use.eq(word_ok & dense.ready)]
+                m.d.comb += dense.valid.eq(word_ok)
                 with m.If(use):
                     m.d.sync += dense_left.eq(dense_left - 1)
                     with m.If(dense_left == 1):
@@ -166,7 +166,6 @@ class QueryParser(wiring.Component):
             with m.State("TABLE"):  # the table's limits are being read
                 m.next = "COUNT"
             with m.State("COUNT"):
-                m.d.comb += [need.eq(1), use.eq(word_ok)]
                 m.d.sync += [left.eq(word), empty.eq(word == 0), too_long.eq(word > read.data.limit), issued.eq(0)]
                 with m.If(use):
                     m.next = "INDEX"
@@ -178,7 +177,7 @@ class QueryParser(wiring.Component):
                     m.next = "BAG"
                 with m.Else():
                     m.d.comb += [
-                        need.eq(1), use.eq(word_ok & (free | req.weighted)), push.eq(word_ok & ~req.weighted), checked.eq(1),
+                        push.eq(word_ok & ~req.weighted), checked.eq(1),
                         pushed.kind.eq(ItemKind.LOOKUP), pushed.index.eq(word), pushed.weight.eq(ONE)]
                     m.d.sync += [index.eq(word), bad_index.eq(word >= read.data.rows)]
                     with m.If(use):
@@ -195,9 +194,8 @@ class QueryParser(wiring.Component):
                     fail(before, table)
                     m.next = "BAG"
                 with m.Else():
-                    m.d.comb += [
-                        need.eq(1), use.eq(word_ok & free), push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP),
-                        pushed.index.eq(index), pushed.weight.eq(word)]
+                    m.d.comb += [push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP), pushed.index.eq(index),
+                                 pushed.weight.eq(word)]
                     with m.If(use):
                         m.d.sync += left.eq(left - 1)
                         m.next = "INDEX"
@@ -235,6 +233,13 @@ class QueryParser(wiring.Component):
                 m.d.comb += result.valid.eq(1)
                 with m.If(result.ready):
                     m.next = "IDLE"
+        # Said here and not state by state: the way from the state to the word's register is the parser's longest.
+        in_index = state.ongoing("INDEX") & ~(failed | empty | too_long)
+        in_weight = state.ongoing("WEIGHT") & ~(failed | bad_index)
+        m.d.comb += [
+            need.eq(state.ongoing("DENSE") | state.ongoing("COUNT") | in_index | in_weight),
+            use.eq((failed | arrived) & ((state.ongoing("DENSE") & dense.ready) | state.ongoing("COUNT")
+                                         | (in_index & (free | req.weighted)) | (in_weight & free)))]
         with m.If(waiting & bad & ~failed):  # last: its word came before any that fails above
             fail(held_position, held.table)
         return m

@@ -152,13 +152,16 @@ class IntToFp32(wiring.Component):
         neg, exp = reg(1, i < 0, "neg1"), reg(ebits, self.i.p.e + (n + 126), "exp1")
         # Normalise over three stages, coarse steps first.
         steps = [1 << k for k in reversed(range((n - 1).bit_length()))]
-        per = -(-len(steps) // 3)
+        per = len(steps) // 3
         for stage in range(3):
-            count = Const(0)
-            for step in steps[stage * per : (stage + 1) * per]:
-                clear = ~mag[n - step :].any()
-                mag = Mux(clear, Cat(Const(0, step), mag)[:n], mag)
-                count = count + Mux(clear, step, 0)
+            of = steps[stage * per : None if stage == 2 else (stage + 1) * per]  # the last ones look at fewer bits
+            unit, most = of[-1], (1 << len(of)) - 1
+            # Leading zeros in units, up to ``most``: all units are looked at side by side.
+            zeros = Const(most)
+            for k in reversed(range(min(most, -(-n // unit)))):
+                zeros = Mux(mag[max(0, n - (k + 1) * unit) : n - k * unit].any(), k, zeros)
+            count = Cat(Const(0, (unit - 1).bit_length()), zeros)
+            mag = shift_left(mag, count, n)
             mag, neg, exp = (reg(n, mag, f"mag{stage + 2}"), reg(1, neg, f"neg{stage + 2}"),
                              reg(ebits, exp - count, f"exp{stage + 2}"))
         # Below the normal range, the mantissa goes down to exponent field 1; 26 places leave only the sticky bit.

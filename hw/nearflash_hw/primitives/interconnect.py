@@ -81,8 +81,8 @@ class MemInterconnect(wiring.Component):
     any of its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
     clients.
 
-    Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 2 cycles, BVALID
-    to ``done.valid`` 1 cycle.
+    Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 2 cycles (a burst's
+    first word not before the cycle after AWVALID rises), BVALID to ``done.valid`` 1 cycle.
 
     What clients must keep:
 
@@ -199,14 +199,13 @@ class MemInterconnect(wiring.Component):
 
         # Order in which W data must go out.
         index = index_bits(self.n_write)
-        m.submodules.w_order = order = StreamFifo(data.StructLayout({"client": index, "len": 8}), self.outstanding)
-        aw_free = ~axi.awvalid | axi.awready
+        # A burst enters it from the address register, a cycle after its grant; one place is kept for it.
+        m.submodules.w_order = order = StreamFifo(data.StructLayout({"client": index, "len": 8}), self.outstanding + 1)
         m.d.comb += [
-            arbiter.o.ready.eq(aw_free & order.i.ready),
-            order.i.valid.eq(arbiter.o.valid & aw_free),
-            order.i.payload.client.eq(arbiter.grant),
-            order.i.payload.len.eq(arbiter.o.payload.len),
+            arbiter.o.ready.eq((~axi.awvalid | axi.awready) & (order.level < self.outstanding)),
+            order.i.payload.client.eq(axi.awid), order.i.payload.len.eq(axi.awlen),
         ]
+        m.d.sync += order.i.valid.eq(arbiter.o.valid & arbiter.o.ready)
         w_layout = data.StructLayout({"data": self.beat_bytes * 8, "strb": self.beat_bytes, "last": 1})
         m.submodules.w_buffer = buffer = StreamFifo(w_layout, 2)
         count = Signal(8)

@@ -29,8 +29,9 @@ def timing(
                                               "instead of --model and --preset.")] = None,
     board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")] = "pynq-z2",
     tool: Annotated[str, typer.Option(help="auto, vivado, nextpnr-xilinx or ecp5: auto takes the first that is installed, "
-                                      "in this order; or unplaced: 7-series cells, and --net-ns for every net.")] = "auto",
-    net_ns: Annotated[float, typer.Option(help="What `unplaced` takes for a net, in ns.", min=0.001)] = 0.7,
+                                      "in this order; or unplaced: the family's cells, --net-ns for every net.")] = "auto",
+    net_ns: Annotated[float | None, typer.Option(help="What `unplaced` takes for a net, in ns (default: 0.7 for 7 series, "
+                                                 "0.45 for UltraScale+).", min=0.001)] = None,
     freq: Annotated[float | None, typer.Option(help="Clock to aim at, in MHz (default: the board's).", min=1)] = None,
     seconds: Annotated[int, typer.Option(help="Limit on each of synthesis and placement.", min=1)] = 3600,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
@@ -40,7 +41,8 @@ def timing(
     The unit's ports are registered outside it, so paths into and out of it count. Results are cached by content. A negative
     slack is a result, not an error: the exit code is 0.
 
-    `unplaced` needs Yosys alone and takes a minute or two for a small device: cells as on an Artix-7, each net a guess.
+    `unplaced` needs Yosys alone and takes a minute or two for a small device: cells as on an Artix-7 or an UltraScale+ part,
+    each net a guess.
 
     Example: nearflash timing --block mlp.core0 --model rmc1 --board pynq-z2 --freq 125 --json core0.json
     """

@@ -51,6 +51,7 @@ __all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_
 #: How multipliers are named: Yosys finds 7-series slices with their registers, but packs none into a DSP48E2.
 PRIMITIVE = {"xc7": "inferred", "xcup": "dsp48e2"}
 LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
+FLOORS = ("bram18", "dsp")  # known before a kernel is estimated (UltraRAM may be block RAM instead)
 MEMORIES = {"bram18", "uram"}
 BALANCED = 0.9  # of the lookups' pace that random rows should reach, by having enough samples in flight
 SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
@@ -162,7 +163,7 @@ class _Fitter:
         self.allowed = max(1, int(self.embedding * options.share))
         may_pack = {options.act_bits, *(n.weight_bits for n in self.planned.mlp.graph if n.kind == "fc")} == {8}
         self.packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
-        self.rest: dict[tuple[int, ...], Resources] = {}  # of the device without its layers, by what it depends on
+        self.rest: dict[tuple[int | bool, ...], Resources] = {}  # of the device without its layers, by what it depends on
         self.failures: list[str] = []
 
     def fit(self) -> Fit:
@@ -203,8 +204,15 @@ class _Fitter:
             before = None
             for _ in range(ROUNDS if packed == self.packings[-1] else 1):
                 self.progress(f"searching kernels{named}")
-                searched = _Search(planned, self.board, self.cost, self.allowed, packed, weights)
-                graph = searched.best(streamed, moved, n_batch)
+                searched = _Search(planned, self.board, self.cost, self.allowed, packed, weights, streamed, moved, n_batch)
+                if before is None:
+                    config = self._device(searched.graph, packed, n_batch, slots)
+                    shares = (searched.need() + self._rest(config, sized=False)).shares(self.board.part)
+                    over = {k for k in FLOORS if shares[k] > self.options.limit}
+                    if over:
+                        self.failures.append(", ".join(f"{k} at least {shares[k]:.0%}" for k in sorted(over)) + named)
+                        break
+                graph = searched.best()
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
                     return over
@@ -231,8 +239,10 @@ class _Fitter:
         return replace(self.planned, name=f"{self.base.name}-{self.spec.name}-{self.board.name}", mlp=mlp,
                        lookup=replace(self.planned.lookup, sample_slots=slots))
 
-    def _rest(self, config: DeviceConfig) -> Resources:
-        key = config.mlp.n_batch, config.lookup.sample_slots, len(cores(config.mlp.graph))
+    def _rest(self, config: DeviceConfig, sized: bool = True) -> Resources:
+        """Of the device without its layers; ``sized``: their kernels, which it hands beats to, are chosen."""
+        every = cores(config.mlp.graph)
+        key = config.mlp.n_batch, config.lookup.sample_slots, len(every), sum(c.weights == "dram" for c in every), sized
         if key not in self.rest:
             self.progress("estimating the rest of the device")
             resources = self.cost.device(config)
@@ -309,51 +319,65 @@ def _batches(spec: ModelSpec, config: DeviceConfig, streamed: frozenset[str], al
 
 
 class _Search:
-    """Kernels of least cost, for a set of streamed layers and an N_batch."""
+    """Kernels of least cost, for a set of streamed layers and an N_batch. ``moved``: layers whose weights must be in block
+    RAM."""
 
     def __init__(self, planned: DeviceConfig, board: Board, cost: CostModel, allowed: int, packed: bool,
-                 weights: dict[str, float]):
+                 weights: dict[str, float], streamed: frozenset[str], moved: frozenset[str], n_batch: int):
         self.planned, self.board, self.cost, self.allowed, self.packed = planned, board, cost, allowed, packed
-        self.weights = weights
+        self.weights, self.n_batch = weights, n_batch
+        self.graph = tuple(replace(n, weights="dram" if n.name in streamed else "bram" if n.name in moved else "onchip")
+                           for n in planned.mlp.graph)
+        self.stages = [self._stage(stage) for stage in ("bot", "top")]
 
     def score(self, r: Resources) -> float:
         return sum(self.weights[k] * v for k, v in r.shares(self.board.part).items())
 
-    def best(self, streamed: frozenset[str], moved: frozenset[str], n_batch: int) -> tuple[Node, ...] | None:
-        """The graph with scans, lanes and kernels, or None if no kernels are fast enough. ``moved``: layers whose weights
-        must be in block RAM."""
-        graph = tuple(replace(n, weights="dram" if n.name in streamed else "bram" if n.name in moved else "onchip")
-                      for n in self.planned.mlp.graph)
+    def _stage(self, stage: str) -> list[_Layout]:
+        """Every choice of scan orders for a stage's layers."""
+        chain = [n for n in self.graph if n.kind == "fc" and n.name.startswith(stage)]
+        known: dict[tuple[str, str], _Kernels] = {}
+        for n, scan in product(chain, SCANS):
+            mine = [replace(c, scan=scan) for c in cores(self.graph) if c.node == n.name]
+            known[n.name, scan] = _Kernels(self, replace(n, scan=scan), mine)
+        layouts = [[replace(n, scan=scan) for n, scan in zip(chain, scans, strict=True)]
+                   for scans in product(SCANS, repeat=len(chain))]
+        return [[[known[n.name, n.scan] for n in segment] for segment in segments(layout)] for layout in layouts]
+
+    def need(self) -> Resources:
+        """What the layers use at least, of each of :data:`FLOORS` by itself, whatever kernels are chosen."""
+        out: dict[str, int] = dict.fromkeys(FLOORS, 0)
+        for stage, k in product(self.stages, FLOORS):
+            fronts: dict[_Kernels, list[Choice]] = {}
+            for node in {node for layout in stage for group in layout for node in group}:
+                fronts[node] = front([replace(c, cost=getattr(floor, k))
+                                      for c, floor in zip(node.choices, node.floors, strict=True)])
+            found = [_join([[fronts[node] for node in group] for group in layout], self.allowed) for layout in stage]
+            out[k] += int(min((c.cost for c in found if c), default=0))
+        return Resources(**out)
+
+    def best(self) -> tuple[Node, ...] | None:
+        """The graph with scans, lanes and kernels, or None if no kernels are fast enough."""
         chosen: dict[str, Node] = {}
         kernels: dict[int, tuple[int, int]] = {}
-        for stage in ("bot", "top"):
-            chain = [n for n in graph if n.kind == "fc" and n.name.startswith(stage)]
-            known: dict[tuple[str, str], _Kernels] = {}
-            layouts = [[replace(n, scan=scan) for n, scan in zip(chain, scans, strict=True)]
-                       for scans in product(SCANS, repeat=len(chain))]
-            for n in {(n.name, n.scan): n for layout in layouts for n in layout}.values():
-                mine = [replace(c, scan=n.scan) for c in cores(graph) if c.node == n.name]
-                known[n.name, n.scan] = _Kernels(self, n, mine, n_batch)
-            best = self._least([[[known[n.name, n.scan] for n in segment] for segment in segments(layout)]
-                                for layout in layouts])
+        for stage in self.stages:
+            best = self._least(stage)
             if best is None:
                 return None
-            layout, choice = layouts[best[0]], best[1]
-            for n in layout:
-                chosen[n.name], sized = known[n.name, n.scan].nodes[choice.kernels[n.name]]
+            for node in (node for group in stage[best[0]] for node in group):
+                chosen[node.name], sized = node.nodes[best[1].kernels[node.name]]
                 kernels |= {c.index: (c.kr, c.kc) for c in sized}
-        return with_kernels(tuple(chosen.get(n.name, n) for n in graph), [kernels[c.index] for c in cores(graph)])
+        return with_kernels(tuple(chosen.get(n.name, n) for n in self.graph), [kernels[c.index] for c in cores(self.graph)])
 
-    def _least(self, layouts: list[list[list[_Kernels]]]) -> tuple[int, Choice] | None:
-        """The layout of least cost for a stage, and its kernels; None if none is fast enough. A layout is groups of nodes
-        that run one after another. Only the layout that could be cheapest is estimated further: estimates raise costs."""
+    def _least(self, layouts: list[_Layout]) -> tuple[int, Choice] | None:
+        """The layout of least cost for a stage, and its kernels; None if none is fast enough. Only the layout that could be
+        cheapest is estimated further: estimates raise costs."""
         waiting = [(0.0, i) for i in range(len(layouts))]
         while waiting:
             _, i = heappop(waiting)
             groups = layouts[i]
-            parts = [side_by_side([front(node.choices) for node in group]) for group in groups]
-            chosen = least(one_after_another(parts), self.allowed) if all(parts) else None
-            if chosen is None or chosen.steps > self.allowed:
+            chosen = _join([[front(node.choices) for node in group] for group in groups], self.allowed)
+            if chosen is None:
                 continue
             if not (waiting and chosen.cost > waiting[0][0]) and not [
                     node for group in groups for node in group if node.estimate(chosen)]:
@@ -387,13 +411,14 @@ class _Kernels:
     """Every combination of kernels for a node's cores, and of lanes if it scans by columns, each at its estimated cost or,
     until :meth:`estimate`, less. A :class:`Choice` names it by node and number."""
 
-    def __init__(self, search: _Search, node: Node, node_cores: list[Core], n_batch: int):
+    def __init__(self, search: _Search, node: Node, node_cores: list[Core]):
         self.search, self.name = search, node.name
-        self.mlp = replace(search.planned.mlp, n_batch=n_batch, graph=(), packed=search.packed,
+        self.mlp = replace(search.planned.mlp, n_batch=search.n_batch, graph=(), packed=search.packed,
                            primitive=PRIMITIVE[search.board.part.family])
         self.last = node.name == search.planned.mlp.graph[-1].name
         self.nodes: list[tuple[Node, list[Core]]] = []
         self.choices: list[Choice] = []
+        self.floors: list[Resources] = []  # what each of them is at least
         self.estimated: set[int] = set()
         cost, beat_bytes = search.cost, search.planned.beat_bytes
         every = [[replace(c, kr=kr, kc=kc) for kr, kc in _kernels_within(c, beat_bytes, search.allowed)] for c in node_cores]
@@ -404,8 +429,8 @@ class _Kernels:
             for n in _with_lanes(node, sized, self.last):
                 steps = node_cycles(n, sized)
                 if steps <= search.allowed:
-                    least = search.score(floor + cost.epilogue_floor(n, sized, self.mlp, self.last))
-                    self.choices.append(Choice(steps, least, {self.name: len(self.nodes)}))
+                    self.floors.append(floor + cost.epilogue_floor(n, sized, self.mlp, self.last))
+                    self.choices.append(Choice(steps, search.score(self.floors[-1]), {self.name: len(self.nodes)}))
                     self.nodes.append((n, sized))
 
     def estimate(self, chosen: Choice) -> bool:
@@ -420,6 +445,17 @@ class _Kernels:
         self.choices[i] = replace(self.choices[i], cost=self.search.score(total))
         self.estimated.add(i)
         return True
+
+
+#: A stage's layers in groups that run one after another; the layers of a group run side by side.
+_Layout = list[list[_Kernels]]
+
+
+def _join(fronts: list[list[list[Choice]]], allowed: int) -> Choice | None:
+    """The least cost of a layout whose nodes have these ``fronts``; None if it takes more steps than ``allowed``."""
+    parts = [side_by_side(group) for group in fronts]
+    chosen = least(one_after_another(parts), allowed) if all(parts) else None
+    return chosen if chosen and chosen.steps <= allowed else None
 
 
 def _with_lanes(node: Node, sized: list[Core], last: bool) -> list[Node]:

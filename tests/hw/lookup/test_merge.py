@@ -29,14 +29,17 @@ def run(config, vectors, stall, max_cycles):
                               for i, d in enumerate(beats)]
 
     async def watch(ctx):
+        ended = 0
         while True:
             _, _, v, tag, out, ready, p = await ctx.tick().sample(
                 dut.tag_free.valid, dut.tag_free.payload, dut.vector.valid, dut.vector.ready, dut.vector.payload)
-            assert v == (out & ready & p.last), "a tag is free with its vector's last beat"
+            assert v == ended, "a tag is free in the cycle after its vector's last beat"
+            ended = out & ready & p.last
             if v:
                 freed.append(tag)
 
-    simulate(dut, [start, watch, *srcs, sink], until=lambda: len(sink.items) == total, max_cycles=max_cycles)
+    simulate(dut, [start, watch, *srcs, sink],
+             until=lambda: len(sink.items) == total and len(freed) == sum(map(len, vectors)), max_cycles=max_cycles)
     return sink, freed
 
 

@@ -9,7 +9,6 @@ import typer
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash_hw.synthesis.place.result import Register, Step, Timing
-from nearflash_hw.synthesis.place.unplaced import NET_NS
 from typer.testing import CliRunner
 
 cli = importlib.import_module("nearflash.cli.timing")
@@ -48,7 +47,7 @@ def test_a_plan_and_the_boards_clock(run, tmp_path):
     config = DeviceConfig.preset("tiny")
     (tmp_path / "plan.toml").write_text(config.to_toml())
     _, calls = run("--plan", str(tmp_path / "plan.toml"), "--board", "zcu104", "--tool", "ecp5")
-    assert calls[0][1:] == (config, "", find_board("zcu104"), "ecp5", 200.0, 3600, NET_NS)
+    assert calls[0][1:] == (config, "", find_board("zcu104"), "ecp5", 200.0, 3600, None)
 
 
 def test_before_placement(run, monkeypatch):

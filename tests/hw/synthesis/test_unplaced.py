@@ -5,15 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from amaranth.hdl import Module, Signal, signed
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
-from nearflash.contract import BOARDS, DeviceConfig
 from nearflash_hw.synthesis.netlist import subtree
-from nearflash_hw.synthesis.place import timing
 from nearflash_hw.synthesis.place.delays import CellDelays
 from nearflash_hw.synthesis.place.unplaced import _Netlist, time_unplaced
 from nearflash_hw.synthesis.yosys import SynthesisError
+from timing_samples import Adder, Gates, Multiply
 
 # Found without importing it: Yosys runs in processes of its own, in tests too.
 LIBRARY = (Path(find_spec("pyosys").origin).parent / "share/xilinx/cells_sim.v").read_text()
@@ -27,25 +23,6 @@ def library_ns(cell: str, arc: str) -> float:
 
 CLOCK_TO_Q = library_ns("FDRE", re.escape("(posedge C => (Q : 1'b0)) ="))
 CE_SETUP = library_ns("FDRE", re.escape("$setup(CE, posedge C &&& !IS_C_INVERTED,"))
-
-
-class Gates(wiring.Component):
-    """``inputs`` registers, their parity in a register, which may be one of a vector of ``sinks``."""
-
-    def __init__(self, inputs: int, sinks: int = 1):
-        self.inputs, self.sinks = inputs, sinks
-        super().__init__({"i": In(inputs), "o": Out(sinks), "held": Out(8)})
-
-    def elaborate(self, platform):
-        m = Module()
-        i = Signal(self.inputs)
-        m.d.sync += i.eq(self.i)
-        if self.sinks == 1:
-            m.d.sync += self.o.eq(i.xor())
-        else:  # the parity as an enable: a net of its own to every register
-            with m.If(i.xor()):
-                m.d.sync += self.o.eq(self.o + 1)
-        return m
 
 
 def test_a_register_to_a_register_through_one_look_up_table():
@@ -68,35 +45,12 @@ def test_every_net_counts_and_so_does_setup():
     assert fast.registers[0].arrival_ns == pytest.approx(total)
 
 
-class Adder(wiring.Component):
-    def __init__(self, bits: int):
-        super().__init__({"a": In(bits), "b": In(bits), "s": Out(bits)})
-        self.bits = bits
-
-    def elaborate(self, platform):
-        m = Module()
-        a, b = Signal(self.bits), Signal(self.bits)
-        m.d.sync += [a.eq(self.a), b.eq(self.b), self.s.eq(a + b)]
-        return m
-
-
 def test_a_carry_chain_is_one_level_and_its_cells_add_up():
     short, long = (time_unplaced(subtree(Adder(bits), ""), 300, 0.7) for bits in (20, 60))
     more = sum(s.ns for s in long.path) - sum(s.ns for s in short.path)
     assert more == pytest.approx(10 * library_ns("CARRY4", r"\(CI\s+=> CO\[3\]\) ="))
     assert long.levels == short.levels == 2
     assert short.routing_ns == pytest.approx(0.7)
-
-
-class Multiply(wiring.Component):
-    def __init__(self):
-        super().__init__({"a": In(signed(16)), "b": In(signed(16)), "p": Out(signed(32))})
-
-    def elaborate(self, platform):
-        m = Module()
-        a, b, x = Signal(signed(16)), Signal(signed(16)), Signal(signed(32))
-        m.d.sync += [a.eq(self.a), b.eq(self.b), x.eq(a * b), self.p.eq(x)]
-        return m
 
 
 def test_a_slice_with_registers_has_no_path_through_it():
@@ -112,8 +66,3 @@ def test_a_loop_of_logic_is_refused():
                         "b": {**lut, "connections": {"I0": [3], "O": [2]}}}}
     with pytest.raises(SynthesisError, match="loop"):
         _Netlist(module, {("LUT1", ()): CellDelays(through={("O", 0): {("I0", 0): 0.1}})}, 0.7)
-
-
-def test_parts_of_other_families_are_refused():
-    with pytest.raises(SynthesisError, match="7-series"):
-        timing(DeviceConfig.preset("tiny"), "lookup.merge", BOARDS["zcu104"], "unplaced")

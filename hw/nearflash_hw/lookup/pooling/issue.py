@@ -45,7 +45,7 @@ class Issue(wiring.Component):
         active = Signal()
         cur = Signal(s.row, reset_less=True)
         at = Signal(s.word_bits, reset_less=True)
-        left = Signal(bits_for(s.words_per_sample), reset_less=True)
+        left, final = Signal(bits_for(s.words_per_sample), reset_less=True), Signal(reset_less=True)  # words; none is left
         bias, fresh, media = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         phase = Signal(2, reset_less=True)
         dropping = Signal()
@@ -73,7 +73,7 @@ class Issue(wiring.Component):
         granted, granted_before, send_bias, send = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             # A row cut short by a failed read ends with its beats.
-            word_last.eq((left == 0) | (beats.p.last & beat_end)),
+            word_last.eq(final | (beats.p.last & beat_end)),
             granted.eq(self.read & ~(granted_before & active)),
             self.read_granted.eq(granted),
             send_bias.eq(active & bias & ~granted),
@@ -85,6 +85,7 @@ class Issue(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 active.eq(1), cur.eq(row.p), at.eq(row.p.base), left.eq(s.words(row.p.quads) - 1),
+                final.eq(s.words(row.p.quads) == 1),
                 bias.eq(row.p.format == RowFormat.INT8), fresh.eq(~self.touched), phase.eq(0), media.eq(row.p.media),
             ]
         with m.Elif(done):
@@ -92,8 +93,8 @@ class Issue(wiring.Component):
         with m.If(send_bias):
             m.d.sync += bias.eq(0)
         with m.If(send & ~word_last):
-            m.d.sync += [at.eq(at + 1), left.eq(left - 1), phase.eq(Mux(beat_end, 0, phase + 1)),
-                         media.eq(media | beats.p.error)]
+            m.d.sync += [at.eq(at + 1), left.eq(left - 1), final.eq(left == 1),
+                         phase.eq(Mux(beat_end, 0, phase + 1)), media.eq(media | beats.p.error)]
         with m.If(done & ~beats.p.last):
             m.d.sync += dropping.eq(1)
         with m.If(dropping & beats.valid & beats.p.last):
@@ -132,6 +133,6 @@ class Issue(wiring.Component):
                 with m.Case(RowFormat.INT8):
                     m.d.comb += raw.eq(bits8.word_select(k, 8))
             # With 8 lanes the last word of a row may be half full; what lies beyond must not raise a flag.
-            beyond = (left == 0) & cur.quads[0] if k >= 4 else 0
+            beyond = final & cur.quads[0] if k >= 4 else 0
             m.d.sync += w.raw[k].eq(Mux(beyond, 0, raw))
         return m

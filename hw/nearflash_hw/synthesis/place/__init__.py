@@ -12,7 +12,7 @@ from . import xilinx
 from .ecp5 import place_ecp5
 from .result import Timing
 from .tools import find
-from .unplaced import NET_NS, time_unplaced
+from .unplaced import time_unplaced
 from .vivado import place_vivado
 
 __all__ = ["TOOLS", "Timing", "choose", "timing"]
@@ -31,15 +31,16 @@ def choose(tool: str, board: Board) -> str:
 
 
 def timing(config: DeviceConfig, block: str, board: Board, tool: str = "auto", mhz: float | None = None,
-           seconds: int = SECONDS, net_ns: float = NET_NS) -> Timing:
+           seconds: int = SECONDS, net_ns: float | None = None) -> Timing:
     """Timing of ``block`` (instance names joined by dots, "" for the device) of the device of ``config``.
 
-    ``mhz``: the frequency to aim at, by default the board's clock; ``net_ns``: what "unplaced" takes for a net. Raises
+    ``mhz``: the frequency to aim at, by default the board's clock; ``net_ns``: what "unplaced" takes for a net, by default
+    what its family has. Raises
     :class:`~nearflash.contract.ConfigError` for an unknown block or tool and
     :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or doesn't know the board's part.
     """
     chosen, target = choose(tool, board), mhz or board.clock_mhz
-    if chosen in ("nextpnr-xilinx", "unplaced") and board.part.family != "xc7":
+    if chosen == "nextpnr-xilinx" and board.part.family != "xc7":
         raise SynthesisError(f"{chosen} is used for 7-series parts here, not for {board.part.name}")
     rtlil = subtree(Device(config), block)
     if chosen == "vivado":
@@ -47,5 +48,5 @@ def timing(config: DeviceConfig, block: str, board: Board, tool: str = "auto", m
     if chosen == "nextpnr-xilinx":
         return xilinx.place_xilinx(rtlil, board.part, target, seconds)
     if chosen == "unplaced":
-        return time_unplaced(rtlil, seconds, net_ns)
+        return time_unplaced(rtlil, seconds, net_ns, board.part.family)
     return place_ecp5(rtlil, target, seconds)

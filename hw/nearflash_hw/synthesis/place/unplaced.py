@@ -1,4 +1,5 @@
-"""Timing of a 7-series netlist before it is placed: the cells' own delays (:mod:`.delays`), and one guess for every net.
+"""Timing of a netlist before it is placed: the cells' own delays (:mod:`.delays`, :mod:`.ultrascale`), and one guess for
+every net.
 
 Needs nothing but Yosys and takes a minute or two for a device, so it is what to design with; where Vivado or nextpnr is
 there, what they say after routing counts. Nets inside a slice are free: a carry chain's own, a look-up table's into a carry
@@ -15,27 +16,35 @@ from typing import Any
 from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 
 from ..yosys import SynthesisError, run_yosys, yosys_version
+from . import ultrascale
 from .delays import CellDelays, CellKind, cell_delays, kind_of_cell
 from .harness import TOP, harness
 from .result import Register, Step, Timing
 
 __all__ = ["NET_NS", "time_unplaced"]
 
-NET_NS = 0.7  # a guess: nets of routed 7-series designs take from 0.3 ns (next slice) to more than 1 ns (across the part)
+#: A guess, by family: nets of routed 7-series designs take from 0.3 ns (next slice) to more than 1 ns (across the part).
+NET_NS = {"xc7": 0.7, "xcup": ultrascale.NET_NS}
+CELLS = {"xc7": "Artix-7", "xcup": "UltraScale+"}
+#: Synthesis maps by the delays of 7-series cells, four times those of UltraScale+; so that it weighs nets against cells as
+#: they are there, nets are four times as long to it.
+MAPPED = {"xc7": 1, "xcup": 4}
 REGISTERS = 40  # kept in a result
 Pin = tuple[str, str, int]  # cell, port, bit
 
 
-def time_unplaced(rtlil: str, seconds: int, net_ns: float = NET_NS) -> Timing:
+def time_unplaced(rtlil: str, seconds: int, net_ns: float | None = None, family: str = "xc7") -> Timing:
     """Timing of module ``\\unit`` of ``rtlil`` inside :func:`.harness.harness`; cached by content, tool and this package.
 
-    ``net_ns``: what a net takes; synthesis maps to look-up tables with it, too. Raises
-    :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when Yosys fails or takes more than ``seconds``.
+    ``net_ns``: what a net takes, by default :data:`NET_NS` of ``family``; synthesis maps to look-up tables with it, too.
+    Raises :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when Yosys fails or takes more than ``seconds``.
     """
+    net_ns = NET_NS[family] if net_ns is None else net_ns
     top, flipflops = harness(rtlil)
     passes = ["read_rtlil unit.il", "read_verilog harness.v", f"hierarchy -top {TOP}", "flatten",
-              f"scratchpad -set synth_xilinx.abc9.W {round(net_ns * 1e3)}",
-              f"synth_xilinx -family xc7 -noiopad -noclkbuf -top {TOP}", "write_json unit.json"]
+              f"scratchpad -set synth_xilinx.abc9.W {round(net_ns * 1e3 * MAPPED[family])}",
+              f"synth_xilinx -family {family}{' -uram' if family == 'xcup' else ''} -noiopad -noclkbuf -top {TOP}",
+              "write_json unit.json"]
     folder = cache_dir() / "unplaced" / digest(rtlil, top, yosys_version(), sources_digest(__package__), *passes)
     with cache_entry(folder) as work:
         if work is not None:
@@ -43,13 +52,15 @@ def time_unplaced(rtlil: str, seconds: int, net_ns: float = NET_NS) -> Timing:
             (work / "harness.v").write_text(top)
             run_yosys(passes, work, ["unit.json"], seconds)
             cells = json.loads((work / "unit.json").read_text())["modules"][TOP]
-            delays = cell_delays({kind_of_cell(c) for c in cells["cells"].values() if _is_cell(c)}, work, seconds)
+            kinds = {kind_of_cell(c): c for c in cells["cells"].values() if _is_cell(c)}
+            delays = (cell_delays(kinds, work, seconds) if family == "xc7"
+                      else {kind: ultrascale.ultrascale_delays(c) for kind, c in kinds.items()})
             (work / "timing.json").write_text(json.dumps(_Netlist(cells, delays, net_ns).result()))
             for name in ("unit.il", "harness.v", "unit.json"):
                 (work / name).unlink()
     found = json.loads((folder / "timing.json").read_text())
     steps = tuple(Step(*s) for s in found["path"])
-    return Timing("yosys", yosys_version(), f"Artix-7 cells, every net {net_ns:g} ns", False,
+    return Timing("yosys", yosys_version(), f"{CELLS[family]} cells, every net {net_ns:g} ns", False,
                   1e3 / sum(s.ns for s in steps), steps, sum(s.kind == "logic" for s in steps), found["used"], {}, None,
                   tuple(Register(*r) for r in found["registers"]), flipflops, placed=False)
 
