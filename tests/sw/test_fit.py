@@ -218,6 +218,37 @@ def test_says_what_does_not_fit():
         FitOptions(limit=1.5)
 
 
+class Counting(Costs):
+    """Counts the kernels that are estimated."""
+
+    estimates = 0
+
+    def core(self, core, mlp, beat_bytes, lanes, hold):
+        self.estimates += 1
+        return super().core(core, mlp, beat_bytes, lanes, hold)
+
+    def core_floor(self, core, mlp, beat_bytes):
+        return replace(super().core(core, mlp, beat_bytes, 1, False), lut=0, ff=0)
+
+
+def layers_cost(found):
+    return sum(sum(layer.resources.shares(found.board.part).values()) for layer in found.layers)
+
+
+def test_what_kernels_need_at_least_ends_a_search_before_it_begins():
+    few = replace(Z020, part=replace(Z020.part, dsp=8))  # five epilogues of two slices, six cores of one
+    costs = Counting()
+    with pytest.raises(NothingFits, match="dsp at least 200% with all weights on chip"):
+        fit(SMALL, PAPER, few, costs, FitOptions(share=0.5))
+    assert costs.estimates == 0
+    costs = Counting()
+    found = fit(model_spec("rmc2", 1000), PAPER, Z020, costs, FitOptions(share=0.5))  # block RAM: top0 must be streamed
+    assert {c.node for c in cores(found.config.mlp.graph) if c.weights == "dram"} == {"top0"}
+    assert 0 < costs.estimates < 1000
+    usual = fit(model_spec("rmc2", 1000), PAPER, Z020, Costs(), FitOptions(share=0.5))  # whose floors know no block RAM
+    assert layers_cost(found) == pytest.approx(layers_cost(usual))
+
+
 def test_streaming_on_request():
     found = fit(SMALL, PAPER, Z020, Costs(), FitOptions(stream=("top0",)))
     assert {c.node for c in cores(found.config.mlp.graph) if c.weights == "dram"} == {"top0"}
