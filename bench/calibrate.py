@@ -1,7 +1,8 @@
 """Fit the resource estimates to syntheses, and say how far off they are on configurations they weren't fitted to.
 
 ``python -m bench.calibrate --family xc7``: synthesises the units of random devices and MLP engines (a minute or two of CPU
-each; cached), fits, and prints the errors of leaving each configuration out in turn. ``--write`` keeps the coefficients.
+each; cached), fits, and prints the errors of leaving each configuration out in turn, and those of the coefficients that the
+package has. ``--write`` puts the new ones there.
 """
 
 from __future__ import annotations
@@ -152,17 +153,21 @@ def _predict(fitted: dict[str, Any], s: _Sample) -> tuple[float, float]:
             max(0.0, f["ff"] * float(np.dot(fitted["ff"], s.ff))))
 
 
-def _errors(samples: Sequence[_Sample]) -> Rows:
-    """One row per configuration, predicted by a fit to all the others."""
+def _errors(samples: Sequence[_Sample], shipped: dict[str, Any]) -> Rows:
+    """One row per configuration, predicted by a fit to all the others and by ``shipped`` coefficients."""
     rows: Rows = []
     for number in sorted({s.config for s in samples}):
         fitted = _fit([s for s in samples if s.config != number])
         mine = [s for s in samples if s.config == number]
-        guess = [_predict(fitted, s) for s in mine]
-        lut, ff = sum(s.measured.lut for s in mine), sum(s.measured.ff for s in mine)
+        measured = [sum(getattr(s.measured, k) for s in mine) for k in ("lut", "ff")]
+
+        def error(coefficients: dict[str, Any], i: int, mine=mine, measured=measured) -> float:
+            return sum(_predict(coefficients, s)[i] for s in mine) / measured[i] - 1
+
         rows.append({
-            "configuration": number, "units_count": len(mine), "measured_lut_count": lut, "measured_ff_count": ff,
-            "lut_error_share": sum(g[0] for g in guess) / lut - 1, "ff_error_share": sum(g[1] for g in guess) / ff - 1,
+            "configuration": number, "units_count": len(mine), "measured_lut_count": measured[0],
+            "measured_ff_count": measured[1], "lut_error_share": error(fitted, 0), "ff_error_share": error(fitted, 1),
+            "shipped_lut_error_share": error(shipped, 0), "shipped_ff_error_share": error(shipped, 1),
             "bram18_error_count": sum(s.exact.bram18 - s.measured.bram18 for s in mine),
             "uram_error_count": sum(s.exact.uram - s.measured.uram for s in mine),
             "dsp_error_count": sum(s.exact.dsp - s.measured.dsp for s in mine)})
@@ -184,15 +189,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for some in _samples(args.family, args.devices, args.engines, args.seed):
             samples += some
             bar.advance(task)
-    rows = _errors(samples)
+    file = Path(estimate.__file__).parent / f"{args.family}.json"
+    rows = _errors(samples, json.loads(file.read_text()))
     show_rows(f"estimates for {args.family} against Yosys {yosys_version()}, each configuration left out of the fit", (
         ("configuration", "no", "d"), ("units_count", "units", "d"), ("measured_lut_count", "LUT", ",.0f"),
-        ("lut_error_share", "error", "+.1%"), ("measured_ff_count", "FF", ",.0f"), ("ff_error_share", "error", "+.1%"),
+        ("lut_error_share", "error", "+.1%"), ("shipped_lut_error_share", "shipped", "+.1%"),
+        ("measured_ff_count", "FF", ",.0f"), ("ff_error_share", "error", "+.1%"),
+        ("shipped_ff_error_share", "shipped", "+.1%"),
         ("bram18_error_count", "RAMB18", "+.0f"), ("uram_error_count", "URAM", "+.0f"), ("dsp_error_count", "DSP", "+.0f")),
         rows)
-    for name in ("lut", "ff"):
+    for name in ("lut", "ff", "shipped_lut", "shipped_ff"):
         off = np.abs([r[f"{name}_error_share"] for r in rows])
-        console.print(f"{name}: mean error {off.mean():.1%}, largest {off.max():.1%}")
+        console.print(f"{name.replace('_', ' ')}: mean error {off.mean():.1%}, largest {off.max():.1%}")
     wrong = [f"{s.path} of {s.config}: RAMB18 {s.exact.bram18:g} for {s.measured.bram18:g}, URAM {s.exact.uram:g} for "
              f"{s.measured.uram:g}, DSP {s.exact.dsp:g} for {s.measured.dsp:g}" for s in samples
              if (s.exact.bram18, s.exact.uram, s.exact.dsp) != (s.measured.bram18, s.measured.uram, s.measured.dsp)]
@@ -201,7 +209,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finish(args.json, {"calibration": rows})
     if args.write:
         fitted = _fit(samples)
-        file = Path(estimate.__file__).parent / f"{args.family}.json"
         file.write_text(json.dumps({"tool": f"yosys {yosys_version()}", "lut_terms": LUT_TERMS, "ff_terms": FF_TERMS,
                                     **fitted}, indent=1) + "\n")
         console.print(f"written to {file.name}")

@@ -160,8 +160,9 @@ class IntToFp32(wiring.Component):
             zeros = Const(most)
             for k in reversed(range(min(most, -(-n // unit)))):
                 zeros = Mux(mag[max(0, n - (k + 1) * unit) : n - k * unit].any(), k, zeros)
+            for k in range(len(of)):
+                mag = Mux(zeros[k], Cat(Const(0, unit << k), mag)[:n], mag)
             count = Cat(Const(0, (unit - 1).bit_length()), zeros)
-            mag = shift_left(mag, count, n)
             mag, neg, exp = (reg(n, mag, f"mag{stage + 2}"), reg(1, neg, f"neg{stage + 2}"),
                              reg(ebits, exp - count, f"exp{stage + 2}"))
         # Below the normal range, the mantissa goes down to exponent field 1; 26 places leave only the sticky bit.
