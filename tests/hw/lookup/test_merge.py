@@ -83,3 +83,18 @@ def test_a_beat_every_cycle():
     config = small_config(graph=False, tags=64)
     sink, _ = run(config, make(random.Random(12), config, 20, size=(8, 12)), 0.0, 600)
     assert sink.cycles[-1] - sink.cycles[0] + 1 == len(sink.items)
+
+
+def test_a_vector_waits_until_it_is_whole():
+    config = small_config(graph=False, tags=64)
+    dut = Merge(config)
+    srcs = [StreamSource(port, stall=0.7, seed=k) for k, port in enumerate(dut.flash_data)]  # beats come with gaps
+    sink = StreamSink(dut.vector, 0.0)
+    for k, src in enumerate(srcs):
+        for tag in range(8 * k, 8 * k + 8):
+            src.items += [{"data": i, "tag": tag, "last": int(i == 7), "error": 0} for i in range(8)]
+    total = 64 * len(srcs)
+    simulate(dut, [*srcs, sink], until=lambda: len(sink.items) == total, max_cycles=100 * total)
+    begins = [c for c, v in zip(sink.cycles, sink.items, strict=True) if v["first"]]
+    ends = [c for c, v in zip(sink.cycles, sink.items, strict=True) if v["last"]]
+    assert [e - b for b, e in zip(begins, ends, strict=True)] == [7] * len(begins)
