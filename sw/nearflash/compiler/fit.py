@@ -16,6 +16,7 @@ the shares of the part's LUTs, flip-flops, block RAMs, UltraRAMs and DSP slices 
 if it does not fit, the shares of what is short count four times as much, twice at most. The search is exact over that cost
 (:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices and its
 weights' memory, until a plan that is cheapest on these terms has it. A cheapest plan of estimated kernels alone is cheapest.
+On the same terms, what all fast enough kernels need at least rules sets of streamed layers out before they are searched.
 """
 
 from __future__ import annotations
