@@ -47,7 +47,7 @@ class Issue(wiring.Component):
         at = Signal(s.word_bits, reset_less=True)
         left, final = Signal(bits_for(s.words_per_sample), reset_less=True), Signal(reset_less=True)  # words; none is left
         bias, fresh, media = Signal(reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
-        phase = Signal(2, reset_less=True)
+        phase = Signal(2)
         dropping = Signal()
         done, load = Signal(), Signal()
         m.d.comb += [
@@ -86,15 +86,16 @@ class Issue(wiring.Component):
             m.d.sync += [
                 active.eq(1), cur.eq(row.p), at.eq(row.p.base), left.eq(s.words(row.p.quads) - 1),
                 final.eq(s.words(row.p.quads) == 1),
-                bias.eq(row.p.format == RowFormat.INT8), fresh.eq(~self.touched), phase.eq(0), media.eq(row.p.media),
+                bias.eq(row.p.format == RowFormat.INT8), fresh.eq(~self.touched), media.eq(row.p.media),
             ]
         with m.Elif(done):
             m.d.sync += active.eq(0)
         with m.If(send_bias):
             m.d.sync += bias.eq(0)
         with m.If(send & ~word_last):
-            m.d.sync += [at.eq(at + 1), left.eq(left - 1), final.eq(left == 1),
-                         phase.eq(Mux(beat_end, 0, phase + 1)), media.eq(media | beats.p.error)]
+            m.d.sync += [at.eq(at + 1), left.eq(left - 1), final.eq(left == 1), media.eq(media | beats.p.error)]
+        with m.If(send):  # back to 0 with the row's last word, not as the next row comes: that waits for what ends this one
+            m.d.sync += phase.eq(Mux(beat_end | word_last, 0, phase + 1))
         with m.If(done & ~beats.p.last):
             m.d.sync += dropping.eq(1)
         with m.If(dropping & beats.valid & beats.p.last):
