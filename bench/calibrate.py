@@ -1,8 +1,9 @@
 """Fit the resource estimates to syntheses, and say how far off they are on configurations they weren't fitted to.
 
-``python -m bench.calibrate --family xc7``: synthesises the units of random devices and MLP engines (a minute or two of CPU
-each; cached), fits, and prints the errors of leaving each configuration out in turn, and those of the coefficients that the
-package has. ``--write`` puts the new ones there.
+``python -m bench.calibrate --family xc7``: synthesises the units of random devices and MLP engines, and of the preset
+`paper` with the narrow data bus of small boards and the small device of `make util` (a minute or two of CPU each; cached),
+fits, and prints the errors of leaving each configuration out in turn, and those of the package's coefficients. ``--write``
+puts the new ones there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from nearflash_hw.synthesis.netlist import Unit, units
 from nearflash_hw.synthesis.yosys import FAMILIES, synthesise, yosys_version
 
 from .report import Rows, console, finish, progress, show_rows
+from .util import device as small_device
 
 __all__ = ["main", "random_device", "random_engine"]
 
@@ -110,6 +112,8 @@ def _samples(family: str, devices: int, engines: int, seed: int) -> Iterator[lis
     rng = random.Random(seed)
     todo: list[tuple[DeviceConfig, bool]] = [(random_device(rng), False) for _ in range(devices)]
     todo += [(random_engine(rng, PRIMITIVE[family]), True) for _ in range(engines)]
+    paper = DeviceConfig.preset("paper")  # 16 bytes and wider are likelier in the draw
+    todo += [(replace(paper, beat_bytes=8, lookup=replace(paper.lookup, lanes=2)), False), (small_device(), False)]
     for number, (config, engine) in enumerate(todo):
         found = [Unit(f"mlp.{u.path}" if u.path else "mlp", u.rtlil) for u in units(MlpEngine(config), room=True)] \
             if engine else units(Device(config))
@@ -185,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     samples: list[_Sample] = []
     with progress() as bar:
-        task = bar.add_task("synthesising", total=args.devices + args.engines, note="")
+        task = bar.add_task("synthesising", total=args.devices + args.engines + 2, note="")
         for some in _samples(args.family, args.devices, args.engines, args.seed):
             samples += some
             bar.advance(task)

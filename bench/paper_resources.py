@@ -2,8 +2,10 @@
 
 ``python -m bench.paper_resources``: for RMC1, RMC2 and RMC3 on XC7A200T and XCVU9P, four channels of one die. **Naive**:
 a kernel of 16 x 16 multipliers for every layer, no intra-layer decomposition, no inter-layer composition. **Searched**: the
-plan of `nearflash fit`. Both hide behind the lookups, which set the throughput of both. Figures are of the MLP engine's
-layers (cores and epilogues), estimated, or synthesised with ``--synthesise`` (minutes for a naive engine).
+plan of `nearflash fit`, its weights where the naive engine has them; and, where that saves less block RAM than the goal,
+**streamed**: the plan with the largest layers' weights in DRAM, as few as reach it. All hide behind the lookups, which set
+their throughput. Figures are of the MLP engine's layers (cores and epilogues), estimated, or synthesised with
+``--synthesise`` (minutes for a naive engine).
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nearflash.compiler import embedding_cycles, stage_cycles
 from nearflash.compiler.fit import Fit, FitOptions, fit
 from nearflash.compiler.plan import plain
-from nearflash.contract import BOARDS, DeviceConfig, Node
+from nearflash.contract import BOARDS, DeviceConfig, Node, cores
+from nearflash.contract.boards import Board
 from nearflash.contract.resources import Resources
 from nearflash.models import model_spec
 from nearflash_hw.mlp import MlpEngine
@@ -54,6 +58,44 @@ def layers(config: DeviceConfig, family: str, measured: bool) -> Resources:
     return sum(estimate_units(named, family).values(), Resources())
 
 
+def largest_first(found: Fit) -> list[str]:
+    """The layers whose weights are on chip, those with the most first."""
+    size: dict[str, int] = {}
+    for c in cores(found.config.mlp.graph):
+        if c.weights != "dram" and c.rows > 1:
+            size[c.node] = size.get(c.node, 0) + c.rows * c.columns * c.weight_bits
+    return sorted(size, key=lambda n: -size[n])
+
+
+def compare(name: str, board: Board, measured: bool) -> Rows:
+    """Rows of one model on one board."""
+    spec, base = model_spec(name, 2000), replace(DeviceConfig.preset("paper"), clock_mhz=board.clock_mhz)
+    cost = Estimator(board.part.family)
+
+    def row(kind: str, config: DeviceConfig, against: dict[str, Any] | None) -> dict[str, Any]:
+        r = layers(config, board.part.family, measured)
+        slowest = max(stage_cycles(config.mlp.graph, "bot"), stage_cycles(config.mlp.graph, "top"),
+                      embedding_cycles(spec, config))
+        saved = {k: 1 - getattr(r, k) / against[f"{k}_count"] for k in PAPER} if against else {}
+        return {"model": name, "part": board.part.name, "kernels": kind,
+                "streamed_layers": " ".join(sorted({c.node for c in cores(config.mlp.graph) if c.weights == "dram"})),
+                "n_batch": config.mlp.n_batch, **{f"{k}_count": getattr(r, k) for k in (*PAPER, "uram")},
+                **{f"{k}_saved_share": saved.get(k) for k in PAPER}, "queries_per_second": config.clock_mhz * 1e6 / slowest,
+                "source": "synthesised" if measured else "estimated"}
+
+    found = fit(spec, base, board, cost, FitOptions(limit=1.0))
+    rows = [row("naive", naive(found), None)]
+    rows.append(row("searched", found.config, rows[0]))
+    streamed = {c.node for c in cores(found.config.mlp.graph) if c.weights == "dram"}
+    for layer in largest_first(found):
+        if rows[-1]["bram18_saved_share"] >= GOAL["bram18"]:
+            break
+        streamed.add(layer)
+        less = fit(spec, base, board, cost, FitOptions(limit=1.0, stream=tuple(sorted(streamed))))
+        rows[2:] = [row("streamed", less.config, rows[0])]
+    return rows
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.paper_resources", description=str(__doc__).splitlines()[0])
     parser.add_argument("--models", nargs="*", default=["rmc1", "rmc2", "rmc3"])
@@ -68,23 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             board = BOARDS[part]
             for name in args.models:
                 bar.update(task, note=f"{name} on {part}")
-                spec, base = model_spec(name, 2000), replace(DeviceConfig.preset("paper"), clock_mhz=board.clock_mhz)
-                found = fit(spec, base, board, Estimator(board.part.family), FitOptions(limit=1.0))
-                fixed = naive(found)
-                time = embedding_cycles(spec, fixed)
-                for kind, config in (("naive", fixed), ("searched", found.config)):
-                    r = layers(config, board.part.family, args.synthesise)
-                    slowest = max(stage_cycles(config.mlp.graph, "bot"), stage_cycles(config.mlp.graph, "top"), time)
-                    rows.append({"model": name, "part": board.part.name, "kernels": kind,
-                                 **{f"{k}_count": getattr(r, k) for k in (*PAPER, "uram")},
-                                 "queries_per_second": config.clock_mhz * 1e6 / slowest,
-                                 "source": "synthesised" if args.synthesise else "estimated"})
-                a, b = rows[-2:]
-                for k in PAPER:
-                    b[f"{k}_saved_share"] = 1 - b[f"{k}_count"] / a[f"{k}_count"] if a[f"{k}_count"] else None
+                rows += compare(name, board, args.synthesise)
                 bar.advance(task)
     show_rows(f"layers of the MLP engine, {rows[0]['source']}", (
-        ("model", "model", ""), ("part", "part", ""), ("kernels", "kernels", ""), ("lut_count", "LUT", ",.0f"),
+        ("model", "model", ""), ("part", "part", ""), ("kernels", "kernels", ""), ("streamed_layers", "from DRAM", ""),
+        ("lut_count", "LUT", ",.0f"),
         ("lut_saved_share", "saved", ".0%"), ("ff_count", "FF", ",.0f"), ("ff_saved_share", "saved", ".0%"),
         ("bram18_count", "RAMB18", ",.0f"), ("bram18_saved_share", "saved", ".0%"), ("uram_count", "URAM", ",.0f"),
         ("dsp_count", "DSP", ",.0f"), ("dsp_saved_share", "saved", ".0%"), ("queries_per_second", "queries/s", ",.0f")),
