@@ -108,12 +108,17 @@ class _Sample:
     measured: Resources
 
 
-def _samples(family: str, devices: int, engines: int, seed: int) -> Iterator[list[_Sample]]:
+def _configurations(family: str, devices: int, engines: int, seed: int) -> list[tuple[DeviceConfig, bool]]:
+    """What is synthesised, and of which only the MLP engine."""
     rng = random.Random(seed)
     todo: list[tuple[DeviceConfig, bool]] = [(random_device(rng), False) for _ in range(devices)]
     todo += [(random_engine(rng, PRIMITIVE[family]), True) for _ in range(engines)]
     paper = DeviceConfig.preset("paper")  # 16 bytes and wider are likelier in the draw
     todo += [(replace(paper, beat_bytes=8, lookup=replace(paper.lookup, lanes=2)), False), (small_device(), False)]
+    return todo
+
+
+def _samples(family: str, todo: list[tuple[DeviceConfig, bool]]) -> Iterator[list[_Sample]]:
     for number, (config, engine) in enumerate(todo):
         found = [Unit(f"mlp.{u.path}" if u.path else "mlp", u.rtlil) for u in units(MlpEngine(config), room=True)] \
             if engine else units(Device(config))
@@ -187,10 +192,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
+    todo = _configurations(args.family, args.devices, args.engines, args.seed)
     samples: list[_Sample] = []
     with progress() as bar:
-        task = bar.add_task("synthesising", total=args.devices + args.engines + 2, note="")
-        for some in _samples(args.family, args.devices, args.engines, args.seed):
+        task = bar.add_task("synthesising", total=len(todo), note="")
+        for some in _samples(args.family, todo):
             samples += some
             bar.advance(task)
     file = Path(estimate.__file__).parent / f"{args.family}.json"

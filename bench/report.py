@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nearflash.cli.output import console, write_json
+from nearflash.contract import DeviceConfig, cores
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows"]
+__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows", "streamed_layers"]
 
 Rows = list[dict[str, Any]]
 
@@ -32,6 +33,11 @@ def show_rows(title: str, columns: Sequence[tuple[str, str, str]], rows: Rows, n
     console.print(table)
     for note in notes:
         console.print(f"[dim]{note}[/dim]")
+
+
+def streamed_layers(config: DeviceConfig) -> list[str]:
+    """The layers whose weights come from DRAM, by name."""
+    return sorted({c.node for c in cores(config.mlp.graph) if c.weights == "dram"})
 
 
 def environment() -> dict[str, Any]:

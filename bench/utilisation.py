@@ -25,7 +25,7 @@ from nearflash.contract.resources import Resources
 from nearflash.whole import whole_file
 from nearflash_hw.synthesis.report import measure
 
-from .report import Rows, console, finish, show_rows
+from .report import Rows, console, finish, show_rows, streamed_layers
 
 __all__ = ["main"]
 
@@ -64,8 +64,7 @@ def row(folder: Path, model: str, board: Board, onchip: bool, synthesise: bool, 
         return {**out, "refused": plan["refused"]}
     file = folder / f"{model}-{board.name}.toml"
     config = load_plan(file)
-    streamed = sorted({c.node for c in cores(config.mlp.graph) if c.weights == "dram"})
-    out |= {"streamed_layers": " ".join(streamed), "n_batch": config.mlp.n_batch,
+    out |= {"streamed_layers": " ".join(streamed_layers(config)), "n_batch": config.mlp.n_batch,
             "multipliers_count": sum(c.kr * c.kc for c in cores(config.mlp.graph)), "clock_mhz": config.clock_mhz,
             "queries_per_second": plan["queries_per_second"],
             **{f"estimated_{k}_count": plan[f"total_{k}_count"] for k in KINDS},
