@@ -13,7 +13,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 __all__ = ["cache_dir", "cache_entry", "digest", "sources_digest"]
@@ -39,8 +39,8 @@ def digest(*parts: str) -> str:
     return h.hexdigest()[:24]
 
 
-def sources_digest(*packages: str, without: str = "") -> str:
-    """Of the Python sources of ``packages`` (import names), but for what lies in folders called ``without``.
+def sources_digest(*packages: str, without: Container[str] = ()) -> str:
+    """Of the Python sources of ``packages`` (import names), but for what lies in folders that ``without`` names.
 
     Raises ``ModuleNotFoundError`` for a package that isn't installed.
     """
@@ -51,7 +51,7 @@ def sources_digest(*packages: str, without: str = "") -> str:
             raise ModuleNotFoundError(f"package {package} is missing: install nearflash[hw]", name=package)
         root = Path(next(iter(spec.submodule_search_locations)))
         for path in sorted(root.rglob("*.py")):
-            if without not in path.relative_to(root).parts:
+            if not any(part in without for part in path.relative_to(root).parts):
                 parts += [str(path.relative_to(root)), path.read_text()]
     return digest(*parts)
 

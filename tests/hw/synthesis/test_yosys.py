@@ -1,5 +1,9 @@
 """Synthesis: known designs cost what they must, and a tool that fails or stops early is an error, never a zero."""
 
+import re
+from pathlib import Path
+
+import pyosys
 import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
@@ -74,6 +78,13 @@ def test_failures_are_loud(tmp_path):
         run_yosys(["log stops here"], tmp_path, ["stat.json"])
     with pytest.raises(SynthesisError, match="more than 1 s"):
         run_yosys(["exec -- sleep 5"], tmp_path, [], seconds=1)
+
+
+def test_every_memory_that_yosys_may_map_to_has_a_size():
+    files = list(Path(pyosys.__file__).parent.glob("share/xilinx/lutrams_xc5v_map.v"))  # of 7 series and UltraScale
+    cells = {name for f in files for name in re.findall(r"\b((?:RAM|SRLC?)\d+\w*)\b", f.read_text())}
+    assert {"RAM32M", "RAM256X1D"} <= cells
+    assert cells <= set(yosys.LUTRAM)
 
 
 def test_cells_of_unknown_size_are_refused():

@@ -14,6 +14,7 @@ __all__ = ["LOGIC", "Features", "features_of"]
 LOGIC = ("add", "constant_add", "compare", "constant_compare", "equal", "constant_equal", "gate", "reduce", "mux", "select",
          "shift", "ff", "soft_multiply")
 
+DSP_LEAST_PRODUCT = 9  # bits: narrower products are built of LUTs
 PIPELINES = ".products"  # modules whose registers are those of DSP slices
 _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
@@ -37,8 +38,9 @@ _KIND = {"$add": "add", "$sub": "add", "$neg": "add", "$lt": "compare", "$le": "
 
 @dataclass
 class Features:
-    """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed);
-    ``slices``: instances of DSP slices; ``operand_bits``: of multipliers outside :data:`PIPELINES`."""
+    """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed), of
+    which no more than the product's bits that are read; ``slices``: instances of DSP slices; ``operand_bits``: of multipliers
+    outside :data:`PIPELINES`."""
 
     bits: Counter[str] = field(default_factory=Counter)
     memories: list[MemoryShape] = field(default_factory=list)
@@ -81,8 +83,12 @@ def _count_module(body: str, out: Features, pipeline: bool) -> None:
             bits["slice_ff" if pipeline else "ff"] += width
         elif kind == "$mul":
             a, b = int(p["A_WIDTH"]), int(p["B_WIDTH"])
+            used = width if pipeline else _used(body, wires["Y"], width)
+            a, b = min(a, used), min(b, used)
             if _constant(wires["A"]) or _constant(wires["B"]):
                 bits["soft_multiply"] += a if _constant(wires["B"]) else b
+            elif min(a + b, used) < DSP_LEAST_PRODUCT:
+                bits["soft_multiply"] += a * b
             else:
                 out.multipliers.append((a, b, p.get("A_SIGNED") == "1"))
                 out.operand_bits += 0 if pipeline else a + b
@@ -109,6 +115,14 @@ def _count_module(body: str, out: Features, pipeline: bool) -> None:
 
 def _constant(wire: str) -> bool:
     return bool(_CONSTANT.match(wire.strip()))
+
+
+def _used(body: str, wire: str, width: int) -> int:
+    """How many of a multiplier's output bits, from the lowest, are read."""
+    token = re.compile(rf"(?<=[ {{]){re.escape(wire)}(?: \[(\d+)(?::\d+)?\])?(?=\s|$)")
+    reads = [m for line in body.splitlines() if wire in line and line.split(maxsplit=1)[0] in ("connect", "assign", "switch")
+             and line.strip() != f"connect \\Y {wire}" for m in token.finditer(line)]
+    return max((int(m[1] or width - 1) + 1 for m in reads), default=width)
 
 
 def _runs(enable: str) -> int:

@@ -18,9 +18,11 @@ from .memory import MemoryShape
 
 __all__ = ["kept"]
 
+ROOMS = ("flash", "controller", "lookup", "place")  # of which an MLP engine uses nothing
+
 
 def kept(make: Callable[[], Features], *what: Any) -> Features:
-    """``make()``, or what it gave before for the same ``what`` and the same sources of the gateware."""
+    """``make()``, parts of an MLP engine, or what it gave before for the same ``what`` and the same sources of that."""
     file = cache_dir() / "estimates" / f"{digest(_sources(), repr(what))}.json"
     if not file.is_file():
         found = make()
@@ -36,5 +38,5 @@ def kept(make: Callable[[], Features], *what: Any) -> Features:
 
 @lru_cache
 def _sources() -> str:
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw")
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=ROOMS)
     return digest(importlib.metadata.version("amaranth"), sources)

@@ -52,7 +52,21 @@ def map_memory(shape: MemoryShape, family: str) -> Resources:
 
 def _deep(shape: MemoryShape, rows: int) -> float:
     """Cost of joining ``rows`` primitives into one deep memory."""
-    return MUX * (shape.width * (rows - 1) * shape.reads + (rows if rows > 1 else 0) * shape.writes)
+    return MUX * (shape.width * (rows - 1) * shape.reads + (rows if rows > 1 else 0) * _lanes(shape)[1] * shape.writes)
+
+
+def _lanes(shape: MemoryShape) -> tuple[int, int]:
+    """Bits of a word that are written together, and how many such."""
+    lane = min(shape.lane, shape.width)
+    return lane, ceil(shape.width / lane)
+
+
+def _primitives(shape: MemoryShape, rows: int, width: int, byte: int) -> int:
+    """Primitives of ``width`` bits for ``rows`` rows of them: a lane takes whole bytes, and rows follow each other without a
+    gap, so that one primitive may hold the end of one and the start of the next."""
+    byte = min(byte, width)
+    lane, lanes = _lanes(shape)
+    return ceil(rows * lanes * ceil(lane / byte) * byte / width)
 
 
 def _distributed(shape: MemoryShape, family: str) -> list[_Choice]:
@@ -64,11 +78,10 @@ def _distributed(shape: MemoryShape, family: str) -> list[_Choice]:
     out = []
     for words, bits, cost, scaled, luts, ports in kinds:
         rows, copies = ceil(shape.depth / words), ceil(shape.reads / ports)
-        lane = min(shape.lane, shape.width)
+        lane, lanes = _lanes(shape)
         full, rest = divmod(lane, bits)
         per_lane = full * cost + ((cost - scaled + scaled * rest / bits) if rest else 0)
         units = full + (rest > 0)
-        lanes = ceil(shape.width / lane)
         used = Resources(lut=luts * units * lanes * rows * copies, lutram=luts * units * lanes * rows * copies,
                          ff=shape.width * shape.reads if shape.clocked else 0)
         out.append(_Choice(per_lane * lanes * rows * copies + _deep(shape, rows), used))
@@ -83,32 +96,16 @@ def _block(shape: MemoryShape, family: str) -> list[_Choice]:
             if width > widest or (kind == "cascade" and family != "xc7"):
                 continue
             words = 1 << (capacity - (width.bit_length() - 1))
-            copies = shape.reads
             rows = ceil(shape.depth / words)
-            columns = _columns(shape, width)
-            n = rows * columns * copies
+            n = _primitives(shape, rows, width, BYTE) * shape.reads
             out.append(_Choice(n * cost + _deep(shape, rows), Resources(bram18=halves * n)))
     if family == "xcup" and not shape.block:
         byte = 8 if shape.lane % 9 else 9
         for folds in (1, 2, 4, 8):  # words that share one of an UltraRAM's, in bytes with enables of their own
             if folds > 1 and ceil(shape.width / byte) * folds > 72 // byte:
                 break
-            rows, columns = ceil(shape.depth / (ULTRA_WORDS * folds)), _byte_columns(shape, 72, byte)
-            n = rows * columns * shape.reads
+            rows = ceil(shape.depth / (ULTRA_WORDS * folds))
+            n = _primitives(shape, rows * folds, 72, byte) * shape.reads
             out.append(_Choice(n * ULTRA + _deep(shape, rows) + MUX * shape.width * (folds - 1) * shape.reads,
                                Resources(uram=n)))
     return out
-
-
-def _columns(shape: MemoryShape, width: int) -> int:
-    if shape.lane >= shape.width:
-        return ceil(shape.width / width)
-    return _byte_columns(shape, width, BYTE) if width > BYTE else ceil(shape.lane / width) * ceil(shape.width / shape.lane)
-
-
-def _byte_columns(shape: MemoryShape, width: int, byte: int) -> int:
-    """Primitives side by side when lanes with an enable of their own take whole bytes of a primitive."""
-    if shape.lane >= shape.width:
-        return ceil(shape.width / width)
-    per_lane = ceil(shape.lane / byte)  # bytes
-    return ceil(per_lane * ceil(shape.width / shape.lane) / (width // byte))

@@ -29,7 +29,6 @@ LUT_TERMS = (*LOGIC, "memory_mux", "unit")
 FF_TERMS = ("ff", "memory_ff", "dsp_operands", "slice_ff")
 #: Multiplier operands, signed, that a slice takes: DSP48E1 and DSP48E2. What is wider is split in pieces of one bit less.
 DSP_OPERANDS = {"xc7": (25, 18), "xcup": (27, 18)}
-DSP_LEAST_PRODUCT = 9  # bits: narrower products are built of LUTs
 
 
 def kind_of(path: str) -> str:
@@ -48,8 +47,6 @@ def exact_part(features: Features, family: str) -> Resources:
 
 def _slices(a: int, b: int, signed: bool, family: str) -> int:
     wide, narrow = sorted((a + (not signed), b + (not signed)), reverse=True)
-    if a + b < DSP_LEAST_PRODUCT:
-        return 0
     most_wide, most_narrow = DSP_OPERANDS[family]
     return _pieces(wide, most_wide) * _pieces(narrow, most_narrow)
 
