@@ -39,8 +39,8 @@ _KIND = {"$add": "add", "$sub": "add", "$neg": "add", "$lt": "compare", "$le": "
 @dataclass
 class Features:
     """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed), of
-    which no more than the product's bits that are read; ``slices``: instances of DSP slices; ``operand_bits``: of those
-    outside :data:`PIPELINES`."""
+    which no more than the product's bits that are read; ``slices``: instances of DSP slices; ``operand_bits``: of the
+    multipliers outside :data:`PIPELINES`."""
 
     bits: Counter[str] = field(default_factory=Counter)
     memories: list[MemoryShape] = field(default_factory=list)
