@@ -11,8 +11,10 @@ their throughput. Figures are of the MLP engine's layers (cores and epilogues), 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,8 @@ def naive(found: Fit) -> DeviceConfig:
 def layers(config: DeviceConfig, family: str, measured: bool) -> Resources:
     found = [u for u in units(MlpEngine(config), room=True) if u.path.startswith(("core", "epilogue"))]
     if measured:
-        return sum((synthesise(u.rtlil, family) for u in found), Resources())
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # each runs a process
+            return sum(pool.map(lambda u: synthesise(u.rtlil, family), found), Resources())
     named = [replace(u, path=f"mlp.{u.path}") for u in found]
     return sum(estimate_units(named, family).values(), Resources())
 

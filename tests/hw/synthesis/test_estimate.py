@@ -47,7 +47,7 @@ class Memories(wiring.Component):
 SHAPES = [MemoryShape(*s) for s in (
     (1, 100, 1), (8, 300, 8), (8, 512, 8), (10, 256, 10), (22, 64, 22), (22, 100, 22), (45, 1024, 45), (32, 2048, 8),
     (128, 512, 32), (128, 2048, 128), (64, 16, 8), (128, 64, 128, 2), (32, 1024, 32, 2), (8, 65536, 8),
-    (128, 2056, 128), (47, 256, 47), (96, 1100, 8))]  # of the first of these, rows share primitives
+    (128, 2056, 128), (128, 20480, 128), (47, 256, 47), (96, 1100, 8))]  # of the first two of these, rows share primitives
 
 
 @pytest.mark.parametrize("family", ["xc7", "xcup"])
