@@ -33,7 +33,7 @@ class FcCore(wiring.Component):
     on a column block as soon as all the group's samples have it, and finishes all outputs in its last column
     (inter-layer composition). Results wait in a buffer that the epilogue reads ``lanes`` rows at a time, so the next
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
-    ``packed``, ``primitive``: see :class:`.Products`; ``weight_words``: see :class:`.OnChipWeights`.
+    ``packed``, ``primitive``: see :class:`.Products`.
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
@@ -43,12 +43,12 @@ class FcCore(wiring.Component):
 
     def __init__(self, core: Core, act_bits: int, n_batch: int, buffered: int, beat_bytes: int, *, lanes: int = 1,
                  edges: tuple[Edge, ...] = (), hold_results: bool = False, address: int = 0, packed: bool = False,
-                 primitive: str = "inferred", weight_words: int | None = None):
+                 primitive: str = "inferred"):
         if core.kr % lanes:
             raise ValueError(f"lanes = {lanes}: must divide kr = {core.kr}")
         self.core, self.act_bits, self.n_batch, self.buffered = core, act_bits, n_batch, buffered
         self.beat_bytes, self.lanes, self.address = beat_bytes, lanes, address
-        self.packed, self.primitive, self.weight_words = packed, primitive, weight_words
+        self.packed, self.primitive = packed, primitive
         self.edges = edges or (Edge("", 0, core.columns, 1),)
         self.hold_results = hold_results or core.scan == "column"
         self.acc_bits = act_bits + core.weight_bits - 1 + clog2(core.columns)
@@ -74,7 +74,7 @@ class FcCore(wiring.Component):
             m.d.comb += weights.start.eq(buffer.started)
             connect(m, weights.mem_read, flipped(self.mem_read))
         else:
-            m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes, self.weight_words)
+            m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes)
             m.d.comb += [weights.write_valid.eq(self.weight_valid), weights.write_first.eq(self.weight_first),
                          weights.write_data.eq(self.weight_data)]
         m.submodules.groups = groups = StreamFifo(self.nb_bits, GROUPS)

@@ -30,11 +30,10 @@ class OnChipWeights(wiring.Component):
 
     ``take`` (with ``available``, always 1) gives the next word in the next cycle, held until the next ``take``; after the
     last word comes the first. ``write_valid`` {``write_first``, ``write_data``}: one beat of the core's parameter record.
-    ``words``: of the memory, if not all; for estimates, which count it apart, since writing its contents out takes long.
     """
 
-    def __init__(self, core: Core, beat_bytes: int, words: int | None = None):
-        self.core, self.beat_bytes, self.words = core, beat_bytes, words or max(2, core.steps)
+    def __init__(self, core: Core, beat_bytes: int):
+        self.core, self.beat_bytes = core, beat_bytes
         super().__init__({
             "available": Out(1), "take": In(1), "word": Out(_word_layout(core)),
             "write_valid": In(1), "write_first": In(1), "write_data": In(beat_bytes * 8),
@@ -46,7 +45,7 @@ class OnChipWeights(wiring.Component):
         beats = weight_word_beats(core, self.beat_bytes)
         width = core.word_bytes * 8
         style = {"ram_style": "block"} if core.weights == "bram" else {}
-        m.submodules.memory = memory = Memory(shape=width, depth=self.words, init=[], attrs=style)
+        m.submodules.memory = memory = Memory(shape=width, depth=max(2, core.steps), init=[], attrs=style)
         read = memory.read_port()
         write = memory.write_port(granularity=width // beats)
         position = Signal(range(core.steps))

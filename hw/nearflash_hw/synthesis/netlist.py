@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth.back import rtlil
 from amaranth.hdl import Fragment
@@ -36,10 +37,10 @@ class Unit:
     rtlil: str
 
 
-def units(component: wiring.Component, room: bool = False) -> list[Unit]:
+def units(component: wiring.Component, room: bool = False, platform: Any = None) -> list[Unit]:
     """The units of ``component``: its children, of :data:`ROOMS` the children's children, and what is left above them.
-    ``room``: ``component`` is itself such a room."""
-    design = _elaborate(component)
+    ``room``: ``component`` is itself such a room; ``platform``: what it is elaborated for."""
+    design = _elaborate(component, platform)
     children = [(i, c) for i, c in design.children["\\top"] if not room or design.size(c) > SMALL]
     out = [Unit("", design.unit("\\top", {module for _, module in children}))]
     for instance, module in children:
@@ -50,10 +51,10 @@ def units(component: wiring.Component, room: bool = False) -> list[Unit]:
     return out
 
 
-def subtree(component: wiring.Component, path: str) -> str:
+def subtree(component: wiring.Component, path: str, platform: Any = None) -> str:
     """RTLIL of the submodule at ``path`` (instance names joined by dots, "" for all) and everything below it, its top module
     named ``\\unit``. Raises :class:`~nearflash.contract.ConfigError` naming the submodules there are."""
-    design, module = _elaborate(component), "\\top"
+    design, module = _elaborate(component, platform), "\\top"
     for step in filter(None, path.split(".")):
         below = dict(design.children[module])
         if step not in below:
@@ -62,8 +63,8 @@ def subtree(component: wiring.Component, path: str) -> str:
     return design.unit(module, set())
 
 
-def _elaborate(component: wiring.Component) -> _Design:
-    text = rtlil.convert(Fragment.get(component, None), name="top", ports=component_ports(component), emit_src=False)
+def _elaborate(component: wiring.Component, platform: Any) -> _Design:
+    text = rtlil.convert(Fragment.get(component, platform), name="top", ports=component_ports(component), emit_src=False)
     return _Design({m[1]: m[0] for m in _MODULE.finditer(text)})
 
 

@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
+from nearflash_hw.device import Device
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.epilogue import Epilogue
 from nearflash_hw.mlp.weights import OnChipWeights
@@ -16,7 +17,8 @@ from nearflash_hw.synthesis.estimate.features import Features, features_of
 from nearflash_hw.synthesis.estimate.kept import kept
 from nearflash_hw.synthesis.estimate.memory import MemoryShape, map_memory
 from nearflash_hw.synthesis.estimate.model import estimate_unit, exact_part, kind_of
-from nearflash_hw.synthesis.netlist import subtree
+from nearflash_hw.synthesis.estimate.shallow import Shallow
+from nearflash_hw.synthesis.netlist import subtree, units
 from nearflash_hw.synthesis.yosys import synthesise
 
 
@@ -57,6 +59,16 @@ def test_memories_map_as_yosys_maps_them(family):
     got, want = sum((map_memory(s, family) for s in SHAPES[1:]), map_memory(SHAPES[0], family)), synthesise(rtlil, family)
     assert (got.bram18, got.uram) == (want.bram18, want.uram)
     assert got.lutram == pytest.approx(want.lutram, rel=0.05)
+
+
+def test_memories_cut_short_keep_their_features():
+    shapes = [*SHAPES, MemoryShape(2056, 100, 2056)]
+    whole, cut = (subtree(Memories(shapes), "", platform) for platform in (None, Shallow()))
+    assert features_of(cut) == features_of(whole)
+    assert len(cut) < len(whole) / 4
+    design = DeviceConfig.preset("tiny")
+    whole, cut = ({u.path: features_of(u.rtlil) for u in units(Device(design), platform=p)} for p in (None, Shallow()))
+    assert cut == whole
 
 
 CASES = [

@@ -19,10 +19,9 @@ from .features import Features, features_of
 from .kept import kept
 from .memory import MemoryShape, map_memory
 from .model import estimate_features, estimate_units
+from .shallow import Shallow
 
 __all__ = ["Estimator"]
-
-STAND_IN_WORDS = 2  # of a weight memory while kernels are searched: writing out its words would take most of the time
 
 
 class Estimator:
@@ -35,7 +34,7 @@ class Estimator:
 
     def device(self, config: DeviceConfig) -> dict[str, Resources]:
         """Resources of every unit of ``config``'s device, under the paths that ``synthesis.netlist.units`` gives them."""
-        return estimate_units(units(Device(config)), self.family)
+        return estimate_units(units(Device(config), platform=Shallow()), self.family)
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
@@ -47,7 +46,9 @@ class Estimator:
         rows = -(-core.kr // 2) if mlp.packed and core.kr > 1 else core.kr
         weights = Resources()
         if core.weights != "dram":
-            weights = map_memory(_weights(core, beat_bytes, max(2, core.steps)), self.family)
+            width = core.word_bytes * 8
+            lane = width // weight_word_beats(core, beat_bytes)
+            weights = map_memory(MemoryShape(width, max(2, core.steps), lane, block=core.weights == "bram"), self.family)
         return weights + Resources(dsp=rows * core.kc)
 
     def epilogue(self, node: Node, node_cores: list[Core], mlp: MlpConfig, last: bool) -> Resources:
@@ -65,11 +66,6 @@ class Estimator:
                          node.relu and not last, bits_for(mlp.n_batch))
 
 
-def _weights(core: Core, beat_bytes: int, words: int) -> MemoryShape:
-    width = core.word_bytes * 8
-    return MemoryShape(width, words, width // weight_word_beats(core, beat_bytes), block=core.weights == "bram")
-
-
 @lru_cache(maxsize=4096)
 def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, act_bits: int,
           n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool) -> Resources:
@@ -77,12 +73,9 @@ def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, wei
 
     def make() -> Features:
         return features_of(subtree(FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold,
-                                          packed=packed, primitive=primitive, weight_words=STAND_IN_WORDS), ""))
+                                          packed=packed, primitive=primitive), "", Shallow()))
 
     features = kept(make, core, act_bits, n_batch, buffered, beat_bytes, lanes, hold, packed, primitive)
-    if weights != "dram":
-        stand_in, real = (_weights(core, beat_bytes, words) for words in (STAND_IN_WORDS, max(2, core.steps)))
-        features.memories[features.memories.index(stand_in)] = real
     return estimate_features("mlp.core", features, family)
 
 

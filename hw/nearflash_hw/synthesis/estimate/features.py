@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .memory import MemoryShape
+from .shallow import DEPTH
 
 __all__ = ["LOGIC", "Features", "features_of"]
 
@@ -19,7 +20,8 @@ PIPELINES = ".products"  # modules whose registers are those of DSP slices
 _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
 _CONNECT = re.compile(r"^    connect \\(\w+) (.*)$", re.MULTILINE)
-_MEMORY = re.compile(r"^  memory width (\d+) size (\d+) (\S+)$", re.MULTILINE)
+_MEMORY = re.compile(r"^((?:  attribute [^\n]*\n)*)  memory width (\d+) size (\d+) (\S+)$", re.MULTILINE)
+_DEPTH = re.compile(rf"^  attribute \\{DEPTH} (\d+)$", re.MULTILINE)
 _BLOCK = re.compile(r'^  attribute \\ram_style "block"\n(?:  attribute [^\n]*\n)*  memory width \d+ size \d+ (\S+)$',
                     re.MULTILINE)
 _SLICE = re.compile(r"^  cell \\DSP48E[12] ", re.MULTILINE)
@@ -50,7 +52,7 @@ class Features:
 
 
 def features_of(rtlil: str) -> Features:
-    """Counts over all modules of ``rtlil``: each is one instance."""
+    """Counts over all modules of ``rtlil`` (:class:`.Shallow` or not): each is one instance."""
     out = Features()
     for name, body in _MODULE.findall(rtlil):
         _count_module(body, out, name.endswith(PIPELINES))
@@ -58,7 +60,10 @@ def features_of(rtlil: str) -> Features:
 
 
 def _count_module(body: str, out: Features, pipeline: bool) -> None:
-    shapes = {m[3]: (int(m[1]), int(m[2])) for m in _MEMORY.finditer(body)}
+    shapes: dict[str, tuple[int, int]] = {}
+    for attributes, width, words, memory in _MEMORY.findall(body):
+        cut = _DEPTH.search(attributes)
+        shapes[memory] = int(width), int(cut[1] if cut else words)
     block = set(_BLOCK.findall(body))
     reads: Counter[str] = Counter()
     writes: Counter[str] = Counter()
