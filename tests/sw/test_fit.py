@@ -150,6 +150,23 @@ def test_a_layer_is_not_divided_where_its_halves_results_are_too_much(taken, dec
     assert {c.weights for c in cores(found.config.mlp.graph)} == {"onchip"}
 
 
+class HeldSlices(Costs):
+    """A core that holds a group's results needs ten DSP slices more."""
+
+    def core(self, core, mlp, beat_bytes, lanes, hold):
+        return super().core(core, mlp, beat_bytes, lanes, hold) + Resources(dsp=10 if hold else 0)
+
+
+def test_a_layer_is_not_divided_where_slices_are_short():
+    spec, options, costs = model_spec("rmc1", 1000), FitOptions(share=0.5, packed=False), HeldSlices()
+    rich = fit(spec, PAPER, Z020, costs, options)
+    used = sum(layer.resources.dsp for layer in rich.layers)
+    found = fit(spec, PAPER, replace(Z020, part=replace(Z020.part, dsp=int((used - 1) / options.limit))), costs, options)
+    divided = [[n.decomposed for n in f.config.mlp.graph if n.name == "top0"] for f in (rich, found)]
+    assert divided == [[True], [False]]
+    assert sum(layer.resources.dsp for layer in found.layers) < used
+
+
 def test_packing_when_slices_are_short():
     spec = model_spec("rmc3", 1000)
     part = replace(Z020.part, dsp=100)

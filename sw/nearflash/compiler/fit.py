@@ -182,7 +182,7 @@ class _Fitter:
             over: Fit | set[str] = set()
             spare = 2 * n_batch > self.base.lookup.sample_slots
             for moved, thrifty in _memories(self.planned, streamed, self.board, spare):
-                if (thrifty and not MEMORIES & over) or (moved and "uram" not in over):
+                if (thrifty and not (MEMORIES | {"dsp"}) & over) or (moved and "uram" not in over):
                     continue
                 over = self._attempt(streamed, moved, thrifty, n_batch, named)
                 if isinstance(over, Fit):
@@ -279,9 +279,9 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
 
 def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board, spare: bool
               ) -> Iterator[tuple[frozenset[str], bool]]:
-    """What to do about memory that is short: layers to keep out of UltraRAM (none, the smallest, the two smallest ...), and
-    whether to leave all layers undivided and pool the samples of one group at a time, if either saves anything (``spare``:
-    the second does)."""
+    """What to do about memory or DSP slices that are short: layers to keep out of UltraRAM (none, the smallest, the two
+    smallest ...), and whether to leave all layers undivided (one kernel rounds up less than two) and pool the samples of one
+    group at a time, if either saves anything (``spare``: the second does)."""
     fc = [n for n in planned.mlp.graph if n.kind == "fc"]
     yield frozenset(), False
     if spare or any(n.decomposed for n in fc):
