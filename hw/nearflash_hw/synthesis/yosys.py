@@ -20,9 +20,8 @@ FAMILIES = ("xc7", "xcup")
 SECONDS = 1800  # cap on one unit
 #: LUTs that a distributed memory or shift register occupies.
 LUTRAM = {"SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1, "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4,
-          "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8, "RAM512X1S": 8,
-          "RAM32M": 4, "RAM64M": 4, "RAM32M16": 8, "RAM64M8": 8,
-          "RAM32X16DR8": 8, "RAM64X8SW": 8}
+          "RAM32X1D": 2, "RAM64X1D": 2, "RAM128X1D": 4, "RAM256X1D": 8, "RAM512X1S": 8, "RAM32M": 4, "RAM64M": 4,
+          "RAM32M16": 8, "RAM64M8": 8, "RAM32X16DR8": 8, "RAM64X8SW": 8}
 BRAM18 = {"RAMB18E1": 1, "RAMB36E1": 2, "RAMB18E2": 1, "RAMB36E2": 2}
 #: Cells without a resource of their own: MUXF7/8/9 are part of a slice, INV is absorbed or counted as a LUT below.
 FREE = {"MUXF7", "MUXF8", "MUXF9", "GND", "VCC", "BUFG", "IBUF", "OBUF", "$scopeinfo"}

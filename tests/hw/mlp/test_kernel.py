@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from nearflash_hw.mlp.kernel import Kernel
 from nearflash_hw.verilog import to_verilog
 from nearflash_sim import backend
 from nearflash_sim.bench import simulate
+from yosys_share import XILINX
 
 CORNERS_X, CORNERS_W = (-127, 127, 0, 1, -1), (-128, 127, 0, 1, -1)
 
@@ -163,13 +163,12 @@ endmodule
     (3, 1, {"acc_bits": 23}), (3, 4, {}), (5, 1, {"packed": True}), (3, 4, {"packed": True}), (2, 2, {"packed": True})])
 def test_verilog_of_instances(kr, kc, form, tmp_path):
     """The generated Verilog with Yosys' own model of the DSP48E1 in the place of the slice."""
-    cells = yosys_cells()
     dut = Kernel(kr, kc, 8, 8, primitive="dsp48e1", **form)
     cycles, expected = schedule(dut, steps_of(kr, kc, 2, number=60), 2)
     verilog = to_verilog(dut, "kernel")
     assert verilog.count("DSP48E1 #(") == (kr + 1) // 2 * kc if dut.products.packed else kr * kc
     (tmp_path / "kernel.v").write_text(verilog)
-    check_verilog(dut, [tmp_path / "kernel.v", cells], cycles, expected, tmp_path)
+    check_verilog(dut, [tmp_path / "kernel.v", XILINX / "cells_sim.v"], cycles, expected, tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="needs Icarus Verilog")
@@ -177,7 +176,6 @@ def test_verilog_of_instances(kr, kc, form, tmp_path):
     (2, 1, {"acc_bits": 23}, 2, 2), (2, 4, {}, 8, 3), (3, 2, {"packed": True}, 4, None), (2, 4, {"packed": True}, 4, None)])
 def test_mapped_verilog_of_inference(kr, kc, form, slices, registers, tmp_path):
     """Synthesis finds the slices, with their registers, cascades and accumulators, and what it makes of them is right."""
-    cells = yosys_cells()
     dut = Kernel(kr, kc, 8, 8, **form)
     (tmp_path / "kernel.v").write_text(to_verilog(dut, "kernel"))
     # Without the renaming, Yosys 0.70 can end in an assertion after ABC: a name it makes for a bit is there already.
@@ -189,11 +187,8 @@ def test_mapped_verilog_of_inference(kr, kc, form, slices, registers, tmp_path):
     assert mapped.count("DSP48E1 #(") == slices
     if registers is not None:
         assert mapped.count("FDRE #(") <= registers
-    check_verilog(dut, [tmp_path / "mapped.v", cells], *schedule(dut, steps_of(kr, kc, 3, number=60), 3), tmp_path)
-
-
-def yosys_cells():
-    return Path(pytest.importorskip("pyosys").__file__).parent / "share/xilinx/cells_sim.v"
+    check_verilog(dut, [tmp_path / "mapped.v", XILINX / "cells_sim.v"], *schedule(dut, steps_of(kr, kc, 3, number=60), 3),
+                  tmp_path)
 
 
 def check_verilog(dut, sources, cycles, expected, folder):

@@ -1,8 +1,6 @@
 """Timing before placement: netlists small enough to add up by hand, with delays read from the cell library's text."""
 
 import re
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from nearflash_hw.synthesis.netlist import subtree
@@ -10,9 +8,9 @@ from nearflash_hw.synthesis.place.delays import CellDelays
 from nearflash_hw.synthesis.place.unplaced import _Netlist, time_unplaced
 from nearflash_hw.synthesis.yosys import SynthesisError
 from timing_samples import Adder, Gates, Multiply
+from yosys_share import XILINX
 
-# Found without importing it: Yosys runs in processes of its own, in tests too.
-LIBRARY = (Path(find_spec("pyosys").origin).parent / "share/xilinx/cells_sim.v").read_text()
+LIBRARY = (XILINX / "cells_sim.v").read_text()
 
 
 def library_ns(cell: str, arc: str) -> float:

@@ -195,14 +195,11 @@ def test_a_cluster_writes_the_same_files(folder, tmp_path, monkeypatch, kind, mo
     run(folder, "-o", tmp_path / "there", "--method", "lee", "--cluster", kind, "--workers", 1, "--json",
         tmp_path / "r.json", code=1)
     assert names(tmp_path / "here") == names(tmp_path / "there") == ["a.tif", "b.npy", "c.png"]
-    for name in ("b.npy", "c.png"):
+    read = {".tif": lambda f: rasterio.open(f).read(), ".npy": np.load, ".png": lambda f: np.asarray(Image.open(f))}
+    for name in names(tmp_path / "here"):
+        pixels = [read[Path(name).suffix](tmp_path / d / name) for d in ("here", "there")]
+        assert np.array_equal(*pixels, equal_nan=pixels[0].dtype.kind == "f"), name
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
-    # GDAL's deflate of equal tiles may differ between processes (libdeflate in one, zlib in the other)
-    here, there = (rasterio.open(tmp_path / d / "a.tif") for d in ("here", "there"))
-    with here, there:
-        assert here.read().tobytes() == there.read().tobytes()
-        assert here.profile == there.profile
-        assert (here.tags(), here.tags(1)) == (there.tags(), there.tags(1))
     files = json.loads((tmp_path / "r.json").read_text())["files"]
     assert [Path(f["input"]).name for f in files] == ["a.tif", "b.npy", "bad.npy", "c.png"]
     assert [f["error"] is None for f in files] == [True, True, False, True]
