@@ -25,7 +25,7 @@ from .report import Rows, finish, progress, show_rows
 
 __all__ = ["VARIANTS", "main"]
 
-#: Fields of the recipe that differ from the shipped one's.
+#: Fields of the recipe that differ from the first part's of the shipped one.
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "global residual on the softened log": {"options": {"output": "residual"}},
@@ -61,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with progress() as bar:
         task = bar.add_task("ablation", total=len(names) * args.steps, note="")
         for name in names:
+            changes = VARIANTS[name]
+            options = recipe.options | changes.get("options", {})
             with tempfile.TemporaryDirectory() as folder:
-                trainer = Trainer(replace(recipe, **VARIANTS[name]), images, Path(folder))
+                trainer = Trainer(replace(recipe, **changes | {"options": options}), images, Path(folder))
                 trainer.run(lambda step, loss, name=name: bar.update(task, advance=1, note=f"{name}  loss {loss:.3f}"))
-            net = build("base", **VARIANTS[name].get("options", {}))
+            net = build("base", **options)
             rows.append({"variant": name, **validation(trainer.averaged(), trainer.device, trainer.autocast),
                          "parameters_count": count_parameters(net), "gmac_256": count_macs(net) / 1e9,
                          "minutes": trainer.seconds / 60, "steps": args.steps})

@@ -133,6 +133,7 @@ def _show_metrics(title: str, metrics: dict[str, dict[str, Any]]) -> None:
     lines = (("psnr_db", "PSNR (dB)", ".2f"), ("ssim", "SSIM", ".3f"), ("dg_db", "DG (dB)", ".2f"),
              ("enl_in", "ENL in", ".1f"), ("enl_out", "ENL out", ".1f"), ("cx_out", "Cx out", ".3f"),
              ("ratio_mean", "ratio mean", ".3f"), ("ratio_variance", "ratio variance", ".3f"),
+             ("ratio_variance_expected", "1 / looks", ".3f"), ("ratio_variance_over_input", "ratio / input variance", ".3f"),
              ("mean_kept", "mean out / in", ".3f"),
              ("epd_roa_side3_horizontal", "EPD-ROA of 3 x 5 pixels, horizontal", ".3f"),
              ("epd_roa_side3_vertical", "EPD-ROA of 3 x 5 pixels, vertical", ".3f"),

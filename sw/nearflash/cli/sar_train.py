@@ -17,15 +17,15 @@ __all__ = ["train"]
 
 def train(
     images: Annotated[list[Path], typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")],
-    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, tiny, tiny-levels, unet, unet-second, "
-                                        "paper (for a GPU; never run to the end), or a TOML file.")] = "base",
+    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, tiny, tiny-levels, unet, "
+                                        "unet-second, paper (for a GPU; never run to the end), or a TOML file.")] = "base",
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
     validate: Annotated[Path | None, typer.Option(help="Folder of images to score on, never trained on.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: PyTorch's choice).", min=1)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even if the folder holds a checkpoint.")] = False,
-    init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones; the second "
-                                                   "and third parts of a recipe do.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones; the later "
+                                                   "parts of a recipe do. Blocks they lack start as identities.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
 ) -> None:
     """Train a despeckler on clean images; speckle is drawn anew at every step. Interrupt at will: the same command resumes.
@@ -40,6 +40,7 @@ def train(
     import torch.distributed as dist
 
     from ..contract.errors import ConfigError, DataError
+    from ..sar.models import grow
     from ..sar.network import read_weights, write_weights
     from ..sar.training.config import TrainConfig
     from ..sar.training.curves import plot_curves
@@ -59,16 +60,18 @@ def train(
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         trainer = Trainer(config, Images(images), out, device)
-        initial = read_weights(init)[1] if init else None
+        initial = None
+        if init:
+            try:
+                initial = grow(trainer.net, read_weights(init)[1])
+            except RuntimeError as e:
+                raise DataError("init", str(init), f"weights that fit {config.model} ({e})") from e
         if config.initial_share and initial is None:
             raise ConfigError("init", None, "must be given: the recipe keeps a share of the weights it starts from")
         if not fresh and trainer.resume():
             console.print(f"resumed at step {trainer.step} of {config.steps}")
         elif initial is not None:
-            try:
-                trainer.start_from(initial)
-            except RuntimeError as e:
-                raise DataError("init", str(init), f"weights that fit {config.model} ({e})") from e
+            trainer.start_from(initial)
         score = None
         if validate and trainer.rank == 0:
             validation = Validation(Images([validate]))

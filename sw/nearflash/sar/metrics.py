@@ -219,8 +219,10 @@ def no_reference_report(intensity_in: np.ndarray, intensity_out: np.ndarray, loo
 
     ENL, Cx and ratio statistics are medians over ``windows`` (rows and columns; default: found by
     :func:`homogeneous_windows` on the input, tiles of ``size``, or the whole image where there is none); the mean kept and
-    EPD-ROA (on amplitude) are of the whole image. A value that is undefined (no pair of neighbours in an image of one pixel)
-    or infinite (ENL of a constant) is None.
+    EPD-ROA (on amplitude) are of the whole image. ``ratio_variance_over_input`` divides each window's ratio variance by the
+    input's own relative variance there, which is 1/``looks`` only where speckle is fully developed and neither resampled nor
+    cut off: 1 for a filter that takes away all of it, less for one that follows it. A value that is undefined (no pair of
+    neighbours in an image of one pixel) or infinite (ENL of a constant) is None.
 
     Raises:
         DataError, ConfigError: shapes differ, all NaN; looks not > 0.
@@ -249,6 +251,7 @@ def no_reference_report(intensity_in: np.ndarray, intensity_out: np.ndarray, loo
         "ratio_mean": over(lambda a: ratio_statistics(x[a], y[a])[0]),
         "ratio_variance": over(lambda a: ratio_statistics(x[a], y[a])[1]),
         "ratio_variance_expected": 1 / looks,
+        "ratio_variance_over_input": over(lambda a: ratio_statistics(x[a], y[a])[1] * enl(x[a])),
         "mean_kept": mean_kept(x, y),
         "epd_roa_horizontal": edges("horizontal", 1), "epd_roa_vertical": edges("vertical", 1),
         "epd_roa_side3_horizontal": edges("horizontal", 3), "epd_roa_side3_vertical": edges("vertical", 3),

@@ -140,6 +140,7 @@ def test_report_of_a_perfect_filter() -> None:
     assert report["ratio_mean"] == pytest.approx(1, abs=0.03)
     assert report["ratio_variance"] == pytest.approx(0.25, rel=0.1)
     assert report["ratio_variance_expected"] == 0.25
+    assert report["ratio_variance_over_input"] == pytest.approx(1, abs=0.05)
     assert report["enl_in"] == pytest.approx(4, rel=0.1)
     assert report["enl_out"] is None  # infinite: JSON can't hold it
     assert report["cx_out"] == 0
@@ -156,6 +157,7 @@ def test_report_of_one_pixel_and_of_an_unchanged_image() -> None:
     for key in ("enl_gain", "ratio_mean", "mean_kept", "epd_roa_vertical", "epd_roa_side3_horizontal"):
         assert same[key] == pytest.approx(1)
     assert same["ratio_variance"] == pytest.approx(0)
+    assert same["ratio_variance_over_input"] == pytest.approx(0)
 
 
 def test_bad_input_is_named() -> None:

@@ -11,10 +11,20 @@ import numpy as np
 import pytest
 import torch
 from nearflash.contract.errors import ConfigError, DataError
+from nearflash.sar.models import build, grow
 from nearflash.sar.network import Network, load, read_weights, write_weights
 from nearflash.sar.training.config import RECIPES, TrainConfig
-from nearflash.sar.training.data import Images, clip_dark, cut_dark, flat_scene, point_targets, sample, sample_batch
-from nearflash.sar.training.loop import Trainer, loss_of, rate_of
+from nearflash.sar.training.data import (
+    Images,
+    clip_dark,
+    cut_dark,
+    flat_scene,
+    point_targets,
+    sample,
+    sample_batch,
+    with_even_areas,
+)
+from nearflash.sar.training.loop import Trainer, loss_of, rate_of, speckle_kept
 from nearflash.sar.training.validate import Validation
 from PIL import Image
 
@@ -49,8 +59,24 @@ def test_excluded_image(images):
     assert len(images) == 3
 
 
+def test_other_greys_are_made_of_the_colours(tmp_path):
+    Image.new("RGB", (40, 40), (255, 51, 0)).save(tmp_path / "plain.png")
+    images = Images([tmp_path])
+    eye = {float(images.crop(np.random.default_rng(i), 32, 1.0)[0, 0]) for i in range(5)}
+    assert eye == {(round(0.299 * 255 + 0.587 * 51) + 1) / 256}  # ITU-R 601 luma
+    other = [images.crop(np.random.default_rng(i), 32, 1.0, tones=1.0) for i in range(60)]
+    values = np.array([crop[0, 0] for crop in other])
+    assert all((crop == crop[0, 0]).all() and crop.dtype == np.float32 for crop in other)
+    assert ((values >= 1 / 256) & (values <= 1)).all()
+    assert values.min() < 0.15 < 0.85 < values.max()
+    Image.new("RGB", (40, 40), (255, 255, 255)).save(tmp_path / "plain.png")
+    white = Images([tmp_path])
+    assert {float(white.crop(np.random.default_rng(i), 32, 1.0, tones=1.0)[0, 0]) for i in range(60)} == {1 / 256, 1.0}
+    assert len({float(images.crop(np.random.default_rng(i), 32, 1.0, tones=0.5)[0, 0]) for i in range(40)} & eye) == 1
+
+
 def test_samples_depend_on_their_place_alone(images):
-    config = TrainConfig(**SMALL, correlated=0.5, targets=0.5, flat=0.3)
+    config = TrainConfig(**SMALL, correlated=0.5, targets=0.5, flat=0.3, tones=0.5, even=0.5, resampled=0.3)
     whole = sample_batch(images, config, 5, range(4))
     halves = [sample_batch(images, config, 5, r) for r in (range(2), range(2, 4))]
     for a, *b in zip(whole, *halves, strict=True):
@@ -113,16 +139,68 @@ def test_scenes():
         assert 1.5 < np.abs(point_targets(rng, 32)).max() < 8 * 40
 
 
+def test_even_areas_are_constant_and_near_the_photograph(images):
+    photograph = images.crop(np.random.default_rng(0), 64, 1.0)
+    shares = []
+    for seed in range(40):
+        scene = with_even_areas(np.random.default_rng(seed), photograph)
+        changed = scene != photograph
+        values = np.unique(scene[changed])
+        assert len(values) <= 4  # an area is one value
+        assert (np.abs(np.log(values / photograph.mean())) < 2).all()
+        shares.append(changed.mean())
+    assert min(shares) == 0  # some stay whole
+    assert max(shares) > 0.95
+    assert 0.4 < np.mean(shares) < 0.8
+
+
+@pytest.mark.parametrize("looks", [1, 4])
+def test_resampled_scenes_keep_their_mean_and_have_alike_neighbours(images, looks):
+    config = TrainConfig(**SMALL | dict(crop=128), looks=(looks,), flat=1.0, correlated=0.0, targets=0.0, gain=0.0,
+                         resampled=1.0)
+    means, neighbours, told = [], [], []
+    for seed in range(40):
+        noisy, clean, given, _ = sample(images, config, np.random.default_rng(seed))
+        assert noisy.shape == clean.shape == (128, 128)
+        ratio = (noisy / clean).astype(float) ** 2
+        means.append(ratio.mean())
+        neighbours.append(np.corrcoef(ratio[:, 1:].ravel(), ratio[:, :-1].ravel())[0, 1])
+        told.append(given / looks)
+    assert np.mean(means) == pytest.approx(1, abs=0.01)
+    assert 0.3 < np.mean(neighbours) < 0.8  # white speckle: 0
+    assert 1 <= min(told) < max(told) <= 2.25
+
+
 def test_loss_is_relative_to_scale_and_bright_targets():
     config = TrainConfig(**SMALL)
     clean = torch.full((1, 1, 2, 2), 0.5)
     estimate = clean + 0.1
     one = torch.ones(1, 1, 2, 2)
-    assert float(loss_of(config, estimate, clean, one)) == pytest.approx(0.1, rel=1e-3)
-    assert float(loss_of(config, 3 * estimate, 3 * clean, 3 * one)) == pytest.approx(0.1, rel=1e-3)
-    assert float(loss_of(config, clean + 50, clean + 49.5, one)) == pytest.approx(0.01, rel=1e-2)
+    noisy = clean
+    assert float(loss_of(config, estimate, clean, one, noisy)) == pytest.approx(0.1, rel=1e-3)
+    assert float(loss_of(config, 3 * estimate, 3 * clean, 3 * one, 3 * noisy)) == pytest.approx(0.1, rel=1e-3)
+    assert float(loss_of(config, clean + 50, clean + 49.5, one, noisy)) == pytest.approx(0.01, rel=1e-2)
     halves = torch.tensor([[[[1.0, 1.0], [0.5, 0.5]]]])  # clean 0.5: an error of 0.1 is 0.1 above and 0.2 below
-    assert float(loss_of(config, estimate, clean, halves)) == pytest.approx(((0.01 + 0.04) / 2) ** 0.5, rel=1e-3)
+    assert float(loss_of(config, estimate, clean, halves, noisy)) == pytest.approx(((0.01 + 0.04) / 2) ** 0.5, rel=1e-3)
+
+
+def test_speckle_that_an_estimate_follows_in_even_areas_counts():
+    """Against an estimate c (1 + a (x/c - 1)): a times the speckle's variance, 1 at a single look."""
+    rng = np.random.default_rng(6)
+    clean = np.full((1, 1, 96, 192), 0.3, np.float32)
+    clean[..., 96:] = rng.uniform(0.2, 1, (1, 1, 96, 96))  # a textured half: what follows there is no fault
+    speckle = rng.standard_exponential(clean.shape, dtype=np.float32)
+    followed = np.where(np.arange(192) < 96, 0.1, 0.5)
+    c, x, e = (torch.from_numpy(np.sqrt(i).astype(np.float32) * clean)
+               for i in (np.ones_like(clean), speckle, 1 + followed * (speckle - 1)))
+    one = torch.ones_like(c)
+    assert float(speckle_kept(x, e, c, one)) == pytest.approx(0.1, rel=0.06)
+    assert float(speckle_kept(x, c, c, one)) == 0
+    assert float(speckle_kept(x, 1.1 * c, c, one)) == pytest.approx(0, abs=0.01)  # brighter, but independent
+    assert float(speckle_kept(x[..., 96:], e[..., 96:], c[..., 96:], one[..., 96:])) == 0  # no even area
+    assert float(speckle_kept(x, e, c, 100 * one)) == 0  # all but nothing, beside its surroundings
+    plain, weighed = (loss_of(TrainConfig(**SMALL, ratio_weight=w), e, c, one, x) for w in (0.0, 0.5))
+    assert float(weighed - plain) == pytest.approx(0.5 * float(speckle_kept(x, e, c, one)), rel=1e-4)
 
 
 def test_schedule():
@@ -180,6 +258,37 @@ def test_training_learns(images, tmp_path):
     assert after > before + 2
 
 
+def test_a_deeper_network_goes_on_from_a_shallower_one(images, folder, tmp_path):
+    start, deeper = tmp_path / "start.npz", dict(encoder=[1, 1, 2, 1, 2], decoder=[2, 1, 1, 1])
+    trainer = Trainer(TrainConfig(**SMALL), images, tmp_path / "run")
+    trainer.train_step()
+    write_weights(start, trainer.net, {"model": "tiny", "options": {}})
+    grown = build("tiny", **deeper)
+    grown.load_state_dict(grow(grown, trainer.net.state_dict()))
+    noisy, looks = torch.rand(2, 1, 64, 32), torch.tensor([1.0, 4.0])
+    with torch.no_grad():
+        assert torch.equal(grown(noisy, looks), trainer.net(noisy, looks))
+    with pytest.raises(RuntimeError, match="stem"):
+        grow(build("tiny", features="log"), trainer.net.state_dict())
+    with pytest.raises(RuntimeError, match="unknown"):
+        grow(build("tiny"), grown.state_dict())
+    with pytest.raises(RuntimeError, match="missing"):
+        grow(grown, {k: v for k, v in trainer.net.state_dict().items() if k != "stem.bias"})
+    # The command, whose result keeps a share of what it started from
+    recipe = tmp_path / "recipe.toml"
+    options = ", ".join(f"{k} = {v}" for k, v in deeper.items())
+    recipe.write_text(f"options = {{ {options} }}\ninitial_share = 0.5\n"
+                      + "".join(f"{k} = {json.dumps(v)}\n" for k, v in SMALL.items()))
+    subprocess.run([sys.executable, "-m", "nearflash", "sar", "train", str(folder), "--recipe", str(recipe),
+                    "--threads", "1", "--init", str(start), "-o", str(tmp_path / "out")],
+                   check=True, timeout=300, capture_output=True)
+    assert load("tiny", tmp_path / "out" / "weights.npz").meta["options"] == deeper
+    mixed = read_weights(tmp_path / "out" / "weights.npz")[1]
+    trained = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["ema"]
+    for key, value in read_weights(start)[1].items():
+        torch.testing.assert_close(mixed[key], (trained[key] + value) / 2)
+
+
 def test_two_processes_equal_one(folder, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in SMALL.items()))
@@ -211,7 +320,8 @@ def test_configurations(tmp_path):
         TrainConfig.from_dict({"stepz": 3})
     for field, value in (("steps", 0), ("crop", 40), ("looks", [0.5]), ("gain", 2), ("gain_range", -1), ("contrast", 2),
                          ("cut", -0.1), ("initial_share", 1.0), ("bandwidth", [0.0, 1.0]), ("ema", 1.0), ("loss", "l1"),
-                         ("precision", "fp8"), ("learning_rate", 0.0), ("max_scale", 9.0)):
+                         ("even", 2), ("resampled", -1), ("tones", 1.5), ("ratio_weight", 11), ("precision", "fp8"),
+                         ("learning_rate", 0.0), ("max_scale", 9.0)):
         with pytest.raises(ConfigError, match=rf"train\.{field}"):
             TrainConfig.from_dict({field: value})
     bad = tmp_path / "bad.toml"

@@ -11,13 +11,15 @@ from torch import nn
 from ...contract.errors import ConfigError
 from .blocks import count_parameters
 from .five_stage import FiveStage, FiveStageConfig
+from .grow import grow
 from .paper import PaperTransformer
 from .unet import UNet
 
-__all__ = ["MODELS", "FiveStage", "FiveStageConfig", "PaperTransformer", "UNet", "build", "count_macs", "count_parameters"]
+__all__ = ["MODELS", "FiveStage", "FiveStageConfig", "PaperTransformer", "UNet", "build", "count_macs", "count_parameters",
+           "grow"]
 
 FIVE_STAGE: dict[str, dict[str, Any]] = {
-    "base": dict(widths=(32, 64, 96, 160, 192), encoder=(1, 1, 2, 2, 2), decoder=(2, 1, 1, 1)),
+    "base": dict(widths=(32, 64, 96, 160, 192), encoder=(1, 1, 3, 3, 2), decoder=(2, 1, 2, 1)),
     "tiny": dict(widths=(16, 32, 32, 64, 64), encoder=(1, 1, 1, 1, 1), decoder=(1, 1, 1, 1), head_dim=16),
 }
 

@@ -30,8 +30,10 @@ class TrainConfig:
     batch: int = 8                  # global: over all processes
     crop: int = 128                 # pixels, a multiple of 32
     max_scale: float = 2.0
+    tones: float = 0.0              # share of photographs in other greys
     looks: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 2, 3, 4, 4, 6, 16)
     correlated: float = 0.3         # share with a system response
+    resampled: float = 0.0          # share interpolated to a finer grid
     bandwidth: tuple[float, float] = (0.4, 1.0)
     gain: float = 0.3               # share with amplitude scaled by exp(uniform(-gain_range, gain_range))
     gain_range: float = 1.0
@@ -40,6 +42,7 @@ class TrainConfig:
     clipped: float = 0.0            # share of single-look samples cut off at the dark end and rounded to 8 bits
     cut: float = 0.0                # share of single-look samples whose dark end was stored as 0
     flat: float = 0.05              # share of piecewise constant scenes
+    even: float = 0.0               # share with some areas of the scene made constant
     learning_rate: float = 8e-4
     warmup: int = 300               # steps
     final_rate: float = 0.002       # of the learning rate, where the cosine ends
@@ -48,6 +51,7 @@ class TrainConfig:
     ema: float = 0.999
     initial_share: float = 0.0      # of the weights started from (--init) in the result, the rest are the trained ones
     loss: str = "rmse"              # "rmse": root of each crop's mean square error; "mse"
+    ratio_weight: float = 0.0       # of the correlation between speckle and estimate in constant areas
     precision: str = "auto"         # "bf16", "fp32"; auto: bf16 where the processor multiplies it natively
     checkpoint_every: int = 500     # steps
     validate_every: int = 2000      # steps
@@ -62,13 +66,15 @@ class TrainConfig:
         need("crop", self.crop >= 32 and self.crop % 32 == 0, "a multiple of 32")
         need("max_scale", 1 <= self.max_scale <= 4, "1 to 4")
         need("looks", len(self.looks) > 0 and all(n >= 1 and n == int(n) for n in self.looks), "whole numbers from 1")
-        for name in ("correlated", "gain", "contrast", "targets", "clipped", "cut", "flat"):
+        for name in ("correlated", "gain", "contrast", "targets", "clipped", "cut", "flat", "even", "resampled",
+                     "tones"):
             need(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         need("gain_range", 0 <= self.gain_range <= 3, "0 to 3")
         need("bandwidth", 0 < self.bandwidth[0] <= self.bandwidth[1] <= 1, "0 < low <= high <= 1")
         need("learning_rate", 0 < self.learning_rate < 1, "above 0, below 1")
         need("ema", 0 <= self.ema < 1, "0 to below 1")
         need("initial_share", 0 <= self.initial_share < 1, "0 to below 1")
+        need("ratio_weight", 0 <= self.ratio_weight <= 10, "0 to 10")
         need("loss", self.loss in ("rmse", "mse"), "rmse or mse")
         need("precision", self.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...contract.errors import ConfigError, DataError
@@ -22,7 +23,9 @@ from ..models import build
 from .config import TrainConfig
 from .data import Images, sample_batch
 
-__all__ = ["Trainer", "loss_of", "native_bf16", "rate_of"]
+__all__ = ["Trainer", "loss_of", "native_bf16", "rate_of", "speckle_kept"]
+
+EVEN_PIXELS = 512  # fewer say too little of what an estimate follows
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -41,11 +44,29 @@ def rate_of(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, scale: Tensor) -> Tensor:
-    """Error relative to the area's brightness ``scale``, and to the target itself where that is brighter: all
-    ``[N, 1, H, W]``."""
+def speckle_kept(noisy: Tensor, estimate: Tensor, clean: Tensor, scale: Tensor) -> Tensor:
+    """How much of its speckle a sample's estimate follows in constant areas: ``[N]``, 0 where there are none.
+
+    The mean of (x/c - 1)(e/c - 1), x the noisy, c the clean and e the estimated intensity, over pixels whose clean
+    neighbours within three pixels are equal to 0.1 % of amplitude. Where an estimate follows bright speckle the ratio image
+    x/e varies less than speckle; the error itself hardly shows it, as few pixels are that bright.
+    """
+    even = -F.max_pool2d(-clean, 7, 1, 3) > 0.999 * F.max_pool2d(clean, 7, 1, 3)
+    even &= clean > 0.02 * scale  # not where nearly all was cut off
+    safe = torch.where(even, clean, torch.ones_like(clean))
+    product = ((noisy / safe).square() - 1) * ((estimate / safe).square().clamp(max=4.0) - 1)
+    pixels = even.sum(dim=(1, 2, 3))
+    return (product * even).sum(dim=(1, 2, 3)) / pixels.clamp(min=1) * (pixels >= EVEN_PIXELS)
+
+
+def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, scale: Tensor, noisy: Tensor) -> Tensor:
+    """Error relative to the area's brightness ``scale``, and to the target itself where that is brighter; and
+    :func:`speckle_kept`, as far as the recipe weighs it. All ``[N, 1, H, W]``."""
     mse = ((estimate - clean) / torch.maximum(clean, scale)).square().mean(dim=(1, 2, 3))
-    return (mse + 1e-8).sqrt().mean() if config.loss == "rmse" else mse.mean()
+    loss = (mse + 1e-8).sqrt().mean() if config.loss == "rmse" else mse.mean()
+    if config.ratio_weight:
+        loss = loss + config.ratio_weight * speckle_kept(noisy, estimate, clean, scale).abs().mean()
+    return loss
 
 
 class Trainer:
@@ -114,7 +135,7 @@ class Trainer:
         return True
 
     def start_from(self, state: dict[str, Tensor]) -> None:
-        """Begin with these weights. Raises RuntimeError when they don't fit."""
+        """Begin with these weights, all of the network's (:func:`nearflash.sar.models.grow`)."""
         self.net.load_state_dict(state)
         self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
 
@@ -139,7 +160,7 @@ class Trainer:
             group["lr"] = rate_of(config, self.step)
         with self.autocast():
             estimate = self.model(noisy, looks)
-        loss = loss_of(config, estimate.float(), clean, scale)
+        loss = loss_of(config, estimate.float(), clean, scale, noisy)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
