@@ -22,7 +22,7 @@ from nearflash.sar.compare import compare
 from nearflash.sar.evaluate import CORRELATED
 from nearflash.sar.io import read_array
 from nearflash.sar.methods import METHOD_NAMES
-from nearflash.sar.metrics import enl, epd_roa
+from nearflash.sar.metrics import enl, epd_roa, mean_kept, ratio_statistics
 from nearflash.sar.speckle import SystemResponse, speckled
 from nearflash.sar.tiles import RAMP, plan_axis
 from PIL import Image
@@ -85,9 +85,10 @@ def even_areas(run: Run, seeds: int) -> Iterator[Line]:
             for seed in range(seeds):
                 noisy = simulated(np.full((320, 320), 7.0, np.float32), looks, seed, name)
                 x, y = inner(noisy), inner(run(noisy, looks))
+                ratio_mean, ratio_variance = ratio_statistics(x, y)
                 # Interpolation leaves less variance than 1/L: there the input's own counts
-                expected = x.var() / x.mean() ** 2 if name == RESAMPLED else 1 / looks
-                found.append(((x / y).mean(), (x / y).var() / expected, y.mean() / x.mean(), enl(y) / enl(x)))
+                expected_looks = enl(x) if name == RESAMPLED else looks
+                found.append((ratio_mean, ratio_variance * expected_looks, mean_kept(x, y), enl(y) / enl(x)))
             mean, variance, kept, gain = np.mean(found, axis=0)
             case = f"even area, L = {looks}, {name}"
             yield Line("ratio mean", case, mean, 0.98, 1.02)
@@ -113,7 +114,8 @@ def even_areas_in_a_photograph(run: Run, seeds: int) -> Iterator[Line]:
                 out = run(noisy, looks)
                 for place in places:
                     x, y = inner(noisy[place]), inner(out[place])
-                    found.append(((x / y).mean(), (x / y).var() / (x.var() / x.mean() ** 2), y.mean() / x.mean()))
+                    ratio_mean, ratio_variance = ratio_statistics(x, y)
+                    found.append((ratio_mean, ratio_variance * enl(x), mean_kept(x, y)))
             mean, variance, kept = np.mean(found, axis=0)
             case = f"squares in a photograph, L = {looks}, {name}"
             yield Line("ratio mean", case, mean, 0.98, 1.02)
