@@ -17,39 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nearflash.sar import despeckle
+from nearflash.sar import despeckle, simulated
 from nearflash.sar.compare import compare
-from nearflash.sar.evaluate import CORRELATED
 from nearflash.sar.io import read_array
-from nearflash.sar.methods import METHOD_NAMES
+from nearflash.sar.methods import METHOD_NAMES, Method, load_method
 from nearflash.sar.metrics import enl, epd_roa, mean_kept, ratio_statistics
-from nearflash.sar.speckle import SystemResponse, speckled
-from nearflash.sar.tiles import RAMP, plan_axis
-from PIL import Image
+from nearflash.sar.simulated import MAP_GRID, SPECKLE, inner, observed
 
 from .report import Rows, finish, progress, show_rows
 
 __all__ = ["main", "measure"]
 
-BORDER = 16  # pixels between an area and what is measured in it
-SPECKLE = {"white": None, "correlated": CORRELATED, "oversampled by 2": SystemResponse((0.5, 0.5), (0.75, 0.75)),
-           "oversampled by 2.5": SystemResponse((0.4, 0.4), (0.75, 0.75))}
 # file, domain, dB per unit, looks
 REAL = (("perera_test_01.png", None, 1.0, 1.0), ("pyrosar_s1_VV_db.tif", "db", 1.0, 4.4),
         ("felix_s1_sig38.tif", "db", 10.0, 100.0))
 COLUMNS = (("what", "what", ""), ("case", "case", ""), ("value", "measured", ".3f"), ("wanted", "wanted", ""))
-
-RESAMPLED = "on a map's grid"  # white, interpolated to pixels 1.8 times smaller
-ZOOM = 1.8
 
 Run = Callable[[np.ndarray, float], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Line:
+    """A figure, None where there is none, and the limits that it must keep, if any."""
+
     what: str
     case: str
-    value: float
+    value: float | None
     low: float | None = None
     high: float | None = None
 
@@ -57,60 +50,40 @@ class Line:
         low, high = self.low, self.high
         wanted = ("" if low is None and high is None else f"at least {low:g}" if high is None else f"at most {high:g}"
                   if low is None else f"{low:g} to {high:g}")
-        value = float(self.value)
-        met = (low is None or value >= low) and (high is None or value <= high)
-        return {"what": self.what, "case": self.case, "value": value, "wanted": wanted + ("" if met else ", missed"),
-                "met": met}
-
-
-def inner(image: np.ndarray) -> np.ndarray:
-    return image[BORDER:-BORDER, BORDER:-BORDER].astype(np.float64)
-
-
-def simulated(clean: np.ndarray, looks: int, seed: int, speckle: str) -> np.ndarray:
-    """Noisy intensity of ``clean`` [H, W], by the name of its speckle."""
-    rng = np.random.default_rng(seed)
-    if speckle != RESAMPLED:
-        return speckled(clean, looks, rng, SPECKLE[speckle])
-    height, width = clean.shape
-    coarse = Image.fromarray(clean).resize((round(width / ZOOM), round(height / ZOOM)), Image.Resampling.BOX)
-    noisy = Image.fromarray(speckled(np.asarray(coarse), looks, rng))
-    return np.asarray(noisy.resize((width, height), Image.Resampling.BILINEAR))
+        value = None if self.value is None else float(self.value)
+        met = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        missed = ", missed" if wanted and not met else ""
+        return {"what": self.what, "case": self.case, "value": value, "wanted": wanted + missed,
+                "met": met if wanted else None}
 
 
 def even_areas(run: Run, seeds: int) -> Iterator[Line]:
     for looks in (1, 4):
-        for name in (*SPECKLE, RESAMPLED):
+        for name in (*SPECKLE, MAP_GRID):
             found = []
             for seed in range(seeds):
-                noisy = simulated(np.full((320, 320), 7.0, np.float32), looks, seed, name)
+                noisy = observed(simulated.even_area(), looks, seed, name)
                 x, y = inner(noisy), inner(run(noisy, looks))
                 ratio_mean, ratio_variance = ratio_statistics(x, y)
                 # Interpolation leaves less variance than 1/L: there the input's own counts
-                expected_looks = enl(x) if name == RESAMPLED else looks
+                expected_looks = enl(x) if name == MAP_GRID else looks
                 found.append((ratio_mean, ratio_variance * expected_looks, mean_kept(x, y), enl(y) / enl(x)))
             mean, variance, kept, gain = np.mean(found, axis=0)
             case = f"even area, L = {looks}, {name}"
             yield Line("ratio mean", case, mean, 0.98, 1.02)
-            yield Line("ratio variance / input's" if name == RESAMPLED else "ratio variance x L", case, variance, 0.9, 1.1)
+            yield Line("ratio variance / input's" if name == MAP_GRID else "ratio variance x L", case, variance, 0.9, 1.1)
             yield Line("mean kept", case, kept, 0.98, 1.02)
             yield Line("ENL gain", case, gain, 20)
 
 
 def even_areas_in_a_photograph(run: Run, seeds: int) -> Iterator[Line]:
-    """Constant squares in scikit-image's ``camera``: what is beside them mustn't make speckle look like texture."""
-    from skimage import data
-
-    clean = ((data.camera().astype(np.float32) + 1) / 256) ** 2
-    side = 96
-    places = [(slice(r, r + side), slice(c, c + side)) for r in (40, 360) for c in (60, 210, 370)]
-    for place in places:
-        clean[place] = clean[place].mean()
+    """What is beside an even square mustn't make its speckle look like texture."""
+    clean, places = simulated.squares_in_a_photograph()
     for looks in (1, 4):
-        for name in (*list(SPECKLE)[:3], RESAMPLED):
+        for name in (*list(SPECKLE)[:3], MAP_GRID):
             found = []
             for seed in range(seeds):
-                noisy = simulated(clean, looks, seed, name)
+                noisy = observed(clean, looks, seed, name)
                 out = run(noisy, looks)
                 for place in places:
                     x, y = inner(noisy[place]), inner(out[place])
@@ -124,51 +97,35 @@ def even_areas_in_a_photograph(run: Run, seeds: int) -> Iterator[Line]:
 
 
 def fields(run: Run, seeds: int) -> Iterator[Line]:
-    side = 128
-    levels = np.array([[0, -15, 3, -6], [10, 0, -3, 6], [-3, 20, 0, -10], [-1, 2, -9, 14]])
-    clean = np.kron(10 ** (levels / 10), np.ones((side, side))).astype(np.float32)
+    clean = simulated.fields()
     for looks in (1, 4):
-        before, after = np.zeros((2, 4, 4))
-        for seed in range(seeds):
-            noisy = speckled(clean, looks, np.random.default_rng(seed), CORRELATED)
-            for total, image in ((before, noisy), (after, run(noisy, looks))):
-                total += image.reshape(4, side, 4, side)[:, BORDER:-BORDER, :, BORDER:-BORDER].mean((1, 3), dtype=float)
+        noisy = [observed(clean, looks, seed) for seed in range(seeds)]
+        before, after = (np.mean([simulated.field_means(i) for i in images], axis=0)
+                         for images in (noisy, [run(i, looks) for i in noisy]))
         yield Line("largest error of a field's mean", f"-15 to +20 dB, L = {looks}", np.abs(after / before - 1).max(), None,
                    0.02)
 
 
 def edges(run: Run, seeds: int) -> Iterator[Line]:
     for contrast in (3, 6, 10):
-        clean = np.ones((192, 192), np.float32)
-        clean[:, 96:] = 10 ** (contrast / 10)
-        step, kept = np.zeros(192), []
-        for seed in range(seeds):
-            noisy = speckled(clean, 1, np.random.default_rng(seed), CORRELATED)
-            out = run(noisy, 1)
-            kept.append(epd_roa(np.sqrt(noisy), np.sqrt(out), window=(slice(BORDER, -BORDER), slice(90, 102)), side=3))
-            step += np.sqrt(out[BORDER:-BORDER]).mean(0) / seeds
-        share = (step - 1) / (10 ** (contrast / 20) - 1)
-        low, high = np.interp([0.1, 0.9], share[84:108], np.arange(84, 108))
+        noisy = [observed(simulated.edge(contrast), 1, seed) for seed in range(seeds)]
+        out = [run(i, 1) for i in noisy]
+        kept = [epd_roa(np.sqrt(x), np.sqrt(y), window=simulated.EDGE_WINDOW, side=3)
+                for x, y in zip(noisy, out, strict=True)]
         yield Line("EPD-ROA, 3 x 5 pixels", f"edge of {contrast} dB, L = 1", float(np.mean(kept)), 0.8)
-        yield Line("width from 10 to 90 % (pixels)", f"edge of {contrast} dB, L = 1", high - low)
+        yield Line("width from 10 to 90 % (pixels)", f"edge of {contrast} dB, L = 1", simulated.edge_width(out, contrast))
 
 
 def targets(run: Run, seeds: int) -> Iterator[Line]:
-    side, places = 192, [(48, 48), (48, 140), (140, 50), (141.5, 140.5), (96, 96)]
-    y, x = np.mgrid[:side, :side]
     for decibel in (20, 30, 40):
         peaks, rings = [], []
         for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            response = (np.exp(2j * np.pi * rng.random() - ((y - a) ** 2 + (x - b) ** 2) / (2 * 0.7**2)) for a, b in places)
-            echo = 10 ** (decibel / 20) * sum(response)
-            noisy = speckled(np.ones((side, side), np.float32), 1, rng, CORRELATED, np.asarray(echo, np.complex64))
+            clutter, echo = simulated.point_targets(10 ** (decibel / 20), np.random.default_rng([seed, 1]))
+            noisy = observed(clutter, 1, seed, targets=echo)
             out = run(noisy, 1)
-            for a, b in places:
-                distance = np.hypot(y - a, x - b)
-                peaks.append(out[distance <= 1].max() / noisy[distance <= 1].max())
-                ring = out[(distance > 5) & (distance < 14)]
-                rings.append((ring.mean(), ring.min(), ring.max()))
+            for core, ring in simulated.around_targets():
+                peaks.append(out[core].max() / noisy[core].max())
+                rings.append((out[ring].mean(), out[ring].min(), out[ring].max()))
         mean, low, high = np.mean(rings, axis=0)
         case = f"target {decibel} dB above clutter, L = 1"
         yield Line("peak kept", case, float(np.mean(peaks)))
@@ -177,13 +134,11 @@ def targets(run: Run, seeds: int) -> Iterator[Line]:
         yield Line("brightest pixel there", case, high)
 
 
-def seams(method: str, checkpoint: Path | None) -> Iterator[Line]:
+def seams(method: Method) -> Iterator[Line]:
     side, tile = 640, 256
-    noisy = speckled(np.ones((side, side), np.float32), 1, np.random.default_rng(5), CORRELATED)
-    tiled, whole = (despeckle(noisy, looks=1, method=method, checkpoint=checkpoint, tile=t) for t in (tile, 2 * side))
-    at = np.zeros(side - 1, bool)
-    for start in plan_axis(side, tile, 32, 32).ramps:
-        at[start - 1 : start + RAMP] = True
+    noisy = observed(np.ones((side, side), np.float32), 1, 5)
+    tiled, whole = (despeckle(noisy, looks=1, method=method, tile=t) for t in (tile, 2 * side))
+    at = simulated.joints(side, tile, method.margin, method.multiple)
     steps = [np.abs(np.diff(tiled.mean(axis, dtype=float))) for axis in (0, 1)]
     yield Line("change by tiles (rms)", "even area, L = 1", float(np.sqrt(np.mean((tiled / whole - 1) ** 2))), None, 0.02)
     joints = np.mean([s[at].mean() / s[~at].mean() for s in steps])
@@ -191,9 +146,12 @@ def seams(method: str, checkpoint: Path | None) -> Iterator[Line]:
 
 
 def real_scenes(folder: Path, method: str, checkpoint: Path | None) -> Iterator[Line]:
+    def times(factor: float, value: float | None) -> float | None:
+        return None if value is None else factor * value
+
     for name, domain, scale, looks in REAL:
         if not (folder / name).exists():
-            yield Line("file missing", name, 0.0)
+            yield Line("file missing", name, None)
             continue
         noisy, _ = read_array(folder / name, domain, db_scale=scale)
         m = compare(noisy, [method], looks, checkpoint=checkpoint).metrics[method]
@@ -201,29 +159,32 @@ def real_scenes(folder: Path, method: str, checkpoint: Path | None) -> Iterator[
         yield Line("ENL out", name, m["enl_out"])
         yield Line("ratio mean", name, m["ratio_mean"], 0.98, 1.02)
         if looks < 10:  # in an average over time the ground varies more than the speckle
-            yield Line("ratio variance x L", name, m["ratio_variance"] * looks, 0.9, 1.1)
+            yield Line("ratio variance x L", name, times(looks, m["ratio_variance"]), 0.9, 1.1)
             yield Line("ratio variance / input's", name, m["ratio_variance_over_input"], 0.9, 1.1)
         yield Line("mean kept", name, m["mean_kept"], 0.98, 1.02)
-        yield Line("EPD-ROA, 3 x 5 pixels", name, min(m["epd_roa_side3_horizontal"], m["epd_roa_side3_vertical"]), 0.8)
+        kept = [m[f"epd_roa_side3_{d}"] for d in ("horizontal", "vertical")]
+        yield Line("EPD-ROA, 3 x 5 pixels", name, None if None in kept else min(kept), 0.8)
 
 
-def measure(method: str = "base", checkpoint: Path | None = None, seeds: int = 3, real: Path | None = None) -> Rows:
+def measure(name: str = "base", checkpoint: Path | None = None, seeds: int = 3, real: Path | None = None) -> Rows:
+    method = load_method(name, checkpoint=checkpoint)
+
     def run(noisy: np.ndarray, looks: float) -> np.ndarray:
-        return despeckle(noisy, looks=looks, method=method, checkpoint=checkpoint)
+        return despeckle(noisy, looks=looks, method=method)
 
     parts: list[tuple[str, Iterator[Line]]] = [(f.__name__.replace("_", " "), f(run, seeds)) for f in (
         even_areas, even_areas_in_a_photograph, fields, edges, targets)]
-    parts.append(("seams", seams(method, checkpoint)))
+    parts.append(("seams", seams(method)))
     if real is not None:
-        parts.append(("real scenes", real_scenes(real, method, checkpoint)))
+        parts.append(("real scenes", real_scenes(real, name, checkpoint)))
     rows: Rows = []
     with progress() as bar:
-        task = bar.add_task(f"radiometry of {method}", total=len(parts), note="")
+        task = bar.add_task(f"radiometry of {name}", total=len(parts), note="")
         for note, lines in parts:
             bar.update(task, note=note)
             rows += [line.row() for line in lines]
             bar.advance(task)
-    show_rows(f"radiometry of {method}, {seeds} seeds", COLUMNS, rows)
+    show_rows(f"radiometry of {name}, {seeds} seeds", COLUMNS, rows)
     return rows
 
 

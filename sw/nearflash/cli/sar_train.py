@@ -17,8 +17,9 @@ __all__ = ["train"]
 
 def train(
     images: Annotated[list[Path], typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")],
-    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, tiny, tiny-levels, unet, "
-                                        "unet-second, paper (for a GPU; never run to the end), or a TOML file.")] = "base",
+    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, base-texture, tiny, "
+                                        "tiny-levels, tiny-even, unet, unet-second, paper (for a GPU; never run "
+                                        "to the end), or a TOML file.")] = "base",
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
     validate: Annotated[Path | None, typer.Option(help="Folder of images to score on, never trained on.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -59,7 +60,7 @@ def train(
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        trainer = Trainer(config, Images(images), out, device)
+        trainer = Trainer(config, Images(images, colours=config.tones > 0), out, device)
         initial = None
         if init:
             try:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..contract import DataError
+from ..contract import ConfigError, DataError
 from .domain import check_domain, check_scale, from_intensity
 from .io.base import Scene, SceneInfo, Writer
 from .methods import Method, load_method
@@ -41,7 +41,7 @@ class _ArrayWriter(Writer):
         self.intensity[row : row + len(intensity)] = intensity
 
 
-def despeckle(image: Image, *, looks: float | str = "auto", domain: str = "intensity", method: str = "base",
+def despeckle(image: Image, *, looks: float | str = "auto", domain: str = "intensity", method: str | Method = "base",
               device: str = "cpu", tile: int = 512, checkpoint: str | Path | None = None, nodata: float | None = None,
               out_domain: str | None = None, db_scale: float = 1.0, match_mean: str = "none") -> Image:
     """Despeckle an image in memory; the type that comes in comes out.
@@ -50,8 +50,9 @@ def despeckle(image: Image, *, looks: float | str = "auto", domain: str = "inten
     ``xarray.DataArray`` whose last two dimensions are rows and columns (those named y and x if there are both); its other
     dimensions (bands, times) are done one by one, each with its own looks, and its coordinates, attributes and name are
     kept. An attribute ``_FillValue`` is its nodata. ``looks``: number of looks, or "auto". ``domain``: amplitude,
-    intensity, db or complex. ``out_domain``: default that of the input, amplitude for complex. ``tile``, ``match_mean``: see
-    :func:`nearflash.sar.scene.despeckle_stream`.
+    intensity, db or complex. ``out_domain``: default that of the input, amplitude for complex. ``method``: a name, or what
+    :func:`nearflash.sar.methods.load_method` made of one, which spares many images the loading. ``tile``, ``match_mean``:
+    see :func:`nearflash.sar.scene.despeckle_stream`.
 
     Returns float64 for float64, else float32; NaN and ``nodata`` pixels keep their value (NaN for complex and integer
     input).
@@ -64,7 +65,12 @@ def despeckle(image: Image, *, looks: float | str = "auto", domain: str = "inten
     check_looks(looks)
     if out_domain is not None:
         check_domain(out_domain, "out_domain", output=True)
-    run = load_method(method, device=device, checkpoint=None if checkpoint is None else Path(checkpoint))
+    if isinstance(method, Method):
+        if checkpoint is not None or device != "cpu":
+            raise ConfigError("method", method.name, "a name, where checkpoint or device are given: this one is loaded")
+        run = method
+    else:
+        run = load_method(method, device=device, checkpoint=None if checkpoint is None else Path(checkpoint))
 
     def one(values: np.ndarray, nodata: float | None) -> np.ndarray:
         return _one(values, run, looks, domain, out_domain, tile, nodata, db_scale, match_mean)

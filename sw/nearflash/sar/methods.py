@@ -73,10 +73,15 @@ def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = Non
 
 def _network(name: str, device: str, checkpoint: Path | None) -> Method:
     from . import network
+    from .local_mean import keep_local_mean
 
     net = network.load(name, checkpoint, device)
+
+    def apply(intensity: np.ndarray, looks: float) -> np.ndarray:
+        return keep_local_mean(intensity, net.despeckle(intensity, looks), looks)
+
     details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint), "checkpoint_sha256": net.sha256}
-    return Method(name, net.margin, net.multiple, True, net.despeckle, details)
+    return Method(name, net.margin, net.multiple, True, apply, details)
 
 
 def apply_method(method: Method, intensity: np.ndarray, looks: float) -> np.ndarray:

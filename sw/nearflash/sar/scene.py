@@ -19,6 +19,7 @@ import numpy as np
 from ..contract import ConfigError, DataError, ModelError
 from .homogeneous import EvenWindows
 from .io.base import Scene, Writer
+from .local_mean import REACH, keep_local_mean
 from .methods import Method, apply_method
 from .missing import EVEN_RADIUS, fill_missing, interior_constants
 from .statistics import survey
@@ -27,8 +28,6 @@ from .tiles import RAMP, lerp, plan_axis, ramp
 __all__ = ["MATCHES", "StreamReport", "check_looks", "despeckle_stream", "require_valid"]
 
 MATCHES = ("none", "local", "global")
-MATCH_RADIUS = 32  # pixels around each over which match_mean "local" compares means
-MATCH_LIMIT = 1.1  # largest local correction: a bright target that a method has damped must not light up its surroundings
 LOOKS_WHEN_UNKNOWN = 1.0
 
 
@@ -68,9 +67,9 @@ def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float 
     """Despeckle one band of ``scene`` into ``writer``; memory grows with the width, not the height.
 
     ``tile``: pixels on a side of what the method sees at once, its margins included. ``match_mean``: "local" multiplies by
-    a smooth gain that keeps the mean of the input within :data:`MATCH_RADIUS` pixels (at most 10 % change), "global" by one
-    gain that keeps the scene's mean, through a temporary file of 4 bytes a pixel in ``scratch`` (default: the system's
-    folder for those).
+    a smooth gain that keeps the input's mean around each pixel (at most 10 % change; networks have had most of that already,
+    :func:`~nearflash.sar.local_mean.keep_local_mean`), "global" by one gain that keeps the scene's mean, through a temporary
+    file of 4 bytes a pixel in ``scratch`` (default: the system's folder for those).
     ``ratio``: gets the ratio image, input over output (1 where both are 0). ``progress``: called with (rows done, rows).
 
     Raises :class:`DataError` for an unreadable scene, :class:`ConfigError` for impossible settings, :class:`ModelError` for
@@ -146,7 +145,7 @@ class _TileRunner:
 
     @property
     def margin(self) -> int:
-        return max(self.method.margin, EVEN_RADIUS) + (MATCH_RADIUS if self.match_local else 0)
+        return max(self.method.margin, EVEN_RADIUS) + (REACH if self.match_local else 0)
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
         """Intensity [H, W] despeckled; NaN stays NaN, a value among equal ones stays, tiles without one above 0 are not
@@ -164,22 +163,12 @@ class _TileRunner:
         if not np.isfinite(result).all():
             raise ModelError(f"method {self.method.name} result", "NaN or Inf", "must be finite")
         if self.match_local:
-            result = _match_local(filled, result)
+            result = keep_local_mean(filled, result)
         result[zero & (result <= floor)] = 0
         even = interior_constants(tile)
         result[even] = tile[even]
         result[missing] = np.nan
         return result
-
-
-def _match_local(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import uniform_filter
-
-    size = 2 * MATCH_RADIUS + 1
-    means = [uniform_filter(i.astype(np.float64), size, mode="reflect") for i in (before, after)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.clip(np.nan_to_num(means[0] / means[1], nan=1.0), 1 / MATCH_LIMIT, MATCH_LIMIT)
-    return (after * gain).astype(np.float32)
 
 
 def _filter_rows(scene: Scene, band: int, run: _TileRunner, tile: int,

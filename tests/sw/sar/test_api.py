@@ -95,6 +95,15 @@ def test_bad_input_is_named(image, options, error, said):
         despeckle(image, **{"looks": 4, "method": "lee", **options})
 
 
+def test_a_loaded_method_is_as_good_as_its_name():
+    intensity = np.random.default_rng(2).gamma(4, 1 / 4, (70, 90)).astype(np.float32)
+    lee = load_method("lee")
+    np.testing.assert_array_equal(despeckle(intensity, looks=4, method=lee), despeckle(intensity, looks=4, method="lee"))
+    for option in ({"device": "cuda"}, {"checkpoint": "weights.npz"}):
+        with pytest.raises(ConfigError, match="method = 'lee'"):
+            despeckle(intensity, looks=4, method=lee, **option)
+
+
 def test_constant_and_smallest_images():
     np.testing.assert_allclose(despeckle(np.full((50, 50), 3.0, np.float32), method="lee"), 3, rtol=1e-6)
     np.testing.assert_array_equal(despeckle(np.array([[2.0]], np.float32), method="none"), [[2]])

@@ -23,6 +23,7 @@ from nearflash.sar.training.data import (
     sample,
     sample_batch,
     with_even_areas,
+    with_texture,
 )
 from nearflash.sar.training.loop import Trainer, loss_of, rate_of, speckle_kept
 from nearflash.sar.training.validate import Validation
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(folder):
-    return Images([folder])
+    return Images([folder], colours=True)
 
 
 def test_excluded_image(images):
@@ -61,7 +62,7 @@ def test_excluded_image(images):
 
 def test_other_greys_are_made_of_the_colours(tmp_path):
     Image.new("RGB", (40, 40), (255, 51, 0)).save(tmp_path / "plain.png")
-    images = Images([tmp_path])
+    images = Images([tmp_path], colours=True)
     eye = {float(images.crop(np.random.default_rng(i), 32, 1.0)[0, 0]) for i in range(5)}
     assert eye == {(round(0.299 * 255 + 0.587 * 51) + 1) / 256}  # ITU-R 601 luma
     other = [images.crop(np.random.default_rng(i), 32, 1.0, tones=1.0) for i in range(60)]
@@ -70,13 +71,15 @@ def test_other_greys_are_made_of_the_colours(tmp_path):
     assert ((values >= 1 / 256) & (values <= 1)).all()
     assert values.min() < 0.15 < 0.85 < values.max()
     Image.new("RGB", (40, 40), (255, 255, 255)).save(tmp_path / "plain.png")
-    white = Images([tmp_path])
+    with pytest.raises(ConfigError, match=r"train\.tones = 0\.5.*colours"):
+        Trainer(TrainConfig(**SMALL, tones=0.5), Images([tmp_path]), tmp_path)
+    white = Images([tmp_path], colours=True)
     assert {float(white.crop(np.random.default_rng(i), 32, 1.0, tones=1.0)[0, 0]) for i in range(60)} == {1 / 256, 1.0}
     assert len({float(images.crop(np.random.default_rng(i), 32, 1.0, tones=0.5)[0, 0]) for i in range(40)} & eye) == 1
 
 
 def test_samples_depend_on_their_place_alone(images):
-    config = TrainConfig(**SMALL, correlated=0.5, targets=0.5, flat=0.3, tones=0.5, even=0.5, resampled=0.3)
+    config = TrainConfig(**SMALL, correlated=0.5, targets=0.5, flat=0.3, tones=0.5, even=0.5, texture=0.5, resampled=0.3)
     whole = sample_batch(images, config, 5, range(4))
     halves = [sample_batch(images, config, 5, r) for r in (range(2), range(2, 4))]
     for a, *b in zip(whole, *halves, strict=True):
@@ -130,6 +133,9 @@ def test_contrast_and_gain_scale_the_scene_and_what_errors_count_by(images):
         spreads.append(by.max() / by.min())
     assert max(spreads) > 2
     assert max(spreads) <= np.exp(2) * 1.001
+    wide = replace(other, contrast_range=2.5, gain=0.0)
+    spreads = [np.ptp(np.log(sample(images, wide, np.random.default_rng(i))[3])) for i in range(30)]
+    assert 2.2 < max(spreads) <= 5
 
 
 def test_scenes():
@@ -152,6 +158,27 @@ def test_even_areas_are_constant_and_near_the_photograph(images):
     assert min(shares) == 0  # some stay whole
     assert max(shares) > 0.95
     assert 0.4 < np.mean(shares) < 0.8
+
+
+def test_texture_goes_up_and_down_about_the_scene():
+    even, shares, slow = np.full((96, 96), 0.5, np.float32), [], []
+    for seed in range(60):
+        scene = with_texture(np.random.default_rng(seed), even)
+        assert scene.dtype == np.float32
+        assert 0.5 * 0.3 - 1e-6 <= scene.min() <= scene.max() <= 0.5 * 1.7 + 1e-6
+        changed = scene != 0.5
+        shares.append(changed.mean())
+        if changed.mean() > 0.95:
+            assert scene.mean() == pytest.approx(0.5, rel=0.15)
+            power = np.abs(np.fft.fft2(scene - scene.mean())) ** 2
+            frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(96), np.fft.fftfreq(96)))
+            slow.append(power[frequency < 1 / 40].sum() / power.sum())
+    assert min(shares) == 0  # some stay plain
+    assert 0.4 < np.mean(shares) < 0.8
+    assert len(slow) >= 5
+    assert np.median(slow) < 0.05  # periods of 2.5 to 16 pixels
+    dark = with_texture(np.random.default_rng(1), np.full((96, 96), 1 / 256, np.float32))
+    assert dark.min() == np.float32(1 / 256)
 
 
 @pytest.mark.parametrize("looks", [1, 4])
@@ -319,6 +346,7 @@ def test_configurations(tmp_path):
     with pytest.raises(ConfigError, match=r"train\.stepz"):
         TrainConfig.from_dict({"stepz": 3})
     for field, value in (("steps", 0), ("crop", 40), ("looks", [0.5]), ("gain", 2), ("gain_range", -1), ("contrast", 2),
+                         ("contrast_range", 4), ("texture", 1.1),
                          ("cut", -0.1), ("initial_share", 1.0), ("bandwidth", [0.0, 1.0]), ("ema", 1.0), ("loss", "l1"),
                          ("even", 2), ("resampled", -1), ("tones", 1.5), ("ratio_weight", 11), ("precision", "fp8"),
                          ("learning_rate", 0.0), ("max_scale", 9.0)):

@@ -345,7 +345,7 @@ def test_match_mean():
     assert report.mean_out == pytest.approx(report.mean_in, rel=1e-6)
     assert flat.mean(dtype=float) == pytest.approx(values.mean(dtype=float), rel=1e-4)
     np.testing.assert_allclose(flat / plain, report.gain, rtol=1e-4)
-    local, report = run(values, dim, match_mean="local", tile=128)
+    local, report = run(values, dim, match_mean="local", tile=144)
     for part in (np.s_[:, :60], np.s_[:, 140:]):
         assert local[part].mean() == pytest.approx(values[part].mean(), rel=0.02)
 

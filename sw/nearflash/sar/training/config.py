@@ -37,11 +37,13 @@ class TrainConfig:
     bandwidth: tuple[float, float] = (0.4, 1.0)
     gain: float = 0.3               # share with amplitude scaled by exp(uniform(-gain_range, gain_range))
     gain_range: float = 1.0
-    contrast: float = 0.0           # share with two to four areas, the amplitude of each scaled by exp(uniform(-1, 1))
+    contrast: float = 0.0           # share with two to four areas, each scaled by exp(uniform(-range, range))
+    contrast_range: float = 1.0     # that range
     targets: float = 0.1            # share with bright point targets
     clipped: float = 0.0            # share of single-look samples cut off at the dark end and rounded to 8 bits
     cut: float = 0.0                # share of single-look samples whose dark end was stored as 0
     flat: float = 0.05              # share of piecewise constant scenes
+    texture: float = 0.0            # share with stripes in some areas of the scene
     even: float = 0.0               # share with some areas of the scene made constant
     learning_rate: float = 8e-4
     warmup: int = 300               # steps
@@ -66,10 +68,11 @@ class TrainConfig:
         need("crop", self.crop >= 32 and self.crop % 32 == 0, "a multiple of 32")
         need("max_scale", 1 <= self.max_scale <= 4, "1 to 4")
         need("looks", len(self.looks) > 0 and all(n >= 1 and n == int(n) for n in self.looks), "whole numbers from 1")
-        for name in ("correlated", "gain", "contrast", "targets", "clipped", "cut", "flat", "even", "resampled",
-                     "tones"):
+        for name in ("correlated", "gain", "contrast", "targets", "clipped", "cut", "flat", "texture", "even",
+                     "resampled", "tones"):
             need(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         need("gain_range", 0 <= self.gain_range <= 3, "0 to 3")
+        need("contrast_range", 0 <= self.contrast_range <= 3, "0 to 3")
         need("bandwidth", 0 < self.bandwidth[0] <= self.bandwidth[1] <= 1, "0 < low <= high <= 1")
         need("learning_rate", 0 < self.learning_rate < 1, "above 0, below 1")
         need("ema", 0 <= self.ema < 1, "0 to below 1")

@@ -44,6 +44,11 @@ def rate_of(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def highest_near(image: Tensor) -> Tensor:
+    """Highest value within three pixels of each."""
+    return F.max_pool2d(F.max_pool2d(image, (7, 1), 1, (3, 0)), (1, 7), 1, (0, 3))
+
+
 def speckle_kept(noisy: Tensor, estimate: Tensor, clean: Tensor, scale: Tensor) -> Tensor:
     """How much of its speckle a sample's estimate follows in constant areas: ``[N]``, 0 where there are none.
 
@@ -51,7 +56,7 @@ def speckle_kept(noisy: Tensor, estimate: Tensor, clean: Tensor, scale: Tensor) 
     neighbours within three pixels are equal to 0.1 % of amplitude. Where an estimate follows bright speckle the ratio image
     x/e varies less than speckle; the error itself hardly shows it, as few pixels are that bright.
     """
-    even = -F.max_pool2d(-clean, 7, 1, 3) > 0.999 * F.max_pool2d(clean, 7, 1, 3)
+    even = -highest_near(-clean) > 0.999 * highest_near(clean)
     even &= clean > 0.02 * scale  # not where nearly all was cut off
     safe = torch.where(even, clean, torch.ones_like(clean))
     product = ((noisy / safe).square() - 1) * ((estimate / safe).square().clamp(max=4.0) - 1)
@@ -79,7 +84,8 @@ class Trainer:
         device: "cpu", "cuda"; under torchrun each process takes its own card.
 
     Raises:
-        ConfigError: the batch doesn't divide by the number of processes; or the folder holds another run's checkpoint.
+        ConfigError: the batch doesn't divide by the number of processes; the recipe has tones, but ``images`` no colours;
+            or the folder holds another run's checkpoint.
         DataError: a checkpoint that can't be read.
     """
 
@@ -89,13 +95,15 @@ class Trainer:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         if config.batch % self.ranks:
             raise ConfigError("train.batch", config.batch, f"a multiple of the {self.ranks} processes")
+        if config.tones and not images.colours:
+            raise ConfigError("train.tones", config.tones, "0, or Images(..., colours=True)")
         card = f":{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else ""
         self.device = torch.device(device + card)
         torch.manual_seed(config.seed)
         self.net = self.new_net()
         self.ema = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.learning_rate, betas=(0.9, 0.98),
-                                           weight_decay=config.weight_decay)
+                                           weight_decay=config.weight_decay, fused=True)
         self.step = 0
         self.seconds = 0.0
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and native_bf16(self.device))
