@@ -50,8 +50,7 @@ def keep_local_mean(before: np.ndarray, after: np.ndarray, looks: float = np.inf
     independent = looks * (1.5 * BOX * BLOCK) ** 2 / CORRELATION
     trust = EXPECTED_BIAS**2 / (EXPECTED_BIAS**2 + 1 / independent)
     gain = 1 + np.float32(trust) * (np.clip(gain, 1 / LIMIT, LIMIT) - 1)
-    rows, columns = _bilinear(gain.shape[-2]), _bilinear(gain.shape[-1])
-    return after * (rows @ gain @ columns.T)[..., :height, :width]
+    return after * _columns(_columns(gain.swapaxes(-2, -1)).swapaxes(-2, -1))[..., :height, :width]
 
 
 def _cells(image: np.ndarray) -> np.ndarray:
@@ -64,7 +63,11 @@ def _cells(image: np.ndarray) -> np.ndarray:
     return of_rows.reshape(*image.shape[:-2], rows, columns, BLOCK).mean(axis=-1)
 
 
-def _bilinear(cells: int) -> np.ndarray:
-    """Interpolation from the middles of ``cells`` cells to their pixels: float32 [BLOCK * cells, cells]."""
-    at = np.clip((np.arange(BLOCK * cells) + 0.5) / BLOCK - 0.5, 0, cells - 1)
-    return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0).astype(np.float32)
+def _columns(cells: np.ndarray) -> np.ndarray:
+    """Linear interpolation from the middles of cells to their pixels along the last axis, which gets BLOCK times longer."""
+    before, after = cells[..., [0, *range(cells.shape[-1] - 1)]], cells[..., [*range(1, cells.shape[-1]), -1]]
+    pixels = np.empty((*cells.shape, BLOCK), np.float32)
+    for k in range(BLOCK):
+        offset = (k + 0.5) / BLOCK - 0.5  # of a cell, from its middle
+        pixels[..., k] = cells + np.float32(abs(offset)) * ((before if offset < 0 else after) - cells)
+    return pixels.reshape(*cells.shape[:-1], -1)

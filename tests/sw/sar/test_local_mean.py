@@ -39,6 +39,14 @@ def test_equals_its_definition() -> None:
     assert abs(middle - 1.03) > 5e-3  # the speckle's own mean is in it
 
 
+def test_the_gain_follows_a_slope_without_steps() -> None:
+    slope = np.broadcast_to(np.linspace(0.95, 1.05, 160, dtype=np.float32), (200, 160))
+    inside = slice(REACH, -REACH)  # at the border the mirrored half of the slope goes the other way
+    for before in (slope, slope.T):
+        gain = keep_local_mean(before, np.ones(before.shape, np.float32))
+        np.testing.assert_allclose(gain[inside, inside], before[inside, inside], atol=1e-5)
+
+
 @pytest.mark.parametrize("looks", [1, 4, 100, np.inf])
 def test_few_looks_are_trusted_less(looks: float) -> None:
     after = np.ones((200, 200), np.float32)

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("scipy")
 from nearflash.sar import despeckle, simulated
 from nearflash.sar.metrics import enl, epd_roa, homogeneous_windows, ratio_statistics
-from nearflash.sar.simulated import inner, observed
+from nearflash.sar.simulated import MAP_GRID, inner, observed
 from nearflash.sar.tiles import RAMP
 
 NETWORKS = ("base", "tiny")
@@ -22,24 +22,26 @@ NETWORKS = ("base", "tiny")
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("looks", [1, 4])
-@pytest.mark.parametrize("speckle", ["white", "correlated", "oversampled by 2"])
+@pytest.mark.parametrize("speckle", ["white", "correlated", "oversampled by 2", MAP_GRID])
 def test_homogeneous_area(network: str, looks: int, speckle: str) -> None:
     noisy = observed(simulated.even_area(), looks, 1, speckle)
     before, after = inner(noisy), inner(despeckle(noisy, looks=looks, method=network))
     ratio = before / after
     assert ratio.mean() == pytest.approx(1, abs=0.02)
-    assert ratio.var() == pytest.approx(1 / looks, rel=0.1)
+    # Interpolation leaves less variance than 1/L: there the input's own counts
+    assert ratio.var() == pytest.approx(1 / (enl(before) if speckle == MAP_GRID else looks), rel=0.1)
     assert after.mean() == pytest.approx(before.mean(), rel=0.02)
     assert (after.mean() ** 2 / after.var()) / (before.mean() ** 2 / before.var()) > 100  # the requirement is 20
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("looks", [1, 4])
 @pytest.mark.parametrize("speckle", ["white", "correlated"])
-def test_even_ground_beside_structure(looks: int, speckle: str) -> None:
+def test_even_ground_beside_structure(network: str, looks: int, speckle: str) -> None:
     """Constant squares in a photograph: its texture mustn't make the network take their speckle for more of it."""
     clean, places = simulated.squares_in_a_photograph()
     noisy = observed(clean, looks, 7, speckle)
-    out = despeckle(noisy, looks=looks)
+    out = despeckle(noisy, looks=looks, method=network)
     pairs = [(inner(noisy[p]), inner(out[p])) for p in places]
     assert np.mean([(x / y).mean() for x, y in pairs]) == pytest.approx(1, abs=0.02)
     assert np.mean([y.mean() / x.mean() for x, y in pairs]) == pytest.approx(1, abs=0.02)
@@ -111,18 +113,19 @@ def read_amplitude(path: Path) -> np.ndarray:
         return np.asarray(image.convert("L"), np.float32)
 
 
-def test_a_real_single_look_scene(shared_data: Path) -> None:
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_real_single_look_scene(shared_data: Path, network: str) -> None:
     """512 x 512 pixels, 8 bits, correlated; all amplitudes below 26 were stored as 0, 31 % of the pixels."""
     amplitude = read_amplitude(shared_data / "real_sar" / "perera_test_01.png")
     noisy = amplitude**2
-    out = despeckle(noisy, looks=1)
+    out = despeckle(noisy, looks=1, method=network)
     windows = homogeneous_windows(noisy, 32)
     assert np.median([enl(out[w]) / enl(noisy[w]) for w in windows]) > 50  # the requirement is 20
     for direction in ("horizontal", "vertical"):
         assert epd_roa(amplitude, np.sqrt(out), direction, side=3) > 0.85  # the requirement is 0.8
     assert out.mean(dtype=float) == pytest.approx(noisy.mean(dtype=float), rel=0.02)
     kept = np.array([out[w].mean(dtype=float) / noisy[w].mean(dtype=float) for w in windows])
-    assert np.median(kept) == pytest.approx(1, abs=0.03)
+    assert np.median(kept) == pytest.approx(1, abs=0.02)
     ratios = np.array([ratio_statistics(noisy[w], out[w]) for w in windows])
     assert np.median(ratios[:, 0]) == pytest.approx(1, abs=0.02)
     assert np.median(ratios[:, 1]) == pytest.approx(1, abs=0.1)
