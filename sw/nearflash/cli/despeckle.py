@@ -32,8 +32,9 @@ def despeckle(
                                                       "zero borders.")] = None,
     db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data (10 for dB x 10).")] = 1.0,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels, margins included.", min=1)] = 512,
-    match_mean: Annotated[str, typer.Option(help="Correct the mean intensity: none, local (a smooth gain of at most 10 %), "
-                                                 "or global (one gain; the mean is kept).")] = "none",
+    match_mean: Annotated[str, typer.Option(help="Correct the mean intensity: none (networks follow it as far as the looks "
+                                                 "allow), local (a smooth gain of at most 10 %), or global (one gain; the "
+                                                 "mean is kept).")] = "none",
     device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
