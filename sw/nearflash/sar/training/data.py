@@ -5,7 +5,7 @@ A sample depends on nothing else, so a run that resumes, or one spread over seve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -96,6 +96,14 @@ def areas(rng: np.random.Generator, size: int, draw: Callable[[], float]) -> np.
     return scene
 
 
+def some_areas(rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
+    """Of one to four areas parted by straight edges each with the probability 0.6: bool ``[size, size]``."""
+    part = areas(rng, size, count().__next__)
+    for value in np.unique(part):
+        if rng.random() < 0.6:
+            yield part == value
+
+
 def flat_scene(rng: np.random.Generator, size: int) -> np.ndarray:
     """Amplitude of fields, water, shadows: constant in each."""
     return areas(rng, size, lambda: rng.uniform(0.05, 1))
@@ -103,12 +111,9 @@ def flat_scene(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def with_even_areas(rng: np.random.Generator, clean: np.ndarray) -> np.ndarray:
     """A photograph parted by straight edges, some of its areas made constant, near their mean: fields beside towns."""
-    part = areas(rng, len(clean), count().__next__)
     scene = clean.copy()
-    for value in np.unique(part):
-        if rng.random() < 0.6:
-            here = part == value
-            scene[here] = clean[here].mean() * np.exp(rng.uniform(-0.5, 0.5))
+    for here in some_areas(rng, len(clean)):
+        scene[here] = clean[here].mean() * np.exp(rng.uniform(-0.5, 0.5))
     return scene
 
 
@@ -129,13 +134,10 @@ def with_texture(rng: np.random.Generator, clean: np.ndarray) -> np.ndarray:
         sharp = np.exp(rng.uniform(-2, 1.5))
         return np.tanh(sharp * wave) / np.tanh(sharp)
 
-    part = areas(rng, size, count().__next__)
     scene = clean.copy()
-    for value in np.unique(part):
-        if rng.random() < 0.6:
-            texture = stripes() * stripes() if rng.random() < 0.33 else stripes()
-            here = part == value
-            scene[here] = np.maximum(clean * (1 + rng.uniform(0.1, 0.7) * texture), 1 / 256)[here]
+    for here in some_areas(rng, size):
+        texture = stripes() * stripes() if rng.random() < 0.33 else stripes()
+        scene[here] = np.maximum(clean * (1 + rng.uniform(0.1, 0.7) * texture), 1 / 256)[here]
     return scene
 
 
