@@ -19,17 +19,19 @@ EXPECTED_BIAS = 0.02  # relative, of intensity
 CORRELATION = 1.5  # pixels to an independent sample: 1.25 each way in the usual single-look product
 
 
-def keep_local_mean(before: np.ndarray, after: np.ndarray, looks: float = np.inf) -> np.ndarray:
+def keep_local_mean(before: np.ndarray, after: np.ndarray, looks: float = np.inf,
+                    expected_bias: float = EXPECTED_BIAS) -> np.ndarray:
     """``after`` times a gain that is smooth over some 40 pixels and at most :data:`LIMIT`, or 1 over it.
 
     The gain is the ratio of the two images' means, each pixel weighing by 1 over its own brightness as it is after, so that
     a bright target or field says no more about the land beside it than that land does itself. With a finite number of
-    looks it is drawn towards 1 as the best linear estimate of a bias of 2 % seen through that much speckle.
+    looks it is drawn towards 1 as the best linear estimate of the bias seen through that much speckle.
 
     Args:
         before: intensity [H, W] or [N, H, W], finite, >= 0.
         after: the same despeckled.
         looks: of ``before``; inf keeps the mean whatever the speckle.
+        expected_bias: relative, of intensity; 0 changes nothing.
 
     Returns:
         float32 of the same shape.
@@ -48,7 +50,7 @@ def keep_local_mean(before: np.ndarray, after: np.ndarray, looks: float = np.inf
         before_mean, after_mean = (box(box(w, BOX), BOX) for w in weighed)
         gain = np.nan_to_num(before_mean / after_mean, nan=1.0)
     independent = looks * (1.5 * BOX * BLOCK) ** 2 / CORRELATION
-    trust = EXPECTED_BIAS**2 / (EXPECTED_BIAS**2 + 1 / independent)
+    trust = expected_bias**2 / (expected_bias**2 + 1 / independent) if expected_bias else 0.0
     gain = 1 + np.float32(trust) * (np.clip(gain, 1 / LIMIT, LIMIT) - 1)
     return after * _columns(_columns(gain.swapaxes(-2, -1)).swapaxes(-2, -1))[..., :height, :width]
 

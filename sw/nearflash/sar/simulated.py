@@ -17,7 +17,8 @@ from .speckle import SystemResponse, speckled
 from .tiles import RAMP, plan_axis
 
 __all__ = ["BORDER", "EDGE_WINDOW", "MAP_GRID", "SPECKLE", "around_targets", "edge", "edge_width", "even_area",
-           "field_means", "fields", "inner", "joints", "observed", "point_targets", "squares_in_a_photograph"]
+           "fields", "fields_kept", "inner", "joints", "observed", "point_targets", "squares_in_a_photograph",
+           "steps_at_joints"]
 
 BORDER = 16  # pixels between an area and what is measured in it
 MAP_GRID = "on a map's grid"  # white, interpolated to pixels 1.8 times smaller, as terrain correction does
@@ -73,11 +74,14 @@ def fields() -> np.ndarray:
     return np.kron(10 ** (LEVELS_DB / 10), np.ones((FIELD, FIELD))).astype(np.float32)
 
 
-def field_means(image: np.ndarray) -> np.ndarray:
-    """Mean of each of :func:`fields`, float64 [4, 4]."""
+def fields_kept(before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
+    """Of each of :func:`fields` the mean of the images ``after`` over that of those ``before``, float64 [4, 4]."""
     rows, columns = LEVELS_DB.shape
-    parts = image.reshape(rows, FIELD, columns, FIELD)[:, BORDER:-BORDER, :, BORDER:-BORDER]
-    return parts.mean((1, 3), dtype=np.float64)
+    means = []
+    for images in (before, after):
+        parts = np.stack(images).reshape(-1, rows, FIELD, columns, FIELD)[:, :, BORDER:-BORDER, :, BORDER:-BORDER]
+        means.append(parts.mean((0, 2, 4), dtype=np.float64))
+    return means[1] / means[0]
 
 
 def edge(contrast_db: float) -> np.ndarray:
@@ -110,6 +114,12 @@ def around_targets() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for a, b in TARGETS:
         distance = np.hypot(y - a, x - b)
         yield distance <= 1, (distance > 5) & (distance < 14)
+
+
+def steps_at_joints(image: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Mean step between rows, and between columns, where ``at`` says, over that elsewhere: [2]. ``image`` is square."""
+    steps = [np.abs(np.diff(image.mean(axis, dtype=np.float64))) for axis in (1, 0)]
+    return np.array([s[at].mean() / s[~at].mean() for s in steps])
 
 
 def joints(side: int, tile: int, margin: int, multiple: int) -> np.ndarray:

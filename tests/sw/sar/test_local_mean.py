@@ -53,6 +53,13 @@ def test_few_looks_are_trusted_less(looks: float) -> None:
     noise = CORRELATION / (looks * (1.5 * BOX * BLOCK) ** 2)
     gain = 1 + 0.05 * EXPECTED_BIAS**2 / (EXPECTED_BIAS**2 + noise)
     np.testing.assert_allclose(keep_local_mean(np.float32(1.05) * after, after, looks), gain, rtol=1e-5)
+    more = 1 + 0.05 * 0.1**2 / (0.1**2 + noise)
+    np.testing.assert_allclose(keep_local_mean(np.float32(1.05) * after, after, looks, 0.1), more, rtol=1e-5)
+
+
+def test_where_no_bias_is_expected_nothing_changes() -> None:
+    before, after = exponential((64, 64)), exponential((64, 64), 1)
+    np.testing.assert_array_equal(keep_local_mean(before, after, 1, 0), after)
 
 
 def test_a_bias_goes_and_hardly_any_speckle_comes() -> None:

@@ -55,10 +55,9 @@ def test_areas_far_from_the_scenes_median_keep_their_mean(network: str, looks: i
     """Fields of -15 to +20 dB beside each other. Of 9,216 pixels speckle's own mean is 1.3 % off at a single look: what the
     filter adds to it counts."""
     noisy = [observed(simulated.fields(), looks, seed) for seed in range(3)]
-    before, after = (np.mean([simulated.field_means(i) for i in images], axis=0)
-                     for images in (noisy, [despeckle(i, looks=looks, method=network) for i in noisy]))
-    np.testing.assert_allclose(after / before, 1, atol=0.02)
-    assert abs((after / before).mean() - 1) < 0.01
+    kept = simulated.fields_kept(noisy, [despeckle(i, looks=looks, method=network) for i in noisy])
+    np.testing.assert_allclose(kept, 1, atol=0.02)
+    assert abs(kept.mean() - 1) < 0.01
 
 
 @pytest.mark.parametrize("contrast_db", [3, 6, 10])
@@ -92,10 +91,8 @@ def test_tiles_leave_no_seam(network: str) -> None:
     whole = despeckle(noisy, looks=1, method=network, tile=2 * side)
     assert np.sqrt(np.mean((tiled / whole - 1) ** 2)) < 0.02
     at = simulated.joints(side, tile, 32, 32)
-    for axis in (0, 1):
-        steps = np.abs(np.diff(tiled.mean(axis, dtype=float)))
-        assert at.sum() > 2 * RAMP
-        assert steps[at].mean() < 1.5 * steps[~at].mean()
+    assert at.sum() > 2 * RAMP
+    assert (simulated.steps_at_joints(tiled, at) < 1.5).all()
 
 
 @pytest.mark.parametrize("network", NETWORKS)
