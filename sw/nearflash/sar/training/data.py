@@ -214,21 +214,20 @@ def resampled(images: Images, config: TrainConfig, rng: np.random.Generator) -> 
     """A scene on a map's grid, as terrain-corrected products are: intensity interpolated to pixels up to 2.2 times smaller.
 
     Interpolation averages neighbours: of white speckle, bilinear makes 2.25 times as many looks, over all phases of the two
-    grids. A user gives the product's looks, as half of the samples do, or those of the pixels: the rest are told anything
-    between.
+    grids. A user gives the product's looks or those of the pixels: the network is told anything between.
     """
     size = config.crop
     side = size / rng.uniform(1, 2.2)
     noisy, clean, looks, scale = acquisition(images, config, rng, int(side) + 2)
     x, y = rng.uniform(0, 1, 2)
     kind = Image.Resampling.BILINEAR if rng.random() < 0.5 else Image.Resampling.BICUBIC
-    told = looks if rng.random() < 0.5 else looks * rng.uniform(1, 2.25)
 
     def on_grid(intensity: np.ndarray, kind: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(intensity, np.float32))
         return np.asarray(image.resize((size, size), kind, box=(x, y, x + side, y + side)))
 
-    return np.sqrt(np.maximum(on_grid(noisy**2, kind), 0)), np.sqrt(on_grid(clean**2)), told, on_grid(scale)
+    return (np.sqrt(np.maximum(on_grid(noisy**2, kind), 0)), np.sqrt(on_grid(clean**2)), looks * rng.uniform(1, 2.25),
+            on_grid(scale))
 
 
 def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> Sample:
