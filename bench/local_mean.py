@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from nearflash.sar import despeckle, network, simulated
 from nearflash.sar.evaluate import CleanImage, evaluate, load_images
 from nearflash.sar.local_mean import EXPECTED_BIAS, keep_local_mean
-from nearflash.sar.methods import NETWORK_NAMES, Method, load_method
+from nearflash.sar.methods import NETWORK_NAMES, Method
 
 from .report import Rows, finish, progress, show_rows
 
@@ -30,22 +29,22 @@ COLUMNS = (("expected_bias", "expected bias", "g"), *((f"psnr_l{n}_db", f"PSNR, 
 
 
 def measure(name: str, images: list[CleanImage], seeds: int = 3) -> Rows:
-    shipped, net = load_method(name), network.load(name)
+    net = network.load(name)
 
     def method(bias: float) -> Method:
-        return replace(shipped, apply=lambda intensity, looks: keep_local_mean(
+        return Method(name, net.margin, net.multiple, True, lambda intensity, looks: keep_local_mean(
             intensity, net.despeckle(intensity, looks), looks, bias))
 
+    methods = [method(bias) for bias in BIASES]
     rows: Rows = [{"expected_bias": bias} for bias in BIASES]
     with progress() as bar:
         task = bar.add_task(f"local mean of {name}", total=len(rows) * len(LOOKS), note="")
-        for row in rows:
-            for looks in LOOKS:
+        for looks in LOOKS:
+            noisy = [simulated.observed(simulated.fields(), looks, seed) for seed in range(seeds)]
+            for row, corrected in zip(rows, methods, strict=True):
                 bar.update(task, note=f"bias {row['expected_bias']:g}, L = {looks}")
-                noisy = [simulated.observed(simulated.fields(), looks, seed) for seed in range(seeds)]
-                kept = simulated.fields_kept(
-                    noisy, [despeckle(i, looks=looks, method=method(row["expected_bias"])) for i in noisy])
-                row[f"psnr_l{looks}_db"] = evaluate(images, method(row["expected_bias"]), looks, 1)["psnr_db"]
+                kept = simulated.fields_kept(noisy, [despeckle(i, looks=looks, method=corrected) for i in noisy])
+                row[f"psnr_l{looks}_db"] = evaluate(images, corrected, looks, 1)["psnr_db"]
                 row[f"field_error_l{looks}"] = float(np.abs(kept - 1).max())
                 bar.advance(task)
     show_rows(f"local mean of {name}: {len(images)} images; the largest error of fields of -15 to +20 dB, {seeds} seeds",
