@@ -41,9 +41,9 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     """Simulate ``component`` (as Verilog module ``toplevel``) under the cocotb tests of ``test_module``.
 
     ``test_module`` must be importable by name, as modules beside a pytest file are. With Verilator it sees the toplevel's
-    ports, waveforms every signal. ``env`` reaches the bench as
-    environment variables. ``name`` tells apart runs of one module (default: module and toplevel). Returns the results
-    file; raises :class:`BenchFailed` if any test failed or none ran.
+    ports, waveforms every signal. ``env`` reaches the bench as environment variables. ``name`` tells apart runs of one
+    module (default: module and toplevel). Returns the results file; raises :class:`BenchFailed` if any test failed or none
+    ran.
     """
     sim = sim or os.environ.get("SIM", "verilator")
     waves = os.environ.get("WAVES", "0") not in ("", "0") if waves is None else waves
