@@ -5,9 +5,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: tests run a process a core, and threads that wait would spin
 
-# Most simulations here are over in seconds, so that compiling them is what takes long
-os.environ.setdefault("NEARFLASH_OPT_FAST", "-Og")
-
 import hypothesis
 import pytest
 

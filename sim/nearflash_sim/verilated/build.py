@@ -30,7 +30,7 @@ HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
                    "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "20000", "--prefix", "Vtop",
                    "-fno-table")  # look-up tables in place of branches: their indices cost 6 % more instructions
-OPT_FAST = "-Os"  # a cycle runs through some 200 kB of code once, so size counts: -O2 ran 2 to 6 % slower
+OPT_FAST = "-Og"
 SLOW_FLAGS = ("-O0",)  # constructors and initial values, once per run
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
 COMPILE_SECONDS = 1800  # cap on any one tool run
@@ -77,10 +77,11 @@ def compiler() -> tuple[str, ...]:
 
 
 def opt_fast() -> list[str]:
-    """Optimisation of the code that runs every cycle (Verilator's OPT_FAST): ``$NEARFLASH_OPT_FAST``, else -Os.
+    """Optimisation of the code that runs every cycle (Verilator's OPT_FAST): ``$NEARFLASH_OPT_FAST``, else -Og.
 
-    -Og compiles a whole device in under a third of the time and simulates it a fifth slower, so it's the faster one below
-    some 30 million cycles.
+    -Og compiles a device in less than half the time of -Os and simulates it a fifth slower: on two cores it's the faster one
+    up to some 20 million cycles. Beyond, a cycle runs through some 200 kB of code once, so size counts: -O2 ran 2 to 6 %
+    slower than -Os.
     """
     return shlex.split(os.environ.get("NEARFLASH_OPT_FAST", OPT_FAST))
 
