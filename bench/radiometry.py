@@ -151,9 +151,8 @@ def real_scenes(run: Run, folder: Path) -> Iterator[Line]:
             continue
         noisy, _ = read_array(folder / name, domain, db_scale=scale)
         out = run(noisy, looks)
-        m: dict[str, Any] = {}
-        for size in sizes:
-            m = no_reference_report(noisy, out, looks, size=size)
+        reports = [no_reference_report(noisy, out, looks, size=size) for size in sizes]
+        for size, m in zip(sizes, reports, strict=True):
             case = f"{name}, {size}-pixel windows"
             yield Line("ENL in", case, m["enl_in"])
             yield Line("ENL out", case, m["enl_out"])
@@ -161,8 +160,9 @@ def real_scenes(run: Run, folder: Path) -> Iterator[Line]:
             if looks < 10:  # in an average over time the ground varies more than the speckle
                 yield Line("ratio variance x L", case, times(looks, m["ratio_variance"]), 0.9, 1.1)
                 yield Line("ratio variance / input's", case, m["ratio_variance_over_input"], 0.9, 1.1)
-        yield Line("mean kept", name, m["mean_kept"], 0.98, 1.02)
-        kept = [m[f"epd_roa_side3_{d}"] for d in ("horizontal", "vertical")]
+        whole = reports[0]
+        yield Line("mean kept", name, whole["mean_kept"], 0.98, 1.02)
+        kept = [whole[f"epd_roa_side3_{d}"] for d in ("horizontal", "vertical")]
         yield Line("EPD-ROA, 3 x 5 pixels", name, None if None in kept else min(kept), 0.8)
 
 

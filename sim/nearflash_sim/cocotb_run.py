@@ -72,17 +72,16 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
 
 
 def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root: Path) -> Path:
-    arguments = []
+    arguments, tools = [], [importlib.metadata.version("cocotb")]
     if sim == "verilator":
         # The runner makes every signal of the design readable and so keeps Verilator from merging any; benches see ports
         arguments = ["--no-public-flat-rw", "--public-depth", "1", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--x-initial",
                      "fast", "--no-timing"]
-    # Without the headers FST needs, Verilator's waveforms are VCD.
-    if waves and sim == "verilator" and build.trace_kind() == "fst":
-        arguments.append("--trace-fst")
-    versions = [importlib.metadata.version("cocotb"), build.tool_versions() if sim == "verilator" else ""]
-    flags = build.opt_fast() if sim == "verilator" else []
-    folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *versions, *flags)
+        # Without the headers FST needs, Verilator's waveforms are VCD.
+        if waves and build.trace_kind() == "fst":
+            arguments.append("--trace-fst")
+        tools += [build.tool_versions(), *build.opt_fast()]
+    folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *tools)
     with cache_entry(folder) as work:
         if work is not None:
             source = work / "top.v"
