@@ -41,6 +41,8 @@ class FcCore(wiring.Component):
     (column_blocks - 1) x (nb + 1) + kernel latency + 6.
     """
 
+    model_clock = "own"
+
     def __init__(self, core: Core, act_bits: int, n_batch: int, buffered: int, beat_bytes: int, *, lanes: int = 1,
                  edges: tuple[Edge, ...] = (), hold_results: bool = False, address: int = 0, packed: bool = False,
                  primitive: str = "inferred"):
