@@ -33,7 +33,7 @@ class FcCore(wiring.Component):
     on a column block as soon as all the group's samples have it, and finishes all outputs in its last column
     (inter-layer composition). Results wait in a buffer that the epilogue reads ``lanes`` rows at a time, so the next
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
-    ``packed``, ``primitive``: see :class:`.Products`.
+    ``packed``, ``primitive``: see :class:`~nearflash_hw.mlp.products.Products`.
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
