@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-from amaranth.back import rtlil
 from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect, flipped
@@ -26,6 +24,7 @@ from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import run_graph
 from nearflash_hw.interfaces import Layouts
 from nearflash_hw.mlp import MlpEngine
+from nearflash_hw.model.memories import without_zeros
 from nearflash_hw.verilog import to_verilog
 from nearflash_sim.verilated.build import cached_verilog, compiler, tool_versions, verilator_root
 
@@ -76,15 +75,7 @@ def _run(args: list[str], cwd: Path, **kw: Any) -> None:
 
 
 def _verilog(config: DeviceConfig) -> str:
-    """The engine, its zero memories without initial contents: Amaranth takes minutes to write the millions of zero bits of a
-    large model's weights, and the simulation begins with zeros anyway."""
-    emit = rtlil.ModuleEmitter.emit_memory
-
-    def emit_memory(self: Any, index: Any, cell: Any) -> None:
-        if any(cell.init):
-            emit(self, index, cell)
-
-    with mock.patch.object(rtlil.ModuleEmitter, "emit_memory", emit_memory):
+    with without_zeros():  # the simulation begins with zeros anyway
         return to_verilog(_Top(config), "engine")
 
 

@@ -6,6 +6,7 @@ Amaranth's own ``verilog.convert`` keeps ``always @*`` processes that never run 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from itertools import count
 from typing import Any
@@ -18,6 +19,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from .model.gating import gate
+from .model.memories import without_zeros
 from .model.platform import ModelPlatform, assign_clocks, block_domain
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
@@ -35,7 +37,8 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     AXI ports have the names tools expect: ``awaddr`` of port ``m_axi`` is ``m_axi_awaddr``.
 
     ``model``: SystemVerilog for a compiled simulation, not for a board, of the same cycles but faster to evaluate:
-    registers have their reset values from power-up and there is no ``rst``; both edges of a clock are clock edges; inputs of
+    registers have their reset values from power-up, memories without initial values are for a simulator that begins them
+    with zeros, and there is no ``rst``; both edges of a clock are clock edges; inputs of
     an AXI port ``p`` are sampled by a clock of their own, ``p_clk``, and change nothing until it moves; control flow stays
     ``if`` and ``case``, where branches not taken cost nothing. Unless ``gated`` is false, each block has its own clock too
     (:mod:`nearflash_hw.model`): ``blockN_clk``, with an output ``blockN_awake``; ``elapsed``, sampled by ``elapsed_clk``, is
@@ -58,7 +61,8 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     else:
         fragment = Fragment.get(component, None)
         ports = component_ports(component)
-    text = rtlil.convert(fragment, name=name, ports=ports, emit_src=False)
+    with without_zeros() if model else contextlib.nullcontext():
+        text = rtlil.convert(fragment, name=name, ports=ports, emit_src=False)
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc -nomux" if model else "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr"]
     # 0.40: the first release that reads the RTLIL of Amaranth 0.5 (its own requirement).

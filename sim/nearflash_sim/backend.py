@@ -12,6 +12,7 @@ from nearflash_hw.device import Device
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import Library, VerilatedDevice, build_library, cached_verilog
+from .verilated.build import compile_runtime_beside
 
 __all__ = ["TOP", "SimBackend", "build"]
 
@@ -26,9 +27,12 @@ def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True) -> L
     simulator, and differ in nothing else (not even the design_id)."""
     config = replace(config, mlp=replace(config.mlp, primitive="inferred"))
     form = "board" if trace else "gated" if gated else "ungated"
-    verilog = cached_verilog(f"{TOP} {config!r} {form}",
-                             lambda: to_verilog(Device(config), TOP, model=not trace, gated=gated))
-    return build_library(verilog, TOP, trace=trace)
+
+    def generate() -> str:
+        compile_runtime_beside(trace)
+        return to_verilog(Device(config), TOP, model=not trace, gated=gated)
+
+    return build_library(cached_verilog(f"{TOP} {config!r} {form}", generate), TOP, trace=trace)
 
 
 class SimBackend(Backend):

@@ -6,6 +6,7 @@ stays beside the library (``build.log``).
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +27,9 @@ from pathlib import Path
 from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 from nearflash.contract import NearflashError
 
-__all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compiler", "link_libraries", "opt_fast",
-           "tool_versions", "trace_kind", "verilator_root"]
+__all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compile_runtime_beside", "compiler",
+           "link_libraries", "opt_fast",
+           "runtime_objects", "tool_versions", "trace_kind", "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
@@ -184,18 +187,36 @@ def trace_kind() -> str:
     return "vcd" if probe.returncode else "fst"
 
 
-def _runtime_objects(trace: str, flags: list[str]) -> tuple[list[Path], list[str]]:
-    """Verilator's own runtime, compiled once for all designs. Returns objects and libraries to link."""
+def _flags(trace: bool) -> list[str]:
+    """Of every C++ file of a simulation."""
+    kind = trace_kind() if trace else ""
     include = verilator_root() / "include"
-    sources = ["verilated", "verilated_threads"]
-    if trace:
-        sources.append(f"verilated_{trace}_c")
+    return [*COMMON_FLAGS, f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(kind == 'fst')}",
+            f"-DVM_TRACE_VCD={int(kind == 'vcd')}", "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0",
+            f"-I{include}", f"-I{include / 'vltstd'}"]
+
+
+def runtime_objects(trace: bool) -> tuple[list[Path], list[str]]:
+    """Verilator's own runtime, compiled once for all designs. Returns objects and libraries to link."""
+    kind = trace_kind() if trace else ""
+    include = verilator_root() / "include"
+    sources = ["verilated", "verilated_threads", *([f"verilated_{kind}_c"] if kind else [])]
+    flags = _flags(trace)
     folder = cache_dir() / "verilated" / ("runtime-" + digest(tool_versions(), *sources, *flags))
     with cache_entry(folder) as work:
         if work is not None:
             log = _Log(work / "build.log")
             _compile(log, [(include / f"{s}.cpp", work / f"{s}.o", ["-O2"]) for s in sources], flags, work)
-    return [folder / f"{s}.o" for s in sources], (["-lz", "-llz4"] if trace == "fst" else [])
+    return [folder / f"{s}.o" for s in sources], (["-lz", "-llz4"] if kind == "fst" else [])
+
+
+def compile_runtime_beside(trace: bool) -> None:
+    """Start :func:`runtime_objects` in a thread: on a new machine a core that elaboration leaves idle does it meanwhile."""
+    def run() -> None:
+        with contextlib.suppress(BuildError):  # whoever needs them is told
+            runtime_objects(trace)
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 def _compile(log: _Log, jobs: list[tuple[Path, Path, list[str]]], flags: list[str], cwd: Path) -> None:
@@ -244,10 +265,7 @@ def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
     generated = work / "obj"
     log.run([str(root / "bin" / "verilator_bin"), *VERILATOR_FLAGS, *([f"--trace-{kind}"] if kind else []),
              "--top-module", top, "--Mdir", "obj", "top.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
-    defines = [f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_FST={int(kind == 'fst')}", f"-DVM_TRACE_VCD={int(kind == 'vcd')}",
-               "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0"]
-    include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}"]
-    flags = [*COMMON_FLAGS, *defines, *include]
+    flags = _flags(trace)
     jobs: list[tuple[Path, Path, list[str]]] = [
         (p, p.with_suffix(".o"), [*SLOW_FLAGS] if "__Slow" in p.name else opt_fast())
         for p in sorted(generated.glob("*.cpp"))]
@@ -255,7 +273,7 @@ def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
     shutil.copyfile(HARNESS, harness)
     (generated / "top.h").write_text(_top_header(verilog, top))
     jobs.append((harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
-    runtime, libraries = _runtime_objects(kind, flags)
+    runtime, libraries = runtime_objects(trace)
     _compile(log, jobs, flags, generated)
     log.run([*compiler(), "-shared", "-o", str(work / "device.so"), *(str(j[1]) for j in jobs), *map(str, runtime),
              *libraries, *link_libraries()], work)
