@@ -23,7 +23,7 @@ def build(config: DeviceConfig, *, trace: bool = False) -> Library:
     """Generate and compile the device of ``config`` (cached by content). With ``trace`` it is the board's own Verilog that
     is compiled, with its reset; else a faster form of it, equal cycle by cycle. Multipliers are always inferred: instances
     of a part's primitives have no content for a simulator, and differ in nothing else (not even the design_id)."""
-    config = replace(config, mlp=replace(config.mlp, primitive="inferred"))
+    config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: names don't matter
     verilog = cached_verilog(f"{TOP} {config!r} model={not trace}", lambda: to_verilog(Device(config), TOP, model=not trace))
     return build_library(verilog, TOP, trace=trace)
 
