@@ -34,7 +34,13 @@ def run(
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `nearflash train` (.npz), or a dlrm or torchrec "
                                                     "state_dict (.pt).")] = None,
     rows: Annotated[int, typer.Option(help="Rows per table of a --model.", min=1)] = 2000,
-    lookups: Annotated[int, typer.Option(help="Lookups per table of a dlrm or torchrec --checkpoint.", min=1)] = 1,
+    lookups: Annotated[str | None, typer.Option(help="Lookups of a dlrm or torchrec --checkpoint, of all tables or of each: "
+                                                "10 or 1,2,3 (default: 1, or what --dataset holds).")] = None,
+    tables: Annotated[str | None, typer.Option(help="Feature order of a torchrec --checkpoint's tables: a,b,c (default: by "
+                                               "number, where the names are one prefix and a number).")] = None,
+    interaction: Annotated[str | None, typer.Option(help="cat or dot, where a --checkpoint's shapes fit both.")] = None,
+    round_to_fp32: Annotated[bool, typer.Option("--round-to-fp32", help="Round a --checkpoint's float64 parameters that "
+                                                "fp32 does not hold exactly (default: refuse them).")] = False,
     format: Annotated[str, typer.Option(help="Table format of a --model: fp32, fp16 or int8.")] = "fp32",
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
@@ -68,7 +74,8 @@ def run(
 
     result = run_queries(RunOptions(
         model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
-        locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves))
+        locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves, tables,
+        interaction, round_to_fp32))
     write_json(json_file, result)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)

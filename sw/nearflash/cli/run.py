@@ -19,6 +19,7 @@ from .. import runtime
 from ..compiler import PlanOptions, compile_device, with_room
 from ..contract import DataError, DeviceConfig, Node, cores
 from ..contract.boards import find_board
+from ..contract.reading import integer
 from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
@@ -26,7 +27,7 @@ from ..quantize import CompiledModel, QuantizeOptions, compile_model
 from ..reference.metrics import auc
 from ..reference.model import IntegerModel
 from ..tools import load_tool
-from ..training import Recipe, load_checkpoint, load_dataset
+from ..training import Recipe, is_trained, load_checkpoint, replay
 from .fit import load_plan
 from .output import console, show
 
@@ -42,7 +43,7 @@ class RunOptions:
     model: str | None = None
     checkpoint: Path | None = None
     rows: int = 2000
-    lookups: int = 1
+    lookups: str | None = None
     format: str = "fp32"
     preset: str = "paper"
     config: Path | None = None
@@ -62,21 +63,40 @@ class RunOptions:
     weight_bits: int = 8
     seed: int = 0
     waves: Path | None = None
+    tables: str | None = None
+    interaction: str | None = None
+    round_to_fp32: bool = False
 
 
 def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
     """The model and, for a trained checkpoint, its recipe and scores."""
     if o.model is not None and o.checkpoint is not None:
         raise DataError("--model", o.model, "give either --model or --checkpoint")
+    foreign = o.checkpoint is not None and not is_trained(o.checkpoint) and o.checkpoint.suffix != ".npz"
+    for name, v in (("--lookups", o.lookups), ("--tables", o.tables), ("--interaction", o.interaction),
+                    ("--round-to-fp32", o.round_to_fp32 or None)):
+        if v is not None and not foreign:
+            raise DataError(name, v, "is for a dlrm or torchrec --checkpoint")
     if o.model is not None and o.model.endswith(".toml"):
         return RecModel(ModelSpec.from_toml(Path(o.model)), seed=o.seed), {}
     if o.model is not None:
         return build(o.model, rows=o.rows, seed=o.seed, format=o.format), {}
-    if o.checkpoint is not None and o.checkpoint.suffix != ".npz":
+    if foreign and o.checkpoint is not None:
         from ..models import load_checkpoint as load_state_dict
 
-        return load_state_dict(o.checkpoint, o.lookups), {}
+        model = load_state_dict(o.checkpoint, _lookups(o) or 1, tables=o.tables.split(",") if o.tables else None,
+                                interaction=o.interaction, round_to_fp32=o.round_to_fp32)
+        console.print(f"tables in the order of their features: {', '.join(model.table_names)}", markup=False)
+        return model, {}
     return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+
+
+def _lookups(o: RunOptions) -> int | list[int] | None:
+    """``--lookups``: of every table, or of each."""
+    if o.lookups is None:
+        return None
+    numbers = [integer(n, "--lookups", 1, 65535) for n in o.lookups.split(",")]
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
@@ -107,10 +127,15 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
     per_query = sum(n for _, n in shapes)
     if o.dataset is not None:
         recipe = about.get("recipe")
+        if recipe is None and o.checkpoint is None:
+            raise DataError("--dataset", str(o.dataset), "needs a --checkpoint")
+        lookups = _lookups(o) if recipe is None else None
+        history = None if lookups is None else lookups if isinstance(lookups, int) else lookups[-1]
+        train, test = replay(o.dataset, spec, None if recipe is None else Recipe.from_dict(recipe), history)
+        train, run = train[-4096:], test[: o.queries or len(test)]
         if recipe is None:
-            raise DataError("--dataset", str(o.dataset), "needs a checkpoint trained on it (nearflash train)")
-        train, _, test, _ = load_dataset(o.dataset, Recipe.from_dict(recipe))
-        return train[-4096:], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
+            model.spec = _with_lookups(spec, np.maximum(train.largest_bags, run.largest_bags).tolist(), lookups, o.dataset)
+        return train, run, f"{len(test)} held-out queries of {o.dataset.name}"
     n = o.queries or max(2, min(256, LOOKUP_BUDGET // per_query))
     k = 0.3 if o.locality is None else o.locality
     given = [name for name, v in (("--locality", o.locality), ("--histogram", o.histogram), ("--trace", o.trace))
@@ -127,8 +152,14 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
     return calibration, synthetic_queries(shapes, spec.dense, n, k=k, seed=o.seed), f"locality generator, K = {k}"
 
 
-def _largest_bag(*batches: QueryBatch) -> int:
-    return max((int(np.diff(np.append(o, len(i))).max(initial=0)) for q in batches for i, o in q.bags), default=1)
+def _with_lookups(spec: ModelSpec, bags: list[int], given: int | list[int] | None, source: Path) -> ModelSpec:
+    """``spec`` with a data set's largest ``bags`` as its lookups, or as it is if lookups were ``given`` and hold them."""
+    for t, (table, bag) in enumerate(zip(spec.tables, bags, strict=True)):
+        if given is not None and bag > table.lookups:
+            raise DataError(f"--lookups of table {t}", table.lookups, f"a query has {bag}", str(source))
+    if given is not None:
+        return spec
+    return replace(spec, tables=tuple(replace(t, lookups=max(1, n)) for t, n in zip(spec.tables, bags, strict=True)))
 
 
 class _BlockTraffic:
@@ -174,10 +205,10 @@ def _torch_logits(model: RecModel, q: QueryBatch) -> np.ndarray:
 def run_queries(o: RunOptions) -> dict[str, Any]:
     """Run and report; the dictionary is what ``--json`` writes."""
     model, about = _load_model(o)
-    spec = model.spec
     calibration, queries, source = _queries(o, model, about)
+    spec = model.spec
     base = _planned(o, spec)
-    bag = max(_largest_bag(calibration, queries), *(t.lookups for t in spec.tables))
+    bag = max(*calibration.largest_bags, *queries.largest_bags, *(t.lookups for t in spec.tables))
     if bag > base.lookup.max_bag:
         base = replace(base, lookup=replace(base.lookup, max_bag=bag))
     dense = spec.dense > 0
@@ -293,6 +324,8 @@ def _report(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
         "labels": "dataset" if queries.labels is not None else "synthetic teacher",
         "simulated_cycles_per_second": cycles / m["wall"], "build_seconds": build_seconds,
     }
+    if model.table_names:
+        result["table_order"] = list(model.table_names)
     if about:
         result["checkpoint_scores"] = about["scores"]
 

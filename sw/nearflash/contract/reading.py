@@ -109,9 +109,10 @@ def parse_toml(text: str, error: type[LimitError]) -> dict[str, Any]:
         raise error("toml", text[:60], f"not valid TOML: {e}") from e
 
 
-def check_zip(path: str | Path) -> list[str]:
-    """Names in a zip file whose every member's checksum has been compared. Raises :class:`DataError` for a damaged one."""
-    with reading(path, "a complete zip file"), zipfile.ZipFile(path) as z:
+def check_zip(path: str | Path, what: str) -> list[str]:
+    """Names in a zip file whose every member's checksum has been compared. Raises :class:`DataError` for a damaged one and
+    for what is none (``what``: what the file should be)."""
+    with reading(path, what), zipfile.ZipFile(path) as z:
         names = z.namelist()
         if len(set(names)) != len(names):
             raise DataError("zip", sorted(n for n in set(names) if names.count(n) > 1)[0], "must hold each name once")

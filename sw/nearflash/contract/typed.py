@@ -54,7 +54,7 @@ def check_fields(cls: Any, values: Mapping[str, Any], prefix: str, error: type[L
 def check_table(cls: Any, d: Any, name: str, error: type[LimitError], extra: frozenset[str] = frozenset()
                 ) -> dict[str, Any]:
     """``d`` if it is a table (a dict) of fields of dataclass ``cls`` (or of ``extra``) with every required one, each of its
-    type once :func:`tuples` has been applied; raises ``error`` otherwise. ``name``: of the table, empty for the whole file."""
+    type once :func:`tuples` has been applied; raises ``error`` otherwise. ``name``: of the table; empty: the file."""
     prefix = f"{name}." if name else ""
     if not isinstance(d, dict):
         raise error(name or "file", d, "must be a table of named values")

@@ -21,6 +21,7 @@ class RecModel(nn.Module):
 
     Inputs: ``dense`` float [batch, spec.dense] and, per table, a :data:`Bag`. Parameters: ``embeddings`` (one
     EmbeddingBag a table) and ``linears`` (one Linear per fc node, by node name).
+    ``table_names``: the tables' names in the checkpoint they came from, else empty.
     Embeddings start uniform such that a pooled element has variance 1, whatever the bag.
     """
 
@@ -28,6 +29,7 @@ class RecModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.graph = spec.nodes()
+        self.table_names: tuple[str, ...] = ()
         gen = torch.Generator().manual_seed(seed)
         self.embeddings = nn.ModuleList()
         for t in spec.tables:

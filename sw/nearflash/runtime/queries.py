@@ -13,8 +13,15 @@ __all__ = ["as_array", "normalize_bags", "pack_batch"]
 
 
 def as_array(x: Any) -> np.ndarray:
-    """NumPy's view of an array, list, or torch tensor (which need not be importable)."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    """NumPy's view of an array, list, or torch tensor (which need not be importable); bfloat16, which NumPy lacks, as
+    float32, exactly. Raises :class:`DataError` for a tensor that is no plain array of numbers."""
+    if not hasattr(x, "detach"):
+        return np.asarray(x)
+    try:
+        t = x.detach().cpu()
+        return np.asarray(t.float() if str(t.dtype) == "torch.bfloat16" else t)
+    except (TypeError, RuntimeError, NotImplementedError) as e:
+        raise DataError("tensor", f"{x.dtype}, {x.layout}", "must be a dense tensor of numbers that NumPy knows") from e
 
 
 def normalize_bags(bags: Sequence[Any], weights: Sequence[Any] | None = None
