@@ -131,7 +131,7 @@ def test_identify_and_counters():
 
 def test_wrong_device_is_refused():
     b = FakeBackend(TINY)
-    b.config = replace(TINY, name="other")
+    b.config = replace(TINY, clock_mhz=101.0)
     real = b.mmio_read32
     b.mmio_read32 = lambda offset: TINY.design_id if offset == 0x100 else real(offset)
     with pytest.raises(ConfigError, match="design_id"):

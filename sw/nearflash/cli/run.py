@@ -252,7 +252,7 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
     dense = compiled.dense_features > 0
 
     def submit(q: QueryBatch) -> runtime.Ticket:
-        return device.submit(q.dense if dense else None, q.bags)
+        return device.submit(q.dense, q.bags)
 
     before = device.backend.cycles
     device.result(submit(queries[:1]))

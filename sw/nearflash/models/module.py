@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..contract import DataError
+from ..contract import DataError, ModelError
 from .spec import ModelSpec
 
 __all__ = ["Bag", "RecModel"]
@@ -34,7 +34,12 @@ class RecModel(nn.Module):
         self.embeddings = nn.ModuleList()
         for t in spec.tables:
             bound = (3.0 / (t.lookups if t.mode == "sum" else 1)) ** 0.5
-            w = torch.empty(t.rows, t.dim).uniform_(-bound, bound, generator=gen)
+            try:
+                w = torch.empty(t.rows, t.dim)
+            except RuntimeError as e:
+                raise ModelError(f"tables[{len(self.embeddings)}]", (t.rows, t.dim), f"needs {4 * t.rows * t.dim} bytes of "
+                                 "memory, which can't be had") from e
+            w.uniform_(-bound, bound, generator=gen)
             self.embeddings.append(nn.EmbeddingBag(t.rows, t.dim, mode=t.mode, _weight=w, include_last_offset=False))
         self.linears = nn.ModuleDict()
         for n, columns in spec.layers():
