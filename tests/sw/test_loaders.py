@@ -1,5 +1,8 @@
 """Checkpoints of the two real code bases, written here as those projects compute them."""
 
+import json
+import struct
+
 import pytest
 import torch
 from nearflash.contract import DataError, ModelError
@@ -56,6 +59,18 @@ def torchrec_sd(p):
     for i, (w, b) in enumerate(p[2][:-1]):
         sd |= {f"over_arch.model.0._mlp.{i}._linear.weight": w, f"over_arch.model.0._mlp.{i}._linear.bias": b}
     return sd | {"over_arch.model.1.weight": p[2][-1][0], "over_arch.model.1.bias": p[2][-1][1]}
+
+
+def safetensors_bytes(sd):
+    """The file format's own layout: length, JSON, bytes."""
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
+    head, data = {"__metadata__": {"format": "pt"}}, b""
+    for k, v in sd.items():
+        raw = v.contiguous().view(torch.uint8).numpy().tobytes()
+        head[k] = {"dtype": names[v.dtype], "shape": list(v.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(head).encode()
+    return struct.pack("<Q", len(text)) + text + data
 
 
 BAGS = [[[1, 2], [3]], [[0], [29, 4]], [[], [10]]]
