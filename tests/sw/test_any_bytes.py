@@ -1,6 +1,6 @@
 """Any bytes in any input file: a reader reads them, or raises an error of ours whose one line names the file.
 
-``NEARFLASH_FUZZ_ROUNDS`` (default 40 damaged files for every valid one) makes longer runs, ``NEARFLASH_FUZZ_SEED`` other ones.
+``NEARFLASH_FUZZ_ROUNDS`` (default 40 damaged files for every valid one) makes longer runs, ``NEARFLASH_FUZZ_SEED`` others.
 """
 
 import gzip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-LONGEST_VALUE = 200  # characters of a value that a message shows
+LONGEST_PART, LONGEST_LIMIT = 200, 1000  # characters of a field or value, and of a limit, that a message shows
 
 
 class NearflashError(Exception):
@@ -24,7 +24,11 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python converts
         return "a huge number"
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+    return _cut(text, LONGEST_PART)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 class LimitError(NearflashError, ValueError):
@@ -37,7 +41,7 @@ class LimitError(NearflashError, ValueError):
     def __init__(self, field: str, value: Any, limit: str, file: str | None = None):
         self.field, self.value, self.limit, self.file = field, value, limit, file
         where = "" if file is None else f"{file}: "
-        super().__init__(_one_line(f"{where}{field} = {_shown(value)}: {limit}"))
+        super().__init__(_one_line(f"{where}{_cut(field, LONGEST_PART)} = {_shown(value)}: {_cut(limit, LONGEST_LIMIT)}"))
 
     def within(self, file: str | Path) -> None:
         """Say that the value came from ``file``, unless a file is named already."""

@@ -237,7 +237,7 @@ def _likely(columns: int, dense: int, dims: list[int], upper: bool) -> str:
     text += ": a table is missing, or this is one rank of a sharded checkpoint"
     if upper:
         return text + ", or several features share a table, which is not supported"
-    if have + 1 in counts and dim == dense:
+    if dim == dense and _dot_columns(dense, have + 1) == columns:
         return text + ", or every feature meets itself too (the diagonal, --arch-interaction-itself), which is not supported"
     return text
 
