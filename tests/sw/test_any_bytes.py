@@ -126,7 +126,7 @@ def read_trained(path: Path) -> None:
 
 def read_histogram(path: Path) -> None:
     for h in read_histograms(path):
-        HistogramLocality(h, 1 << 20).draw(100)
+        HistogramLocality(h, 1 << 10).draw(100)
 
 
 READERS = {

@@ -120,7 +120,8 @@ def _torchrec_parts(sd: Mapping[str, Tensor], order: Sequence[str] | None) -> _P
         raise ModelError("tables", names, f"must name every table of the state_dict once: {sorted(found)}")
     bottom = _layers(sd, lambda n: f"dense_arch.model._mlp.{n}._linear", step=1)
     top = _layers(sd, lambda n: f"over_arch.model.0._mlp.{n}._linear", step=1)
-    top.append(("over_arch.model.1", *(_need(sd, f"over_arch.model.1.{k}") for k in ("weight", "bias"))))
+    last = "over_arch.model.1"
+    top.append((last, _need(sd, f"{last}.weight"), _need(sd, f"{last}.bias")))
     keys = tuple(found[t] for t in names)
     return _Parts(tuple(names), keys, [sd[k] for k in keys], bottom, top, upper=True)
 

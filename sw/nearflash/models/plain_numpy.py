@@ -21,14 +21,13 @@ _FLOATS = {"f2": np.float16, "f4": np.float32, "f8": np.float64}
 
 
 class _PlainType:
-    """A dtype: its name and byte order."""
+    """A dtype: its name, and whether its numbers are big-endian."""
 
     def __init__(self, name: Any = "", *_: Any):
-        self.name, self.order = name, "="
+        self.name, self.big = name, False
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
-            self.order = state[1]
+        self.big = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
 
 
 class PlainArray:
@@ -53,7 +52,7 @@ class PlainArray:
         dtype = np.dtype(_FLOATS[kind.name])
         if len(data) != math.prod(shape) * dtype.itemsize:
             raise DataError(key, len(data), f"must hold {math.prod(shape) * dtype.itemsize} bytes")
-        flat = np.frombuffer(data, dtype.newbyteorder(kind.order)).astype(dtype)
+        flat = np.frombuffer(data, dtype.newbyteorder(">" if kind.big else "<")).astype(dtype)
         return torch.from_numpy(np.ascontiguousarray(flat.reshape(shape, order="F" if by_column else "C")))
 
 

@@ -182,7 +182,8 @@ class ModelSpec:
             _check(type(count) is int and 1 <= count <= MOST_TABLES, f"tables[{i}].count", count,
                    f"must be an integer from 1 to {MOST_TABLES}")
             tables += [TableShape(**values)] * count
-        return cls(**kw | {"tables": tuple(tables)})
+        kw["tables"] = tuple(tables)
+        return cls(**kw)
 
     def to_toml(self) -> str:
         """TOML text that :meth:`from_toml` reads back to an equal spec."""

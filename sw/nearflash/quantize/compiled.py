@@ -119,9 +119,10 @@ def _pair(name: str, v: Any) -> tuple[int, int]:
 
 def _table(i: int, t: Any) -> TableSpec:
     name = f"tables[{i}]"
-    values = {k: _integer(f"{name}.{k}", v) for k, v in check_table(TableSpec, t, name, DataError).items()}
+    values: dict[str, Any] = {k: _integer(f"{name}.{k}", v) for k, v in check_table(TableSpec, t, name, DataError).items()}
     try:
-        spec = TableSpec(**values | {"format": RowFormat(values.get("format", 0)), "mode": PoolMode(values.get("mode", 0))})
+        values |= {"format": RowFormat(values.get("format", 0)), "mode": PoolMode(values.get("mode", 0))}
+        spec = TableSpec(**values)
     except ValueError as e:
         raise DataError(name, values, f"has an unknown format or mode: {e}") from e
     if spec.rows < 1 or spec.dim < 1:
