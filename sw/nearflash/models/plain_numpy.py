@@ -64,8 +64,8 @@ def _array(*_: Any) -> PlainArray:
     return PlainArray()
 
 
-def safe_names() -> list[tuple[Any, str]]:
-    """What ``torch.serialization.safe_globals`` takes: stand-ins by the names that NumPy 1 and 2 pickle."""
+def safe_names() -> list[Any]:
+    """What ``torch.serialization.safe_globals`` takes: (stand-in, name) for the names that NumPy 1 and 2 pickle."""
     cores = ("numpy.core.multiarray", "numpy._core.multiarray")
     return [(_PlainType, "numpy.dtype"), (PlainArray, "numpy.ndarray"), *((_scalar, f"{c}.scalar") for c in cores),
             *((_array, f"{c}._reconstruct") for c in cores)]
