@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from .contract import DataError, ModelError
-from .contract.reading import check_zip, reading
+from .contract.arrays import read_arrays
+from .contract.reading import reading
 from .contract.typed import check_table
 from .data import Criteo, MovieTweetings, QueryBatch
 from .data.criteo import CATEGORIES
@@ -231,11 +232,9 @@ def load_checkpoint(path: str | Path) -> tuple[RecModel, dict[str, Any]]:
     """The model of :func:`save_checkpoint` and ``{"spec", "recipe", "scores"}``. Raises :class:`DataError` for a file that
     is no such checkpoint and :class:`ModelError` when its shapes do not fit its spec; both name the file."""
     with reading(path):
-        if _ABOUT not in check_zip(path, _WHAT):
-            raise DataError("content", "a zip file", f"not {_WHAT}: it holds no {_ABOUT}")
-        with reading(path, _WHAT), np.load(path, allow_pickle=False) as z:
-            arrays = {k: np.asarray(z[k]) for k in z.files}
-            about = json.loads(arrays.pop("about").tobytes())
+        arrays = read_arrays(path, _WHAT)
+        with reading(path, _WHAT):
+            about = json.loads(arrays.pop("about", np.zeros(0)).tobytes())
         return _checked(arrays, about), about
 
 

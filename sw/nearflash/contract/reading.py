@@ -109,9 +109,9 @@ def parse_toml(text: str, error: type[LimitError]) -> dict[str, Any]:
         raise error("toml", text[:60], f"not valid TOML: {e}") from e
 
 
-def check_zip(path: str | Path, what: str) -> list[str]:
-    """Names in a zip file whose every member's checksum has been compared. Raises :class:`DataError` for a damaged one and
-    for what is none (``what``: what the file should be)."""
+def check_zip(path: str | Path, what: str) -> None:
+    """Compare the checksums of a zip file's members. Raises :class:`DataError` for a damaged one and for what is none
+    (``what``: what the file should be)."""
     with reading(path, what), zipfile.ZipFile(path) as z:
         names = z.namelist()
         if len(set(names)) != len(names):
@@ -119,4 +119,3 @@ def check_zip(path: str | Path, what: str) -> list[str]:
         bad = z.testzip()
         if bad is not None:
             raise DataError(f"zip member {bad}", "checksum", "the file is damaged: its CRC-32 does not match")
-    return names

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..contract import DataError, DeviceConfig, RowFormat, TableSpec
-from ..contract.reading import check_zip, reading
+from ..contract.arrays import read_arrays
+from ..contract.reading import reading
 from ..contract.table import PoolMode
 from ..contract.typed import check_table
 from ..reference.mlp import FcParams, MlpParams, ScaleParams
@@ -71,10 +72,9 @@ class CompiledModel:
         """Read what :meth:`save` wrote. Raises :class:`DataError` for a file that is damaged or not one of these, and where
         its parts don't fit each other; each names the file."""
         with reading(path):
-            check_zip(path, _WHAT)
-            with reading(path, _WHAT), np.load(path, allow_pickle=False) as z:
-                arrays = {k: np.asarray(z[k]) for k in z.files}
-                head = json.loads(arrays.pop("head").tobytes())
+            arrays = read_arrays(path, _WHAT)
+            with reading(path, _WHAT):
+                head = json.loads(arrays.pop("head", np.zeros(0)).tobytes())
             version = head.get("version") if isinstance(head, dict) else None
             if version != FILE_VERSION:
                 raise DataError("version", version, f"must be {FILE_VERSION}")
