@@ -337,6 +337,10 @@ def test_safetensors(tmp_path):
         path.write_bytes(bad)
         with pytest.raises(DataError, match=text):
             load_checkpoint(path)
+    twice = json.dumps({k: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for k in ("a", "b")}).encode()
+    path.write_bytes(struct.pack("<Q", len(twice)) + twice + bytes(4))
+    with pytest.raises(DataError, match=r"b data_offsets.*begin at byte 4"):
+        load_checkpoint(path)
 
 
 def test_old_format_of_torch_save(tmp_path):

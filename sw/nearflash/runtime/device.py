@@ -304,7 +304,7 @@ class Device:
         return np.split(values, ends[:-1], axis=1)
 
     def _query(self, opcode: Opcode, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None,
-               include_last_offset: bool | None) -> Ticket:
+               include_last_offset: bool | None = False) -> Ticket:
         return self._send(opcode, *self._normal(dense, bags, weights, include_last_offset))
 
     @staticmethod
