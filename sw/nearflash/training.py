@@ -245,8 +245,8 @@ def _checked(arrays: dict[str, np.ndarray], about: Any) -> RecModel:
             raise DataError(f"about.{k}", None, "must be a table of named values")
     Recipe.from_dict(about["recipe"])
     for k, v in about["scores"].items():
-        if isinstance(v, bool) or not isinstance(v, (int, float)):
-            raise DataError(f"about.scores.{k}", v, "must be a number")
+        if isinstance(v, bool) or not isinstance(v, (int, float, str, type(None))):
+            raise DataError(f"about.scores.{k}", v, "must be a number, a note or nothing")
     spec = ModelSpec.from_dict(about["spec"])
     want: dict[str, tuple[int, ...]] = {f"embeddings.{i}.weight": (t.rows, t.dim) for i, t in enumerate(spec.tables)}
     for n, columns in spec.layers():

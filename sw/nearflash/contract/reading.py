@@ -34,7 +34,7 @@ def reading(path: str | Path, what: str | None = None, error: type[LimitError] =
         e.within(path)
         raise
     except OSError as e:
-        raise DataError("file", str(path), f"can't be read: {e.strerror or e}") from e
+        raise DataError("file", e.strerror or str(e), "can't be read", str(path)) from e
     except Exception as e:
         if what is None:
             raise

@@ -33,7 +33,7 @@ DENSE_FEATURES = ("movie_count", "user_count", "movie_mean", "user_mean", "movie
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number, fields) of each line that is not empty."""
     if not path.is_file():
-        raise DataError("dataset", str(path), "file not found: must be a MovieTweetings folder (ratings.dat, movies.dat)")
+        raise DataError("file", None, "not found: must be in a MovieTweetings folder (ratings.dat, movies.dat)", str(path))
     for i, line in read_lines(path, LONGEST_LINE):
         if line:
             yield i, line.split("::")
