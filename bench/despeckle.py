@@ -156,7 +156,7 @@ def draw(rows: Rows, path: Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    save_figure(figure, path)
+    save_figure(figure, path, path.suffix[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,6 @@ __all__ = ["Comparison", "compare", "draw", "save_figure"]
 
 COLUMNS = 4  # methods beside each other
 WINDOW = 32  # pixels, side of a homogeneous window
-FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,7 @@ def _outline(axes: Axes, windows: Sequence[Window]) -> None:
                                  rows.stop - rows.start, fill=False, edgecolor="tab:cyan", linewidth=0.9))
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path`` (PNG, PDF or SVG by its suffix), whole or not at all; folders are made."""
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise ConfigError("figure", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
+def save_figure(figure: Figure, path: Path, kind: str) -> None:
+    """Write ``figure`` to ``path`` as ``kind`` (png, pdf, svg), whole or not at all; folders are made."""
     with whole_file(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=130)
+        figure.savefig(part, format=kind, dpi=130)
