@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
 
-from .stop import stoppable
+from .stop import Stop, stoppable
 
 __all__ = ["main"]
 
@@ -19,6 +20,7 @@ def main() -> None:
     be read or written, and too little memory; 128 + the signal's number when told to stop. Bugs are tracebacks."""
     closed = _open_closed()
     with stoppable() as stop:
+        atexit.register(_end, stop)  # first, so that it runs last
         try:
             code = _run(closed)
         except BaseException:
@@ -64,6 +66,15 @@ def _run(closed: list[int]) -> int:
         if text:
             print(text, file=sys.stderr)
         return 2
+
+
+def _end(stop: Stop) -> None:
+    """Python would end by SIGINT instead of the exit code where an ``exec`` saw the KeyboardInterrupt pass."""
+    if stop.code is not None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(stop.code)
 
 
 def _open_closed() -> list[int]:

@@ -69,7 +69,6 @@ def run(
     Example: nearflash run --model rmc1 --channels 4 --dies 4 --batch 2 --locality 0.3 --json rmc1.json
     """
     check_outputs(json_file=json_file, waves=waves)
-    excludes(ctx, "checkpoint", "model")
     excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "act_bits", "weight_bits")
     excludes(ctx, "config", "preset")
     excludes(ctx, "dataset", "locality", "histogram", "trace", "model")

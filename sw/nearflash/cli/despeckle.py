@@ -56,11 +56,11 @@ def despeckle(
     check_outputs(json_file=json_file)
     needs(ctx, cluster is not None, "--cluster", "scheduler", "workers")
     excludes(ctx, "scheduler", "workers")
-    needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     from ..sar.files import Settings, plan_jobs
 
     settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
                         overwrite)
+    needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     jobs = plan_jobs(inputs, out, settings, ratio)
     results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
     order = {job.source: k for k, job in enumerate(jobs)}

@@ -19,10 +19,9 @@ from rich.text import Text
 from ..contract.errors import ConfigError, LimitError, NearflashError
 from ..whole import STDOUT, check_target, is_stream, whole_file
 
-__all__ = ["FIGURES", "JsonFile", "begin", "check_outputs", "console", "emit", "figure_format", "one_line", "output_path",
+__all__ = ["JsonFile", "begin", "check_outputs", "console", "emit", "one_line", "output_path",
            "show", "text_column", "working", "write_json"]
 
-FIGURES = ("png", "pdf", "svg")
 _STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -59,7 +58,7 @@ def output_path(text: str | Path) -> Path:
     if name == "-" or name in _STDOUT_NAMES:
         return STDOUT
     if not name or name.endswith("/"):
-        raise ConfigError("output", name, "must be the name of a file")
+        raise typer.BadParameter(f"{name!r} must be the name of a file")
     return Path.cwd() / name if Path(name) == STDOUT else Path(name)
 
 
@@ -88,16 +87,6 @@ def check_outputs(**targets: Path | None) -> None:
         if place in seen and (target == STDOUT or not is_stream(target)):
             raise ConfigError(option, str(target), f"is what {seen[place]} writes too: choose another name")
         seen[place] = option
-
-
-def figure_format(option: str, target: Path) -> str:
-    """The format that a figure's name asks for; PNG for a device or standard output. Raises :class:`ConfigError`."""
-    kind = target.suffix[1:].lower()
-    if not kind and is_stream(target):
-        return "png"
-    if kind not in FIGURES:
-        raise ConfigError(option, str(target), f"must end in {', '.join('.' + f for f in FIGURES)}")
-    return kind
 
 
 def write_json(path: Path | None, result: dict[str, Any]) -> None:
@@ -148,7 +137,9 @@ def one_line(error: Exception) -> str | None:
         if name == "NoArgsIsHelpError":  # the text is the help, and empty where it's printed already
             return text
         if isinstance(error, usage) and context is not None:
-            hint = f" (see {context.command_path} --help)"
+            broken = getattr(error.__cause__, "errors", list)()  # pydantic's, which does not name the value
+            hint = f" (given: {broken[0]['input']!r})" if broken and "input" in broken[0] else ""
+            hint += f" (see {context.command_path} --help)"
         return f"nearflash: {_printable(text)}{hint}"
     if isinstance(error, MemoryError) or _out_of_memory(error):
         return f"nearflash: {name}: not enough memory: {_printable(str(error)) or 'none left'}"

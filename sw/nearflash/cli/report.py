@@ -12,10 +12,10 @@ from rich.table import Table
 from ..contract import BOARDS, ConfigError, DeviceConfig
 from ..contract.boards import Board, find_board
 from ..contract.resources import RESOURCE_NAMES, Resources
+from ..figures import figure_format, save_figure
 from ..tools import load_tool
-from ..whole import whole_file
 from .fit import device_of
-from .output import JsonFile, check_outputs, console, figure_format, output_path, text_column, write_json
+from .output import JsonFile, check_outputs, console, output_path, text_column, write_json
 
 __all__ = ["records", "report", "resource_table"]
 
@@ -45,7 +45,8 @@ def report(
     Example: nearflash report --board pynq-z2 --model rmc1 --plot rmc1.png --json rmc1.json
     """
     check_outputs(plot=plot, json_file=json_file)
-    kind = None if plot is None else figure_format("--plot", plot)
+    if plot is not None:
+        figure_format(plot, "--plot")
     target = find_board(board)
     config = device_of(target, model, plan)
     expected: dict[str, Resources] = load_tool("estimator")(target.part.family).device(config)
@@ -58,8 +59,8 @@ def report(
         if not found:
             raise ConfigError("--block", block, f"must be one of {', '.join(filter(None, expected))}")
         expected = found
-    if plot is not None and kind is not None:
-        draw_treemap(measured or expected, f"{config.name} on {target.part.name}", plot, kind)
+    if plot is not None:
+        draw_treemap(measured or expected, f"{config.name} on {target.part.name}", plot)
     write_json(json_file, {"tool": tool, "part": target.part.name, "board": target.name, "device": config.name,
                            "design_id": f"{config.design_id:#010x}", "hierarchy": "kept between blocks, flattened in them",
                            "results": records(target, measured, expected)})
@@ -147,8 +148,8 @@ def records(target: Board, measured: dict[str, Resources], expected: dict[str, R
     return out
 
 
-def draw_treemap(blocks: dict[str, Resources], title: str, path: Path, kind: str) -> None:
-    """Areas in proportion to LUTs (left) and flip-flops (right), a colour for each room; ``kind``: png, pdf or svg."""
+def draw_treemap(blocks: dict[str, Resources], title: str, path: Path) -> None:
+    """Areas in proportion to LUTs (left) and flip-flops (right), a colour for each room."""
     import squarify
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -171,8 +172,7 @@ def draw_treemap(blocks: dict[str, Resources], title: str, path: Path, kind: str
         axes.set_axis_off()
         axes.set_title(f"{heading}: {sum(s for s, _ in some):,.0f}", loc="left", fontsize=11)
     figure.suptitle(title)
-    with whole_file(path) as part:
-        figure.savefig(part, format=kind, dpi=130)
+    save_figure(figure, path)
 
 
 def _rectangle(box: dict[str, float], colour: Any) -> Any:

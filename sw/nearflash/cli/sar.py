@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rich.table import Table
 
 from ..contract import ConfigError
+from ..figures import figure_format, save_figure
 from ..sar.methods import METHOD_NAMES, NETWORK_NAMES
 from .options import needs
-from .output import JsonFile, check_outputs, console, figure_format, output_path, show, text_column, write_json
+from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 from .sar_train import train
 
 sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="SAR despecklers: train, evaluate, compare.")
@@ -106,7 +107,7 @@ def compare(
     Example: nearflash sar compare scene.tif --methods base,lee,bm3d --looks 1 -o compare.png --json compare.json
     """
     check_outputs(out=out, json_file=json_file)
-    kind = figure_format("--out", out)
+    figure_format(out, "--out")
     needs(ctx, simulate, "--simulate", "seed")
     needs(ctx, domain == "db", "--domain db", "db_scale")
     names = [m.strip() for m in methods.split(",") if m.strip()]
@@ -140,7 +141,7 @@ def compare(
     with _progress("compare") as note:
         result = comparison.compare(noisy, names, looks, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
                                     note=note)
-    comparison.save_figure(comparison.draw(result, row), out, kind)
+    save_figure(comparison.draw(result, row), out)
     write_json(json_file, {"scene": scene.name, "looks": looks, "figure": str(out), "methods": result.metrics,
                            "windows": [[r.start, r.stop, c.start, c.stop] for r, c in result.windows]})
     _show_metrics(f"{scene.name}, {looks:g} looks, {len(result.windows)} homogeneous windows", result.metrics)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract.errors import ConfigError, DataError
-from ..whole import whole_file
 from .api import despeckle
 from .metrics import SSIM_SIZE, Window, despeckling_gain, homogeneous_windows, no_reference_report, psnr, ratio_image, ssim
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compare", "draw", "save_figure"]
+__all__ = ["Comparison", "compare", "draw"]
 
 COLUMNS = 4  # methods beside each other
 WINDOW = 32  # pixels, side of a homogeneous window
@@ -215,9 +214,3 @@ def _outline(axes: Axes, windows: Sequence[Window]) -> None:
     for rows, columns in windows:
         axes.add_patch(Rectangle((columns.start - 0.5, rows.start - 0.5), columns.stop - columns.start,
                                  rows.stop - rows.start, fill=False, edgecolor="tab:cyan", linewidth=0.9))
-
-
-def save_figure(figure: Figure, path: Path, kind: str) -> None:
-    """Write ``figure`` to ``path`` as ``kind`` (png, pdf, svg), whole or not at all; folders are made."""
-    with whole_file(path) as part:
-        figure.savefig(part, format=kind, dpi=130)
