@@ -37,9 +37,8 @@ def whole_file(target: Path) -> Iterator[Path]:
             yield part
             _send(part, target)
         return
-    real = Path(os.path.realpath(target))
+    real, _, old = _place(target)
     real.parent.mkdir(parents=True, exist_ok=True)
-    old = _regular(target)
     part = _beside(real)
     try:
         if old is not None:
@@ -75,28 +74,27 @@ def check_target(target: Path) -> None:
         if not os.access(target, os.W_OK):
             raise _error(errno.ENOENT if not target.exists() else errno.EACCES, target)
         return
-    _regular(target)
-    real = Path(os.path.realpath(target))
-    folder = next(p for p in real.parents if os.path.lexists(p))
-    if not folder.is_dir():
-        raise _error(errno.ENOTDIR, target)
+    real, folder, _ = _place(target)
     try:
         _beside(folder / real.name).unlink()  # tried, not asked: permissions are not all that may stand against it
     except OSError as e:
         raise OSError(e.errno, e.strerror, str(target)) from e
 
 
-def _regular(target: Path) -> os.stat_result | None:
-    """Of the file at ``target``, None without one. Raises ``OSError`` for a folder and a file that may not be written."""
-    try:
+def _place(target: Path) -> tuple[Path, Path, os.stat_result | None]:
+    """Where links lead, the nearest folder that exists, and the file that exists; ``OSError`` if it may not be written."""
+    found = None
+    with suppress(FileNotFoundError):
         found = target.stat()
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(found.st_mode):
-        raise _error(errno.EISDIR, target)
-    if not os.access(target, os.W_OK):
-        raise _error(errno.EACCES, target)
-    return found
+        if stat.S_ISDIR(found.st_mode):
+            raise _error(errno.EISDIR, target)
+        if not os.access(target, os.W_OK):
+            raise _error(errno.EACCES, target)
+    real = Path(os.path.realpath(target))
+    folder = next(p for p in real.parents if os.path.lexists(p))
+    if not folder.is_dir():
+        raise _error(errno.ENOTDIR, target)
+    return real, folder, found
 
 
 def _beside(real: Path) -> Path:

@@ -74,8 +74,7 @@ def run(
     excludes(ctx, "dataset", "locality", "histogram", "trace", "model")
     excludes(ctx, "trace", "locality", "histogram")
     excludes(ctx, "histogram", "locality")
-    needs(ctx, model is not None and not model.endswith(".toml"), "--model by its name", "rows", "format")
-    needs(ctx, checkpoint is not None and checkpoint.suffix != ".npz", "a dlrm or torchrec --checkpoint", "lookups")
+    needs(ctx, model is not None and not model.endswith(".toml"), "a --model by its name", "rows", "format")
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
@@ -141,7 +140,7 @@ def config(
                "c_ev_128b_cycles": c.read_cycles_per_vector(128), "lbas_count": c.lbas, "lba_bytes": c.lba_bytes,
                "dram_bytes": c.layout.end, "design_id": f"{c.design_id:#010x}"}
     write_json(json_file, {"config": c.to_dict(), **derived})
-    emit(c.to_toml() + "".join(f"# {k} = {v}\n" for k, v in derived.items()))
+    emit(c.to_toml() + "".join(f"# {k} = {v}\n" for k, v in derived.items()), json_file)
 
 
 @app.command()
@@ -165,7 +164,7 @@ def registers(
                            "counters": list(counters(c))})
     emit("| offset | name | access | meaning |\n|---|---|---|---|\n"
          + "".join(f"| {o} | {n} | {a} | {d} |\n" for o, n, a, d in rows)
-         + "\nCounters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))) + "\n")
+         + "\nCounters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))) + "\n", json_file)
 
 
 def load_config(source: str) -> DeviceConfig:

@@ -97,9 +97,10 @@ def write_json(path: Path | None, result: dict[str, Any]) -> None:
         part.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def emit(text: str) -> None:
-    """Print a command's own result: plain, unwrapped, for programs. Raises :class:`ConfigError` if nobody could get it."""
-    if _State.closed:
+def emit(text: str, elsewhere: Path | None) -> None:
+    """Print a command's own result: plain, unwrapped, for programs. Raises :class:`ConfigError` if nobody could get it,
+    standard output being closed and the result not written ``elsewhere`` either."""
+    if _State.closed and elsewhere is None:
         raise ConfigError("standard output", "closed", "must be open: this command prints its result")
     print(text, end="", file=sys.stderr if console.stderr else sys.stdout)
 

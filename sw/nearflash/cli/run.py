@@ -25,7 +25,7 @@ from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
 from ..quantize import CompiledModel, QuantizeOptions, compile_model
-from ..reference.metrics import auc
+from ..reference.metrics import auc_or_none, why_no_auc
 from ..reference.model import IntegerModel
 from ..runtime.backend import backend_class
 from ..tools import load_tool
@@ -37,7 +37,6 @@ from .output import console, show, text_column, working, write_json
 __all__ = ["RunOptions", "run_queries"]
 
 LOOKUP_BUDGET = 40_000  # lookups of a run when the number of queries is not given
-NO_AUC = "undefined: the labels are of one class"
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,8 @@ def _recording(device: runtime.Device, path: Path | None) -> Iterator[None]:
     written: Path | None = None
     try:
         with whole_file(path) as part:
-            with device.backend.waves(str(part)) as written:
+            with device.backend.waves(str(part)) as named:
+                written = named
                 yield
             written.replace(part)
     finally:
@@ -309,14 +309,6 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
             "block_checked": traffic.checked, "block_mismatches": traffic.mismatches}
 
 
-def _auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """AUC, None where it's undefined: one class of labels, a score that is no number."""
-    try:
-        return auc(labels, scores)
-    except DataError:
-        return None
-
-
 def _result(config: DeviceConfig, compiled: CompiledModel, model: RecModel, queries: QueryBatch, fp32: np.ndarray,
             m: dict[str, Any], about: dict[str, Any], source: str, batch: int, build_seconds: float) -> dict[str, Any]:
     """What ``--json`` writes, as plain data."""
@@ -328,7 +320,7 @@ def _result(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
     macs = model.spec.macs * n
     error = np.abs(fp32.astype(np.float64) - m["logits"])
     labels = queries.labels if queries.labels is not None else _teacher_labels(fp32[:, 0], 0)
-    auc_fp32, auc_device = _auc(labels, fp32[:, 0]), _auc(labels, m["logits"][:, 0])
+    auc_fp32, auc_device = auc_or_none(labels, fp32[:, 0]), auc_or_none(labels, m["logits"][:, 0])
     channels = {f"channel{c}_bus_busy_share": count[f"channel{c}_bus_busy"] / cycles for c in range(f.channels)}
     dies = {f"channel{c}_die{d}_busy_share": count[f"channel{c}_die{d}_busy"] / cycles
             for c in range(f.channels) for d in range(f.dies)}
@@ -346,7 +338,7 @@ def _result(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
         "simulated_cycles_per_second": cycles / m["wall"], "build_seconds": build_seconds,
     }
     if auc_fp32 is None or auc_device is None:
-        result["auc_note"] = NO_AUC if len(np.unique(np.asarray(labels) > 0.5)) < 2 else "undefined: a logit is no number"
+        result["auc_note"] = why_no_auc(labels)
     if about:
         result["checkpoint_scores"] = about["scores"]
     return result
