@@ -102,7 +102,7 @@ def test_config_and_registers(nearflash, tmp_path):
 
 def test_training_on_one_class_is_not_lost(nearflash, tmp_path):
     """Nobody likes anything: there is no AUC, and the checkpoint is written all the same."""
-    (tmp_path / "movies.dat").write_text("".join(f"{m:03d}::M{m} (1990)|G|H\n" for m in range(30)))
+    (tmp_path / "movies.dat").write_text("".join(f"{m:03d}::M{m} (1990)::G|H\n" for m in range(30)))
     (tmp_path / "ratings.dat").write_text("".join(f"{t % 40}::{t % 30:03d}::1::{1_360_000_000 + t}\n" for t in range(400)))
     out = tmp_path / "c.npz"
     r = nearflash("train", tmp_path, "-o", out, "--epochs", 1, "--json", tmp_path / "c.json")

@@ -87,7 +87,8 @@ def _formats(weight_bits: str) -> tuple[int, tuple[tuple[str, int], ...]]:
     """(bits of weights, of single layers' weights) from the option."""
     first, *others = weight_bits.split(",")
     pairs = [o.partition("=") for o in others]
-    if not first.isdecimal() or any(not name or not bits.isdecimal() for name, _, bits in pairs):
+    numbers = "".join([first, *(bits for _, _, bits in pairs)])
+    if not (first and all(name and bits for name, _, bits in pairs) and numbers.isascii() and numbers.isdecimal()):
         raise DataError("--weight-bits", weight_bits, "must be a number, and layer=number for single layers: 8,top0=16")
     return int(first), tuple((name, int(bits)) for name, _, bits in pairs)
 
