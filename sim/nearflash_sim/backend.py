@@ -12,6 +12,7 @@ from nearflash_hw.device import Device
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import Library, VerilatedDevice, build_library, cached_verilog
+from .verilated.build import trace_kind
 
 __all__ = ["TOP", "SimBackend", "build"]
 
@@ -80,6 +81,11 @@ class SimBackend(Backend):
     @property
     def cycles(self) -> int:
         return self.device.cycles
+
+    @staticmethod
+    def wave_format() -> str:
+        """What :meth:`waves` writes on this machine: "fst" or "vcd"."""
+        return trace_kind()
 
     def waves(self, path: str) -> contextlib.AbstractContextManager[Path]:
         """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""

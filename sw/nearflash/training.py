@@ -24,7 +24,7 @@ from .contract.typed import check_table
 from .data import Criteo, MovieTweetings, QueryBatch
 from .data.criteo import CATEGORIES
 from .models import ModelSpec, RecModel, TableShape
-from .reference.metrics import auc
+from .reference.metrics import auc_or_none, why_no_auc
 from .whole import whole_file
 
 __all__ = ["Recipe", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay", "save_checkpoint",
@@ -137,31 +137,20 @@ def _gather(q: QueryBatch, order: np.ndarray) -> QueryBatch:
     return QueryBatch(q.dense[order], tuple(bags), q.labels[order])
 
 
-def _labels(path: str | Path, *parts: QueryBatch) -> list[np.ndarray]:
-    """The labels of (train, valid, test). Raises :class:`DataError` when there are too few queries to train and score by,
-    before any work is done."""
-    count = sum(len(q) for q in parts)
-    if count < FEWEST_QUERIES:
-        raise DataError("queries", count, f"training needs at least {FEWEST_QUERIES}", str(path))
-    out = []
-    for name, q in zip(("training", "validation", "test"), parts, strict=True):
-        y = np.zeros(0) if q.labels is None else q.labels
-        if not 0 < y.sum() < len(y):
-            raise DataError(f"labels of the {len(y)} {name} queries", sorted(set(y.tolist())),
-                            "must hold both classes, 0 and 1 (the parts are the first 80 %, the next and the last 10 %)",
-                            str(path))
-        out.append(y)
-    return out
-
-
-def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float], None] = lambda *a: None
-          ) -> tuple[RecModel, dict[str, float]]:
+def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float | None], None] = lambda *a: None
+          ) -> tuple[RecModel, dict[str, Any]]:
     """Train by ``recipe``; ``report(epoch, train loss, validation AUC)`` after each epoch. The epoch with the best
-    validation AUC is kept. Returns the model and its scores. Deterministic on one machine for a given torch."""
+    validation AUC is kept; where that is undefined, it is None, and the epoch with the least validation loss is kept.
+    Returns the model and its scores. Deterministic on one machine for a given torch."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     train_q, valid_q, test_q, shapes = load_dataset(path, recipe)
-    labels = _labels(path, train_q, valid_q, test_q)
+    count = len(train_q) + len(valid_q) + len(test_q)
+    if count < FEWEST_QUERIES:
+        raise DataError("queries", count, f"training needs at least {FEWEST_QUERIES}", str(path))
+    assert train_q.labels is not None
+    assert valid_q.labels is not None
+    assert test_q.labels is not None
     spec = ModelSpec(f"{recipe.dataset}-dlrm", tuple(TableShape(r, recipe.dim, k) for r, k in shapes),
                      train_q.dense.shape[1], recipe.bottom, recipe.top, recipe.interaction)
     model = RecModel(spec, seed=recipe.seed)
@@ -180,7 +169,7 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float]
 
     drop = [e.register_forward_hook(dropout) for e in model.embeddings]
     loss_of = nn.BCEWithLogitsLoss()
-    best, best_state = -1.0, None
+    valid_auc, best, best_state = None, -1.0, None
     for epoch in range(recipe.epochs):
         model.train()
         total = 0.0
@@ -193,20 +182,25 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float]
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(q)
-        score = auc(labels[1], predict(model, valid_q))
+        logits = predict(model, valid_q)
+        score = auc_or_none(valid_q.labels, logits)
         report(epoch + 1, total / len(train_q), score)
-        if score > best:
-            best, best_state = score, {k: v.clone() for k, v in model.state_dict().items()}
+        quality = score if score is not None else -float(loss_of(torch.from_numpy(logits), torch.from_numpy(valid_q.labels)))
+        if best_state is None or quality > best:
+            valid_auc, best, best_state = score, quality, {k: v.clone() for k, v in model.state_dict().items()}
     for h in drop:
         h.remove()
     assert best_state is not None
     model.load_state_dict(best_state)
-    scores = {"train_queries": len(train_q), "test_queries": len(test_q), "valid_auc": best,
-              "test_auc": auc(labels[2], predict(model, test_q))}
+    scores: dict[str, Any] = {"train_queries": len(train_q), "test_queries": len(test_q), "valid_auc": valid_auc,
+                              "test_auc": auc_or_none(test_q.labels, predict(model, test_q))}
+    for name, labels in (("valid", valid_q.labels), ("test", test_q.labels)):
+        if scores[f"{name}_auc"] is None:
+            scores[f"{name}_auc_note"] = why_no_auc(labels)
     return model, scores
 
 
-def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, float]) -> None:
+def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, Any]) -> None:
     """One ``.npz``: the parameters, the spec, the recipe and its scores. Written whole or not at all."""
     path = Path(path)
     arrays: dict[str, Any] = {k: v.numpy() for k, v in model.state_dict().items()}

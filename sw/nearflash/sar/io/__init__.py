@@ -62,8 +62,8 @@ def open_writer(scene: Scene, path: str | Path, *, domain: str | None = None, dt
                 overwrite: bool = False) -> AbstractContextManager[Writer]:
     """A context manager that gives a :class:`Writer` of an image like ``scene`` at ``path``.
 
-    The file appears under its name when the context ends without an error; until then it is ``path`` + ``.part``, which
-    any error removes. ``domain``: of the output, default the scene's (amplitude for complex scenes). ``dtype``: default
+    The file appears under its name when the context ends without an error; until then it has another, beside it, and any
+    error removes it. ``domain``: of the output, default the scene's (amplitude for complex scenes). ``dtype``: default
     float32, or the scene's own for PNG. A GeoTIFF from a GeoTIFF keeps CRS, transform, GCPs, RPCs, nodata, tags and band
     descriptions.
 
