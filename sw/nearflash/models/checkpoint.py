@@ -60,7 +60,7 @@ def _load(path: Path) -> Any:
     if head.startswith(_ZIP):
         check_zip(path, _WHAT)
     elif not head.startswith(_PICKLE):
-        raise DataError("content", head, "not a checkpoint: neither torch.save's format nor safetensors")
+        raise DataError("content", head, f"not {_WHAT}: neither torch.save's format nor safetensors")
     with reading(path, _WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about formats; what matters is an error here
         try:
