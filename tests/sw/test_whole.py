@@ -72,10 +72,10 @@ def test_a_link_stays_and_its_target_is_written(tmp_path, exists):
 def test_the_old_mode_is_kept_and_a_new_file_has_umasks(tmp_path, umask):
     old = tmp_path / "old"
     old.write_text("")
-    old.chmod(0o604)
+    old.chmod(0o224)
     write(old, "new")
     write(tmp_path / "new", "new")
-    assert (mode(old), mode(tmp_path / "new")) == (0o604, 0o640)
+    assert (mode(old), mode(tmp_path / "new")) == (0o224, 0o640)
 
 
 def test_a_secret_is_never_open_to_others_while_it_is_written(tmp_path):

@@ -264,16 +264,16 @@ def _recording(device: runtime.Device, path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    written: Path | None = None
+    made: list[Path] = []
     try:
         with whole_file(path) as part:
-            with device.backend.waves(str(part)) as named:
-                written = named
+            with device.backend.waves(str(part)) as written:
+                made.append(written)
                 yield
             written.replace(part)
     finally:
-        if written is not None:
-            written.unlink(missing_ok=True)
+        for file in made:  # what an interrupted run recorded
+            file.unlink(missing_ok=True)
 
 
 def _utilisation(total: Resources, board: Board) -> dict[str, Any]:

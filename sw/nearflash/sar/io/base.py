@@ -16,7 +16,7 @@ from ...contract import ConfigError, DataError, NearflashError
 from ...whole import is_stream, whole_file
 from ..domain import from_intensity, to_intensity
 
-__all__ = ["Scene", "SceneInfo", "WriteError", "Writer", "encode", "new_file", "output_type"]
+__all__ = ["Scene", "SceneInfo", "WriteError", "Writer", "encode", "new_file", "output_type", "require_new"]
 
 OUTPUT_TYPES = ("float32", "float64", "uint8", "uint16", "int16", "int32")
 
@@ -112,6 +112,12 @@ def encode(intensity: np.ndarray, domain: str, dtype: np.dtype, *, nodata: float
     return values.astype(dtype)
 
 
+def require_new(target: Path, overwrite: bool) -> None:
+    """Raises :class:`ConfigError` if a file ``target`` exists and ``overwrite`` is false; devices and pipes always do."""
+    if target.exists() and not overwrite and not is_stream(target):
+        raise ConfigError("output", str(target), "exists already: choose another name or allow overwriting")
+
+
 @contextmanager
 def new_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A path to write to, which becomes ``target`` on success and is removed on any failure, as
@@ -120,8 +126,7 @@ def new_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises :class:`ConfigError` if a file ``target`` exists and ``overwrite`` is false, :class:`WriteError` if the disk is
     full or the folder can't be written.
     """
-    if target.exists() and not overwrite and not is_stream(target):
-        raise ConfigError("output", str(target), "exists already: choose another name or allow overwriting")
+    require_new(target, overwrite)
     try:
         with whole_file(target) as part:
             sidecar = part.with_name(part.name + ".aux.xml")  # what GDAL can't put into a TIFF
