@@ -7,7 +7,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 RUN_ARGS ?= --board pynq-z2
 BENCH_ARGS ?= --quick
 
-.PHONY: run test lint cocotb bench util setup clean help
+.PHONY: run test lint cocotb bench util docs setup clean help
 
 run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
 	$(BIN)/nearflash run $(RUN_ARGS)
@@ -24,11 +24,15 @@ lint: $(STAMP) ## ruff and pyright alone
 cocotb: $(STAMP) ## every cocotb bench (SIM=verilator|icarus, WAVES=1 for FST); JUnit results in build/cocotb/results
 	$(BIN)/python -m pytest -n $(JOBS) tests/cocotb $(PYTEST_ARGS)
 
-bench: $(STAMP) ## the performance figures of the README, as tables and JSON (build/bench); BENCH_ARGS= for longer windows
+bench: $(STAMP) ## the figures of docs/performance.md, as tables and JSON (build/bench); BENCH_ARGS= for longer windows
 	$(BIN)/python -m bench $(BENCH_ARGS) --json build/bench/bench.json
 
 util: $(STAMP) ## LUT, FF, BRAM and DSP of a small device against the committed baseline
 	$(BIN)/python -m bench.util --json build/bench/util.json
+
+docs: $(STAMP) ## the documentation site in build/docs (open index.html; works offline); broken references are errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -E -W --keep-going -q -d build/doctrees docs build/docs
 
 setup: $(STAMP) ## only the virtual environment
 

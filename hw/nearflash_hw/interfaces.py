@@ -21,12 +21,16 @@ __all__ = ["FlashOp", "ItemKind", "Layouts"]
 
 
 class FlashOp(Enum, shape=2):
+    """What a flash command does."""
+
     READ = 0
     PROGRAM = 1
     ERASE = 2
 
 
 class ItemKind(Enum, shape=2):
+    """What an item of the parsed query stream is: see :attr:`Layouts.lookup_item`."""
+
     LOOKUP = 0
     BAG = 1
     SAMPLE = 2
@@ -85,6 +89,7 @@ class Layouts:
     # -- FTL ----------------------------------------------------------------------------------------------------
     @property
     def translate_request(self) -> data.StructLayout:
+        """Which physical page holds the logical one?"""
         return data.StructLayout({"lpn": self.lpn_bits})
 
     @property
@@ -108,6 +113,7 @@ class Layouts:
 
     @property
     def completion(self) -> data.StructLayout:
+        """A command is done: what its completion queue entry will say. ``status``: nvme.Status."""
         return data.StructLayout({"qid": 3, "cid": 16, "status": 11, "dw0": 32, "dw1": 32})
 
     @property

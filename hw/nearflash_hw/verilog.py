@@ -15,14 +15,19 @@ from amaranth.back import rtlil
 from amaranth.hdl import ClockDomain, Fragment, Module, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
+from amaranth.lib.wiring import In
 
+from .model.gating import gate
+from .model.platform import ModelPlatform, assign_clocks, block_domain
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 
 __all__ = ["component_ports", "port_name", "to_verilog"]
 
+ELAPSED = "elapsed"
 
-def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -> str:
+
+def to_verilog(component: wiring.Component, name: str, *, model: bool = False, gated: bool = True) -> str:
     """The Verilog of ``component`` as module ``name``. Deterministic for equal components.
 
     Ports are ``clk``, ``rst`` and the component's members: a member ``a`` is port ``a``, member ``b`` of a member ``a`` is
@@ -30,18 +35,29 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -
     AXI ports have the names tools expect: ``awaddr`` of port ``m_axi`` is ``m_axi_awaddr``.
 
     ``model``: SystemVerilog for a compiled simulation, not for a board, of the same cycles but faster to evaluate:
-    registers have their reset values from power-up and there is no ``rst``; both edges of ``clk`` are clock edges; inputs
-    of AXI4 ports (not AXI4-Lite) are sampled at the edge that *begins* the cycle in which the component sees them, so that
-    nothing is left to settle between edges; control flow stays ``if`` and ``case``, where branches not taken cost nothing.
+    registers have their reset values from power-up and there is no ``rst``; both edges of a clock are clock edges; inputs of
+    an AXI port ``p`` are sampled by a clock of their own, ``p_clk``, and change nothing until it moves; control flow stays
+    ``if`` and ``case``, where branches not taken cost nothing. Unless ``gated`` is false, each block has its own clock too
+    (:mod:`nearflash_hw.model`): ``blockN_clk``, with an output ``blockN_awake``; ``elapsed``, sampled by ``elapsed_clk``, is
+    the number of cycles that an edge of ``clk`` stands for, which may be above 1 only while no block is awake, and at most
+    every ``remainingN`` that isn't 0.
     """
+    blocks = 0
     if model:
-        component = _Model(component)
-    ports = component_ports(component)
-    fragment = Fragment.get(component, None)
-    if model:
-        domain = ClockDomain("sync", reset_less=True)
-        fragment.add_domains(domain)
-        ports["clk"] = (domain.clk, PortDirection.Input)
+        component = _Model(component, gated)
+        fragment = Fragment.get(component, component.platform)
+        if gated:
+            blocks = assign_clocks(fragment.find_subfragment("component"))
+        ports = component_ports(component)
+        for domain, clock in (("sync", "clk"), *((d, f"{d}_clk") for d in (
+                *component.sampled, *([ELAPSED] if gated else []), *map(block_domain, range(blocks))))):
+            cd = ClockDomain(domain, reset_less=True)
+            cd.clk.name = clock
+            fragment.add_domains(cd)
+            ports[clock] = (cd.clk, PortDirection.Input)
+    else:
+        fragment = Fragment.get(component, None)
+        ports = component_ports(component)
     text = rtlil.convert(fragment, name=name, ports=ports, emit_src=False)
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc -nomux" if model else "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr"]
@@ -49,29 +65,38 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False) -
     verilog = find_yosys(lambda version: version >= (0, 40)).run(["-q", "-"], "\n".join(script), ignore_warnings=True)
     if model:
         verilog = re.sub(r"^  always @\*", "  always_comb", verilog, flags=re.MULTILINE)  # these run at time 0
-        verilog = re.sub(r"^  always @\(posedge clk\)", "  always @(edge clk)", verilog, flags=re.MULTILINE)
+        verilog = re.sub(r"^  always @\(posedge (\w+)\)", r"  always @(edge \1)", verilog, flags=re.MULTILINE)
     # Yosys calls a function of its own after its $procmux cell; Icarus takes any such call for a system function's.
     verilog = re.sub(r"\\\$procmux\$(\d+) ", r"procmux_\1 ", verilog)
+    if blocks:
+        verilog = gate(verilog, name, blocks)
     return _zeros_as_loops(verilog)
 
 
 class _Model(wiring.Component):
-    """``component`` with a register at every input of its AXI4 ports."""
+    """``component`` with a register at every input of its AXI ports, in a clock domain of the port's name, and one that
+    ``platform.elapsed`` comes from (``gated``)."""
 
-    def __init__(self, component: wiring.Component):
+    def __init__(self, component: wiring.Component, gated: bool):
         self.component = component
-        super().__init__(component.signature)
+        self.platform = ModelPlatform() if gated else None
+        self.sampled = sorted(_buses(component, AxiSignature, AxiLiteSignature))
+        members = dict(component.signature.members)
+        super().__init__({**members, **({ELAPSED: In(len(self.platform.elapsed))} if self.platform else {})})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.component = self.component
-        inner = {path: value for path, _, value in self.signature.flatten(self.component)}
-        sampled = _buses(self, AxiSignature)
+        if self.platform is not None:
+            m.d[ELAPSED] += self.platform.elapsed.eq(getattr(self, ELAPSED))
+        inner = {path: value for path, _, value in self.component.signature.flatten(self.component)}
         for path, member, value in self.signature.flatten(self):
+            if path not in inner:
+                continue
             if member.flow == wiring.Out:
                 m.d.comb += Value.cast(value).eq(inner[path])
             else:
-                m.d["sync" if path[0] in sampled else "comb"] += Value.cast(inner[path]).eq(value)
+                m.d[path[0] if path[0] in self.sampled else "comb"] += Value.cast(inner[path]).eq(value)
         return m
 
 

@@ -20,26 +20,31 @@ TOP = "nearflash_device"
 HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0, so a null address shows
 
 
-def build(config: DeviceConfig, *, trace: bool = False) -> Library:
+def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True) -> Library:
     """Generate and compile the device of ``config`` (cached by content). With ``trace`` it is the board's own Verilog that
-    is compiled, with its reset; else a faster form of it, equal cycle by cycle. Multipliers are always inferred: instances
-    of a part's primitives have no content for a simulator, and differ in nothing else (not even the design_id)."""
+    is compiled, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
+    :mod:`nearflash_hw.model`). Multipliers are always inferred: instances of a part's primitives have no content for a
+    simulator, and differ in nothing else (not even the design_id)."""
     config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: names don't matter
-    verilog = cached_verilog(f"{TOP} {config!r} model={not trace}", lambda: to_verilog(Device(config), TOP, model=not trace))
+    form = "board" if trace else "gated" if gated else "ungated"
+    verilog = cached_verilog(f"{TOP} {config!r} {form}",
+                             lambda: to_verilog(Device(config), TOP, model=not trace, gated=gated))
     return build_library(verilog, TOP, trace=trace)
 
 
 class SimBackend(Backend):
     """A simulated device. Time passes only in register accesses, :meth:`wait_irq` and :meth:`idle`.
 
-    ``trace``: build with waveforms; see :meth:`waves`. ``host_latency`` and ``dram_latency``: read latency in cycles.
+    ``trace``: build with waveforms; see :meth:`waves`. ``gated``: see :func:`build`. ``host_latency`` and ``dram_latency``:
+    read latency in cycles.
     """
 
     has_backdoor = True
 
-    def __init__(self, config: DeviceConfig, *, trace: bool = False, host_latency: int = 100, dram_latency: int = 30):
+    def __init__(self, config: DeviceConfig, *, trace: bool = False, gated: bool = True, host_latency: int = 100,
+                 dram_latency: int = 30):
         self.config = config
-        self.library = build(config, trace=trace)
+        self.library = build(config, trace=trace, gated=gated)
         self.device = VerilatedDevice(self.library, host_latency=host_latency, dram_latency=dram_latency)
         self.device.reset()
         self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, DeviceTimeout, NearflashError
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.axi_lite import AxiLiteSignature, AxiLiteSlave
+from nearflash_hw.primitives.countdown import Countdown
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.primitives.memport import ADDR_BITS
 from nearflash_hw.verilog import to_verilog
@@ -19,14 +20,14 @@ from nearflash_sim import backend
 from nearflash_sim.verilated import AxiProtocolError, BuildError, RegisterError, VerilatedDevice, build, build_library
 
 BEAT = 16
-SOURCE, TARGET, BEATS, GO, SABOTAGE, STATUS = range(0, 24, 4)
+SOURCE, TARGET, BEATS, GO, SABOTAGE, DELAY, STATUS = range(0, 28, 4)
 TO_HOST = 2  # in GO, beside bit 0
 BAD_WLAST, BAD_ADDRESS, BAD_STABLE, BAD_VALID = 1, 2, 4, 8
 
 
 class Copier(wiring.Component):
-    """Copies BEATS beats from SOURCE in one memory to TARGET in the other on a write to GO, then raises ``irq`` until a
-    write to STATUS. SABOTAGE breaks one AXI rule at a time on the host port."""
+    """Copies BEATS beats from SOURCE in one memory to TARGET in the other, DELAY cycles after a write to GO, then raises
+    ``irq`` until a write to STATUS. SABOTAGE breaks one AXI rule at a time on the host port."""
 
     def __init__(self):
         axi = AxiSignature(ADDR_BITS, BEAT * 8, 4)
@@ -44,17 +45,21 @@ class Copier(wiring.Component):
         source, target, beats = Signal(32), Signal(32), Signal(16)
         sabotage, to_host, errors = Signal(4), Signal(), Signal(8)
         r_wait, w_wait, done = Signal(), Signal(), Signal()
-        regs = {SOURCE: source, TARGET: target, BEATS: beats, SABOTAGE: sabotage, STATUS: Cat(done, errors)}
+        delay = Signal(16)
+        m.submodules.timer = timer = Countdown(16)
+        m.d.comb += [timer.value.eq(delay), timer.run.eq(1)]
+        regs = {SOURCE: source, TARGET: target, BEATS: beats, SABOTAGE: sabotage, DELAY: delay, STATUS: Cat(done, errors)}
         with m.Switch(slave.rd_word):
             for offset, reg in regs.items():
                 with m.Case(offset // 4):
                     m.d.comb += [slave.rd_data.eq(reg), slave.rd_ok.eq(1)]
         with m.If(slave.wr_en):
             with m.Switch(slave.wr_word):
-                for offset in (SOURCE, TARGET, BEATS, SABOTAGE):
+                for offset in (SOURCE, TARGET, BEATS, SABOTAGE, DELAY):
                     with m.Case(offset // 4):
                         m.d.sync += regs[offset].eq(slave.wr_data)
                 with m.Case(GO // 4):
+                    m.d.comb += timer.load.eq(1)
                     m.d.sync += [to_host.eq(slave.wr_data[1]), r_wait.eq(1), w_wait.eq(1), done.eq(0)]
                 with m.Case(STATUS // 4):
                     m.d.sync += [done.eq(0), errors.eq(0)]
@@ -63,8 +68,10 @@ class Copier(wiring.Component):
         for to, a, b in ((0, host, dram), (1, dram, host)):  # a: read, b: written
             r, w = a.read[0], b.write[0]
             m.d.comb += [
-                r.req.payload.addr.eq(source), r.req.payload.beats.eq(beats), r.req.valid.eq(r_wait & (to_host == to)),
-                w.req.payload.addr.eq(target), w.req.payload.beats.eq(beats), w.req.valid.eq(w_wait & (to_host == to)),
+                r.req.payload.addr.eq(source), r.req.payload.beats.eq(beats),
+                r.req.valid.eq(r_wait & ~timer.busy & (to_host == to)),
+                w.req.payload.addr.eq(target), w.req.payload.beats.eq(beats),
+                w.req.valid.eq(w_wait & ~timer.busy & (to_host == to)),
                 w.data.payload.data.eq(r.rsp.payload.data), w.data.payload.strb.eq((1 << BEAT) - 1),
                 w.data.valid.eq(r.rsp.valid), r.rsp.ready.eq(w.data.ready), w.done.ready.eq(1)]
             with m.If(r.req.valid & r.req.ready):
@@ -97,14 +104,15 @@ def verilog():
 
 
 @pytest.fixture(scope="module")
-def model():
-    """The same in the form made for simulation."""
-    return to_verilog(Copier(), "copier", model=True)
+def forms(verilog):
+    """The same in the forms made for simulation, too."""
+    return {"board": verilog, **{name: to_verilog(Copier(), "copier", model=True, gated=name == "gated")
+                                 for name in ("ungated", "gated")}}
 
 
-@pytest.fixture(scope="module", params=["board", "model"])
-def library(request, verilog, model):
-    return build_library(verilog if request.param == "board" else model, "copier")
+@pytest.fixture(scope="module", params=["board", "ungated", "gated"])
+def library(request, forms):
+    return build_library(forms[request.param], "copier")
 
 
 @pytest.fixture
@@ -255,15 +263,30 @@ def test_devices_are_independent(library):
         a.step()
 
 
-def test_model_takes_the_same_cycles(verilog, model):
+def test_every_form_takes_the_same_cycles(forms):
+    """Also over waits that a gated model passes in one step: of a timer, of a memory, and of nothing."""
     seen = []
-    for text in (verilog, model):
+    for text in forms.values():
         with VerilatedDevice(build_library(text, "copier")) as d:
-            d.dram.set_timing(read_latency=7, write_latency=3)  # random stalls would fall elsewhere
+            runs = []
             d.reset(5)
-            runs = [copy(d, 0x100, 0x40, nbytes, to_host=to_host) for nbytes in (16, 64, 5000) for to_host in (0, 1)]
-            seen.append((runs, d.cycles, d.host.traffic, d.dram.traffic))
-    assert seen[0] == seen[1]
+            for delay, latency in ((0, 7), (1, 1), (2, 100), (40, 3), (5000, 1000), (65535, 50)):
+                d.dram.set_timing(read_latency=latency, write_latency=3)  # random stalls would fall elsewhere
+                d.write_register(DELAY, delay)
+                runs += [copy(d, 0x100, 0x40, nbytes, to_host=to_host, max_cycles=100_000)
+                         for nbytes in (16, 64, 5000) for to_host in (0, 1)]
+                d.step(delay)
+                with pytest.raises(DeviceTimeout):
+                    d.run_until_irq(777)
+                runs.append(d.cycles)
+            seen.append((runs, d.host.traffic, d.dram.traffic))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_timer_is_not_overrun(device):
+    device.write_register(DELAY, 30_000)
+    cycles, _ = copy(device, 0, 0, 16, to_host=False, max_cycles=40_000)
+    assert 30_000 <= cycles < 30_000 + 100 + 30  # the host memory's latency, and a few
 
 
 def test_same_design_is_built_once(verilog):
@@ -319,12 +342,34 @@ def fresh_tools():
 @pytest.mark.usefixtures("fresh_tools")
 def test_compiler_choice(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    found, broken = {"g++", "clang++-14", "clang++-16"}, set()
+    monkeypatch.setattr(build.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr(build.os, "listdir", lambda folder: sorted(found))
+    monkeypatch.setattr(build, "_links", lambda cxx: cxx[0] not in broken)
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+
+    def chosen():
+        build.compiler.cache_clear()
+        return build.compiler()
+
+    assert chosen() == ("clang++-16",)
+    broken.add("clang++-16")  # installed without a standard library, say
+    assert chosen() == ("clang++-14",)
+    found.add("clang++")
+    assert chosen() == ("clang++",)
+    broken |= found
+    assert chosen() == ("g++",)
+    found.clear()
     with pytest.raises(BuildError, match=r"install g\+\+ .*ziglang"):
-        build.compiler()
+        chosen()
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: object())
-    assert build.compiler()[:4] == (sys.executable, "-m", "ziglang", "c++")
+    assert chosen()[:4] == (sys.executable, "-m", "ziglang", "c++")
+
+
+@pytest.mark.usefixtures("fresh_tools")
+def test_a_compiler_that_cannot_link_is_noticed():
+    assert build._links(build.compiler())
+    assert not build._links(("false",))
 
 
 def test_a_failed_build_says_why_and_leaves_no_entry(monkeypatch, tmp_path):

@@ -23,6 +23,8 @@ class Admin(wiring.Component):
     in flight) before they begin. A device without an MLP has no program loader: ``program_loaded`` stays 0.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts(config)

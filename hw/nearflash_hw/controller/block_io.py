@@ -36,6 +36,8 @@ class BlockIo(wiring.Component):
     list's.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         self.layouts = lay = Layouts(config)

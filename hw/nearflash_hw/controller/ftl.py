@@ -37,6 +37,8 @@ class Ftl(wiring.Component):
     writes the exact superblock by itself, so a controller reset loses nothing.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         lay = Layouts(config)

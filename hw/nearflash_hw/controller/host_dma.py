@@ -32,6 +32,8 @@ class HostReader(wiring.Component):
     with ``fast`` every cycle, while the bus answers within ROOM - PIECE cycles.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig, fast: bool = False):
         self.config, self.fast = config, fast
         layouts = Layouts(config)

@@ -40,6 +40,8 @@ class Nvme(wiring.Component):
     (descriptors and parameter images, through a :class:`~.host_dma.HostReader`). ``dram_write``: weights kept in DRAM.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts(config)

@@ -7,6 +7,7 @@ from nearflash.contract import REGISTERS, DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, QUEUE_REGISTERS, counters, doorbell, queue_register
 
 from ..interfaces import index_bits
+from ..model import elapsed
 from ..primitives.axi_lite import AxiLiteSignature, AxiLiteSlave
 
 __all__ = ["COUNTER_BITS", "PerfCounters", "RegisterFile", "doorbell_layout", "queue_settings_layout"]
@@ -26,23 +27,28 @@ def doorbell_layout(config: DeviceConfig) -> data.StructLayout:
 
 class PerfCounters(wiring.Component):
     """48-bit counters, one per name of :func:`~nearflash.contract.registers.counters`, each adding its bit of ``event``
-    every cycle (``cycles`` counts by itself). ``value`` is counter ``index``, 0 beyond the last; latency 1."""
+    every cycle (``cycles`` counts by itself). ``capture`` takes counter ``index`` (0 beyond the last) into ``value``, which
+    has it from the next cycle on."""
+
+    model_clock = "free"
 
     def __init__(self, config: DeviceConfig):
         self.names = counters(config)
         self.counts = [Signal(COUNTER_BITS, name=name) for name in self.names]
         super().__init__({
-            "event": In(len(self.names)), "index": In(index_bits(len(self.names)) + 1), "value": Out(COUNTER_BITS)})
+            "event": In(len(self.names)), "capture": In(1), "index": In(index_bits(len(self.names)) + 1),
+            "value": Out(COUNTER_BITS)})
 
     def elaborate(self, platform):
         m = Module()
         for k, count in enumerate(self.counts):
             with m.If(1 if self.names[k] == "cycles" else self.event[k]):
-                m.d.sync += count.eq(count + 1)
-        with m.If(self.index < len(self.counts)):
-            m.d.sync += self.value.eq(Array(self.counts)[self.index])
-        with m.Else():
-            m.d.sync += self.value.eq(0)
+                m.d.sync += count.eq(count + elapsed(platform))
+        with m.If(self.capture):
+            with m.If(self.index < len(self.counts)):
+                m.d.sync += self.value.eq(Array(self.counts)[self.index])
+            with m.Else():
+                m.d.sync += self.value.eq(0)
         return m
 
 
@@ -78,12 +84,11 @@ class RegisterFile(wiring.Component):
 
         stored: dict[str, Signal] = {}  # every "rw" register, by name
         values: dict[int, object] = {}  # what reading an offset returns
-        perf_value = Signal(COUNTER_BITS)
         read_only = {
             "cap_lo": Const((entries - 1) | 1 << 16, 32), "cap_hi": Const(0, 32),
             "csts": Cat(self.ready, self.fatal), "design_id": Const(config.design_id, 32),
             "clock_khz": Const(round(config.clock_mhz * 1000), 32),
-            "perf_lo": perf_value[:32], "perf_hi": perf_value[32:],
+            "perf_lo": perf.value[:32], "perf_hi": perf.value[32:],
         }
         plan = [(r, r.name, r.offset) for r in REGISTERS]
         plan += [(r, f"queue{q}_{r.name}", queue_register(q, r.name)) for q in range(n) for r in QUEUE_REGISTERS]
@@ -126,17 +131,15 @@ class RegisterFile(wiring.Component):
                 with m.Case(offset // 4):
                     m.d.comb += [slave.rd_data.eq(value), slave.rd_ok.eq(1)]
 
-        # perf_index is stored in one cycle, the counter picked in the next and taken in the third, before any read
-        # that follows the write's response can be answered.
-        written, picked = Signal(), Signal()
+        # perf_index is stored in one cycle and the counter captured in the next, before any read that follows the write's
+        # response can be answered.
+        written = Signal()
         index = next(r.offset for r in REGISTERS if r.name == "perf_index")
-        m.d.sync += [written.eq(slave.wr_en & (slave.wr_word == index // 4)), picked.eq(written)]
+        m.d.sync += written.eq(slave.wr_en & (slave.wr_word == index // 4))
         beyond = stored["perf_index"][len(perf.index) - 1 :].any()
         m.d.comb += [
-            perf.event.eq(self.event),
+            perf.event.eq(self.event), perf.capture.eq(written),
             perf.index.eq(Cat(stored["perf_index"][: len(perf.index) - 1], beyond))]
-        with m.If(picked):
-            m.d.sync += perf_value.eq(perf.value)
 
         m.d.comb += [self.enabled.eq(stored["cc"][0]), self.mask.eq(stored["intms"])]
         for q in range(n):

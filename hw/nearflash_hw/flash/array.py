@@ -205,6 +205,8 @@ class ArrayWriter(wiring.Component):
     data the cycle after.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig, index: int):
         self.config, self.index = config, index
         layouts = Layouts(config)

@@ -112,6 +112,8 @@ class Channel(wiring.Component):
 
     READ_OVERHEAD = 9
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig, index: int):
         if not 0 <= index < config.flash.channels:
             raise ValueError(f"index = {index}: must be from 0 to {config.flash.channels - 1}")

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import FlashOp, Layouts, bits_for
+from ..primitives.countdown import Countdown
 
 __all__ = ["Die", "die_command"]
 
@@ -61,7 +62,7 @@ class Die(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        timer = Signal(bits_for(max(c.t_read, c.t_program, c.t_erase, c.t_ccs)))
+        m.submodules.timer = timer = Countdown(bits_for(max(c.t_read, c.t_program, c.t_erase, c.t_ccs)))
         asked, finished = Signal(), Signal()
         loaded, take = Signal(), Signal()
         first = Signal()
@@ -95,15 +96,16 @@ class Die(wiring.Component):
             with m.State("COMMAND"):
                 m.d.comb += self.want_command.eq(1)
                 m.d.sync += [loaded.eq(0), asked.eq(0), finished.eq(0), first.eq(~hit)]
+                m.d.comb += timer.load.eq(self.command_done)
                 with m.If(self.command_done):
                     with m.If(op == FlashOp.PROGRAM):
-                        m.d.sync += timer.eq(c.t_program - 1)
+                        m.d.comb += timer.value.eq(c.t_program - 1)
                         m.next = "IN"
                     with m.Elif(op == FlashOp.ERASE):
-                        m.d.sync += timer.eq(c.t_erase - 1)
+                        m.d.comb += timer.value.eq(c.t_erase - 1)
                         m.next = "ARRAY"
                     with m.Else():
-                        m.d.sync += timer.eq(Mux(hit, max(c.t_ccs, 1) - 1, c.t_read - 1))
+                        m.d.comb += timer.value.eq(Mux(hit, max(c.t_ccs, 1) - 1, c.t_read - 1))
                         m.next = "ARRAY"
             with m.State("IN"):
                 m.d.comb += self.want_in.eq(1)
@@ -111,14 +113,12 @@ class Die(wiring.Component):
                     m.next = "ARRAY"
             with m.State("ARRAY"):
                 m.d.sync += first.eq(0)
-                m.d.comb += self.job.valid.eq(~asked)
+                m.d.comb += [self.job.valid.eq(~asked), timer.run.eq(1)]
                 with m.If(self.job.ready):
                     m.d.sync += asked.eq(1)
                 with m.If(self.job_done):
                     m.d.sync += [finished.eq(1), self.error.eq(self.job_error)]
-                with m.If(timer != 0):
-                    m.d.sync += timer.eq(timer - 1)
-                with m.Elif(finished):
+                with m.If(~timer.busy & finished):
                     if c.t_ccs:
                         m.d.sync += [held.eq(row), holds.eq((op == FlashOp.READ) & ~self.error)]
                     with m.If(op == FlashOp.READ):

@@ -51,6 +51,8 @@ class LookupEngine(wiring.Component):
        holds up the host bus for the others.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         lo = Layouts(config)

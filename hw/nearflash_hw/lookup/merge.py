@@ -25,6 +25,8 @@ class Merge(wiring.Component):
     vectors: one comes in while the other waits for its turn.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         lo = Layouts(config)

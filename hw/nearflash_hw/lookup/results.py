@@ -25,6 +25,8 @@ class Results(wiring.Component):
     its table), the write to host memory.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         lo = Layouts(config)

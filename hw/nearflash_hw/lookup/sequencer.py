@@ -25,6 +25,8 @@ class Sequencer(wiring.Component):
     :class:`~.results.Results`, ``dense`` to the MLP engine, ``item`` to the scoreboard.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts(config)

@@ -33,13 +33,15 @@ class FcCore(wiring.Component):
     on a column block as soon as all the group's samples have it, and finishes all outputs in its last column
     (inter-layer composition). Results wait in a buffer that the epilogue reads ``lanes`` rows at a time, so the next
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
-    ``packed``, ``primitive``: see :class:`.Products`.
+    ``packed``, ``primitive``: see :class:`~nearflash_hw.mlp.products.Products`.
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
     ``address``; ``step``: a kernel step was taken; ``busy``. Latency from the last input to a row scan's first output:
     (column_blocks - 1) x (nb + 1) + kernel latency + 6.
     """
+
+    model_clock = "own"
 
     def __init__(self, core: Core, act_bits: int, n_batch: int, buffered: int, beat_bytes: int, *, lanes: int = 1,
                  edges: tuple[Edge, ...] = (), hold_results: bool = False, address: int = 0, packed: bool = False,

@@ -47,6 +47,8 @@ class MlpEngine(wiring.Component):
     consumers, and it leaves.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         if not config.mlp.graph:
             raise ConfigError("mlp.graph", (), "must not be empty")

@@ -28,6 +28,8 @@ class Interaction(wiring.Component):
     pair's last step to its output: kernel latency + Requantizer.LATENCY + 3.
     """
 
+    model_clock = "own"
+
     def __init__(self, node: Node, edges: tuple[Edge, ...], act_bits: int, n_batch: int, buffered: int,
                  primitive: str = "inferred"):
         self.node, self.edges, self.act_bits, self.n_batch, self.buffered = node, edges, act_bits, n_batch, buffered

@@ -93,6 +93,8 @@ class MemInterconnect(wiring.Component):
     * ``done`` is queued 2 deep per client, then it holds up the B channel.
     """
 
+    model_clock = "own"
+
     def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8):
         if max(n_read, n_write) > 1 << id_bits:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << id_bits} (id_bits = {id_bits})")

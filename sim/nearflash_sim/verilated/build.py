@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +25,8 @@ from pathlib import Path
 from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 from nearflash.contract import NearflashError
 
-__all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compiler", "opt_fast", "tool_versions",
-           "trace_kind", "verilator_root"]
+__all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compiler", "link_libraries", "opt_fast",
+           "tool_versions", "trace_kind", "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
@@ -33,6 +35,7 @@ VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "
 OPT_FAST = "-Og"
 SLOW_FLAGS = ("-O0",)  # constructors and initial values, once per run
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
+LIBRARIES = ("-lpthread",)
 COMPILE_SECONDS = 1800  # cap on any one tool run
 
 
@@ -62,18 +65,49 @@ def verilator_root() -> Path:
 
 @lru_cache
 def compiler() -> tuple[str, ...]:
-    """The C++ compiler: ``$CXX``, g++, clang++, or the one inside the ``ziglang`` package."""
+    """The C++ compiler: ``$CXX``, else the newest clang++ that can link (it compiles a device in less time than g++, to a
+    third more speed), g++, or the one inside the ``ziglang`` package."""
     given = os.environ.get("CXX")
     if given:
         return tuple(shlex.split(given))
-    for name in ("g++", "clang++"):
-        if shutil.which(name):
+    for name in _clangs():
+        if _links((name,)):
             return (name,)
+    if shutil.which("g++"):
+        return ("g++",)
     if importlib.util.find_spec("ziglang"):
         # Zig traps on undefined behaviour by default, which Verilator's runtime was never cleaned for.
         return (sys.executable, "-m", "ziglang", "c++", "-fno-sanitize=undefined")
-    raise BuildError("no C++ compiler: install g++ (Debian, Ubuntu: apt install g++) or, without root rights, "
+    raise BuildError("no C++ compiler: install g++ or clang (Debian, Ubuntu: apt install g++) or, without root rights, "
                      "pip install ziglang")
+
+
+def _clangs() -> list[str]:
+    """Names of the clang++ on PATH: plain, then by version, newest first."""
+    versions = {int(m[1]) for folder in os.get_exec_path() if os.path.isdir(folder)
+                for name in os.listdir(folder) if (m := re.fullmatch(r"clang\+\+-(\d+)", name))}
+    return [n for n in ("clang++", *(f"clang++-{v}" for v in sorted(versions, reverse=True))) if shutil.which(n)]
+
+
+def _links(cxx: tuple[str, ...]) -> bool:
+    """Whether ``cxx`` makes a shared library of the kind that is needed: a clang without a standard library does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("#include <atomic>\n#include <string>\n"
+                          "bool f(std::atomic<std::string*>& a) { return a.is_lock_free(); }\n")
+        probe = subprocess.run([*cxx, "-std=c++17", "-fPIC", "-shared", str(source), "-o", str(Path(folder) / "probe.so"),
+                                *LIBRARIES, *_atomic(cxx)], capture_output=True, timeout=120, check=False)
+    return probe.returncode == 0
+
+
+def _atomic(cxx: tuple[str, ...]) -> list[str]:
+    # clang asks a function of libatomic where g++ knows the answer
+    return ["-latomic"] if "clang" in Path(cxx[0]).name else []
+
+
+def link_libraries() -> list[str]:
+    """Flags for what a simulation must be linked with beside Verilator's runtime."""
+    return [*LIBRARIES, *_atomic(compiler())]
 
 
 def opt_fast() -> list[str]:
@@ -171,12 +205,26 @@ def _compile(log: _Log, jobs: list[tuple[Path, Path, list[str]]], flags: list[st
         list(pool.map(lambda j: log.run([*compiler(), *flags, *j[2], "-c", str(j[0]), "-o", str(j[1])], cwd), jobs))
 
 
+def _top_header(verilog: str, top: str) -> str:
+    """What the harness must know of module ``top`` at compile time (``top.h``), read from its list of ports."""
+    found = re.search(rf"^module {re.escape(top)} ?\((.*?)\);", verilog, re.MULTILINE | re.DOTALL)
+    ports = {p.strip() for p in found[1].split(",")} if found else set()
+
+    def numbers(prefix: str, suffix: str) -> str:
+        n = sorted(int(m[1]) for p in ports if (m := re.fullmatch(rf"{prefix}(\d+){suffix}", p)))
+        return " ".join(f"X({k})" for k in n)
+
+    return (f"#define NF_MODEL {int('rst' not in ports)}\n#define NF_GATED {int('elapsed' in ports)}\n"
+            f"#define NF_BLOCKS(X) {numbers('block', '_awake')}\n#define NF_TIMERS(X) {numbers('remaining', '')}\n")
+
+
 def build_library(verilog: str, top: str, *, trace: bool = False) -> Library:
     """Compile module ``top`` of ``verilog`` (ports: see ``harness.cpp``) into a shared library for
     :class:`~nearflash_sim.verilated.VerilatedDevice`. With ``trace`` it can write waveforms and runs slower."""
     start = time.monotonic()
     flags = [*COMMON_FLAGS, *opt_fast(), *SLOW_FLAGS]
-    key = digest(verilog, top, trace_kind() if trace else "", HARNESS.read_text(), tool_versions(), *VERILATOR_FLAGS, *flags)
+    key = digest(verilog, top, trace_kind() if trace else "", HARNESS.read_text(), tool_versions(), *VERILATOR_FLAGS, *flags,
+                 *link_libraries())
     folder = cache_dir() / "verilated" / key
     with cache_entry(folder) as work:
         if work is not None:
@@ -205,9 +253,10 @@ def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
         for p in sorted(generated.glob("*.cpp"))]
     harness = work / "harness.cpp"
     shutil.copyfile(HARNESS, harness)
+    (generated / "top.h").write_text(_top_header(verilog, top))
     jobs.append((harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
     runtime, libraries = _runtime_objects(kind, flags)
     _compile(log, jobs, flags, generated)
     log.run([*compiler(), "-shared", "-o", str(work / "device.so"), *(str(j[1]) for j in jobs), *map(str, runtime),
-             *libraries, "-lpthread"], work)
+             *libraries, *link_libraries()], work)
     shutil.rmtree(generated)

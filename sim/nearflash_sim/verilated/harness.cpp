@@ -6,10 +6,16 @@
 // neither they nor the device's valid signals are active. Little-endian hosts only, as Verilator's word layout is.
 //
 // A top without rst is one made for simulation (to_verilog(model=True)), which needs one evaluation a cycle: both edges of
-// its clk are clock edges, and it samples its AXI4 inputs at the edge that begins their cycle, so they are driven before
-// that edge and nothing is left to settle unless AXI4-Lite moves. Resetting it is making it anew.
+// its clocks are clock edges, and it samples its AXI inputs by clocks of their own: of AXI4 at the edge that begins their
+// cycle, if they changed; of AXI4-Lite within the cycle. Resetting it is making it anew.
+//
+// In a gated model (nearflash_hw.model) a block's clock moves only if the block is awake. While none is, and both memories
+// wait for a time or for the device, one edge of clk stands for many cycles.
+//
+// top.h is written by build.py: NF_MODEL, NF_GATED, and X(0) X(1) ... as NF_BLOCKS(X) and NF_TIMERS(X).
 
 #include "Vtop.h"
+#include "top.h"
 #include "verilated.h"
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
@@ -37,6 +43,7 @@ constexpr unsigned kBeat = sizeof(std::remove_reference_t<decltype(std::declval<
 constexpr unsigned kBeatLog2 = kBeat == 4 ? 2 : kBeat == 8 ? 3 : kBeat == 16 ? 4 : kBeat == 32 ? 5 : 6;
 constexpr unsigned kOutstanding = 32;  // bursts a memory accepts before it stops saying ready
 constexpr unsigned kMaxErrors = 20;    // later protocol errors are counted, not described
+constexpr uint64_t kNever = ~uint64_t(0);
 static_assert(kBeat <= 32, "write strobes are handled as 32 bits");
 static_assert(sizeof(std::declval<Vtop>().m_axi_dram_wdata) == kBeat, "both AXI ports must have the same width");
 
@@ -112,6 +119,7 @@ class Ring {
     bool empty() const { return head_ == tail_; }
     bool full() const { return tail_ - head_ == kOutstanding; }
     T& front() { return items_[head_ % kOutstanding]; }
+    const T& front() const { return items_[head_ % kOutstanding]; }
     void push(const T& t) { items_[tail_++ % kOutstanding] = t; }
     void pop() { ++head_; }
     void clear() { head_ = tail_ = 0; }
@@ -174,27 +182,31 @@ class AxiMemory {
         busy_ = true;
     }
 
-    // Inputs are settled, the rising edge comes next: take what transfers in this cycle.
-    void sample(uint64_t cycle) {
+    // Inputs are settled, the rising edge comes next: take what transfers in this cycle. Whether anything does.
+    bool sample(uint64_t cycle) {
         const bool arvalid = p_.arvalid(), awvalid = p_.awvalid(), wvalid = p_.wvalid();
-        if (!(busy_ | arvalid | awvalid | wvalid | ar_held_ | aw_held_ | w_held_)) return;
+        if (!(busy_ | arvalid | awvalid | wvalid | ar_held_ | aw_held_ | w_held_)) return false;
         busy_ = true;
+        const bool r = r_valid_ && p_.rready(), b = b_valid_ && p_.bready();
+        const bool moves = (arvalid && ar_ready_) | (awvalid && aw_ready_) | (wvalid && w_ready_) | r | b;
         address(cycle, "AR", arvalid, ar_ready_, ar_held_, ar_seen_,
                 {p_.araddr(), p_.arid(), p_.arlen(), p_.arsize(), p_.arburst()}, reads_, read_latency, read_bursts);
         address(cycle, "AW", awvalid, aw_ready_, aw_held_, aw_seen_,
                 {p_.awaddr(), p_.awid(), p_.awlen(), p_.awsize(), p_.awburst()}, aw_, 0, write_bursts);
         word(cycle, wvalid);
-        if (r_valid_ && p_.rready()) {
+        if (r) {
             r_valid_ = false;
             ++read_beats;
             if (++r_beat_ == reads_.front().beats) reads_.pop(), r_beat_ = 0;
         }
-        if (b_valid_ && p_.bready()) b_valid_ = false, b_.pop();
+        if (b) b_valid_ = false, b_.pop();
+        return moves;
     }
 
-    // Drive the inputs of cycle `cycle`.
-    void drive(uint64_t cycle) {
-        if (!busy_) return;
+    // Drive the inputs of cycle `cycle`. Whether any changes.
+    bool drive(uint64_t cycle) {
+        if (!busy_) return false;
+        bool changes = !r_valid_ & p_.rvalid() | !b_valid_ & p_.bvalid();
         if (!r_valid_) {
             if (!reads_.empty() && reads_.front().due <= cycle && !waits()) {
                 Burst& b = reads_.front();
@@ -203,7 +215,7 @@ class AxiMemory {
                 p_.rid() = b.id;
                 p_.rlast() = r_beat_ + 1 == b.beats;
                 p_.rresp() = faults.empty() ? 0 : fault(a, false);
-                r_valid_ = true;
+                r_valid_ = changes = true;
             }
             p_.rvalid() = r_valid_;
         }
@@ -211,15 +223,26 @@ class AxiMemory {
             if (!b_.empty() && b_.front().due <= cycle && !waits()) {
                 p_.bid() = b_.front().id;
                 p_.bresp() = b_.front().resp;
-                b_valid_ = true;
+                b_valid_ = changes = true;
             }
             p_.bvalid() = b_valid_;
         }
+        const bool ar = ar_ready_, aw = aw_ready_, w = w_ready_;
         p_.arready() = ar_ready_ = !reads_.full() && !waits();
         p_.awready() = aw_ready_ = !aw_.full() && !waits();
         p_.wready() = w_ready_ = !aw_.empty() && !b_.full() && !waits();
         // Ready stays up while idle, so an idle memory has nothing to drive.
         busy_ = stall || !reads_.empty() || !aw_.empty() || !b_.empty() || !ar_ready_ || !aw_ready_;
+        return changes | (ar != ar_ready_) | (aw != aw_ready_) | (w != w_ready_);
+    }
+
+    // The first cycle, from `cycle` on, whose inputs may differ from now though nothing transfers until then.
+    uint64_t due(uint64_t cycle) const {
+        if (stall) return cycle;
+        uint64_t first = kNever;
+        if (!r_valid_ && !reads_.empty()) first = std::min(first, reads_.front().due);
+        if (!b_valid_ && !b_.empty()) first = std::min(first, b_.front().due);
+        return first;
     }
 
   private:
@@ -329,16 +352,8 @@ class AxiMemory {
 NF_PORTS(HostPorts, m_axi_host_)
 NF_PORTS(DramPorts, m_axi_dram_)
 
-template <typename Top, typename = void>
-struct Reset : std::false_type {
-    static void set(Top&, bool) {}
-};
-template <typename Top>
-struct Reset<Top, std::void_t<decltype(std::declval<Top&>().rst)>> : std::true_type {
-    static void set(Top& top, bool level) { top.rst = level; }
-};
-constexpr bool kHasReset = Reset<Vtop>::value;  // else made for simulation
-static_assert(kHasReset || !VM_TRACE, "a model that is made anew cannot go on with its trace");
+static_assert(!NF_MODEL || !VM_TRACE, "a model that is made anew cannot go on with its trace");
+constexpr uint64_t kMaxElapsed = uint64_t(1) << 31;  // cycles of one edge, within the 32 bits of `elapsed`
 
 constexpr int kTimeout = -1;
 
@@ -355,28 +370,46 @@ class Device {
     }
 
     void reset(uint64_t n) {
-        if (!kHasReset) top_->final(), top_.reset(prepare());
+        if (NF_MODEL) top_->final(), top_.reset(prepare());
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_arvalid = 0;
         top_->s_axi_bready = top_->s_axi_rready = 0;
         host_.reset(top_.get()), dram_.reset(top_.get());
-        if (kHasReset) {
-            Reset<Vtop>::set(*top_, true);
-            for (uint64_t i = 0; i < n; ++i) settle(), rise();
-            Reset<Vtop>::set(*top_, false);
-            host_.drive(cycle_), dram_.drive(cycle_);
-        } else {
-            cycle_ += n;  // of the reset; in the first cycle after it neither memory is ready
-        }
         unsettled_ = true;
+#if NF_MODEL
+        cycle_ += n;  // of the reset; in the first cycle after it neither memory is ready
+#else
+        top_->rst = 1;
+        for (uint64_t i = 0; i < n; ++i) settle(), edge(1);
+        top_->rst = 0;
+        host_.drive(cycle_), dram_.drive(cycle_);
+#endif
     }
 
-    void cycle() {
+    // Lets time pass: at least one cycle, at most `budget`. Returns how many; all but the first are alike.
+    uint64_t advance(uint64_t budget) {
         settle();
-        host_.sample(cycle_);
-        dram_.sample(cycle_);
-        if (!kHasReset) host_.drive(cycle_ + 1), dram_.drive(cycle_ + 1);
-        rise();
-        if (kHasReset) host_.drive(cycle_), dram_.drive(cycle_);
+#if NF_MODEL
+        const bool moves = host_.sample(cycle_) | dram_.sample(cycle_);
+        const bool host = host_.drive(cycle_ + 1), dram = dram_.drive(cycle_ + 1);
+        top_->m_axi_host_clk ^= host, top_->m_axi_dram_clk ^= dram;
+        uint64_t n = 1;
+        if (NF_GATED && !clock_blocks() && !(moves | host | dram)) {
+            n = std::min({budget, kMaxElapsed, host_.due(cycle_ + 2) - 1 - cycle_, dram_.due(cycle_ + 2) - 1 - cycle_});
+#define NF_TIMER(k) if (top_->remaining##k) n = std::min<uint64_t>(n, top_->remaining##k);
+            NF_TIMERS(NF_TIMER)
+        }
+        edge(n);
+        return n;
+#else
+        host_.sample(cycle_), dram_.sample(cycle_);
+        edge(1);
+        host_.drive(cycle_), dram_.drive(cycle_);
+        return 1;
+#endif
+    }
+
+    void step(uint64_t n) {
+        while (n) n -= advance(n);
     }
 
     // The response code, or kTimeout (the request is then withdrawn, which only a reset puts right).
@@ -389,7 +422,7 @@ class Device {
             settle();
             const bool aw = top_->s_axi_awvalid && top_->s_axi_awready, w = top_->s_axi_wvalid && top_->s_axi_wready;
             if (top_->s_axi_bvalid) resp = top_->s_axi_bresp;
-            cycle();
+            advance(1);
             if (aw) top_->s_axi_awvalid = 0;
             if (w) top_->s_axi_wvalid = 0;
         }
@@ -407,7 +440,7 @@ class Device {
             settle();
             const bool ar = top_->s_axi_arvalid && top_->s_axi_arready;
             if (top_->s_axi_rvalid) resp = top_->s_axi_rresp, *data = top_->s_axi_rdata;
-            cycle();
+            advance(1);
             if (ar) top_->s_axi_arvalid = 0;
         }
         top_->s_axi_arvalid = top_->s_axi_rready = 0;
@@ -416,22 +449,16 @@ class Device {
     }
 
     int64_t run_until_irq(uint64_t max_cycles) {
-        for (uint64_t i = 0; i <= max_cycles; ++i) {
-            if (irq()) return i;
-            if (i < max_cycles) cycle();
-        }
-        return kTimeout;
+        return run_until(max_cycles, [&] { return irq() != 0; });
     }
 
     int64_t run_until_host_word(uint64_t addr, uint32_t mask, uint32_t value, uint64_t max_cycles) {
         const uint8_t* at = host_.memory.page_for_write(addr) + addr % kPage;
-        for (uint64_t i = 0; i <= max_cycles; ++i) {
+        return run_until(max_cycles, [&] {
             uint32_t word;
             std::memcpy(&word, at, sizeof word);
-            if ((word & mask) == value) return i;
-            if (i < max_cycles) cycle();
-        }
-        return kTimeout;
+            return (word & mask) == value;
+        });
     }
 
     uint32_t irq() const { return top_->irq; }
@@ -466,28 +493,54 @@ class Device {
 #if VM_TRACE
         context_->traceEverOn(true);
 #endif
-        return new Vtop(context_.get(), "top");
+        Vtop* top = new Vtop(context_.get(), "top");
+        if (NF_MODEL) top->eval();  // from here on every change of a clock is an edge
+        return top;
+    }
+    template <typename F>
+    int64_t run_until(uint64_t max_cycles, F done) {
+        for (uint64_t i = 0;; i += advance(max_cycles - i)) {
+            if (done()) return i;
+            if (i == max_cycles) return kTimeout;
+        }
     }
     void settle() {
-        if (kHasReset) {
-            top_->clk = 0;
-        } else if (!unsettled_) {
-            return;  // as the last edge left it
-        }
+#if NF_MODEL
+        if (!unsettled_) return;  // as the last edge left it
+        top_->s_axi_clk ^= 1;
+#else
+        top_->clk = 0;
+#endif
         unsettled_ = false;
         top_->eval();
     }
-    void rise() {
+#if NF_MODEL
+    // Moves the clocks of the blocks that are awake; whether any is.
+    bool clock_blocks() {
+        unsigned any = 0;
+#define NF_CLOCK(k) any |= top_->block##k##_awake, top_->block##k##_clk ^= top_->block##k##_awake;
+        NF_BLOCKS(NF_CLOCK)
+        return any;
+    }
+#endif
+    // The clock edge that ends `n` cycles.
+    void edge(uint64_t n) {
+#if NF_GATED
+        if (n > 1) elapse(n), top_->eval(), elapse(1);
+#endif
 #if VM_TRACE
         if (trace_) trace_->dump(2 * cycle_);
 #endif
-        top_->clk = kHasReset || !top_->clk;
+        top_->clk = NF_MODEL ? !top_->clk : 1;
         top_->eval();
 #if VM_TRACE
         if (trace_) trace_->dump(2 * cycle_ + 1);
 #endif
-        ++cycle_;
+        cycle_ += n;
     }
+#if NF_GATED
+    void elapse(uint64_t n) { top_->elapsed = n, top_->elapsed_clk ^= 1; }
+#endif
 
     Errors errors_;
     std::unique_ptr<VerilatedContext> context_;
@@ -519,7 +572,7 @@ NF_API const char* nf_trace_suffix() {
 }
 NF_API void nf_reset(Device* d, uint64_t n) { d->reset(n); }
 NF_API void nf_step(Device* d, uint64_t n) {
-    for (uint64_t i = 0; i < n; ++i) d->cycle();
+    d->step(n);
 }
 NF_API uint64_t nf_cycles(Device* d) { return d->cycles(); }
 NF_API uint32_t nf_irq(Device* d) { return d->irq(); }

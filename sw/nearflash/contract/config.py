@@ -50,25 +50,27 @@ class FlashConfig:
     stripe over channels, then dies.
     """
 
-    channels: int = 4
-    dies: int = 1  # per channel
-    blocks: int = 64  # per die
-    pages: int = 64  # per block
-    page_bytes: int = 4096
-    oob_bytes: int = 64  # out-of-band area per page
-    t_read_ns: int = 14_000  # tR
-    t_program_ns: int = 200_000  # tPROG
-    t_erase_ns: int = 2_000_000  # tERASE
-    t_command_ns: int = 0  # command and address phase on the channel bus
-    t_ccs_ns: int = 0  # tCCS: change-read-column to data-out, for a READ of the page a die holds; 0: every READ pays tR
-    bus_page_ns: int = 6_000  # time to move one page (without OOB) over the channel bus
+    channels: int = 4  #: each with a bus of its own
+    dies: int = 1  #: per channel
+    blocks: int = 64  #: per die
+    pages: int = 64  #: per block
+    page_bytes: int = 4096  #: also the logical block
+    oob_bytes: int = 64  #: out-of-band area per page
+    t_read_ns: int = 14_000  #: tR
+    t_program_ns: int = 200_000  #: tPROG
+    t_erase_ns: int = 2_000_000  #: tERASE
+    t_command_ns: int = 0  #: command and address phase on the channel bus
+    t_ccs_ns: int = 0  #: tCCS: change-read-column to data-out, for a READ of the page a die holds; 0: every READ pays tR
+    bus_page_ns: int = 6_000  #: time to move one page (without OOB) over the channel bus
 
     @property
     def ppn_bits(self) -> int:
+        """Width of a physical page number."""
         return log2(self.channels) + log2(self.dies) + log2(self.pages) + log2(self.blocks)
 
     @property
     def total_pages(self) -> int:
+        """Physical pages of the device."""
         return self.channels * self.dies * self.blocks * self.pages
 
 
@@ -76,66 +78,66 @@ class FlashConfig:
 class HostConfig:
     """Host interface limits."""
 
-    queue_pairs: int = 3  # queue pair 0 is the admin queue
-    queue_entries: int = 64  # largest queue, power of two
-    mdts_pages: int = 32  # largest transfer of one read or write, in logical blocks
-    page_slots: int = 4  # pages of block I/O in flight
-    infer_depth: int = 4  # inference commands accepted at once
-    max_batch: int = 256  # samples of one inference command
+    queue_pairs: int = 3  #: queue pair 0 is the admin queue
+    queue_entries: int = 64  #: largest queue, power of two
+    mdts_pages: int = 32  #: largest transfer of one read or write, in logical blocks
+    page_slots: int = 4  #: pages of block I/O in flight
+    infer_depth: int = 4  #: inference commands accepted at once
+    max_batch: int = 256  #: samples of one inference command
 
 
 @dataclass(frozen=True)
 class LookupConfig:
     """Embedding lookup engine (paper: EV translator, path buffer, EV Sum)."""
 
-    max_tables: int = 32
-    max_extents: int = 4  # per table, all compared at once
-    max_dim: int = 1024  # elements of a vector
-    max_bag: int = 4096  # lookups of one bag
-    tags: int = 256  # lookups in flight (path tags)
-    sample_slots: int = 4  # samples being pooled at once
-    map_cache_lines: int = 256  # lines of the on-chip map cache
-    lanes: int = 4  # fp32 elements pooled per cycle
-    acc_bits: int = 48  # fixed-point window of an accumulator (DSP48)
-    accumulators: int = 1024  # elements of one sample's pooled vectors (sum of dims over tables)
+    max_tables: int = 32  #: open at once
+    max_extents: int = 4  #: per table, all compared at once
+    max_dim: int = 1024  #: elements of a vector
+    max_bag: int = 4096  #: lookups of one bag
+    tags: int = 256  #: lookups in flight (path tags)
+    sample_slots: int = 4  #: samples being pooled at once
+    map_cache_lines: int = 256  #: lines of the on-chip map cache
+    lanes: int = 4  #: fp32 elements pooled per cycle
+    acc_bits: int = 48  #: fixed-point window of an accumulator (DSP48)
+    accumulators: int = 1024  #: elements of one sample's pooled vectors (sum of dims over tables)
 
 
 @dataclass(frozen=True)
 class MlpConfig:
     """MLP engine: the graph it is generated for (empty: a lookup-only device)."""
 
-    graph: tuple[Node, ...] = ()
-    act_bits: int = 8  # activations between layers, 8 or 16
-    n_batch: int = 1  # samples that share one pass over the weights (paper: N_batch)
-    buffered: int = 2  # input buffers per core, in groups of n_batch samples
-    packed: bool = False  # two rows' products on one DSP slice; 8-bit activations and weights only
-    primitive: str = "inferred"  # multipliers: found by synthesis, or instances for the part: one of PRIMITIVES
+    graph: tuple[Node, ...] = ()  #: nodes with their kernels, as the planner chose them
+    act_bits: int = 8  #: activations between layers, 8 or 16
+    n_batch: int = 1  #: samples that share one pass over the weights (paper: N_batch)
+    buffered: int = 2  #: input buffers per core, in groups of n_batch samples
+    packed: bool = False  #: two rows' products on one DSP slice; 8-bit activations and weights only
+    primitive: str = "inferred"  #: multipliers: found by synthesis, or instances for the part: one of PRIMITIVES
 
 
 @dataclass(frozen=True)
 class DramLayout:
     """Byte addresses in the device's DRAM, each region 4 KiB-aligned."""
 
-    flash: int
-    oob: int
-    block_state: int
-    map: int
-    superblock: int
-    weights: int
-    end: int
+    flash: int  #: page contents
+    oob: int  #: out-of-band areas
+    block_state: int  #: next page, flags and erase count of each block
+    map: int  #: logical to physical pages
+    superblock: int  #: write cursor and sequence
+    weights: int  #: of layers streamed from DRAM
+    end: int  #: bytes the device needs
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
     """A whole device. Frozen; validated once on construction; raises :class:`ConfigError`."""
 
-    name: str = "custom"
-    clock_mhz: float = 200.0
-    beat_bytes: int = 16  # width of both AXI4 masters and of every data stream
-    flash: FlashConfig = field(default_factory=FlashConfig)
-    host: HostConfig = field(default_factory=HostConfig)
-    lookup: LookupConfig = field(default_factory=LookupConfig)
-    mlp: MlpConfig = field(default_factory=MlpConfig)
+    name: str = "custom"  #: for reports; part of :attr:`design_id`
+    clock_mhz: float = 200.0  #: device clock; times in ns become whole cycles of it, rounded up
+    beat_bytes: int = 16  #: width of both AXI4 masters and of every data stream
+    flash: FlashConfig = field(default_factory=FlashConfig)  #: array and channels
+    host: HostConfig = field(default_factory=HostConfig)  #: queues and block I/O
+    lookup: LookupConfig = field(default_factory=LookupConfig)  #: embedding lookups and pooling
+    mlp: MlpConfig = field(default_factory=MlpConfig)  #: the model's layers
 
     def __post_init__(self) -> None:
         c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
@@ -212,22 +214,27 @@ class DeviceConfig:
 
     @property
     def t_read(self) -> int:
+        """tR in cycles."""
         return self.cycles(self.flash.t_read_ns)
 
     @property
     def t_program(self) -> int:
+        """tPROG in cycles."""
         return self.cycles(self.flash.t_program_ns)
 
     @property
     def t_erase(self) -> int:
+        """tERASE in cycles."""
         return self.cycles(self.flash.t_erase_ns)
 
     @property
     def t_command(self) -> int:
+        """Command and address phase, in cycles."""
         return self.cycles(self.flash.t_command_ns)
 
     @property
     def t_ccs(self) -> int:
+        """tCCS in cycles."""
         return self.cycles(self.flash.t_ccs_ns)
 
     @property
@@ -255,14 +262,17 @@ class DeviceConfig:
     # -- derived sizes ------------------------------------------------------------------------------------------
     @property
     def page_beats(self) -> int:
+        """Beats of a page without its out-of-band area."""
         return self.flash.page_bytes // self.beat_bytes
 
     @property
     def oob_beats(self) -> int:
+        """Beats of an out-of-band area."""
         return self.flash.oob_bytes // self.beat_bytes
 
     @property
     def raw_page_beats(self) -> int:
+        """Beats of a page with its out-of-band area."""
         return self.page_beats + self.oob_beats
 
     @property
@@ -279,10 +289,13 @@ class DeviceConfig:
 
     @property
     def tag_bits(self) -> int:
+        """Width of a lookup's path tag."""
         return log2(self.lookup.tags)
 
     @property
     def layout(self) -> DramLayout:
+        """Where each region begins in the device's DRAM."""
+
         def up(a: int) -> int:
             return -(-a // 4096) * 4096
 
@@ -307,6 +320,7 @@ class DeviceConfig:
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -2,12 +2,17 @@
 
 A graph is a tuple of :class:`Node`, in topological order. Kinds:
 
-``dense``   the dense features of a sample, ``width`` elements (at most one such node)
-``tables``  the pooled vectors of ``tables`` (ids, in the order concatenated), ``width`` = sum of their dimensions
-``fc``      fully connected: ``cat(inputs)`` (C elements) to ``width`` = R outputs, optional ReLU
-``dot``     strictly lower triangle (i > j, row-major) of the pairwise dot products of the features of ``inputs``, each
-            input being one or more features of ``dim`` elements (facebookresearch/dlrm's ``dot``)
-``mul``     element-wise product of two inputs of equal width (NCF's MF branch)
+``dense``
+    the dense features of a sample, ``width`` elements (at most one such node)
+``tables``
+    the pooled vectors of ``tables`` (ids, in the order concatenated), ``width`` = sum of their dimensions
+``fc``
+    fully connected: ``cat(inputs)`` (C elements) to ``width`` = R outputs, optional ReLU
+``dot``
+    strictly lower triangle (i > j, row-major) of the pairwise dot products of the features of ``inputs``, each
+    input being one or more features of ``dim`` elements (facebookresearch/dlrm's ``dot``)
+``mul``
+    element-wise product of two inputs of equal width (NCF's MF branch)
 
 The last node must be an ``fc``: its outputs are the logits. Every node but ``dense``/``tables`` has exactly one kernel.
 The integer semantics of every node are in :mod:`nearflash.reference.mlp`.
@@ -40,28 +45,28 @@ class Node:
     width: int
     inputs: tuple[str, ...] = ()
     tables: tuple[int, ...] = ()
-    dim: int = 0  # dot: elements per feature
+    dim: int = 0  #: dot: elements per feature
     relu: bool = False
-    kr: int = 1  # outputs per kernel step
-    kc: int = 1  # inputs per kernel step, power of two
-    kc_split: tuple[int, ...] = ()  # decomposed fc: kc of each input's core (default: kc for all)
-    kr_split: tuple[int, ...] = ()  # decomposed fc: kr of each input's core; the outputs are joined
-    scan: str = "row"  # "row": emits outputs progressively; "column": consumes inputs progressively
+    kr: int = 1  #: outputs per kernel step
+    kc: int = 1  #: inputs per kernel step, power of two
+    kc_split: tuple[int, ...] = ()  #: decomposed fc: kc of each input's core (default: kc for all)
+    kr_split: tuple[int, ...] = ()  #: decomposed fc: kr of each input's core; the outputs are joined
+    scan: str = "row"  #: "row": emits outputs progressively; "column": consumes inputs progressively
     weights: str = "onchip"
     weight_bits: int = 8
-    lanes: int = 0  # column scan: requantisers; 0: as many as :func:`output_lanes` finds good
-    decomposed: bool = False  # fc with several inputs: one core per input, partial sums added (intra-layer decomposition)
+    lanes: int = 0  #: column scan: requantisers; 0: as many as :func:`output_lanes` finds good
+    decomposed: bool = False  #: fc with several inputs: one core per input, partial sums added (intra-layer decomposition)
 
 
 @dataclass(frozen=True)
 class Core:
     """One multiplier array with its own input buffer and weights: an fc node has one, or one per input if decomposed."""
 
-    index: int  # parameter target of its weights
+    index: int  #: parameter target of its weights
     node: str
     inputs: tuple[str, ...]
-    rows: int  # R
-    columns: int  # C
+    rows: int  #: R
+    columns: int  #: C
     kr: int
     kc: int
     scan: str

@@ -1,14 +1,16 @@
 """The parameter image: what PROGRAM_LOAD sends, a sequence of records, each a 16-byte header and whole 16-byte units.
 
 Header: u32 target, u32 length in 16-byte units, u64 address (DRAM target: byte address; otherwise 0).
-Targets:
-  0..255        weights of FC core ``target`` (on chip): weight words in step order
+Targets::
+
+  0..255        weights of the FC core of that number (on chip): weight words in step order
   0x100 + node  epilogue of fc node (its position in the graph): one 16-byte entry per output channel:
                 s64 bias (in accumulator units), u32 mult (below 2**16), u32 shift (0 to 62)
   0x200         dense quantiser: one entry: u32 mult (below 2**16), s32 shift, 8 bytes 0
   0x201         logit format: one entry: s32 exponent e: logits are int32 * 2**e; 12 bytes 0
   0x300 + node  dot / mul requantiser of graph node: one entry as an epilogue's (bias 0)
-  0xFFFF        DRAM: data goes to ``address`` (weights of cores with weights = "dram")
+  0xFFFF        DRAM: data goes to the header's address (weights of cores with weights = "dram")
+
 Weight words: step order is the core's scan order (row scan: step = row_block * column_blocks + column_block; column
 scan: step = column_block * row_blocks + row_block); a word holds kr x kc weights, [row][column], column fastest,
 little-endian, zero where the layer is narrower than the blocks; a word is padded to a whole number of beats

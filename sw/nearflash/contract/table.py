@@ -1,6 +1,7 @@
 """Embedding tables: row formats, layout on flash, and the descriptor TABLE_CREATE takes.
 
-Row formats (bytes of one row of ``dim`` elements, little-endian):
+Row formats (bytes of one row of ``dim`` elements, little-endian)::
+
   FP32  dim x float32
   FP16  dim x float16
   INT8  dim x uint8, then float32 scale, then float32 bias: value = scale * q + bias (FBGEMM's row-wise layout)
@@ -77,13 +78,14 @@ class TableSpec:
     dim: int
     format: RowFormat = RowFormat.FP32
     mode: PoolMode = PoolMode.SUM
-    lsb_exp: int = -30  # weight of the window's least significant bit, 2**lsb_exp
-    headroom: int = 12  # log2 of the largest bag: a bag holds at most 2**headroom lookups, an element (times its
-    # weight) must be below 2**(acc_bits - 1 - headroom) window units, so no order of additions overflows
-    quant_mult: int = 0  # fp32 -> activation: q = clamp(RNE(x * quant_mult * 2**-quant_shift))
+    lsb_exp: int = -30  #: weight of the window's least significant bit, 2**lsb_exp
+    #: log2 of the largest bag: a bag holds at most 2**headroom lookups, an element (times its weight) must be below
+    #: 2**(acc_bits - 1 - headroom) window units, so no order of additions overflows
+    headroom: int = 12
+    quant_mult: int = 0  #: fp32 -> activation: q = clamp(RNE(x * quant_mult * 2**-quant_shift))
     quant_shift: int = 0
     extents: tuple[Extent, ...] = ()
-    page_rows: int = 0  # rows in each page; 0: chosen so that the table spreads evenly over all dies
+    page_rows: int = 0  #: rows in each page; 0: chosen so that the table spreads evenly over all dies
 
     def stride_beats(self, config: DeviceConfig) -> int:
         return -(-self.format.row_bytes(self.dim) // config.beat_bytes)

@@ -58,11 +58,14 @@ class ModelSpec:
     ``bottom`` and ``top`` are layer widths without the input. Every layer but the last of ``top`` is followed by ReLU,
     the last of ``bottom`` too. Interactions:
 
-    ``cat``    [bottom output, table 0, table 1, ...] (an empty ``bottom`` passes the dense features through)
-    ``dot``    [bottom output, strictly lower triangle (i > j, row-major) of the features' dot products], the features
-               being the bottom output and the tables, all of one dimension (facebookresearch/dlrm)
-    ``neumf``  the last two tables are multiplied element-wise (MF branch), the others are concatenated and go through
-               ``bottom`` (MLP branch); [MLP branch, MF branch] goes to ``top`` (He et al., NCF, WWW 2017)
+    ``cat``
+        [bottom output, table 0, table 1, ...] (an empty ``bottom`` passes the dense features through)
+    ``dot``
+        [bottom output, strictly lower triangle (i > j, row-major) of the features' dot products], the features
+        being the bottom output and the tables, all of one dimension (facebookresearch/dlrm)
+    ``neumf``
+        the last two tables are multiplied element-wise (MF branch), the others are concatenated and go through
+        ``bottom`` (MLP branch); [MLP branch, MF branch] goes to ``top`` (He et al., NCF, WWW 2017)
     """
 
     name: str

@@ -28,7 +28,7 @@ def to_torch(dense: Any, bags: Sequence[Any]) -> tuple[torch.Tensor | None, list
 
 
 class Calibrator:
-    """Collects |values| of every tensor that will be quantised: dense, table0.., and each node's output.
+    """Collects magnitudes of every tensor that will be quantised: dense, table0.., and each node's output.
 
     ``method``: "max" (largest magnitude seen), "percentile" (``percentile`` of the magnitudes), or "mse" (the clip with
     the least squared error at ``act_bits``).

@@ -33,7 +33,7 @@ _BIAS_LIMIT = 1 << 30  # weights too small for their bias get a coarser scale: t
 @dataclass(frozen=True)
 class QuantizeOptions:
     """``method``, ``percentile``: see :class:`Calibrator`. ``max_bag``: largest bag any table must hold (default: each
-    table's lookups). ``max_weight``: largest |per-sample weight| queries may carry."""
+    table's lookups). ``max_weight``: largest magnitude of a per-sample weight that queries may carry."""
 
     method: str = "max"
     percentile: float = 99.99

@@ -2,10 +2,13 @@
 
 Activations are symmetric signed integers of ``act_bits`` bits. Per node:
 
-``fc``   acc = W @ x + bias, then :func:`requantize` per output channel: to ``act_bits`` (with ReLU if the node has it),
-         or, for the last node, to int32 without ReLU: the logit is that integer times 2**logit_exponent, as fp32
-``dot``  acc = dot product of features i > j, row-major, requantised with the node's one multiplier and shift
-``mul``  acc = element-wise product, requantised likewise
+``fc``
+    acc = W @ x + bias, then :func:`requantize` per output channel: to ``act_bits`` (with ReLU if the node has it),
+    or, for the last node, to int32 without ReLU: the logit is that integer times 2**logit_exponent, as fp32
+``dot``
+    acc = dot product of features i > j, row-major, requantised with the node's one multiplier and shift
+``mul``
+    acc = element-wise product, requantised likewise
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ LOGIT_BITS = 32
 class FcParams:
     """Parameters of one fc node with R outputs and C inputs (C over ``cat(inputs)``, decomposed or not)."""
 
-    weight: np.ndarray  # [R, C], signed, within the node's weight_bits
-    bias: np.ndarray  # [R], int64, in accumulator units
-    mult: np.ndarray  # [R], 0 to 2**16 - 1
-    shift: np.ndarray  # [R], 0 to 62
+    weight: np.ndarray  #: [R, C], signed, within the node's weight_bits
+    bias: np.ndarray  #: [R], int64, in accumulator units
+    mult: np.ndarray  #: [R], 0 to 2**16 - 1
+    shift: np.ndarray  #: [R], 0 to 62
 
 
 @dataclass(frozen=True)

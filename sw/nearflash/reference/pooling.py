@@ -1,7 +1,7 @@
 """Pooling of embedding rows in a fixed-point window: the integer model that defines every bit the device returns.
 
 A table has a window of ``acc_bits`` bits whose least significant bit weighs 2**lsb_exp. Each lookup adds to every
-element's accumulator the integer
+element's accumulator the integer::
 
     FP32, FP16   RNE(value * weight * 2**-lsb_exp)                            one rounding, of the exact product
     INT8         RNE(ws * q * 2**-lsb_exp) + RNE(wb * 2**-lsb_exp)            ws = RN24(weight * scale),
@@ -18,7 +18,7 @@ contribution is not below 2**(acc_bits - 1 - headroom) in magnitude (INT8: eithe
 leaves the window. A flagged bag's value is undefined; the device returns NaN for the whole sample.
 
 Error of a SUM against the exact real sum of its n lookups (:func:`error_bound`): at most n * 2**(lsb_exp - 1) (INT8:
-n * 2**lsb_exp, and for weighted INT8 2**-24 of the sum of |weight * scale * q| + |weight * bias|), plus half a unit in
+n * 2**lsb_exp, and for weighted INT8 2**-24 of the sum of ``|weight * scale * q| + |weight * bias|``), plus half a unit in
 the last place of the fp32 result. With a window that represents every contribution (:func:`is_exact`) only the last
 term is left: the result is the exact sum rounded once to fp32.
 """
@@ -163,8 +163,8 @@ def choose_window(max_abs: float, max_bag: int, acc_bits: int, max_weight: float
                   format: RowFormat = RowFormat.FP32) -> tuple[int, int]:
     """(lsb_exp, headroom): the finest window in which no bag of ``max_bag`` lookups can overflow.
 
-    ``max_abs``: largest |element| (INT8: the larger of |scale| * 255 and |bias| over the rows); ``max_weight``: largest
-    |weight|. Raises :class:`DataError` when no window holds the range.
+    ``max_abs``: largest ``|element|`` (INT8: the larger of ``|scale| * 255`` and ``|bias|`` over the rows); ``max_weight``:
+    largest ``|weight|``. Raises :class:`DataError` when no window holds the range.
     """
     if not (math.isfinite(max_abs) and math.isfinite(max_weight)) or max_abs < 0 or max_weight < 0:
         raise DataError("max_abs", (max_abs, max_weight), "the largest element and weight must be finite")
@@ -195,10 +195,10 @@ def is_exact(values: np.ndarray, lsb_exp: int) -> bool:
 
 
 def error_bound(spec: TableSpec, lookups: int, result: float, weighted_abs: float = 0.0) -> float:
-    """Largest |result - exact value| of a pooled element that raised no flag.
+    """Largest ``|result - exact value|`` of a pooled element that raised no flag.
 
     ``lookups``: its bag's length; ``result``: the fp32 value returned; ``weighted_abs``: for a weighted INT8 table the
-    sum over the bag of |weight * scale * q| + |weight * bias|, otherwise 0.
+    sum over the bag of ``|weight * scale * q| + |weight * bias|``, otherwise 0.
     """
     parts = 2 if spec.format == RowFormat.INT8 else 1
     window = lookups * parts * 2.0 ** (spec.lsb_exp - 1) + weighted_abs * 2.0**-24

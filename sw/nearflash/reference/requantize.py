@@ -19,7 +19,7 @@ SHIFT_MAX = 62
 def requantize(acc: Any, mult: Any, shift: Any, bits: int, relu: bool = False) -> Any:
     """clamp((acc * mult + half) >> shift, lo, hi): arithmetic shift, halves round up, ``half = 2**(shift-1)`` (0 at 0).
 
-    ``acc`` (any shape, |acc| < 2**46), ``mult`` (0 to 2**16 - 1) and ``shift`` (0 to 62) broadcast; all int64 NumPy
+    ``acc`` (any shape, ``|acc| < 2**46``), ``mult`` (0 to 2**16 - 1) and ``shift`` (0 to 62) broadcast; all int64 NumPy
     arrays, torch tensors or Python ints. ``hi = 2**(bits-1) - 1``, ``lo = 0`` if ``relu`` else ``-hi`` (symmetric).
     """
     if isinstance(acc, int | list):

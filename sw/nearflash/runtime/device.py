@@ -221,7 +221,7 @@ class Device:
         self._extents.release(table)
 
     def load_program(self, image: bytes) -> None:
-        """Load the MLP's parameters (:attr:`CompiledModel.image`)."""
+        """Load the MLP's parameters (:attr:`~nearflash.quantize.compiled.CompiledModel.image`)."""
         b = self.driver.buffer(image)
         prp1, prp2, lists = self.driver.prp(b)
         self.driver.call(ADMIN, AdminOpcode.PROGRAM_LOAD, "load program", [b, *lists], prp1=prp1, prp2=prp2,
@@ -269,8 +269,8 @@ class Device:
         return self._query(Opcode.INFER, dense, bags, weights, include_last_offset)
 
     def result(self, ticket: Ticket, timeout: int | None = None) -> np.ndarray:
-        """fp32 logits [B, outputs] of a submitted batch. Raises :class:`CommandError` if the device refused it, and
-        :class:`~nearflash.contract.DeviceTimeout` after ``timeout`` cycles (the ticket stays valid)."""
+        """fp32 logits [B, outputs] of a submitted batch. Raises :class:`~nearflash.contract.CommandError` if the device
+        refused it, and :class:`~nearflash.contract.DeviceTimeout` after ``timeout`` cycles (the ticket stays valid)."""
         self.driver.wait(ticket.command, timeout)
         n, width = ticket.shape
         values = np.frombuffer(ticket.out.read(4 * n * width), "<f4").reshape(n, width).copy()

@@ -141,10 +141,10 @@ def epd_roa(image_in: np.ndarray, image_out: np.ndarray, direction: str = "horiz
             side: int = 1) -> float:
     """Edge preservation degree based on the ratio of averages; 1 keeps the contrast between neighbours, less blurs it.
 
-    EPD-ROA = sum |D1 / D2| / sum |O1 / O2| over all pairs of neighbours in ``direction``: D1 and D2 are the averages of the
-    output on the two sides of a boundary between pixels, O1 and O2 those of the input. Source: H. Feng, B. Hou, M. Gong,
-    "SAR image despeckling based on local homogeneous-region segmentation by using pixel-relativity measurement", IEEE Trans.
-    Geoscience and Remote Sensing 49(7), 2011.
+    EPD-ROA = ``sum |D1 / D2| / sum |O1 / O2|`` over all pairs of neighbours in ``direction``: D1 and D2 are the averages
+    of the output on the two sides of a boundary between pixels, O1 and O2 those of the input. Source: H. Feng, B. Hou,
+    M. Gong, "SAR image despeckling based on local homogeneous-region segmentation by using pixel-relativity measurement",
+    IEEE Trans. Geoscience and Remote Sensing 49(7), 2011.
 
     By convention the averages are of single pixels (``side=1``), in a ``window`` around edges. At few looks the speckle
     itself has large ratios: where nothing but single-look speckle is removed, amplitude gives 2 / pi = 0.64, and for

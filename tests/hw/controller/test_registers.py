@@ -168,8 +168,13 @@ def test_a_counter_carries_into_its_high_word():
         ctx.set(dut.index, 1)
         await ctx.tick().repeat(4)
         ctx.set(dut.event, 0)
-        await ctx.tick().repeat(2)
+        ctx.set(dut.capture, 1)
+        await ctx.tick()
+        ctx.set(dut.capture, 0)
         assert ctx.get(dut.value) == (1 << 32) + 2
+        ctx.set(dut.event, 0b10)
+        await ctx.tick().repeat(3)
+        assert ctx.get(dut.value) == (1 << 32) + 2  # held until the next capture
 
     sim.add_testbench(process)
     sim.run()

@@ -29,6 +29,8 @@ class Drain(wiring.Component):
     ``MeanDivider.cycles``. A slot is ``drained`` when its last element was taken.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         self.s = s = Shapes(config)

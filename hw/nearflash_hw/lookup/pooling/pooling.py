@@ -36,6 +36,8 @@ class Pooling(wiring.Component):
     bag holds at most 2**headroom rows. Model: :mod:`nearflash.reference.pooling` defines every bit.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         self.s = s = Shapes(config)
