@@ -123,7 +123,7 @@ def measure(quick: bool = False, images: Sequence[CleanImage] | None = None, nam
 def draw(rows: Rows, path: Path) -> None:
     """Quality against speed, the methods that none beats in both joined by a line. Untrained networks are a mark below."""
     from matplotlib.figure import Figure
-    from nearflash.sar.compare import save_figure
+    from nearflash.figures import save_figure
 
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.add_subplot()

@@ -12,7 +12,7 @@ from nearflash_hw.device import Device
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import Library, VerilatedDevice, build_library, cached_verilog
-from .verilated.build import compile_runtime_beside
+from .verilated.build import compile_runtime_beside, trace_kind
 
 __all__ = ["TOP", "SimBackend", "build"]
 
@@ -25,7 +25,7 @@ def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True) -> L
     is compiled, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
     :mod:`nearflash_hw.model`). Multipliers are always inferred: instances of a part's primitives have no content for a
     simulator, and differ in nothing else (not even the design_id)."""
-    config = replace(config, mlp=replace(config.mlp, primitive="inferred"))
+    config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: names don't matter
     form = "board" if trace else "gated" if gated else "ungated"
 
     def generate() -> str:
@@ -89,6 +89,11 @@ class SimBackend(Backend):
     @property
     def cycles(self) -> int:
         return self.device.cycles
+
+    @staticmethod
+    def wave_format() -> str:
+        """What :meth:`waves` writes on this machine: "fst" or "vcd"."""
+        return trace_kind()
 
     def waves(self, path: str) -> contextlib.AbstractContextManager[Path]:
         """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""

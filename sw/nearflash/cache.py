@@ -13,10 +13,14 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-__all__ = ["cache_dir", "cache_entry", "digest", "sources_digest"]
+__all__ = ["cache_dir", "cache_entry", "digest", "interrupted", "sources_digest"]
+
+#: Set by a program that was told to stop and ends its tools: what then fails in its threads isn't worth keeping.
+interrupted = threading.Event()
 
 
 def cache_dir() -> Path:
@@ -58,8 +62,8 @@ def sources_digest(*packages: str, without: Container[str] = ()) -> str:
 
 @contextlib.contextmanager
 def cache_entry(folder: Path) -> Iterator[Path | None]:
-    """Yields None if cache entry ``folder`` exists, else a temporary folder that becomes it if the body succeeds (and is
-    kept as ``<entry>.failed`` if not)."""
+    """Yields None if cache entry ``folder`` exists, else a temporary folder that becomes it if the body succeeds, is kept as
+    ``<entry>.failed`` if it fails, and is removed if it's interrupted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,7 +75,10 @@ def cache_entry(folder: Path) -> Iterator[Path | None]:
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             yield work
-        except BaseException:
-            work.rename(failed)
+        except BaseException as e:
+            if isinstance(e, Exception) and not interrupted.is_set():
+                work.rename(failed)
+            else:  # a failure that shows nothing but the interruption
+                shutil.rmtree(work, ignore_errors=True)
             raise
         work.rename(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any
 
 from .contract import NearflashError
@@ -14,6 +13,8 @@ GROUP = "nearflash.tools"
 
 def load_tool(name: str) -> Any:
     """What is registered as ``name`` under the entry points :data:`GROUP`. Raises :class:`NearflashError` without it."""
+    from importlib.metadata import entry_points  # slow to import, and --help loads no tool
+
     found = {e.name: e for e in entry_points(group=GROUP)}
     if name not in found:
         raise NearflashError(f"tool {name!r} isn't installed: pip install 'nearflash[all]' (installed: {sorted(found)})")

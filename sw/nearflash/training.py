@@ -18,12 +18,21 @@ import torch
 from torch import nn
 
 from .contract import DataError, ModelError
+from .contract.arrays import read_arrays
+from .contract.reading import reading
+from .contract.typed import check_table
 from .data import Criteo, MovieTweetings, QueryBatch
+from .data.criteo import CATEGORIES
 from .models import ModelSpec, RecModel, TableShape
-from .reference.metrics import auc
+from .reference.metrics import auc_or_none, why_no_auc
 from .whole import whole_file
 
-__all__ = ["Recipe", "load_checkpoint", "load_dataset", "predict", "save_checkpoint", "train"]
+__all__ = ["Recipe", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay", "save_checkpoint",
+           "train"]
+
+FEWEST_QUERIES = 20  # of a data set to train from: two to choose the epoch by, two to test
+_ABOUT = "about.npy"  # member of a checkpoint
+_WHAT = "a nearflash checkpoint"
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,8 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Recipe:
-        """From plain data, as a checkpoint stores it."""
-        kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
-        return cls(**kw)
+        """From plain data, as a checkpoint stores it. Raises :class:`DataError` for an unknown field or a wrong type."""
+        return cls(**check_table(cls, d, "recipe", DataError))
 
 
 def load_dataset(path: str | Path, recipe: Recipe) -> tuple[QueryBatch, QueryBatch, QueryBatch, list[tuple[int, int]]]:
@@ -62,10 +70,46 @@ def load_dataset(path: str | Path, recipe: Recipe) -> tuple[QueryBatch, QueryBat
         return m.train, m.valid, m.test, shapes
     if recipe.dataset == "criteo":
         c = Criteo.load(path, recipe.rows)
-        n = len(c.queries)
-        return (c.queries[: int(n * 0.8)], c.queries[int(n * 0.8) : int(n * 0.9)], c.queries[int(n * 0.9) :],
-                [(recipe.rows, 1)] * len(c.queries.bags))
+        return *_split(c.queries), [(recipe.rows, 1)] * len(c.queries.bags)
     raise DataError("dataset", recipe.dataset, "must be 'movietweetings' or 'criteo'")
+
+
+def replay(path: str | Path, spec: ModelSpec, recipe: Recipe | None, history: int | None = None
+           ) -> tuple[QueryBatch, QueryBatch]:
+    """(training queries, held-out test queries) of a data set, for a model of ``spec``.
+
+    ``recipe``: of a model trained here. Without it the path tells the data set: a folder is MovieTweetings (``history``:
+    earlier likes kept, default the recipe's), a file is Criteo, whose categories are hashed into the rows that each of the
+    model's tables has. Raises :class:`DataError` naming file and table when the queries don't fit the model.
+    """
+    if recipe is None and not Path(path).is_dir():
+        if len(spec.tables) != CATEGORIES:
+            raise DataError("tables", len(spec.tables), f"the data set has {CATEGORIES}, so must the model", str(path))
+        parts = _split(Criteo.load(path, [t.rows for t in spec.tables]).queries)
+        train_q, test_q = parts[0], parts[2]
+    else:
+        train_q, _, test_q, _ = load_dataset(path, recipe or Recipe(history=history or Recipe.history))
+    for q in (train_q, test_q):
+        _check_fit(q, spec, path)
+    return train_q, test_q
+
+
+def _check_fit(q: QueryBatch, spec: ModelSpec, path: str | Path) -> None:
+    if len(q.bags) != len(spec.tables):
+        raise DataError("tables", len(spec.tables), f"the data set has {len(q.bags)}, so must the model", str(path))
+    if q.dense.shape[1] != spec.dense:
+        raise DataError("dense features", spec.dense, f"the data set has {q.dense.shape[1]}, so must the model", str(path))
+    if not len(q):
+        raise DataError("queries", 0, "too few: none is left to replay", str(path))
+    for t, ((indices, _), table) in enumerate(zip(q.bags, spec.tables, strict=True)):
+        if len(indices) and indices.max() >= table.rows:
+            raise DataError(f"index for table {t}", int(indices.max()), f"must be below the table's {table.rows} rows",
+                            str(path))
+
+
+def _split(q: QueryBatch) -> tuple[QueryBatch, QueryBatch, QueryBatch]:
+    n = len(q)
+    return q[: int(n * 0.8)], q[int(n * 0.8) : int(n * 0.9)], q[int(n * 0.9) :]
 
 
 def _tensors(q: QueryBatch) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -93,13 +137,17 @@ def _gather(q: QueryBatch, order: np.ndarray) -> QueryBatch:
     return QueryBatch(q.dense[order], tuple(bags), q.labels[order])
 
 
-def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float], None] = lambda *a: None
-          ) -> tuple[RecModel, dict[str, float]]:
+def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float | None], None] = lambda *a: None
+          ) -> tuple[RecModel, dict[str, Any]]:
     """Train by ``recipe``; ``report(epoch, train loss, validation AUC)`` after each epoch. The epoch with the best
-    validation AUC is kept. Returns the model and its scores. Deterministic on one machine for a given torch."""
+    validation AUC is kept; where that is undefined, it is None, and the epoch with the least validation loss is kept.
+    Returns the model and its scores. Deterministic on one machine for a given torch."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     train_q, valid_q, test_q, shapes = load_dataset(path, recipe)
+    count = len(train_q) + len(valid_q) + len(test_q)
+    if count < FEWEST_QUERIES:
+        raise DataError("queries", count, f"training needs at least {FEWEST_QUERIES}", str(path))
     assert train_q.labels is not None
     assert valid_q.labels is not None
     assert test_q.labels is not None
@@ -112,15 +160,16 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float]
         {"params": model.embeddings.parameters(), "lr": recipe.embedding_rate, "weight_decay": recipe.embedding_decay},
         {"params": model.linears.parameters(), "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}])
     steps = recipe.epochs * -(-len(train_q) // recipe.batch)
+    total = max(steps, 3)  # the cycle's two phases need a step each beside the first
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [recipe.embedding_rate, recipe.learning_rate], total_steps=steps, pct_start=0.1)
+        optimizer, [recipe.embedding_rate, recipe.learning_rate], total_steps=total, pct_start=max(0.1, 2 / total))
 
     def dropout(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
         return nn.functional.dropout(out, recipe.dropout, module.training)
 
     drop = [e.register_forward_hook(dropout) for e in model.embeddings]
     loss_of = nn.BCEWithLogitsLoss()
-    best, best_state = -1.0, None
+    valid_auc, best, best_state = None, -1.0, None
     for epoch in range(recipe.epochs):
         model.train()
         total = 0.0
@@ -133,20 +182,25 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float]
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(q)
-        score = auc(valid_q.labels, predict(model, valid_q))
+        logits = predict(model, valid_q)
+        score = auc_or_none(valid_q.labels, logits)
         report(epoch + 1, total / len(train_q), score)
-        if score > best:
-            best, best_state = score, {k: v.clone() for k, v in model.state_dict().items()}
+        quality = score if score is not None else -float(loss_of(torch.from_numpy(logits), torch.from_numpy(valid_q.labels)))
+        if best_state is None or quality > best:
+            valid_auc, best, best_state = score, quality, {k: v.clone() for k, v in model.state_dict().items()}
     for h in drop:
         h.remove()
     assert best_state is not None
     model.load_state_dict(best_state)
-    scores = {"train_queries": len(train_q), "test_queries": len(test_q), "valid_auc": best,
-              "test_auc": auc(test_q.labels, predict(model, test_q))}
+    scores: dict[str, Any] = {"train_queries": len(train_q), "test_queries": len(test_q), "valid_auc": valid_auc,
+                              "test_auc": auc_or_none(test_q.labels, predict(model, test_q))}
+    for name, labels in (("valid", valid_q.labels), ("test", test_q.labels)):
+        if scores[f"{name}_auc"] is None:
+            scores[f"{name}_auc_note"] = why_no_auc(labels)
     return model, scores
 
 
-def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, float]) -> None:
+def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, Any]) -> None:
     """One ``.npz``: the parameters, the spec, the recipe and its scores. Written whole or not at all."""
     path = Path(path)
     arrays: dict[str, Any] = {k: v.numpy() for k, v in model.state_dict().items()}
@@ -155,31 +209,54 @@ def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: d
         np.savez_compressed(f, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
 
 
-def load_checkpoint(path: str | Path) -> tuple[RecModel, dict[str, Any]]:
-    """The model of :func:`save_checkpoint` and ``{"spec", "recipe", "scores"}``. Raises :class:`DataError` for a file that
-    is no such checkpoint and :class:`ModelError` when its shapes do not fit its spec."""
+def is_trained(path: str | Path) -> bool:
+    """Whether the file is a checkpoint of :func:`save_checkpoint`, whatever its name. Raises :class:`DataError` when it
+    can't be read."""
     import zipfile
 
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            arrays = {k: z[k] for k in z.files}
-        about = json.loads(arrays.pop("about").tobytes())
-        spec = ModelSpec.from_dict(about["spec"])
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as e:
-        if isinstance(e, ModelError):
-            raise
-        raise DataError("checkpoint", str(path), f"not a nearflash checkpoint ({e})") from e
-    model = RecModel(spec)
-    want = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    with reading(path):
+        try:
+            with zipfile.ZipFile(path) as z:
+                return _ABOUT in z.namelist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            return False
+
+
+def load_checkpoint(path: str | Path) -> tuple[RecModel, dict[str, Any]]:
+    """The model of :func:`save_checkpoint` and ``{"spec", "recipe", "scores"}``. Raises :class:`DataError` for a file that
+    is no such checkpoint and :class:`ModelError` when its shapes do not fit its spec; both name the file."""
+    with reading(path):
+        arrays = read_arrays(path, _WHAT)
+        with reading(path, _WHAT):
+            about = json.loads(arrays.pop("about", np.zeros(0)).tobytes())
+        return _checked(arrays, about), about
+
+
+def _checked(arrays: dict[str, np.ndarray], about: Any) -> RecModel:
+    """The model of a checkpoint's contents; its shapes are compared before a model of that size is made."""
+    for k in ("spec", "recipe", "scores"):
+        if not isinstance(about, dict) or not isinstance(about.get(k), dict):
+            raise DataError(f"about.{k}", None, "must be a table of named values")
+    Recipe.from_dict(about["recipe"])
+    for k, v in about["scores"].items():
+        if isinstance(v, bool) or not isinstance(v, (int, float, str, type(None))):
+            raise DataError(f"about.scores.{k}", v, "must be a number, a note or nothing")
+    spec = ModelSpec.from_dict(about["spec"])
+    want: dict[str, tuple[int, ...]] = {f"embeddings.{i}.weight": (t.rows, t.dim) for i, t in enumerate(spec.tables)}
+    for n, columns in spec.layers():
+        want |= {f"linears.{n.name}.weight": (n.width, columns), f"linears.{n.name}.bias": (n.width,)}
     for k, shape in want.items():
         if k not in arrays:
             raise ModelError(f"checkpoint[{k}]", None, f"missing: must be an array of shape {shape}")
         if arrays[k].shape != shape:
             raise ModelError(f"checkpoint[{k}].shape", arrays[k].shape, f"must be {shape}")
+        if arrays[k].dtype != np.float32:
+            raise ModelError(f"checkpoint[{k}].dtype", str(arrays[k].dtype), "must be float32")
         if not np.isfinite(arrays[k]).all():
             raise DataError(f"checkpoint[{k}]", "NaN or Inf", "must be finite")
     for k in arrays:
         if k not in want:
             raise ModelError(f"checkpoint[{k}]", arrays[k].shape, "unknown parameter")
+    model = RecModel(spec)
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
-    return model, about
+    return model

@@ -70,6 +70,40 @@ def test_bad_toml_names_the_field(text, field):
     assert e.value.field == field
 
 
+@pytest.mark.parametrize(("text", "field"), [
+    ("clock_mhz = true", "clock_mhz"), ("clock_mhz = 'fast'", "clock_mhz"), ("clock_mhz = nan", "clock_mhz"),
+    ("clock_mhz = inf", "clock_mhz"), ("clock_mhz = [200]", "clock_mhz"), ("beat_bytes = 16.0", "beat_bytes"),
+    ("name = 3", "name"), ('name = "a\\nb"', "name"), ("flash = 3", "flash"), ("mlp = []", "mlp"), ("preset = 3", "preset"),
+    ("preset = ['tiny']", "preset"), ("flash = { dies = true }", "flash.dies"),
+    ("flash = { t_read_ns = 1e3 }", "flash.t_read_ns"),
+    ("flash = { t_read_ns = 99999999999999999999 }", "flash.t_read_ns"),
+    ("flash = { t_read_ns = 2000000000 }", "flash.t_read_ns"), ("host = { max_batch = '4' }", "host.max_batch"),
+    ("lookup = { map_cache_lines = 1073741824 }", "lookup.map_cache_lines"), ("mlp = { graph = 'x' }", "mlp.graph"),
+    ("mlp = { graph = [3] }", "mlp.graph[0]"), ("mlp = { graph = [{}] }", "mlp.graph[0].name"),
+    ("mlp = { packed = 1 }", "mlp.packed"), ("mlp = { primitive = [] }", "mlp.primitive"),
+    ("mlp = { graph = [{ name = 'a', kind = 'dense', width = 4.0 }] }", "mlp.graph[0].width"),
+    ("mlp = { graph = [{ name = 'a', kind = 'fc', width = 4, inputs = 'a' }] }", "mlp.graph[0].inputs"),
+    ("mlp = { graph = [{ name = 'a', kind = 'tables', width = 4, tables = ['x'] }] }", "mlp.graph[0].tables"),
+    ("beat_bytes = " + "9" * 5000, "toml"), ("x = " + "[" * 3000, "toml"),
+])
+def test_wrong_types_name_file_and_field(text, field, tmp_path):
+    path = tmp_path / "device.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as e:
+        DeviceConfig.from_toml(path)
+    assert e.value.field == field
+    assert str(e.value).startswith(f"{path}: {field} = ")
+    assert "\n" not in str(e.value)
+
+
+def test_names_survive_toml_and_do_not_change_the_design():
+    c = replace(DeviceConfig.preset("tiny"), name='[/b] \U0001f600 "q"')
+    assert DeviceConfig.from_toml(c.to_toml()) == c
+    assert c.design_id == DeviceConfig.preset("tiny").design_id
+    assert replace(c, clock_mhz=100).design_id == c.design_id
+    assert replace(c, clock_mhz=101).design_id != c.design_id
+
+
 @pytest.mark.parametrize(("change", "field"), [
     (dict(index=2, kr=129), "kr"), (dict(index=2, kc=3), "kc"), (dict(index=2, scan="diagonal"), "scan"),
     (dict(index=2, inputs=("ghost",)), "inputs"),

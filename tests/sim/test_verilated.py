@@ -2,19 +2,21 @@
 """The verilated harness on a small device: registers and a DMA copier between its two memories."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from nearflash.contract import DeviceTimeout, NearflashError
+from nearflash.contract import DeviceConfig, DeviceTimeout, NearflashError
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.axi_lite import AxiLiteSignature, AxiLiteSlave
 from nearflash_hw.primitives.countdown import Countdown
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.primitives.memport import ADDR_BITS
 from nearflash_hw.verilog import to_verilog
+from nearflash_sim import backend
 from nearflash_sim.verilated import AxiProtocolError, BuildError, RegisterError, VerilatedDevice, build, build_library
 
 BEAT = 16
@@ -377,3 +379,13 @@ def test_a_failed_build_says_why_and_leaves_no_entry(monkeypatch, tmp_path):
     assert not [p for p in (tmp_path / "verilated").iterdir() if p.is_dir() and p.suffix != ".failed"]
     with pytest.raises(BuildError):
         build_library("module broken(", "broken")
+
+
+def test_a_devices_name_is_not_part_of_its_build(monkeypatch):
+    keys = []
+    monkeypatch.setattr(backend, "cached_verilog", lambda key, generate: keys.append(key) or "")
+    monkeypatch.setattr(backend, "build_library", lambda *a, **k: None)
+    config = DeviceConfig.preset("tiny")
+    for c in (config, replace(config, name="other"), replace(config, clock_mhz=50.0)):
+        backend.build(c)
+    assert keys[0] == keys[1] != keys[2]

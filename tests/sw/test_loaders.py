@@ -1,5 +1,11 @@
 """Checkpoints of the two real code bases, written here as those projects compute them."""
 
+import itertools
+import json
+import struct
+import zipfile
+
+import numpy as np
 import pytest
 import torch
 from nearflash.contract import DataError, ModelError
@@ -56,6 +62,18 @@ def torchrec_sd(p):
     for i, (w, b) in enumerate(p[2][:-1]):
         sd |= {f"over_arch.model.0._mlp.{i}._linear.weight": w, f"over_arch.model.0._mlp.{i}._linear.bias": b}
     return sd | {"over_arch.model.1.weight": p[2][-1][0], "over_arch.model.1.bias": p[2][-1][1]}
+
+
+def safetensors_bytes(sd):
+    """The file format's own layout: length, JSON, bytes."""
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
+    head, data = {"__metadata__": {"format": "pt"}}, b""
+    for k, v in sd.items():
+        raw = v.contiguous().view(torch.uint8).numpy().tobytes()
+        head[k] = {"dtype": names[v.dtype], "shape": list(v.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(head).encode()
+    return struct.pack("<Q", len(text)) + text + data
 
 
 BAGS = [[[1, 2], [3]], [[0], [29, 4]], [[], [10]]]
@@ -149,3 +167,189 @@ def test_truncated_and_foreign_files(tmp_path):
         load_checkpoint(path)
     with pytest.raises(DataError):
         load_checkpoint(tmp_path / "absent.pt")
+
+
+def read(tmp_path, content, **kw):
+    torch.save(content, tmp_path / "m.pt")
+    return load_checkpoint(tmp_path / "m.pt", 2, **kw)
+
+
+def same(a, b, seed=5):
+    """Whether two models of :func:`parts`' shapes answer alike, to the bit."""
+    dense = torch.randn(2, DENSE, generator=torch.Generator().manual_seed(seed))
+    return torch.equal(a(dense, our_bags()), b(dense, our_bags()))
+
+
+def test_what_dlrm_save_model_writes(tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(t) for t in sd.values()], lr=0.1)
+    got = read(tmp_path, {"epoch": 0, "iter": 8, "nepochs": 1, "nbatches": 8, "test_acc": np.float64(0.78),
+                          "train_loss": np.float32(0.5), "total_loss": np.float32(3.5), "flag": np.bool_(True),
+                          "state_dict": sd, "opt_state_dict": optimizer.state_dict()})
+    assert same(got, load_dlrm_state_dict(sd, 2))
+
+
+def test_numpy_arrays_of_every_float_and_order(tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    want = load_dlrm_state_dict(sd, 2)
+    a = {k: v.numpy() for k, v in sd.items()}
+    for change in (lambda v: v, np.asfortranarray, lambda v: v.astype(">f4"), lambda v: v.astype(np.float64)):
+        assert same(read(tmp_path, {k: change(v) for k, v in a.items()}), want)
+    with pytest.raises(DataError, match=r"emb_l\.1\.weight.*i8"):
+        read(tmp_path, a | {"emb_l.1.weight": np.ones((3, 8), np.int64)})
+
+
+def test_no_code_runs_on_a_files_bytes(tmp_path):
+    before = set(torch.serialization.get_safe_globals())
+    read(tmp_path, {k: v.numpy() for k, v in dlrm_sd(parts("cat")).items()})
+    left = set(torch.serialization.get_safe_globals()) - before
+    assert not [x for x in left if isinstance(x, tuple) or x.__module__.startswith(("nearflash", "numpy"))]
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("never",)
+
+    with pytest.raises(DataError, match=r"m\.pt: content.*print"):
+        read(tmp_path, {"state_dict": dlrm_sd(parts("cat")), "hook": Evil()})
+
+
+WRAPPERS = ["module.", "model.", "_orig_mod.", "_dmp_wrapped_module.", "dlrm_model.", "_fsdp_wrapped_module."]
+
+
+@pytest.mark.parametrize(("make", "load"), [(dlrm_sd, load_dlrm_state_dict), (torchrec_sd, load_torchrec_state_dict)])
+def test_prefixes_in_any_order(make, load, tmp_path):
+    sd = make(parts("dot"))
+    want = load(sd, 2)
+    for some in (*[(w,) for w in WRAPPERS], *itertools.permutations(WRAPPERS, 2), tuple(WRAPPERS), tuple(WRAPPERS[::-1])):
+        assert same(read(tmp_path, {"".join(some) + k: v for k, v in sd.items()}), want), some
+    inside = {k.replace(".", "._orig_mod.module.", 1): v for k, v in sd.items()}  # parts of the model wrapped one by one
+    assert same(read(tmp_path, inside), want)
+    with pytest.raises(ModelError, match="more than one model"):
+        read(tmp_path, {f"{who}.{k}": v for k, v in sd.items() for who in ("student", "teacher")})
+
+
+def test_torchrec_tables_by_number_whatever_the_order_of_keys(tmp_path):
+    g = torch.Generator().manual_seed(3)
+    tables = [torch.randn(5 + i, DIM, generator=g) for i in range(12)]
+    p = tables, mlp_weights((DENSE, DIM), 1), mlp_weights((DIM + 13 * 12 // 2, 8, 1), 2)
+    sd = torchrec_sd(p)
+    for keys in (list(sd), sorted(sd), sorted(sd, reverse=True)):
+        model = read(tmp_path, {k: sd[k] for k in keys})
+        assert model.table_names == tuple(f"t_cat_{i}" for i in range(12))
+        assert [t.rows for t in model.spec.tables] == [5 + i for i in range(12)]
+
+
+def renamed(sd, names):
+    """torchrec's ``sd`` with table i called ``names[i]``, the last one first."""
+    out = dict(reversed(sd.items()))
+    return {k if "t_cat_" not in k else k.replace(f"t_cat_{(i := k.split('t_cat_')[1][0])}", names[int(i)]): v
+            for k, v in out.items()}
+
+
+def test_torchrec_tables_of_other_names_need_their_order(tmp_path):
+    sd = torchrec_sd(parts("dot"))
+    for names in (("user", "item", "genre"), ("t_1", "t_01", "t_2"), ("a1", "b2", "c3")):
+        with pytest.raises(ModelError, match="--tables"):
+            read(tmp_path, renamed(sd, names))
+        model = read(tmp_path, renamed(sd, names), tables=names)
+        assert model.table_names == names
+        assert same(model, load_torchrec_state_dict(sd, 2))
+
+
+@pytest.mark.parametrize("kind", ["cat", "dot"])
+@pytest.mark.parametrize("make", [dlrm_sd, torchrec_sd])
+def test_too_few_tables_have_their_reason(make, kind, tmp_path):
+    sd = make(parts(kind))
+    del sd[next(k for k in sd if k.endswith(("emb_l.2.weight", "t_cat_2.weight")))]
+    with pytest.raises(ModelError) as e:
+        read(tmp_path, sd)
+    for reason in ("3 tables", "holds 2", "a table is missing", "one rank of a sharded checkpoint"):
+        assert reason in str(e.value)
+    torchrec = make is torchrec_sd
+    assert ("several features share a table" in str(e.value)) == torchrec
+    assert ("arch-interaction-itself" in str(e.value)) == (not torchrec and kind == "dot")  # the shapes fit it too
+
+
+def test_half_precision_is_exact(tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    for dtype, stored in ((torch.float16, "fp16"), (torch.bfloat16, "fp32")):
+        half = {k: v.to(dtype) for k, v in sd.items()}
+        model = read(tmp_path, half)
+        assert {t.format for t in model.spec.tables} == {stored}
+        assert same(model, load_dlrm_state_dict({k: v.float() for k, v in half.items()}, 2))
+        assert {t.format for t in read(tmp_path, half, format="int8").spec.tables} == {"int8"}
+
+
+def test_float64_is_exact_or_refused(tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    wide = {k: v.double() for k, v in sd.items()}
+    assert same(read(tmp_path, wide), load_dlrm_state_dict(sd, 2))
+    wide["bot_l.0.bias"][3] = 0.1
+    with pytest.raises(DataError, match=r"m\.pt: module\.bot_l\.0\.bias\[3\] = 0\.1: .*--round-to-fp32"):
+        read(tmp_path, {"module." + k: v for k, v in wide.items()})
+    rounded = read(tmp_path, wide, round_to_fp32=True)
+    assert rounded.linears["bot0"].bias.detach()[3].item() == np.float32(0.1)
+    wide["bot_l.0.bias"][3] = 1e300
+    with pytest.raises(DataError, match=r"bot_l\.0\.bias\[3\] = 1e\+300"):
+        read(tmp_path, wide, round_to_fp32=True)
+
+
+@pytest.mark.parametrize(("edit", "text"), [
+    (lambda sd: sd.update({"emb_l.0.weight": sd["emb_l.0.weight"].to_sparse()}), r"emb_l\.0\.weight.*sparse"),
+    (lambda sd: sd.update({"emb_l.0.weight": torch.ones(1).expand(10**7, 8)}), r"emb_l\.0\.weight.*expanded"),
+    (lambda sd: sd.update({"v_W_l.0": torch.ones(20)}), r"v_W_l\.0.*weighted pooling"),
+    (lambda sd: sd.update({0: torch.ones(1)}), "key = 0"),
+    (lambda sd: sd.update({"epoch": 3}), "epoch = 'int'"),
+    (lambda sd: sd.update({"emb_l.0.weight": torch.ones(20, 6)}), r"emb_l\.0\.weight.*multiple of 4"),
+    (lambda sd: sd.update({"emb_l.0.weight": torch.ones(20, 8, dtype=torch.complex64)}), "complex64"),
+])
+def test_what_is_refused_by_name(edit, text, tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    edit(sd)
+    with pytest.raises((DataError, ModelError), match=text) as e:
+        read(tmp_path, sd)
+    assert "\n" not in str(e.value)
+    assert str(tmp_path / "m.pt") in str(e.value)
+
+
+def test_checksums_are_compared(tmp_path):
+    path = tmp_path / "m.pt"
+    torch.save(dlrm_sd(parts("dot")), path)
+    raw = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as z:
+        data = z.read(next(n for n in z.namelist() if n.endswith("data/0")))
+    raw[raw.index(data) + 40] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="damaged: its CRC"):
+        load_checkpoint(path)
+
+
+def test_safetensors(tmp_path):
+    path = tmp_path / "m.safetensors"
+    sd = dlrm_sd(parts("dot"))
+    path.write_bytes(safetensors_bytes(sd))
+    assert same(load_checkpoint(path, 2), load_dlrm_state_dict(sd, 2))
+    half = {k: v.bfloat16() for k, v in sd.items()}
+    path.write_bytes(safetensors_bytes(half))
+    assert same(load_checkpoint(path, 2), load_dlrm_state_dict(half, 2))
+    for bad, text in ((safetensors_bytes(sd)[:-1], "bytes"), (safetensors_bytes(sd) + b"x", "bytes of tensors"),
+                      (safetensors_bytes(sd | {"emb_l.0.weight": torch.ones(3, 8, dtype=torch.int64)}), "I64")):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=text):
+            load_checkpoint(path)
+    twice = json.dumps({k: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for k in ("a", "b")}).encode()
+    path.write_bytes(struct.pack("<Q", len(twice)) + twice + bytes(4))
+    with pytest.raises(DataError, match=r"b data_offsets.*begin at byte 4"):
+        load_checkpoint(path)
+
+
+def test_old_format_of_torch_save(tmp_path):
+    sd = dlrm_sd(parts("dot"))
+    torch.save(sd, tmp_path / "m.pt", _use_new_zipfile_serialization=False)
+    assert same(load_checkpoint(tmp_path / "m.pt", 2), load_dlrm_state_dict(sd, 2))
+
+
+def test_the_option_that_says_the_interaction_is_named():
+    bottom, top = mlp_weights((3, 4), 1), mlp_weights((4 + 28, 1), 2)
+    with pytest.raises(ModelError, match="--interaction cat or --interaction dot"):
+        load_dlrm_state_dict(dlrm_sd(([torch.ones(5, 4) for _ in range(7)], bottom, top)))

@@ -116,3 +116,33 @@ def test_unknown_toml_fields_are_refused():
         ModelSpec.from_toml("name = ")
     s = ModelSpec.from_toml('name = "m"\ntop = [1]\n[[tables]]\nrows = 4\ndim = 4\ncount = 3\n')
     assert len(s.tables) == 3
+
+
+@pytest.mark.parametrize(("change", "field"), [
+    ({"dense": '"4"'}, "dense"), ({"dense": "4.0"}, "dense"), ({"dense": "true"}, "dense"), ({"top": "1"}, "top"),
+    ({"top": "[4, 1.0]"}, "top"), ({"bottom": '"8"'}, "bottom"), ({"tables": "3"}, "tables"),
+    ({"tables": "[3]"}, "tables[0]"),
+    ({"tables": "[{rows = 50.0, dim = 8}]"}, "tables[0].rows"), ({"tables": "[{rows = '50', dim = 8}]"}, "tables[0].rows"),
+    ({"tables": "[{rows = 50, dim = 8.0}]"}, "tables[0].dim"), ({"tables": "[{rows = 50}]"}, "tables[0].dim"),
+    ({"tables": "[{rows = 50, dim = 8, count = '3'}]"}, "tables[0].count"), ({"name": "[]"}, "name"),
+    ({"tables": "[{rows = 50, dim = 8, count = 100000000000}]"}, "tables[0].count"), ({"dense": "1" * 30}, "dense"),
+    ({"tables": "[{rows = 50, dim = 8, lookups = true}]"}, "tables[0].lookups"), ({"interaction": "3"}, "interaction"),
+    ({"tables": "[{rows = 50, dim = 1000000000000}]"}, "tables[0].dim"), ({"dense": "1" * 5000}, "toml"),
+    ({"tables": "[{rows = 50, dim = 8, mode = ['sum']}]"}, "tables[0].mode"), ({"dense": "nan"}, "dense"),
+])
+def test_wrong_types_name_file_and_field(change, field, tmp_path):
+    good = {"name": '"m"', "dense": "4", "bottom": "[8]", "top": "[4, 1]", "interaction": '"dot"',
+            "tables": "[{rows = 50, dim = 8, count = 3}]"}
+    path = tmp_path / "model.toml"
+    path.write_text("".join(f"{k} = {v}\n" for k, v in good.items()))
+    assert len(ModelSpec.from_toml(path).tables) == 3
+    path.write_text("".join(f"{k} = {v}\n" for k, v in (good | change).items()))
+    with pytest.raises(ModelError) as e:
+        ModelSpec.from_toml(path)
+    assert e.value.field == field
+    assert str(e.value).startswith(f"{path}: {field} = ")
+
+
+def test_a_model_larger_than_memory_is_refused():
+    with pytest.raises(ModelError, match="bytes of memory"):
+        RecModel(ModelSpec("huge", (TableShape(2**31 - 1, 4096),) * 200, 4, (), (1,)))

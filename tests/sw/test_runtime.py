@@ -131,7 +131,7 @@ def test_identify_and_counters():
 
 def test_wrong_device_is_refused():
     b = FakeBackend(TINY)
-    b.config = replace(TINY, name="other")
+    b.config = replace(TINY, clock_mhz=101.0)
     real = b.mmio_read32
     b.mmio_read32 = lambda offset: TINY.design_id if offset == 0x100 else real(offset)
     with pytest.raises(ConfigError, match="design_id"):
@@ -362,3 +362,67 @@ def test_import_needs_numpy_alone():
     code = ("import sys; sys.modules['torch'] = None; sys.modules['amaranth'] = None; "
             "import nearflash.runtime, nearflash.reference.model, nearflash.quantize, nearflash.models, nearflash.compiler")
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# -- what callers hand in ---------------------------------------------------------------------------------------------------
+def test_bfloat16_tensors_are_taken_exactly():
+    spec = model_cases.SPECS["cat"]
+    _, c = model_cases.compiled("cat")
+    d = make(c.config)
+    d.load(c)
+    dense, bags = model_cases.queries(spec, 5, seed=3)
+    half = torch.tensor(dense).bfloat16()
+    t_bags = [tuple(torch.tensor(x) for x in b) for b in bags]
+    want = IntegerModel(c).logits(half.float().numpy(), bags)[1]
+    assert np.array_equal(DeviceModule(d)(half, t_bags).numpy(), want)
+    assert np.array_equal(d.result(d.submit(half, t_bags)), want)
+    assert np.array_equal(IntegerModel(c).logits(half, t_bags)[1], want)
+    weights = [torch.rand(len(b[0])).bfloat16() for b in bags]
+    for half_weights, (_, _, w) in zip(weights, normalize_bags(bags, weights), strict=True):
+        assert w is not None
+        assert np.array_equal(w, half_weights.float().numpy())
+    with pytest.raises(DataError, match=r"tensor = .*sparse"):
+        d.submit(half.float().to_sparse(), t_bags)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_dense_features_that_are_not_finite_are_refused(value):
+    _, c = model_cases.compiled("cat")
+    d = make(c.config)
+    d.load(c)
+    dense, bags = model_cases.queries(model_cases.SPECS["cat"], 3, seed=2)
+    dense[1, 4] = value
+    for call in (lambda: d.submit(dense, bags), lambda: d.infer(dense, bags), lambda: IntegerModel(c).logits(dense, bags)):
+        with pytest.raises(DataError, match=r"dense\[1, 4\] = (nan|inf|-inf): must be finite"):
+            call()
+    quiet(d)
+
+
+def with_last(bags):
+    return [(i, np.append(o, len(i))) for i, o in bags]
+
+
+def test_include_last_offset_adds_no_sample():
+    for name in ("cat", "neumf"):
+        spec = model_cases.SPECS[name]
+        _, c = model_cases.compiled(name)
+        d = make(c.config)
+        d.load(c)
+        dense = np.random.default_rng(8).standard_normal((4, spec.dense)).astype(np.float32)
+        bags = [(np.arange(4) * 7 % t.rows, np.arange(4)) for t in spec.tables]
+        want = IntegerModel(c).logits(dense, bags)[1]
+        last = with_last(bags)
+        given = dense if spec.dense else None
+        assert np.array_equal(d.infer(dense, last), want)  # dense, even without a column, tells the samples
+        assert np.array_equal(d.infer(given, last, include_last_offset=True), want)
+        assert np.array_equal(DeviceModule(d, include_last_offset=True)(given, last).numpy(), want)
+        assert np.array_equal(d.infer(given, bags), want)
+        with pytest.raises(DataError, match=r"bags\[0\]\.offsets.*include_last_offset"):
+            d.infer(given, bags, include_last_offset=True)
+    for call in (d.infer, d.submit):  # of the model without dense features
+        with pytest.raises(DataError, match=r"include_last_offset.*say True"):
+            call(None, last)
+    empty_last = d.infer(None, last, include_last_offset=False)
+    assert np.array_equal(empty_last[:-1], want)
+    assert len(empty_last) == len(want) + 1
+    assert [len(v) for v in d.lookup(last, include_last_offset=True)] == [4] * len(bags)

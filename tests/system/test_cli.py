@@ -37,6 +37,16 @@ def test_run_answers_a_dlrm_checkpoint(nearflash, checkpoint, tmp_path):
     assert "mismatches" in r.stdout
 
 
+def test_one_query_has_no_auc_and_loses_nothing(nearflash, checkpoint):
+    """One query is of one class; its result is standard output's alone, the tables go to standard error."""
+    r = nearflash("run", "--checkpoint", checkpoint, "--preset", "tiny", "--lookups", 4, "--queries", 1, "--json", "-")
+    assert r.returncode == 0, r.stderr
+    result = json.loads(r.stdout)
+    assert (result["mismatches"], result["auc_fp32"], result["auc_device"]) == (0, None, None)
+    assert result["auc_note"] == "undefined: the labels are of one class"
+    assert result["auc_note"] in r.stderr
+
+
 def test_a_wrong_reference_fails_the_run(checkpoint, monkeypatch):
     """Every answer is compared: with a reference that is off by one, all differ and the exit code says so."""
     from nearflash.cli import run
@@ -88,3 +98,17 @@ def test_config_and_registers(nearflash, tmp_path):
     again = nearflash("config", tmp_path / "c.toml")
     assert again.stdout == r.stdout
     assert "| 0x001c | csts | ro |" in nearflash("registers").stdout
+
+
+def test_training_on_one_class_is_not_lost(nearflash, tmp_path):
+    """Nobody likes anything: there is no AUC, and the checkpoint is written all the same."""
+    (tmp_path / "movies.dat").write_text("".join(f"{m:03d}::M{m} (1990)::G|H\n" for m in range(30)))
+    (tmp_path / "ratings.dat").write_text("".join(f"{t % 40}::{t % 30:03d}::1::{1_360_000_000 + t}\n" for t in range(400)))
+    out = tmp_path / "c.npz"
+    r = nearflash("train", tmp_path, "-o", out, "--epochs", 1, "--json", tmp_path / "c.json")
+    assert r.returncode == 0, r.stderr
+    assert "test AUC undefined" in r.stdout
+    scores = json.loads((tmp_path / "c.json").read_text())
+    assert (scores["valid_auc"], scores["test_auc"]) == (None, None)
+    assert scores["test_auc_note"] == "undefined: the labels are of one class"
+    assert out.is_file()

@@ -112,7 +112,7 @@ def test_logits_are_the_integer_models(name):
             device.load(model, preload=seed != 1)
             reference = IntegerModel(model)
             batches = [queries(spec, int(n), rng, weighted=n == 4) for n in (1, 13, 2, 4, 7, 1, 3)]
-            tickets = [device.submit(dense_of(spec, dense), bags) for dense, bags in batches]
+            tickets = [device.submit(dense_of(spec, dense), bags, include_last_offset=False) for dense, bags in batches]
             content = rng.bytes(6 * size)
             device.write(1000 + 10 * seed, content)
             assert device.read(1000 + 10 * seed, 6) == content
@@ -132,7 +132,7 @@ def test_device_module_takes_the_models_place(name):
     b = [tuple(map(torch.from_numpy, bag)) for bag in bags]
     with open_device(configured(name)) as device:
         device.load(c)
-        got = DeviceModule(device, batch=8)(x if spec.dense else None, b)
+        got = DeviceModule(device, batch=8, include_last_offset=False)(x if spec.dense else None, b)
         with torch.no_grad():
             exact = model(x, b)
         assert_same_bits(got.numpy(), IntegerModel(c).logits(dense, bags)[1])
@@ -293,7 +293,7 @@ def test_bad_parameter_images(name):
                 lookup = np.concatenate(device.lookup(bags), axis=1)
                 assert_same_bits(lookup, np.concatenate(IntegerModel(c).pool(bags)[0], axis=1))
                 device.load_program(c.image)
-            assert_same_bits(device.infer(dense_of(spec, dense), bags), want)
+            assert_same_bits(device.infer(dense_of(spec, dense), bags, include_last_offset=False), want)
         done = call(device, ADMIN, AdminOpcode.PROGRAM_LOAD, prp1=1 << 40, cdw10=len(c.image) // 4)
         assert done.status == Status.DATA_TRANSFER_ERROR
         done = call(device, ADMIN, AdminOpcode.PROGRAM_LOAD, prp1=0x20004, cdw10=len(c.image) // 4)
@@ -301,4 +301,4 @@ def test_bad_parameter_images(name):
         assert infer_raw(device, spec, dense_of(spec, dense), bags)[0].status == Status.NO_PROGRAM
         device.load_program(c.image)
         device.reset()
-        assert_same_bits(device.infer(dense_of(spec, dense), bags), want)
+        assert_same_bits(device.infer(dense_of(spec, dense), bags, include_last_offset=False), want)

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from ..contract import PRESETS, DataError, DeviceConfig
+from ..whole import is_stream
 from .despeckle import despeckle
 from .fit import fit
-from .output import console, write_json
+from .options import excludes, needs
+from .output import JsonFile, check_outputs, console, emit, output_path, working, write_json
 from .report import report
 from .sar import sar
 from .timing import timing
@@ -24,17 +26,24 @@ app.command()(report)
 app.command()(timing)
 app.add_typer(sar, name="sar")
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+Json = Annotated[Path | None, JsonFile]
 
 
 @app.command()
 def run(
+    ctx: typer.Context,
     model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml), with random "
                                               "parameters; default: the trained MovieTweetings model that ships.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `nearflash train` (.npz), or a dlrm or torchrec "
                                                     "state_dict (.pt).")] = None,
     rows: Annotated[int, typer.Option(help="Rows per table of a --model.", min=1)] = 2000,
-    lookups: Annotated[int, typer.Option(help="Lookups per table of a dlrm or torchrec --checkpoint.", min=1)] = 1,
+    lookups: Annotated[str | None, typer.Option(help="Lookups of a dlrm or torchrec --checkpoint, of all tables or of each: "
+                                                "10 or 1,2,3 (default: 1, or what --dataset holds).")] = None,
+    tables: Annotated[str | None, typer.Option(help="Feature order of a torchrec --checkpoint's tables: a,b,c (default: by "
+                                               "number, where the names are one prefix and a number).")] = None,
+    interaction: Annotated[str | None, typer.Option(help="cat or dot, where a --checkpoint's shapes fit both.")] = None,
+    round_to_fp32: Annotated[bool, typer.Option("--round-to-fp32", help="Round a --checkpoint's float64 parameters that "
+                                                "fp32 does not hold exactly (default: refuse them).")] = False,
     format: Annotated[str, typer.Option(help="Table format of a --model: fp32, fp16 or int8.")] = "fp32",
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
@@ -54,8 +63,9 @@ def run(
     block_io: Annotated[int, typer.Option(help="Random block writes and reads made and verified meanwhile.", min=0)] = 16,
     act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
     weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of parameters and queries.")] = 0,
-    waves: Annotated[Path | None, typer.Option(help="Record waveforms of the run to this file (slow, large).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of parameters and queries.", min=0, max=2**64 - 1)] = 0,
+    waves: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Record waveforms of the run to "
+                                               "this file, .fst or .vcd as this machine can (slow, large).")] = None,
     json_file: Json = None,
 ) -> None:
     """Generate the device for a model, simulate its RTL, stream queries through it, check every answer.
@@ -64,12 +74,19 @@ def run(
 
     Example: nearflash run --model rmc1 --channels 4 --dies 4 --batch 2 --locality 0.3 --json rmc1.json
     """
+    check_outputs(json_file=json_file, waves=waves)
+    excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "act_bits", "weight_bits")
+    excludes(ctx, "config", "preset")
+    excludes(ctx, "dataset", "locality", "histogram", "trace", "model")
+    excludes(ctx, "trace", "locality", "histogram")
+    excludes(ctx, "histogram", "locality")
+    needs(ctx, model is not None and not model.endswith(".toml"), "a --model by its name", "rows", "format")
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
         model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
-        locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves))
-    write_json(json_file, result)
+        locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves, tables,
+        interaction, round_to_fp32), json_file)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)
 
@@ -77,16 +94,22 @@ def run(
 @app.command()
 def train(
     dataset: Annotated[Path, typer.Argument(help="MovieTweetings folder, or a Criteo-format file.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Checkpoint to write (.npz).")] = Path("checkpoint.npz"),
+    out: Annotated[Path, typer.Option("-o", "--out", parser=output_path, metavar="FILE", help="Checkpoint to write "
+                                      "(.npz).")] = Path("checkpoint.npz"),
     epochs: Annotated[int | None, typer.Option(help="Epochs (default: the recipe's).", min=1)] = None,
     interaction: Annotated[str | None, typer.Option(help="cat or dot (default: the recipe's).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of initial weights and order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights and order.", min=0, max=2**64 - 1)] = 0,
     json_file: Json = None,
 ) -> None:
     """Train a small DLRM from real ratings or clicks; prints the AUC per epoch and on the held-out test.
 
     Example: nearflash train ml/movietweetings -o mine.npz
     """
+    check_outputs(out=out, json_file=json_file)
+    if out.suffix != ".npz" and not is_stream(out):
+        raise DataError("--out", str(out), "must end in .npz, as `nearflash run --checkpoint` reads it back")
+    if interaction not in (None, "cat", "dot"):
+        raise DataError("--interaction", interaction, "must be cat or dot")
     import dataclasses
 
     from ..training import Recipe
@@ -97,12 +120,16 @@ def train(
     changes |= {"epochs": epochs} if epochs else {}
     changes |= {"interaction": interaction} if interaction else {}
     recipe = dataclasses.replace(Recipe(), **changes)
-    with console.status("training"):
+
+    def text(auc: float | None) -> str:
+        return "undefined (one class of labels)" if auc is None else f"{auc:.4f}"
+
+    with working("training"):
         model, scores = fit(dataset, recipe, lambda e, loss, auc: console.print(
-            f"epoch {e}/{recipe.epochs}  loss {loss:.4f}  validation AUC {auc:.4f}"))
+            f"epoch {e}/{recipe.epochs}  loss {loss:.4f}  validation AUC {text(auc)}"))
     save(out, model, recipe, scores)
-    console.print(f"test AUC {scores['test_auc']:.4f} on {scores['test_queries']} held-out queries; written to {out}")
     write_json(json_file, {"checkpoint": str(out), "recipe": dataclasses.asdict(recipe), **scores})
+    console.print(f"test AUC {text(scores['test_auc'])} on {scores['test_queries']} held-out queries; written to {out}")
 
 
 @app.command()
@@ -114,13 +141,13 @@ def config(
 
     Example: nearflash config paper > my_device.toml
     """
+    check_outputs(json_file=json_file)
     c = load_config(source)
-    print(c.to_toml(), end="")
     derived = {"t_read_cycles": c.t_read, "t_program_cycles": c.t_program, "t_erase_cycles": c.t_erase,
                "c_ev_128b_cycles": c.read_cycles_per_vector(128), "lbas_count": c.lbas, "lba_bytes": c.lba_bytes,
                "dram_bytes": c.layout.end, "design_id": f"{c.design_id:#010x}"}
-    print("".join(f"# {k} = {v}\n" for k, v in derived.items()), end="")
     write_json(json_file, {"config": c.to_dict(), **derived})
+    emit(c.to_toml() + "".join(f"# {k} = {v}\n" for k, v in derived.items()), json_file)
 
 
 @app.command()
@@ -134,16 +161,17 @@ def registers(
     """
     from ..contract.registers import QUEUE_BASE, QUEUE_REGISTERS, QUEUE_STRIDE, REGISTERS, counters, doorbell
 
+    check_outputs(json_file=json_file)
     c = load_config(preset)
     rows = [(f"{r.offset:#06x}", r.name, r.access, r.doc) for r in REGISTERS]
     rows += [(f"{QUEUE_BASE + r.offset:#06x} + q * {QUEUE_STRIDE:#x}", r.name, r.access, r.doc) for r in QUEUE_REGISTERS]
     rows += [(f"{doorbell(0, done):#06x} + q * 8", name, "wo", doc) for done, name, doc in (
         (False, "sq_tail", "submission queue tail doorbell"), (True, "cq_head", "completion queue head doorbell"))]
-    print("| offset | name | access | meaning |\n|---|---|---|---|")
-    print("".join(f"| {o} | {n} | {a} | {d} |\n" for o, n, a, d in rows))
-    print("Counters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))))
     write_json(json_file, {"registers": [dict(zip(("offset", "name", "access", "doc"), r, strict=True)) for r in rows],
                            "counters": list(counters(c))})
+    emit("| offset | name | access | meaning |\n|---|---|---|---|\n"
+         + "".join(f"| {o} | {n} | {a} | {d} |\n" for o, n, a, d in rows)
+         + "\nCounters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))) + "\n", json_file)
 
 
 def load_config(source: str) -> DeviceConfig:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import console, write_json
+from .options import excludes, needs
+from .output import JsonFile, check_outputs, console, text_column, write_json
 
 if TYPE_CHECKING:
     from ..sar.files import FileResult, Job
@@ -17,6 +18,7 @@ __all__ = ["despeckle"]
 
 
 def despeckle(
+    ctx: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .npy, .png), folders of them, patterns.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Output file; a folder for several inputs.")],
     method: Annotated[str, typer.Option(help="Network: base, tiny, paper, unet. Filter: lee, refined-lee, kuan, frost, "
@@ -43,7 +45,7 @@ def despeckle(
     cluster: Annotated[str | None, typer.Option(help="Spread files over a dask or ray cluster.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running cluster (default: processes here).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of a cluster started here.", min=1)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+    json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Remove speckle from SAR images of any size; NaN, nodata, CRS, transform and tags stay as they are.
 
@@ -51,27 +53,31 @@ def despeckle(
 
     Example: nearflash despeckle scene.tif -o clean.tif --domain amplitude --looks 4 --json clean.json
     """
+    check_outputs(json_file=json_file)
+    needs(ctx, cluster is not None, "--cluster", "scheduler", "workers")
+    excludes(ctx, "scheduler", "workers")
     from ..sar.files import Settings, plan_jobs
 
     settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
                         overwrite)
+    needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     jobs = plan_jobs(inputs, out, settings, ratio)
     results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
     order = {job.source: k for k, job in enumerate(jobs)}
     results.sort(key=lambda r: order[r.source])
-    _show(results)
     failed = sum(r.error is not None for r in results)
     write_json(json_file, {"method": method, "looks": looks, "tile_px": tile, "device": device, "match_mean": match_mean,
                            "failed_files": failed, "files": [_record(r) for r in results]})
+    _show(results)
     if failed:
         raise typer.Exit(1)
 
 
 def _progress() -> Any:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-                    TextColumn("left"), TimeRemainingColumn(), console=console)
+    return Progress(text_column("{task.description}"), BarColumn(), TaskProgressColumn(markup=False), TimeElapsedColumn(),
+                    text_column("left"), TimeRemainingColumn(), console=console)
 
 
 def _here(jobs: list[Job]) -> Iterator[FileResult]:
@@ -117,7 +123,6 @@ def _record(r: FileResult) -> dict[str, Any]:
 
 
 def _show(results: list[FileResult]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="despeckled", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
@@ -134,10 +139,10 @@ def _show(results: list[FileResult]) -> None:
             looks = f"{b.looks:.3g}" + {"given": "", "estimated": " est.", "assumed": " assumed"}[b.looks_source]
             time = (f"{r.seconds:.1f}", f"{r.megapixels_per_second:.2f}") if number == 1 else ("", "")  # of all bands
             kept = b.mean_out / b.mean_in if b.mean_in and b.mean_out else None
-            table.add_row(escape(name), f"{r.shape[0]}x{r.shape[1]}", looks, *time, text(kept, ".2%"),
+            table.add_row(name, f"{r.shape[0]}x{r.shape[1]}", looks, *time, text(kept, ".2%"),
                           text(b.enl_in, ".1f"), text(b.enl_out, ".1f"))
     if table.row_count:
         console.print(table)
     for r in results:
         if r.error is not None:
-            console.print(f"[red]failed: {escape(str(r.source))}: {escape(r.error)}[/red]", soft_wrap=True)
+            console.print(f"failed: {r.source}: {r.error}", style="red", soft_wrap=True)

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from ..compiler.fit import Fit, FitOptions, NothingFits, to_records
-from ..compiler.fit import fit as search
-from ..contract import BOARDS, PRESETS, DataError, DeviceConfig
+from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import Board, find_board
-from ..models import ModelSpec, model_spec
 from ..tools import load_tool
-from ..whole import whole_file
-from .output import console, write_json
+from ..whole import STDOUT, whole_file
+from .options import excludes
+from .output import JsonFile, check_outputs, console, output_path, working, write_json
+
+if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
+    from ..compiler.fit import Fit, FitOptions
+    from ..models import ModelSpec
 
 __all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "with_few_rows"]
 
@@ -29,6 +31,7 @@ SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the f
 
 
 def fit(
+    ctx: typer.Context,
     model: Annotated[str, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml).")],
     board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")],
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: the board's).")] = None,
@@ -46,48 +49,58 @@ def fit(
     onchip: Annotated[bool, typer.Option("--onchip", help="Stream no other layers.")] = False,
     packed: Annotated[bool | None, typer.Option("--packed/--no-packed", help="Two int8 products on one DSP slice (default: "
                                                 "when slices would be short).")] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the plan: a device configuration (TOML) for "
-                                             "`nearflash run --plan` and `nearflash report --plan`.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the plan and its figures to this file.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", parser=output_path, metavar="FILE", help="Write the plan: a "
+                                             "device configuration (TOML) for `nearflash run --plan` and `nearflash report "
+                                             "--plan`.")] = None,
+    json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Choose every layer's kernel, scan order, weight place and N_batch: the least resources that hide the MLPs behind the
     lookups, by exact search over estimated resources.
 
     Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
     """
+    check_outputs(out=out, json_file=json_file)
+    excludes(ctx, "error", "weight_bits", "act_bits")
     target = find_board(board)
     bits, formats = _formats(weight_bits)
+    if error is not None and not error > 0:
+        raise ConfigError("--error", error, "must be above 0")
+    base = board_config(target, clock, dies, channels, preset)
+    from ..compiler.fit import FitOptions, to_records
+
     options = FitOptions(share, limit, bits, act_bits, formats, packed, tuple(filter(None, stream.split(","))), onchip)
-    with console.status("searching kernels") as status:
+    spec = load_spec(model)
+    with working("searching kernels") as say:
         if error is not None:
-            base = board_config(target, clock, dies, channels, preset)
-            options = _measured_formats(model, base, options, error, status.update)
-        found = fit_board(load_spec(model), target, options, clock, dies, channels, preset, status.update)
-    _show(found)
+            options = _measured_formats(spec, base, options, error, say)
+        found = fit_board(spec, target, options, clock, dies, channels, preset, say)
     if out is not None:
         with whole_file(out) as part:
             part.write_text(f"# nearflash fit --model {model} --board {target.name}\n{found.config.to_toml()}")
-        console.print(f"plan written to {out}")
     write_json(json_file, to_records(found))
+    _show(found)
+    if out is not None and out != STDOUT:
+        console.print(f"plan written to {out}")
 
 
 def _formats(weight_bits: str) -> tuple[int, tuple[tuple[str, int], ...]]:
     """(bits of weights, of single layers' weights) from the option."""
     first, *others = weight_bits.split(",")
     pairs = [o.partition("=") for o in others]
-    if not first.isdecimal() or any(not name or not bits.isdecimal() for name, _, bits in pairs):
+    numbers = "".join([first, *(bits for _, _, bits in pairs)])
+    if not (first and all(name and bits for name, _, bits in pairs) and numbers.isascii() and numbers.isdecimal()):
         raise DataError("--weight-bits", weight_bits, "must be a number, and layer=number for single layers: 8,top0=16")
     return int(first), tuple((name, int(bits)) for name, _, bits in pairs)
 
 
-def _measured_formats(name: str, base: DeviceConfig, options: FitOptions, error: float, progress: Callable[[str], None]
+def _measured_formats(spec: ModelSpec, base: DeviceConfig, options: FitOptions, error: float, progress: Callable[[str], None]
                       ) -> FitOptions:
     """``options`` with the formats that keep the model's logits within ``error``."""
     from ..compiler.formats import least_formats
     from ..data import synthetic_queries
     from ..models import RecModel
 
-    spec = with_few_rows(load_spec(name))
+    spec = with_few_rows(spec)
     queries = synthetic_queries([(t.rows, t.lookups) for t in spec.tables], spec.dense, FORMAT_QUERIES, seed=1)
     found = least_formats(RecModel(spec, seed=0), base, [(queries.dense if spec.dense else None, queries.bags)], error,
                           progress)
@@ -101,6 +114,9 @@ def _measured_formats(name: str, base: DeviceConfig, options: FitOptions, error:
 def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
               channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None) -> Fit:
     """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`."""
+    from ..compiler.fit import NothingFits
+    from ..compiler.fit import fit as search
+
     cost = load_tool("estimator")(board.part.family)
 
     def planned(beat: int) -> Fit:
@@ -120,7 +136,7 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
     slots = c.lookup.sample_slots if board.part.bram36 >= ROOMY_BRAM36 else min(c.lookup.sample_slots, FEW_SLOTS)
     beat = beat_bytes or board.beats[0]
     lookup = replace(c.lookup, tags=min(c.lookup.tags, READS_PER_DIE * dies * channels), sample_slots=slots, lanes=beat // 4)
-    return replace(c, clock_mhz=clock or board.clock_mhz, beat_bytes=beat, lookup=lookup)
+    return replace(c, clock_mhz=board.clock_mhz if clock is None else clock, beat_bytes=beat, lookup=lookup)
 
 
 def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
@@ -134,8 +150,10 @@ def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfi
         return load_plan(plan)
     if model is None:
         return board_config(board)
-    with console.status("searching kernels") as status:
-        return fit_board(load_spec(model), board, FitOptions(limit=1.0), progress=status.update).config
+    from ..compiler.fit import FitOptions
+
+    with working("searching kernels") as say:
+        return fit_board(load_spec(model), board, FitOptions(limit=1.0), progress=say).config
 
 
 def load_plan(path: Path) -> DeviceConfig:
@@ -147,6 +165,8 @@ def load_plan(path: Path) -> DeviceConfig:
 
 def load_spec(model: str) -> ModelSpec:
     """A model by name, its tables cut to :data:`SPEC_ROWS`, or a TOML description as it is."""
+    from ..models import ModelSpec, model_spec
+
     return ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model, SPEC_ROWS)
 
 

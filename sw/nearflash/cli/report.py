@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from ..contract import BOARDS, DeviceConfig
+from ..contract import BOARDS, ConfigError, DeviceConfig
 from ..contract.boards import Board, find_board
 from ..contract.resources import RESOURCE_NAMES, Resources
+from ..figures import figure_format, save_figure
 from ..tools import load_tool
-from ..whole import whole_file
 from .fit import device_of
-from .output import console, write_json
+from .output import JsonFile, check_outputs, console, output_path, text_column, write_json
 
 __all__ = ["records", "report", "resource_table"]
 
@@ -32,17 +32,21 @@ def report(
     plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`, or any device configuration.")] = None,
     block: Annotated[str, typer.Option(help="One block alone: nvme, ftl, channel0, lookup.translator, mlp.core0.")] = "",
     estimate_only: Annotated[bool, typer.Option("--estimate-only", help="No synthesis: seconds, not minutes.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Write a treemap of LUTs and flip-flops (PNG, PDF, SVG).")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file: a list of "
-                                                   "{name, unit, value}.")] = None,
+    plot: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Write a treemap of LUTs and "
+                                              "flip-flops (PNG, PDF, SVG).")] = None,
+    json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Synthesise a device (Yosys) and report LUT, LUTRAM, FF, BRAM, URAM and DSP of every block.
 
     Every block is synthesised apart and flattened, so nothing is optimised across blocks; results are cached by content.
-    Beside each measured figure stands the estimate made before synthesis, and its error.
+    Beside each measured figure stands the estimate made before synthesis, and its error. The JSON file holds the figures as
+    a list of {name, unit, value}.
 
     Example: nearflash report --board pynq-z2 --model rmc1 --plot rmc1.png --json rmc1.json
     """
+    check_outputs(plot=plot, json_file=json_file)
+    if plot is not None:
+        figure_format(plot, "--plot")
     target = find_board(board)
     config = device_of(target, model, plan)
     expected: dict[str, Resources] = load_tool("estimator")(target.part.family).device(config)
@@ -51,21 +55,25 @@ def report(
     if not estimate_only:
         measured, tool = synthesised(config, target, block)
     elif block:
-        expected = {p: r for p, r in expected.items() if p == block or p.startswith(block + ".")}
-    resource_table(f"{config.name}{f', block {block}' if block else ''} on {target.part.name}; {tool}", target, measured,
-                   expected)
+        found = {p: r for p, r in expected.items() if p == block or p.startswith(block + ".")}
+        if not found:
+            raise ConfigError("--block", block, f"must be one of {', '.join(filter(None, expected))}")
+        expected = found
     if plot is not None:
         draw_treemap(measured or expected, f"{config.name} on {target.part.name}", plot)
-        console.print(f"written to {plot}")
     write_json(json_file, {"tool": tool, "part": target.part.name, "board": target.name, "device": config.name,
                            "design_id": f"{config.design_id:#010x}", "hierarchy": "kept between blocks, flattened in them",
                            "results": records(target, measured, expected)})
+    resource_table(f"{config.name}{f', block {block}' if block else ''} on {target.part.name}; {tool}", target, measured,
+                   expected)
+    if plot is not None:
+        console.print(f"written to {plot}")
 
 
 def synthesised(config: DeviceConfig, target: Board, block: str = "") -> tuple[dict[str, Resources], str]:
     """Resources by unit, measured, with a progress bar; and the tool that did it."""
     measure = load_tool("synthesis")
-    columns = (TextColumn("synthesising"), BarColumn(), MofNCompleteColumn(), TextColumn("blocks, {task.fields[last]}"),
+    columns = (text_column("synthesising"), BarColumn(), MofNCompleteColumn(), text_column("blocks, {task.fields[last]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("synthesis", total=None, last="generating the device")
@@ -164,8 +172,7 @@ def draw_treemap(blocks: dict[str, Resources], title: str, path: Path) -> None:
         axes.set_axis_off()
         axes.set_title(f"{heading}: {sum(s for s, _ in some):,.0f}", loc="left", fontsize=11)
     figure.suptitle(title)
-    with whole_file(path) as part:
-        figure.savefig(part, format=path.suffix[1:] or "png", dpi=130)
+    save_figure(figure, path)
 
 
 def _rectangle(box: dict[str, float], colour: Any) -> Any:

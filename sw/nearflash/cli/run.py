@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,22 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from .. import runtime
 from ..compiler import PlanOptions, compile_device, with_room
 from ..contract import DataError, DeviceConfig, Node, cores
-from ..contract.boards import find_board
+from ..contract.boards import Board, find_board
+from ..contract.reading import integer
 from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
 from ..quantize import CompiledModel, QuantizeOptions, compile_model
-from ..reference.metrics import auc
+from ..reference.metrics import auc_or_none, why_no_auc
 from ..reference.model import IntegerModel
+from ..runtime.backend import backend_class
 from ..tools import load_tool
-from ..training import Recipe, load_checkpoint, load_dataset
+from ..training import Recipe, is_trained, load_checkpoint, replay
+from ..whole import is_stream, whole_file
 from .fit import load_plan
-from .output import console, show
+from .output import console, show, text_column, working, write_json
 
 __all__ = ["RunOptions", "run_queries"]
 
@@ -42,7 +47,7 @@ class RunOptions:
     model: str | None = None
     checkpoint: Path | None = None
     rows: int = 2000
-    lookups: int = 1
+    lookups: str | None = None
     format: str = "fp32"
     preset: str = "paper"
     config: Path | None = None
@@ -62,21 +67,40 @@ class RunOptions:
     weight_bits: int = 8
     seed: int = 0
     waves: Path | None = None
+    tables: str | None = None
+    interaction: str | None = None
+    round_to_fp32: bool = False
 
 
 def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
     """The model and, for a trained checkpoint, its recipe and scores."""
     if o.model is not None and o.checkpoint is not None:
         raise DataError("--model", o.model, "give either --model or --checkpoint")
+    foreign = o.checkpoint is not None and not is_trained(o.checkpoint) and o.checkpoint.suffix != ".npz"
+    for name, v in (("--lookups", o.lookups), ("--tables", o.tables), ("--interaction", o.interaction),
+                    ("--round-to-fp32", o.round_to_fp32 or None)):
+        if v is not None and not foreign:
+            raise DataError(name, v, "is for a dlrm or torchrec --checkpoint")
     if o.model is not None and o.model.endswith(".toml"):
         return RecModel(ModelSpec.from_toml(Path(o.model)), seed=o.seed), {}
     if o.model is not None:
         return build(o.model, rows=o.rows, seed=o.seed, format=o.format), {}
-    if o.checkpoint is not None and o.checkpoint.suffix != ".npz":
+    if foreign and o.checkpoint is not None:
         from ..models import load_checkpoint as load_state_dict
 
-        return load_state_dict(o.checkpoint, o.lookups), {}
+        model = load_state_dict(o.checkpoint, _lookups(o) or 1, tables=o.tables.split(",") if o.tables else None,
+                                interaction=o.interaction, round_to_fp32=o.round_to_fp32)
+        console.print(f"tables in the order of their features: {', '.join(model.table_names)}", markup=False)
+        return model, {}
     return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+
+
+def _lookups(o: RunOptions) -> int | list[int] | None:
+    """``--lookups``: of every table, or of each."""
+    if o.lookups is None:
+        return None
+    numbers = [integer(n, "--lookups", 1, 65535) for n in o.lookups.split(",")]
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
@@ -107,10 +131,15 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
     per_query = sum(n for _, n in shapes)
     if o.dataset is not None:
         recipe = about.get("recipe")
+        if recipe is None and o.checkpoint is None:
+            raise DataError("--dataset", str(o.dataset), "needs a --checkpoint")
+        lookups = _lookups(o) if recipe is None else None
+        history = None if lookups is None else lookups if isinstance(lookups, int) else lookups[-1]
+        train, test = replay(o.dataset, spec, None if recipe is None else Recipe.from_dict(recipe), history)
+        train, run = train[-4096:], test[: o.queries or len(test)]
         if recipe is None:
-            raise DataError("--dataset", str(o.dataset), "needs a checkpoint trained on it (nearflash train)")
-        train, _, test, _ = load_dataset(o.dataset, Recipe.from_dict(recipe))
-        return train[-4096:], test[: o.queries or len(test)], f"{len(test)} held-out queries of {o.dataset.name}"
+            model.spec = _with_lookups(spec, np.maximum(train.largest_bags, run.largest_bags).tolist(), lookups, o.dataset)
+        return train, run, f"{len(test)} held-out queries of {o.dataset.name}"
     n = o.queries or max(2, min(256, LOOKUP_BUDGET // per_query))
     k = 0.3 if o.locality is None else o.locality
     given = [name for name, v in (("--locality", o.locality), ("--histogram", o.histogram), ("--trace", o.trace))
@@ -127,8 +156,14 @@ def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[Que
     return calibration, synthetic_queries(shapes, spec.dense, n, k=k, seed=o.seed), f"locality generator, K = {k}"
 
 
-def _largest_bag(*batches: QueryBatch) -> int:
-    return max((int(np.diff(np.append(o, len(i))).max(initial=0)) for q in batches for i, o in q.bags), default=1)
+def _with_lookups(spec: ModelSpec, bags: list[int], given: int | list[int] | None, source: Path) -> ModelSpec:
+    """``spec`` with a data set's largest ``bags`` as its lookups, or as it is if lookups were ``given`` and hold them."""
+    for t, (table, bag) in enumerate(zip(spec.tables, bags, strict=True)):
+        if given is not None and bag > table.lookups:
+            raise DataError(f"--lookups of table {t}", table.lookups, f"a query has {bag}", str(source))
+    if given is not None:
+        return spec
+    return replace(spec, tables=tuple(replace(t, lookups=max(1, n)) for t, n in zip(spec.tables, bags, strict=True)))
 
 
 class _BlockTraffic:
@@ -171,13 +206,18 @@ def _torch_logits(model: RecModel, q: QueryBatch) -> np.ndarray:
         return model(dense, [(torch.from_numpy(i), torch.from_numpy(np.ascontiguousarray(o))) for i, o in q.bags]).numpy()
 
 
-def run_queries(o: RunOptions) -> dict[str, Any]:
-    """Run and report; the dictionary is what ``--json`` writes."""
+def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
+    """Run, write the result to ``json_file`` and print it; returns it."""
+    board = None if o.board is None else find_board(o.board)
+    if o.waves is not None:
+        _check_waves(o.waves)
     model, about = _load_model(o)
-    spec = model.spec
     calibration, queries, source = _queries(o, model, about)
+    spec = model.spec
     base = _planned(o, spec)
-    bag = max(_largest_bag(calibration, queries), *(t.lookups for t in spec.tables))
+    if o.batch is not None and o.batch > base.host.max_batch:
+        raise DataError("--batch", o.batch, f"must be at most {base.host.max_batch}, host.max_batch of device {base.name}")
+    bag = max(*calibration.largest_bags, *queries.largest_bags, *(t.lookups for t in spec.tables))
     if bag > base.lookup.max_bag:
         base = replace(base, lookup=replace(base.lookup, max_bag=bag))
     dense = spec.dense > 0
@@ -185,33 +225,67 @@ def run_queries(o: RunOptions) -> dict[str, Any]:
                              QuantizeOptions(max_bag=bag))
     batch = o.batch or max(1, min(16, base.host.max_batch, len(queries) // 4, 4096 // max(1, spec.lookups)))
     config = compiled.config
-    console.print(f"[bold]{spec.name}[/bold]: {len(spec.tables)} tables, {spec.macs:,} MACs; device {config.name}: "
-                  f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}")
+    console.print(Text.assemble(
+        (spec.name, "bold"), f": {len(spec.tables)} tables, {spec.macs:,} MACs; device {config.name}: "
+        f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}"))
     start = time.monotonic()
-    with console.status("generating the device and compiling its simulation (cached after the first time)"):
+    with working("generating the device and compiling its simulation (cached after the first time)"):
         device = runtime.open("sim", config=config, **({"trace": True} if o.waves else {}))
     build_seconds = time.monotonic() - start
     with device:
         device.load(compiled)
-        waves = device.backend.waves(str(o.waves)) if o.waves else nullcontext()
-        with waves:
+        with _recording(device, o.waves):
             measured = _stream(device, compiled, queries, batch, o.block_io, o.seed)
     fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(queries, 512)])
-    result = _report(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
-    return result if o.board is None else {**result, **_utilisation(config, o.board)}
+    result = _result(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
+    total = None
+    if board is not None:
+        with working("estimating resources"):
+            total = sum(load_tool("estimator")(board.part.family).device(config).values(), Resources())
+        result |= _utilisation(total, board)
+    write_json(json_file, result)
+    _show(result, queries)
+    if board is not None and total is not None:
+        _show_utilisation(total, board)
+    return result
 
 
-def _utilisation(config: DeviceConfig, name: str) -> dict[str, Any]:
-    """Print and return the device's estimated resources on a board."""
-    part = find_board(name).part
-    with console.status("estimating resources"):
-        total = sum(load_tool("estimator")(part.family).device(config).values(), Resources())
-    shares = total.shares(part)
-    show(f"utilisation of {part.name}", [
-        ("BRAM36" if k == "bram18" else k.upper(), f"{total.bram36:g}" if k == "bram18" else f"{getattr(total, k):,.0f}",
-         f"{share:.1%} of the part, estimated before synthesis") for k, share in shares.items()])
-    return {"part": part.name, **{f"estimated_{k}_count": getattr(total, k) for k in shares},
+def _check_waves(path: Path) -> None:
+    """Raises :class:`DataError` unless ``path`` is named for the format that is written here."""
+    kind = backend_class("sim").wave_format()
+    if path.suffix != f".{kind}" and not is_stream(path):
+        raise DataError("--waves", str(path), f"must end in .{kind}: what this machine can build a recorder for" + (
+            "" if kind == "fst" else " (.fst takes the headers of zlib and lz4: apt install zlib1g-dev liblz4-dev)"))
+
+
+@contextmanager
+def _recording(device: runtime.Device, path: Path | None) -> Iterator[None]:
+    """Record waveforms to ``path``, which appears when all is in it."""
+    if path is None:
+        yield
+        return
+    made: list[Path] = []
+    try:
+        with whole_file(path) as part:
+            with device.backend.waves(str(part)) as written:
+                made.append(written)
+                yield
+            written.replace(part)
+    finally:
+        for file in made:  # what an interrupted run recorded
+            file.unlink(missing_ok=True)
+
+
+def _utilisation(total: Resources, board: Board) -> dict[str, Any]:
+    shares = total.shares(board.part)
+    return {"part": board.part.name, **{f"estimated_{k}_count": getattr(total, k) for k in shares},
             **{f"estimated_{k}_share": share for k, share in shares.items()}}
+
+
+def _show_utilisation(total: Resources, board: Board) -> None:
+    show(f"utilisation of {board.part.name}", [
+        ("BRAM36" if k == "bram18" else k.upper(), f"{total.bram36:g}" if k == "bram18" else f"{getattr(total, k):,.0f}",
+         f"{share:.1%} of the part, estimated before synthesis") for k, share in total.shares(board.part).items()])
 
 
 def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int
@@ -221,7 +295,7 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
     dense = compiled.dense_features > 0
 
     def submit(q: QueryBatch) -> runtime.Ticket:
-        return device.submit(q.dense if dense else None, q.bags)
+        return device.submit(q.dense, q.bags)
 
     before = device.backend.cycles
     device.result(submit(queries[:1]))
@@ -235,7 +309,7 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
     flying: deque[tuple[QueryBatch, runtime.Ticket]] = deque()
     counters = device.counters()
     first, wall = device.backend.cycles, time.monotonic()
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("queries, {task.fields[rate]}"),
+    columns = (text_column("simulating"), BarColumn(), MofNCompleteColumn(), text_column("queries, {task.fields[rate]}"),
                TimeElapsedColumn(), TimeRemainingColumn())
     checked: list[tuple[QueryBatch, np.ndarray]] = []
     with Progress(*columns, console=console, transient=True) as progress:
@@ -266,8 +340,9 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
             "block_checked": traffic.checked, "block_mismatches": traffic.mismatches}
 
 
-def _report(config: DeviceConfig, compiled: CompiledModel, model: RecModel, queries: QueryBatch, fp32: np.ndarray,
+def _result(config: DeviceConfig, compiled: CompiledModel, model: RecModel, queries: QueryBatch, fp32: np.ndarray,
             m: dict[str, Any], about: dict[str, Any], source: str, batch: int, build_seconds: float) -> dict[str, Any]:
+    """What ``--json`` writes, as plain data."""
     f, n, cycles, count = config.flash, len(queries), m["cycles"], m["counters"]
     us = 1 / config.clock_mhz
     ceiling = sum(len(i) * config.ceiling_cycles_per_lookup(t.stride_beats(config) * config.beat_bytes)
@@ -276,7 +351,7 @@ def _report(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
     macs = model.spec.macs * n
     error = np.abs(fp32.astype(np.float64) - m["logits"])
     labels = queries.labels if queries.labels is not None else _teacher_labels(fp32[:, 0], 0)
-    auc_fp32, auc_device = auc(labels, fp32[:, 0]), auc(labels, m["logits"][:, 0])
+    auc_fp32, auc_device = auc_or_none(labels, fp32[:, 0]), auc_or_none(labels, m["logits"][:, 0])
     channels = {f"channel{c}_bus_busy_share": count[f"channel{c}_bus_busy"] / cycles for c in range(f.channels)}
     dies = {f"channel{c}_die{d}_busy_share": count[f"channel{c}_die{d}_busy"] / cycles
             for c in range(f.channels) for d in range(f.dies)}
@@ -293,31 +368,43 @@ def _report(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
         "labels": "dataset" if queries.labels is not None else "synthetic teacher",
         "simulated_cycles_per_second": cycles / m["wall"], "build_seconds": build_seconds,
     }
+    if model.table_names:
+        result["table_order"] = list(model.table_names)
+    if auc_fp32 is None or auc_device is None:
+        result["auc_note"] = why_no_auc(labels)
     if about:
         result["checkpoint_scores"] = about["scores"]
+    return result
 
-    def busy(shares: dict[str, float]) -> str:
-        return " ".join(f"{100 * v:.0f}" for v in shares.values()) + " %"
 
-    ok = "[green]0[/green]" if not m["mismatches"] else f"[red]{m['mismatches']}[/red]"
+def _show(r: dict[str, Any], queries: QueryBatch) -> None:
+    """The tables of a result."""
+    n = r["queries"]
+
+    def busy(pattern: str) -> str:
+        return " ".join(f"{100 * v:.0f}" for k, v in r.items() if re.fullmatch(pattern, k)) + " %"
+
+    def score(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    labels = "real labels" if queries.labels is not None else "labels from a fixed synthetic teacher"
     show("answers", [
-        ("queries checked", f"{n:,}", f"{queries.lookups:,} lookups, {batch} queries per command"),
-        ("mismatches", ok, "against the integer reference, bit by bit"),
-        ("block reads checked", f"{m['block_checked']}", f"{m['block_mismatches']} mismatches, while queries ran"),
-        ("distance to fp32 PyTorch", f"{error.max():.4g} max, {error.mean():.4g} mean", "logits"),
-        ("AUC fp32 / device", f"{auc_fp32:.4f} / {auc_device:.4f}",
-         "real labels" if queries.labels is not None else "labels from a fixed synthetic teacher"),
+        ("queries checked", f"{n:,}", f"{queries.lookups:,} lookups, {r['batch']} queries per command"),
+        ("mismatches", Text(str(r["mismatches"]), "red" if r["mismatches"] else "green"),
+         "against the integer reference, bit by bit"),
+        ("block reads checked", f"{r['block_reads_checked']}", f"{r['block_mismatches']} mismatches, while queries ran"),
+        ("distance to fp32 PyTorch", f"{r['max_logit_error']:.4g} max, {r['mean_logit_error']:.4g} mean", "logits"),
+        ("AUC fp32 / device", f"{score(r['auc_fp32'])} / {score(r['auc_device'])}", r.get("auc_note", labels)),
     ])
     show("speed (simulated RTL, cycles counted)", [
-        ("cycles per query", f"{cycles / n:,.0f}", f"{cycles * us / n:,.2f} us at {config.clock_mhz:g} MHz"),
-        ("throughput", f"{result['queries_per_second']:,.0f} queries/s", f"{cycles:,} cycles in all"),
-        ("latency of one query", f"{result['latency_us']:,.1f} us", "on the idle device, doorbell to interrupt"),
-        ("share of the flash ceiling", f"{100 * result['flash_ceiling_share']:.1f} %",
-         f"ceiling {ceiling / max(1, queries.lookups):,.1f} cycles per lookup"),
-        ("channel buses busy", busy(channels), "one figure a channel"),
-        ("dies busy", busy(dies), "channel by channel"),
-        ("MLP engine busy", f"{100 * result['mlp_busy_share']:.1f} %",
-         f"{multipliers} multipliers, {100 * result['mlp_mac_share']:.2f} % of their capacity"),
-        ("simulation", f"{result['simulated_cycles_per_second'] / 1e3:,.0f}k cycles/s", f"build {build_seconds:.0f} s"),
+        ("cycles per query", f"{r['cycles_per_query']:,.0f}", f"{r['us_per_query']:,.2f} us at {r['clock_mhz']:g} MHz"),
+        ("throughput", f"{r['queries_per_second']:,.0f} queries/s", f"{r['cycles']:,} cycles in all"),
+        ("latency of one query", f"{r['latency_us']:,.1f} us", "on the idle device, doorbell to interrupt"),
+        ("share of the flash ceiling", f"{100 * r['flash_ceiling_share']:.1f} %",
+         f"ceiling {r['flash_ceiling_share'] * r['cycles'] / max(1, queries.lookups):,.1f} cycles per lookup"),
+        ("channel buses busy", busy(r"channel\d+_bus_busy_share"), "one figure a channel"),
+        ("dies busy", busy(r"channel\d+_die\d+_busy_share"), "channel by channel"),
+        ("MLP engine busy", f"{100 * r['mlp_busy_share']:.1f} %",
+         f"{r['multipliers']} multipliers, {100 * r['mlp_mac_share']:.2f} % of their capacity"),
+        ("simulation", f"{r['simulated_cycles_per_second'] / 1e3:,.0f}k cycles/s", f"build {r['build_seconds']:.0f} s"),
     ])
-    return result

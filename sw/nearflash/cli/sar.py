@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..contract import ConfigError
-from ..sar.methods import METHOD_NAMES
-from .output import console, show, write_json
+from ..figures import figure_format, save_figure
+from ..sar.methods import METHOD_NAMES, NETWORK_NAMES
+from .options import needs
+from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 from .sar_train import train
 
 sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="SAR despecklers: train, evaluate, compare.")
 sar.command()(train)
 
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")]
+Json = Annotated[Path | None, JsonFile]
 Device = Annotated[str, typer.Option(help="cpu or cuda (networks only).")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")]
 
@@ -27,7 +29,7 @@ Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network in
 @contextmanager
 def _progress(task: str) -> Iterator[Any]:
     """A bar that is gone when done; gives note(done, total, what)."""
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+    with Progress(text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[note]}"),
                   TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         number = bar.add_task(task, total=None, note="")
         yield lambda done, total, what: bar.update(number, completed=done, total=total, note=what)
@@ -53,8 +55,12 @@ def evaluate(
 
     Example: nearflash sar evaluate --set Set12 --looks 1 --seeds 10 --json base_l1.json
     """
+    check_outputs(json_file=json_file)
     from ..sar import evaluate as evaluation
     from ..sar import methods
+    from ..sar.scene import check_looks
+
+    check_looks(looks)
 
     clean = evaluation.load_images(set_, images)
     run = methods.load_method(method, device=device, checkpoint=checkpoint)
@@ -63,6 +69,7 @@ def evaluate(
         result = evaluation.evaluate(clean, run, looks, seeds, protocol=protocol, note=note,
                                      response=evaluation.CORRELATED if correlated else None)
     result |= {"set": set_.name, "device": device}
+    write_json(json_file, result)
     show(f"{method} on {set_.name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks, {result['speckle']} "
          "speckle", [
         ("PSNR", f"{result['psnr_db']:.2f} dB", f"noisy {result['noisy_psnr_db']:.2f} dB"),
@@ -72,15 +79,16 @@ def evaluate(
            ("PSNR, first 10", f"{result['psnr_db_first_10']:.2f} dB", "")] if "psnr_db_without_04" in result else []),
         ("speed", f"{result['megapixels_per_second']:.3f} Mpx/s", f"on {device}"),
     ])
-    write_json(json_file, result)
 
 
 @sar.command()
 def compare(
+    ctx: typer.Context,
     scene: Annotated[Path, typer.Argument(help="GeoTIFF, PNG or .npy; small enough to look at.")],
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "base,lee,nlm",
     looks: Annotated[float, typer.Option(help="Looks of the scene.")] = 1.0,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Figure to write (PNG, PDF, SVG).")] = Path("compare.png"),
+    out: Annotated[Path, typer.Option("-o", "--out", parser=output_path, metavar="FILE", help="Figure to write (PNG, PDF, "
+                                      "SVG).")] = Path("compare.png"),
     clean: Annotated[Path | None, typer.Option(help="The scene without speckle, in the same domain: adds PSNR, "
                                                 "SSIM, DG.")] = None,
     simulate: Annotated[bool, typer.Option("--simulate", help="The scene is clean: add speckle of that many looks to it "
@@ -98,16 +106,29 @@ def compare(
 
     Example: nearflash sar compare scene.tif --methods base,lee,bm3d --looks 1 -o compare.png --json compare.json
     """
+    check_outputs(out=out, json_file=json_file)
+    figure_format(out, "--out")
+    needs(ctx, simulate, "--simulate", "seed")
+    needs(ctx, domain == "db", "--domain db", "db_scale")
+    names = [m.strip() for m in methods.split(",") if m.strip()]
+    for name in names:
+        if name not in METHOD_NAMES:
+            raise ConfigError("--methods", name, f"must be of {', '.join(METHOD_NAMES)}")
+    needs(ctx, not set(names).isdisjoint(NETWORK_NAMES), "a network among --methods", "checkpoint")
+    if simulate and clean is not None:
+        raise ConfigError("clean", str(clean), "must be absent with --simulate, which takes the scene itself as clean")
     import numpy as np
 
     from ..sar import compare as comparison
     from ..sar.io import read_array
+    from ..sar.scene import check_looks
     from ..sar.speckle import speckled
 
-    if simulate and clean is not None:
-        raise ConfigError("clean", str(clean), "must be absent with --simulate, which takes the scene itself as clean")
+    check_looks(looks)
     noisy, info = read_array(scene, domain, db_scale=db_scale)
     truth = read_array(clean, domain, db_scale=db_scale)[0] if clean is not None else None
+    if row is not None and not 0 <= row < noisy.shape[0]:
+        raise ConfigError("--row", row, f"must be from 0 to {noisy.shape[0] - 1}")
     if simulate:
         truth = noisy
         noisy = speckled(np.nan_to_num(truth), looks, np.random.default_rng(seed))
@@ -117,15 +138,14 @@ def compare(
         kind = np.dtype(info.dtype)
         integers = kind.kind == "u" and info.domain == "amplitude"
         peak = float(np.iinfo(kind).max) if integers else float(np.sqrt(np.nanmax(truth)))
-    names = [m.strip() for m in methods.split(",") if m.strip()]
     with _progress("compare") as note:
         result = comparison.compare(noisy, names, looks, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
                                     note=note)
-    comparison.save_figure(comparison.draw(result, row), out)
-    _show_metrics(f"{scene.name}, {looks:g} looks, {len(result.windows)} homogeneous windows", result.metrics)
-    console.print(f"written to {out}")
+    save_figure(comparison.draw(result, row), out)
     write_json(json_file, {"scene": scene.name, "looks": looks, "figure": str(out), "methods": result.metrics,
                            "windows": [[r.start, r.stop, c.start, c.stop] for r, c in result.windows]})
+    _show_metrics(f"{scene.name}, {looks:g} looks, {len(result.windows)} homogeneous windows", result.metrics)
+    console.print(f"written to {out}")
 
 
 def _show_metrics(title: str, metrics: dict[str, dict[str, Any]]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from .output import console, write_json
+from ..contract.errors import ConfigError, DataError
+from .output import JsonFile, check_outputs, console, text_column, write_json
 
 __all__ = ["train"]
 
@@ -27,7 +28,7 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even if the folder holds a checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones; the later "
                                                    "parts of a recipe do. Blocks they lack start as identities.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+    json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Train a despeckler on clean images; speckle is drawn anew at every step. Interrupt at will: the same command resumes.
 
@@ -37,10 +38,13 @@ def train(
 
     Example: torchrun --nproc-per-node 2 -m nearflash sar train bsds500/train -o runs/base
     """
+    weights, curves = out / "weights.npz", out / "curves.png"
+    check_outputs(json_file=json_file, out=weights, curves=curves)
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError("--device", device, "must be auto, cpu or cuda")
     import torch
     import torch.distributed as dist
 
-    from ..contract.errors import ConfigError, DataError
     from ..sar.models import grow
     from ..sar.network import read_weights, write_weights
     from ..sar.training.config import TrainConfig
@@ -77,7 +81,7 @@ def train(
         if validate and trainer.rank == 0:
             validation = Validation(Images([validate]))
             score = lambda net: validation(net, trainer.device, trainer.autocast)  # noqa: E731
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())
         with Progress(*columns, console=console, disable=trainer.rank > 0) as bar:
             task = bar.add_task(config.model, total=config.steps, completed=trainer.step)
@@ -89,10 +93,10 @@ def train(
             meta = {"model": config.model, "options": config.options, "recipe": config.to_dict(),
                     "images": len(trainer.images), "hours": trainer.seconds / 3600,
                     "validation": lines[-1] | (score(result) if score and config.initial_share else {})}
-            write_weights(out / "weights.npz", result, meta)
-            plot_curves(lines, out / "curves.png")
-            console.print(f"weights in {out / 'weights.npz'}, curves in {out / 'curves.png'}")
-            write_json(json_file, {"weights": str(out / "weights.npz"), **meta})
+            write_weights(weights, result, meta)
+            plot_curves(lines, curves)
+            write_json(json_file, {"weights": str(weights), **meta})
+            console.print(f"weights in {weights}, curves in {curves}")
     finally:
         if spread:
             dist.destroy_process_group()

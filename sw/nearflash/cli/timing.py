@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from ..contract import BOARDS, DeviceConfig
+from ..contract import BOARDS, ConfigError, DeviceConfig
 from ..contract.boards import find_board
 from ..tools import load_tool
 from .fit import load_plan, load_spec, with_few_rows
-from .output import console, show, write_json
+from .options import excludes
+from .output import JsonFile, check_outputs, console, show, working, write_json
 
 __all__ = ["timing"]
 
@@ -20,6 +23,7 @@ STAND_IN = ("{part} is a stand-in for {target}: it shows which paths are long an
 
 
 def timing(
+    ctx: typer.Context,
     block: Annotated[str, typer.Option(help="One block alone: nvme, ftl, channel0, lookup.translator, mlp.core0 ...; "
                                        "default: the whole device.")] = "",
     model: Annotated[str, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd or a TOML description (*.toml): whose device."
@@ -34,7 +38,7 @@ def timing(
                                                  "0.45 for UltraScale+).", min=0.001)] = None,
     freq: Annotated[float | None, typer.Option(help="Clock to aim at, in MHz (default: the board's).", min=1)] = None,
     seconds: Annotated[int, typer.Option(help="Limit on each of synthesis and placement.", min=1)] = 3600,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file as JSON.")] = None,
+    json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Place and route a device or a block, or time it before that; report Fmax, slack and the critical path.
 
@@ -46,15 +50,22 @@ def timing(
 
     Example: nearflash timing --block mlp.core0 --model rmc1 --board pynq-z2 --freq 125 --json core0.json
     """
+    check_outputs(json_file=json_file)
+    excludes(ctx, "plan", "model", "preset")
+    if net_ns is not None and tool != "unplaced":
+        raise ConfigError("--net-ns", net_ns, "needs --tool unplaced: the others know their nets")
+    for option, value in (("--freq", freq), ("--net-ns", net_ns)):
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(option, value, "must be a number")
     run = load_tool("timing")
     target = find_board(board)
     config = _config(model, preset, plan)
     mhz = freq or target.clock_mhz
-    with console.status(f"timing {block or config.name}"):
+    with working(f"timing {block or config.name}"):
         result = run(config, block, target, tool, mhz, seconds, net_ns)
-    _show(result, block or config.name, target.part.name, mhz)
     write_json(json_file, {"block": block, "device": config.name, "design_id": f"{config.design_id:#010x}",
                            "board": target.name, "target_part": target.part.name, **result.to_dict(mhz)})
+    _show(result, block or config.name, target.part.name, mhz)
 
 
 def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
@@ -68,13 +79,14 @@ def _config(model: str, preset: str, plan: Path | None) -> DeviceConfig:
 
 def _show(r: Any, what: str, target: str, mhz: float) -> None:
     how = "placed and routed" if r.placed else "timed before placement"
-    console.print(f"[bold]{what}[/bold] {how} by {r.tool} {r.version} on {r.part}")
+    console.print(Text.assemble((what, "bold"), f" {how} by {r.tool} {r.version} on {r.part}"))
     if r.stand_in:
-        console.print(f"[yellow]{STAND_IN.format(part=r.part, target=target)}[/yellow]")
+        console.print(STAND_IN.format(part=r.part, target=target), style="yellow")
     slack = r.slack_ns(mhz)
-    rows = [("Fmax", f"{r.fmax_mhz:.1f} MHz", f"{len(r.path)} steps, {r.levels} levels of logic"),
-            ("slack", f"[{'green' if slack >= 0 else 'red'}]{slack:+.2f} ns[/]", f"against {mhz:g} MHz"),
-            ("critical path", f"{r.logic_ns + r.routing_ns:.2f} ns", f"logic {r.logic_ns:.2f}, routing {r.routing_ns:.2f}")]
+    rows: list[tuple[str, str | Text, str]] = [
+        ("Fmax", f"{r.fmax_mhz:.1f} MHz", f"{len(r.path)} steps, {r.levels} levels of logic"),
+        ("slack", Text(f"{slack:+.2f} ns", "green" if slack >= 0 else "red"), f"against {mhz:g} MHz"),
+        ("critical path", f"{r.logic_ns + r.routing_ns:.2f} ns", f"logic {r.logic_ns:.2f}, routing {r.routing_ns:.2f}")]
     if r.fmax_logic_mhz is not None and r.fmax_logic_mhz > r.fmax_mhz:
         rows.append(("Fmax beside multipliers", f"{r.fmax_logic_mhz:.1f} MHz",
                      "without paths through multipliers, whose registers this tool leaves unused"))

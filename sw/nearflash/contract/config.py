@@ -18,10 +18,14 @@ from typing import Any
 
 from .errors import ConfigError
 from .mlp import Node, cores, validate_graph
+from .reading import parse_toml, read_text, reading
+from .typed import check_fields, check_table
 
 __all__ = ["PRESETS", "PRIMITIVES", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
 
 PRIMITIVES = ("inferred", "dsp48e1", "dsp48e2")
+LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
+MOST_WORDS = 1 << 20  # of any memory or vector on chip
 
 
 def _pow2(v: int) -> bool:
@@ -137,13 +141,20 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
+        check_fields(DeviceConfig, vars(c), "", ConfigError)
+        for group, kind in _GROUPS.items():
+            v = getattr(c, group)
+            _check(isinstance(v, kind), group, v, "must be a table of named values")
+            check_fields(kind, vars(v), f"{group}.", ConfigError)
+        object.__setattr__(c, "clock_mhz", float(c.clock_mhz))  # 200 and 200.0 are one device
         for group, obj in (("flash", f), ("host", h), ("lookup", lk)):
             for fl in fields(obj):
                 v = getattr(obj, fl.name)
                 low = 0 if fl.name in ("t_command_ns", "t_ccs_ns") else 1
-                _check(isinstance(v, int) and not isinstance(v, bool) and v >= low, f"{group}.{fl.name}", v,
-                       f"must be an integer of at least {low}")
-        _check(0 < c.clock_mhz <= 2000, "clock_mhz", c.clock_mhz, "must be above 0 and at most 2000")
+                _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
+                if fl.name.endswith("_ns"):
+                    _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
+        _check(0.001 <= c.clock_mhz <= 2000, "clock_mhz", c.clock_mhz, "must be from 0.001 to 2000")
         _check(c.beat_bytes in (8, 16, 32), "beat_bytes", c.beat_bytes, "must be 8, 16 or 32")
         for name, v, hi in (("channels", f.channels, 16), ("dies", f.dies, 16), ("blocks", f.blocks, 65536),
                             ("pages", f.pages, 4096), ("page_bytes", f.page_bytes, 16384)):
@@ -164,12 +175,13 @@ class DeviceConfig:
         _check(_pow2(lk.tags) and 4 <= lk.tags <= 4096, "lookup.tags", lk.tags, "must be a power of two, 4 to 4096")
         _check(_pow2(lk.sample_slots) and 2 <= lk.sample_slots <= 64, "lookup.sample_slots", lk.sample_slots,
                "must be a power of two from 2 to 64")
-        _check(_pow2(lk.map_cache_lines), "lookup.map_cache_lines", lk.map_cache_lines, "must be a power of two")
+        _check(_pow2(lk.map_cache_lines) and lk.map_cache_lines <= MOST_WORDS, "lookup.map_cache_lines", lk.map_cache_lines,
+               f"must be a power of two of at most {MOST_WORDS}")
         _check(lk.lanes == c.beat_bytes // 4, "lookup.lanes", lk.lanes,
                f"must be beat_bytes / 4 = {c.beat_bytes // 4}: one beat of fp32 per cycle")
         _check(40 <= lk.acc_bits <= 64, "lookup.acc_bits", lk.acc_bits, "must be from 40 to 64")
-        _check(_pow2(lk.accumulators) and lk.accumulators >= lk.lanes, "lookup.accumulators", lk.accumulators,
-               f"must be a power of two of at least lanes ({lk.lanes})")
+        _check(_pow2(lk.accumulators) and lk.lanes <= lk.accumulators <= MOST_WORDS, "lookup.accumulators", lk.accumulators,
+               f"must be a power of two from lanes ({lk.lanes}) to {MOST_WORDS}")
         _check(lk.max_dim * 4 <= f.page_bytes, "lookup.max_dim", lk.max_dim,
                f"a vector must fit a page: at most {f.page_bytes // 4}")
         _check(lk.max_bag < 65536, "lookup.max_bag", lk.max_bag, "must be below 65536")
@@ -178,9 +190,13 @@ class DeviceConfig:
         _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
                f"must be at most lookup.sample_slots ({lk.sample_slots})")
         _check(m.buffered in (1, 2), "mlp.buffered", m.buffered, "must be 1 or 2")
-        _check(isinstance(m.packed, bool), "mlp.packed", m.packed, "must be true or false")
         _check(m.primitive in PRIMITIVES, "mlp.primitive", m.primitive, f"must be one of {PRIMITIVES}")
         _check(not m.packed or m.act_bits == 8, "mlp.packed", m.packed, "needs act_bits = 8")
+        _check(isinstance(m.graph, tuple), "mlp.graph", m.graph, "must be a list of nodes")
+        for i, n in enumerate(m.graph):
+            _check(isinstance(n, Node), f"mlp.graph[{i}]", n, "must be a table of named values")
+            check_fields(Node, vars(n), f"mlp.graph[{i}].", ConfigError)
+            _check(n.width <= MOST_WORDS, f"mlp.graph[{i}].width", n.width, f"must be at most {MOST_WORDS}")
         validate_graph(m.graph, c.beat_bytes)
         for core in cores(m.graph):
             _check(not m.packed or core.weight_bits == 8, "mlp.packed", m.packed,
@@ -295,10 +311,11 @@ class DeviceConfig:
 
     @property
     def design_id(self) -> int:
-        """32-bit hash of the configuration, readable from the device. Not of ``mlp.primitive``, which says how a part's
-        multipliers are named and changes neither results nor cycles: a simulated device stands for all of them."""
+        """32-bit hash of the configuration, readable from the device. Not of ``name``, which is for people (two models of
+        one shape share a device), nor of ``mlp.primitive``, which says how a part's multipliers are named and changes
+        neither results nor cycles: a simulated device stands for all of them."""
         d = self.to_dict()
-        del d["mlp"]["primitive"]
+        del d["name"], d["mlp"]["primitive"]
         return int.from_bytes(hashlib.sha256(json.dumps(d, sort_keys=True).encode()).digest()[:4], "big")
 
     # -- in and out -----------------------------------------------------------------------------------------------
@@ -308,25 +325,22 @@ class DeviceConfig:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> DeviceConfig:
-        """Build from nested dictionaries; unknown keys raise :class:`ConfigError`."""
-        groups = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig}
-        d = dict(d)
-        base = PRESETS[d.pop("preset")]() if d.get("preset") in PRESETS else None
-        if "preset" in d:
-            raise ConfigError("preset", d["preset"], f"must be one of {sorted(PRESETS)}")
-        kw: dict[str, Any] = {}
-        known = {fl.name for fl in fields(cls)}
-        for k, v in d.items():
-            _check(k in known, k, v, f"unknown field; known: {sorted(known)}")
-            if k in groups and isinstance(v, dict):
-                sub = {fl.name for fl in fields(groups[k])}
-                for kk in v:
-                    _check(kk in sub, f"{k}.{kk}", v[kk], f"unknown field; known: {sorted(sub)}")
-                v = dict(v)
-                if k == "mlp" and "graph" in v:
-                    v["graph"] = tuple(_node(n) for n in v["graph"])
-                v = replace(getattr(base, k), **v) if base else groups[k](**v)
-            kw[k] = v
+        """Build from nested dictionaries; unknown keys and values of another type raise :class:`ConfigError`."""
+        preset = d.get("preset") if isinstance(d, dict) else None
+        if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
+            raise ConfigError("preset", preset, f"must be one of {sorted(PRESETS)}")
+        base = PRESETS[preset]() if preset is not None else None
+        kw = check_table(cls, d, "", ConfigError, frozenset({"preset"}))
+        kw.pop("preset", None)
+        for group, kind in _GROUPS.items():
+            if group not in kw or isinstance(kw[group], kind):
+                continue
+            v = check_table(kind, kw[group], group, ConfigError)
+            if "graph" in v:
+                _check(isinstance(v["graph"], tuple), "mlp.graph", v["graph"], "must be a list of nodes")
+                v["graph"] = tuple(n if isinstance(n, Node) else Node(**check_table(Node, n, f"mlp.graph[{i}]", ConfigError))
+                                   for i, n in enumerate(v["graph"]))
+            kw[group] = replace(getattr(base, group), **v) if base else kind(**v)
         return replace(base, **kw) if base else cls(**kw)
 
     def to_toml(self) -> str:
@@ -343,14 +357,12 @@ class DeviceConfig:
 
     @classmethod
     def from_toml(cls, source: str | Path) -> DeviceConfig:
-        """Read TOML text, or a file when given a :class:`~pathlib.Path`."""
-        import tomllib  # Python 3.11; a board that runs 3.10 gets its configuration as a dict (JSON)
-
-        text = source.read_text() if isinstance(source, Path) else source
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as e:
-            raise ConfigError("toml", str(source)[:60], f"not valid TOML: {e}") from e
+        """Read TOML text, or a file when given a :class:`~pathlib.Path`. Raises :class:`ConfigError` naming file and
+        field, and :class:`DataError` for a file that is not text."""
+        if isinstance(source, str):
+            return cls.from_dict(parse_toml(source, ConfigError))
+        with reading(source):
+            return cls.from_dict(parse_toml(read_text(source), ConfigError))
 
     @classmethod
     def preset(cls, preset: str, **flash: Any) -> DeviceConfig:
@@ -363,14 +375,7 @@ class DeviceConfig:
         return replace(c, flash=replace(c.flash, **flash))
 
 
-def _node(n: Any) -> Node:
-    if isinstance(n, Node):
-        return n
-    known = {fl.name for fl in fields(Node)}
-    for k in n:
-        _check(k in known, f"mlp.graph.{k}", n[k], f"unknown field; known: {sorted(known)}")
-    kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in n.items()}
-    return Node(**kw)
+_GROUPS: dict[str, Any] = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig}
 
 
 def _toml(v: Any) -> str:
@@ -378,7 +383,7 @@ def _toml(v: Any) -> str:
         return "true" if v else "false"
     if isinstance(v, (tuple, list)):
         return "[" + ", ".join(_toml(x) for x in v) + "]"
-    return json.dumps(v)
+    return json.dumps(v, ensure_ascii=False)  # TOML has no surrogate pairs
 
 
 def _paper() -> DeviceConfig:

@@ -29,6 +29,11 @@ class QueryBatch:
     def lookups(self) -> int:
         return sum(len(i) for i, _ in self.bags)
 
+    @property
+    def largest_bags(self) -> tuple[int, ...]:
+        """Lookups of the largest bag of each table."""
+        return tuple(int(np.diff(np.append(o, len(i))).max(initial=0)) for i, o in self.bags)
+
     @classmethod
     def from_lists(cls, dense: np.ndarray, lists: Sequence[Sequence[np.ndarray]],
                    labels: np.ndarray | None = None) -> QueryBatch:

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ..contract import DataError
+from ..contract.reading import integer, read_lines, reading
 
 __all__ = ["Histogram", "HistogramLocality", "StackDistance", "read_histograms"]
+
+LARGEST_BIN = 1 << 40  # accesses per row
 
 
 class StackDistance:
@@ -80,23 +83,41 @@ class Histogram:
 
 
 def read_histograms(path: str | Path) -> list[Histogram]:
-    """The ``locality_stats_*.txt`` files of facebookresearch/dlrm_datasets. Raises :class:`DataError`."""
-    text = Path(path).read_text()
+    """The ``locality_stats_*.txt`` files of facebookresearch/dlrm_datasets. Raises :class:`DataError` naming the file and
+    the histogram."""
     out = []
-    for block in re.split(r"\n(?=\S+\.pt\n)", text):
-        name = block.split("\n", 1)[0].strip()
-        mean = re.search(r"Avg col size: ([\d.]+)", block)
-        parts = block.split("Ratio of index distribution")
-        if not mean or len(parts) != 2:
-            continue
-        bins = [re.findall(r"\((\d+)(?:, (\d+)\]|\+): ([\d.]+)", p) for p in parts]
-        if len(bins[0]) != len(bins[1]) or not bins[0]:
-            raise DataError("locality", name, "the two histograms must have the same bins")
-        out.append(Histogram(name, float(mean[1]), tuple(int(b[0]) for b in bins[0]), tuple(float(b[2]) for b in bins[0]),
-                             tuple(float(b[2]) for b in bins[1])))
-    if not out:
-        raise DataError("locality", str(path), "no histogram found: must be a dlrm_datasets locality_stats file")
+    with reading(path):
+        text = "\n".join(line for _, line in read_lines(path, 1 << 16))
+        for block in re.split(r"\n(?=\S+\.pt\n)", text):
+            name = block.split("\n", 1)[0].strip()
+            mean = re.search(r"Avg col size: (\S+)", block)
+            parts = block.split("Ratio of index distribution")
+            if mean and len(parts) == 2:
+                out.append(_histogram(name, mean[1], parts))
+        if not out:
+            raise DataError("histogram", None, "none found: must be a dlrm_datasets locality_stats file")
     return out
+
+
+def _histogram(name: str, mean: str, parts: list[str]) -> Histogram:
+    """From a block's text before and after its second heading."""
+    bins = [re.findall(r"\((\d+)(?:, (\d+)\]|\+): (\S+)", p, re.ASCII) for p in parts]
+    if not bins[0] or [b[:2] for b in bins[0]] != [b[:2] for b in bins[1]]:
+        raise DataError(name, [len(b) for b in bins], "the two histograms must have the same bins, at least one")
+    edges = [integer(b[0], f"{name} bin", 0, LARGEST_BIN) for b in bins[0]]
+    uppers = [integer(b[1], f"{name} bin", 1, LARGEST_BIN) if b[1] else None for b in bins[0]]
+    if uppers != [*edges[1:], None] or edges != sorted(set(edges)):
+        raise DataError(f"{name} bins", edges, "must follow each other, the last without an end")
+    rows, accesses = ([_number(b[2], f"{name} share", 0, 1) for b in part] for part in bins)
+    if not sum(accesses) > 0:
+        raise DataError(f"{name} shares", accesses, "must not all be 0")
+    return Histogram(name, _number(mean, f"{name} Avg col size", 1, LARGEST_BIN), tuple(edges), tuple(rows), tuple(accesses))
+
+
+def _number(text: str, field: str, low: float, high: float) -> float:
+    if not re.fullmatch(r"[0-9]{1,20}(\.[0-9]{0,30})?(e-?[0-9]{1,3})?", text) or not low <= float(text) <= high:
+        raise DataError(field, text, f"must be a number from {low} to {high}")
+    return float(text)
 
 
 class HistogramLocality:

@@ -12,24 +12,31 @@ Dataset: S. Dooms et al., "MovieTweetings: a Movie Rating Dataset Collected From
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..contract import DataError
+from ..contract.reading import integer, read_lines, reading
 from .batch import QueryBatch
 
 __all__ = ["DENSE_FEATURES", "LIKE", "MovieTweetings"]
 
+LONGEST_LINE = 1 << 16  # bytes
+LATEST = 1 << 40  # seconds
 LIKE = 8  # a rating of at least this is a like
 DENSE_FEATURES = ("movie_count", "user_count", "movie_mean", "user_mean", "movie_age", "movie_likes", "user_likes")
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number, fields) of each line that is not empty."""
     if not path.is_file():
-        raise DataError("dataset", str(path), "file not found: must be a MovieTweetings folder (ratings.dat, movies.dat)")
-    return [line.split("::") for line in path.read_text(encoding="utf-8").splitlines() if line]
+        raise DataError("file", None, "not found: must be in a MovieTweetings folder (ratings.dat, movies.dat)", str(path))
+    for i, line in read_lines(path, LONGEST_LINE):
+        if line:
+            yield i, line.split("::")
 
 
 @dataclass(frozen=True)
@@ -44,25 +51,30 @@ class MovieTweetings:
     @classmethod
     def load(cls, folder: str | Path, history: int = 20) -> MovieTweetings:
         """Read ``ratings.dat`` and ``movies.dat``. Raises :class:`DataError` naming file, line and field."""
+        if history < 1:
+            raise DataError("history", history, "must be at least 1")
         folder = Path(folder)
         genres: dict[str, list[int]] = {}
         years: dict[str, int] = {}
         names: dict[str, int] = {}
-        for i, f in enumerate(_lines(folder / "movies.dat"), 1):
-            if len(f) != 3:
-                raise DataError(f"movies.dat line {i}", len(f), "must have 3 fields: movie::title (year)::genres")
-            genres[f[0]] = [names.setdefault(g, len(names)) for g in f[2].split("|") if g]
-            year = re.search(r"\((\d{4})\)\s*$", f[1])
-            years[f[0]] = int(year[1]) if year else 2000
+        with reading(folder / "movies.dat"):
+            for i, f in _lines(folder / "movies.dat"):
+                if len(f) != 3:
+                    raise DataError(f"line {i}", len(f), "must have 3 fields: movie::title (year)::genres")
+                genres[f[0]] = [names.setdefault(g, len(names)) for g in f[2].split("|") if g]
+                year = re.search(r"\(([0-9]{4})\)\s*$", f[1])
+                years[f[0]] = int(year[1]) if year else 2000
         ratings = []
-        for i, f in enumerate(_lines(folder / "ratings.dat"), 1):
-            if len(f) != 4 or not (f[2].isdigit() and f[3].isdigit()):
-                raise DataError(f"ratings.dat line {i}", "::".join(f)[:60], "must be user::movie::rating::unix time")
-            if not 0 <= int(f[2]) <= 10:
-                raise DataError(f"ratings.dat line {i} rating", f[2], "must be from 0 to 10")
-            ratings.append((int(f[3]), i, f[0], f[1], int(f[2])))
-        if len(ratings) < 100:
-            raise DataError("ratings.dat", len(ratings), "must hold at least 100 ratings")
+        with reading(folder / "ratings.dat"):
+            for i, f in _lines(folder / "ratings.dat"):
+                if len(f) != 4:
+                    raise DataError(f"line {i}", "::".join(f)[:60], "must be user::movie::rating::unix time")
+                rating, time = integer(f[2], f"line {i} rating", 0, 10), integer(f[3], f"line {i} time", 0, LATEST)
+                if f[1] not in genres:
+                    raise DataError(f"line {i} movie", f[1], "must be in movies.dat")
+                ratings.append((time, i, f[0], f[1], rating))
+            if len(ratings) < 100:
+                raise DataError("ratings", len(ratings), "must hold at least 100 ratings")
         ratings.sort()
 
         # Row numbers come from the movie file and the users' order of first rating; user 0 stands for "not seen in training"
@@ -80,9 +92,7 @@ class MovieTweetings:
         u_stat: dict[str, list[float]] = {}
         likes: dict[str, list[int]] = {}
         total, total_likes, count = 0.0, 0.0, 0
-        for k, (t, i, u, mv, r) in enumerate(ratings):
-            if mv not in movie_row:
-                raise DataError(f"ratings.dat line {i} movie", mv, "must be in movies.dat")
+        for k, (t, _, u, mv, r) in enumerate(ratings):
             ms, us = m_stat.setdefault(mv, [0, 0, 0]), u_stat.setdefault(u, [0, 0, 0])
             mean = total / count if count else 7.0
             like_rate = total_likes / count if count else 0.5

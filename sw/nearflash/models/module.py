@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..contract import DataError
+from ..contract import DataError, ModelError
 from .spec import ModelSpec
 
 __all__ = ["Bag", "RecModel"]
@@ -21,6 +21,7 @@ class RecModel(nn.Module):
 
     Inputs: ``dense`` float [batch, spec.dense] and, per table, a :data:`Bag`. Parameters: ``embeddings`` (one
     EmbeddingBag a table) and ``linears`` (one Linear per fc node, by node name).
+    ``table_names``: the tables' names in the checkpoint they came from, else empty.
     Embeddings start uniform such that a pooled element has variance 1, whatever the bag.
     """
 
@@ -28,11 +29,17 @@ class RecModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.graph = spec.nodes()
+        self.table_names: tuple[str, ...] = ()
         gen = torch.Generator().manual_seed(seed)
         self.embeddings = nn.ModuleList()
         for t in spec.tables:
             bound = (3.0 / (t.lookups if t.mode == "sum" else 1)) ** 0.5
-            w = torch.empty(t.rows, t.dim).uniform_(-bound, bound, generator=gen)
+            try:
+                w = torch.empty(t.rows, t.dim)
+            except RuntimeError as e:
+                raise ModelError(f"tables[{len(self.embeddings)}]", (t.rows, t.dim), f"needs {4 * t.rows * t.dim} bytes of "
+                                 "memory, which can't be had") from e
+            w.uniform_(-bound, bound, generator=gen)
             self.embeddings.append(nn.EmbeddingBag(t.rows, t.dim, mode=t.mode, _weight=w, include_last_offset=False))
         self.linears = nn.ModuleDict()
         for n, columns in spec.layers():

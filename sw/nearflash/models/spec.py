@@ -9,16 +9,21 @@ derive from. NumPy-free and Python 3.10-clean.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..contract import ModelError, Node, RowFormat
+from ..contract.reading import parse_toml, read_text, reading
 from ..contract.table import PoolMode
+from ..contract.typed import check_fields, check_table
 
 __all__ = ["INTERACTIONS", "ModelSpec", "TableShape"]
 
 INTERACTIONS = ("cat", "dot", "neumf")
+MOST_TABLES = 256  # of a device (LookupConfig.max_tables)
+LARGEST_DIM = 4096  # an fp32 vector in the largest page
+WIDEST = 1 << 20  # of a layer
 
 
 @dataclass(frozen=True)
@@ -71,19 +76,26 @@ class ModelSpec:
     interaction: str = "cat"
 
     def __post_init__(self) -> None:
+        check_fields(ModelSpec, vars(self), "", ModelError)
+        _check(isinstance(self.tables, tuple), "tables", self.tables, "must be a list of tables")
+        for i, t in enumerate(self.tables):
+            _check(isinstance(t, TableShape), f"tables[{i}]", t, "must be a table of named values")
+            check_fields(TableShape, vars(t), f"tables[{i}].", ModelError)
         _check(self.interaction in INTERACTIONS, "interaction", self.interaction, f"must be one of {INTERACTIONS}")
-        _check(len(self.tables) >= 1, "tables", len(self.tables), "must hold at least one table")
+        _check(1 <= len(self.tables) <= MOST_TABLES, "tables", len(self.tables), f"must hold from 1 to {MOST_TABLES} tables")
         for i, t in enumerate(self.tables):
             _check(1 <= t.rows < 1 << 31, f"tables[{i}].rows", t.rows, "must be from 1 to 2**31 - 1")
-            _check(t.dim >= 4 and t.dim % 4 == 0, f"tables[{i}].dim", t.dim, "must be a positive multiple of 4")
+            _check(4 <= t.dim <= LARGEST_DIM and t.dim % 4 == 0, f"tables[{i}].dim", t.dim,
+                   f"must be a positive multiple of 4, at most {LARGEST_DIM}")
             _check(1 <= t.lookups <= 65535, f"tables[{i}].lookups", t.lookups, "must be from 1 to 65535")
             _check(t.mode in ("sum", "mean"), f"tables[{i}].mode", t.mode, "must be 'sum' or 'mean'")
             _check(t.format in ("fp32", "fp16", "int8"), f"tables[{i}].format", t.format,
                    "must be 'fp32', 'fp16' or 'int8'")
-        _check(self.dense >= 0, "dense", self.dense, "must not be negative")
+        _check(0 <= self.dense <= WIDEST, "dense", self.dense, f"must be from 0 to {WIDEST}")
         _check(len(self.top) >= 1, "top", self.top, "must hold at least one layer")
         for f in ("bottom", "top"):
-            _check(all(w >= 1 for w in getattr(self, f)), f, getattr(self, f), "widths must be at least 1")
+            _check(all(1 <= w <= WIDEST for w in getattr(self, f)), f, getattr(self, f),
+                   f"widths must be from 1 to {WIDEST}")
         if self.interaction == "neumf":
             _check(len(self.tables) >= 3, "tables", len(self.tables), "neumf needs at least three tables")
             _check(self.tables[-1].dim == self.tables[-2].dim, "tables", self.tables[-1].dim,
@@ -162,21 +174,17 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> ModelSpec:
-        """Build from nested dictionaries; unknown keys raise :class:`ModelError`. A table may say ``count`` for that
-        many equal tables."""
-        known, known_table = {f.name for f in fields(cls)}, {f.name for f in fields(TableShape)} | {"count"}
-        for k in d:
-            _check(k in known, k, d[k], f"unknown field; known: {sorted(known)}")
-        for k in ("name", "tables"):
-            _check(k in d, k, None, "missing")
+        """Build from nested dictionaries; unknown keys and values of another type raise :class:`ModelError`. A table may
+        say ``count`` for that many equal tables."""
+        kw = check_table(cls, d, "", ModelError)
+        _check(isinstance(kw["tables"], tuple), "tables", kw["tables"], "must be a list of tables")
         tables: list[TableShape] = []
-        for i, t in enumerate(d["tables"]):
-            for k in t:
-                _check(k in known_table, f"tables[{i}].{k}", t[k], f"unknown field; known: {sorted(known_table)}")
-            for k in ("rows", "dim"):
-                _check(k in t, f"tables[{i}].{k}", None, "missing")
-            tables += [TableShape(**{k: v for k, v in t.items() if k != "count"})] * t.get("count", 1)
-        kw: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+        for i, t in enumerate(kw["tables"]):
+            values = check_table(TableShape, t, f"tables[{i}]", ModelError, frozenset({"count"}))
+            count = values.pop("count", 1)
+            _check(type(count) is int and 1 <= count <= MOST_TABLES, f"tables[{i}].count", count,
+                   f"must be an integer from 1 to {MOST_TABLES}")
+            tables += [TableShape(**values)] * count
         kw["tables"] = tuple(tables)
         return cls(**kw)
 
@@ -184,18 +192,16 @@ class ModelSpec:
         """TOML text that :meth:`from_toml` reads back to an equal spec."""
         d = self.to_dict()
         tables = d.pop("tables")
-        lines = [f"{k} = {json.dumps(v)}" for k, v in d.items()]
+        lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in d.items()]
         for t in tables:
-            lines += ["", "[[tables]]", *(f"{k} = {json.dumps(v)}" for k, v in t.items())]
+            lines += ["", "[[tables]]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in t.items())]
         return "\n".join(lines) + "\n"
 
     @classmethod
     def from_toml(cls, source: str | Path) -> ModelSpec:
-        """Read TOML text, or a file when given a :class:`~pathlib.Path`."""
-        import tomllib  # Python 3.11; everything else here is 3.10-clean
-
-        text = source.read_text() if isinstance(source, Path) else source
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as e:
-            raise ModelError("toml", str(source)[:60], f"not valid TOML: {e}") from e
+        """Read TOML text, or a file when given a :class:`~pathlib.Path`. Raises :class:`ModelError` naming file and field,
+        and :class:`~nearflash.contract.DataError` for a file that is not text."""
+        if isinstance(source, str):
+            return cls.from_dict(parse_toml(source, ModelError))
+        with reading(source):
+            return cls.from_dict(parse_toml(read_text(source), ModelError))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..contract import DataError
+from ..contract.arrays import as_array
 from ..models.module import RecModel
 
 __all__ = ["METHODS", "Calibrator", "to_torch"]
@@ -21,9 +22,9 @@ def to_torch(dense: Any, bags: Sequence[Any]) -> tuple[torch.Tensor | None, list
     """NumPy (or torch) queries as :class:`RecModel` takes them; ``dense`` is None for a model without dense features."""
     out = []
     for bag in bags:
-        items = [torch.as_tensor(np.asarray(x)) for x in bag]
+        items = [torch.as_tensor(as_array(x)) for x in bag]
         out.append((items[0].long(), items[1].long(), *(w.float() for w in items[2:])))
-    return None if dense is None else torch.as_tensor(np.asarray(dense)).float(), out
+    return None if dense is None else torch.as_tensor(as_array(dense)).float(), out
 
 
 class Calibrator:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from ..contract import DataError, DeviceConfig, RowFormat, TableSpec
+from ..contract.arrays import read_arrays
+from ..contract.reading import reading
 from ..contract.table import PoolMode
+from ..contract.typed import check_table
 from ..reference.mlp import FcParams, MlpParams, ScaleParams
 from .image import parameter_image
 
 __all__ = ["CompiledModel"]
 
 FILE_VERSION = 1
+_WHAT = "a complete compiled model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +69,69 @@ class CompiledModel:
 
     @classmethod
     def load(cls, path: str | Path) -> CompiledModel:
-        """Read what :meth:`save` wrote; raises :class:`DataError` for a file that is truncated or not one of these."""
-        try:
-            raw = Path(path).read_bytes()
-            with np.load(io.BytesIO(raw), allow_pickle=False) as z:
-                arrays = {k: z[k] for k in z.files}
-            head = json.loads(arrays.pop("head").tobytes())
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-            raise DataError("path", str(path), f"not a complete compiled model: {e}") from e
-        if head.get("version") != FILE_VERSION:
-            raise DataError("version", head.get("version"), f"must be {FILE_VERSION}")
-        try:
-            tables = tuple(TableSpec(**(t | {"format": RowFormat(t["format"]), "mode": PoolMode(t["mode"])}))
-                           for t in head["tables"])
-            names = sorted({k.split("/")[1] for k in arrays if k.startswith("fc/")})
-            fc = {n: FcParams(**{k: arrays[f"fc/{n}/{k}"] for k in ("weight", "bias", "mult", "shift")}) for n in names}
-            params = MlpParams(fc, {k: ScaleParams(*v) for k, v in head["scale"].items()}, head["logit_exponent"])
-            return cls(DeviceConfig.from_dict(head["config"]), tables,
-                       tuple(arrays[f"rows{i}"] for i in range(len(tables))), params, tuple(head["dense_quant"]),
-                       head["meta"])
-        except (KeyError, TypeError) as e:
-            raise DataError("path", str(path), f"not a complete compiled model: {e!r}") from e
+        """Read what :meth:`save` wrote. Raises :class:`DataError` for a file that is damaged or not one of these, and where
+        its parts don't fit each other; each names the file."""
+        with reading(path):
+            arrays = read_arrays(path, _WHAT)
+            with reading(path, _WHAT):
+                head = json.loads(arrays.pop("head", np.zeros(0)).tobytes())
+            version = head.get("version") if isinstance(head, dict) else None
+            if version != FILE_VERSION:
+                raise DataError("version", version, f"must be {FILE_VERSION}")
+            config = DeviceConfig.from_dict(head.get("config", {}))
+            tables = tuple(_table(i, t) for i, t in enumerate(_need(head, "tables", list)))
+            rows = tuple(_array(arrays, f"rows{i}", (t.rows, t.format.row_bytes(t.dim)), np.uint8)
+                         for i, t in enumerate(tables))
+            width = {n.name: n.width for n in config.mlp.graph}
+            fc: dict[str, FcParams] = {}
+            for n in config.mlp.graph:
+                if n.kind == "fc":
+                    shape = (n.width, sum(width[i] for i in n.inputs))
+                    fc[n.name] = FcParams(
+                        _array(arrays, f"fc/{n.name}/weight", shape, np.int8 if n.weight_bits == 8 else np.int16),
+                        *(_array(arrays, f"fc/{n.name}/{k}", shape[:1], np.int64) for k in ("bias", "mult", "shift")))
+            scale = {k: ScaleParams(*_pair(f"scale.{k}", v)) for k, v in _need(head, "scale", dict).items()}
+            needed = sorted(n.name for n in config.mlp.graph if n.kind in ("dot", "mul"))
+            if sorted(scale) != needed:
+                raise DataError("scale", sorted(scale), f"must be of nodes {needed}")
+            params = MlpParams(fc, scale, _integer("logit_exponent", head.get("logit_exponent")))
+            dense = _pair("dense_quant", head.get("dense_quant"))
+            return cls(config, tables, rows, params, dense, _need(head, "meta", dict))
+
+
+def _need(head: dict[str, Any], key: str, kind: type) -> Any:
+    if not isinstance(head.get(key), kind):
+        raise DataError(key, head.get(key), "must be a list" if kind is list else "must be a table of named values")
+    return head[key]
+
+
+def _integer(name: str, v: Any) -> int:
+    if type(v) is not int or not -(1 << 31) <= v < 1 << 31:
+        raise DataError(name, v, "must be an integer of 32 bits")
+    return v
+
+
+def _pair(name: str, v: Any) -> tuple[int, int]:
+    if not isinstance(v, list) or len(v) != 2:
+        raise DataError(name, v, "must be a multiplier and a shift")
+    return _integer(name, v[0]), _integer(name, v[1])
+
+
+def _table(i: int, t: Any) -> TableSpec:
+    name = f"tables[{i}]"
+    values: dict[str, Any] = {k: _integer(f"{name}.{k}", v) for k, v in check_table(TableSpec, t, name, DataError).items()}
+    try:
+        values |= {"format": RowFormat(values.get("format", 0)), "mode": PoolMode(values.get("mode", 0))}
+        spec = TableSpec(**values)
+    except ValueError as e:
+        raise DataError(name, values, f"has an unknown format or mode: {e}") from e
+    if spec.rows < 1 or spec.dim < 1:
+        raise DataError(name, (spec.rows, spec.dim), "must have rows and a dimension")
+    return spec
+
+
+def _array(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    a = arrays.get(name)
+    if a is None or a.shape != shape or a.dtype != dtype:
+        raise DataError(name, None if a is None else (str(a.dtype), a.shape), f"must be {np.dtype(dtype)} {shape}")
+    return a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..contract import DataError, RowFormat
+from ..contract.arrays import check_finite
 
 __all__ = ["encode_rows", "largest_magnitude"]
 
@@ -21,10 +22,7 @@ def encode_rows(weight: np.ndarray, format: RowFormat, name: str = "table") -> n
     w = np.ascontiguousarray(weight, np.float32)
     if w.ndim != 2:
         raise DataError(name, w.shape, "must be [rows, dim]")
-    bad = np.argwhere(~np.isfinite(w))
-    if len(bad):
-        r, c = (int(v) for v in bad[0])
-        raise DataError(f"{name}[{r}, {c}]", float(w[r, c]), "must be finite")
+    check_finite(w, name)
     if format == RowFormat.FP32:
         return w.astype("<f4", copy=False).view(np.uint8)
     if format == RowFormat.FP16:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..contract.arrays import as_array, check_finite
 from ..contract.errors import DataError
 from .fp32 import quantize_fp32
 from .metrics import auc
@@ -47,12 +48,12 @@ class IntegerModel:
             raise DataError("bags", len(bags), f"must hold one entry per table ({len(c.tables)})")
         pooled, bad = [], np.zeros(len(bags[0][1]), bool)
         for t, (spec, rows, bag) in enumerate(zip(c.tables, c.rows, bags, strict=True)):
-            indices = np.asarray(bag[0], np.int64)
+            indices = as_array(bag[0]).astype(np.int64)
             outside = np.flatnonzero((indices < 0) | (indices >= spec.rows))
             if len(outside):
                 raise DataError(f"bags[{t}].indices[{outside[0]}]", int(indices[outside[0]]),
                                 f"must be from 0 to {spec.rows - 1}")
-            weights = np.asarray(bag[2], np.float32) if len(bag) > 2 and bag[2] is not None else None
+            weights = as_array(bag[2]).astype(np.float32) if len(bag) > 2 and bag[2] is not None else None
             out, info = pool_bags(spec, c.config.lookup.acc_bits, rows[indices], bag_lengths(indices, bag[1]), weights)
             pooled.append(out)
             if len(info.bad) != len(bad):
@@ -69,9 +70,10 @@ class IntegerModel:
                     for p, s in zip(pooled, c.tables, strict=True)]
         dense_q = None
         if c.dense_features:
-            dense = np.asarray(dense, np.float32)
+            dense = as_array(dense).astype(np.float32)
             if dense.shape != (len(bad), c.dense_features):
                 raise DataError("dense", dense.shape, f"must be [{len(bad)}, {c.dense_features}]")
+            check_finite(dense, "dense")
             dense_q = quantize_fp32(dense, *c.dense_quant, bits)
         return dense_q, pooled_q, bad
 

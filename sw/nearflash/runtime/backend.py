@@ -15,7 +15,7 @@ from typing import Any
 from ..contract import DataError, DeviceConfig, NearflashError
 from ..contract.nvme import HOST_PAGE
 
-__all__ = ["Backend", "HostAllocator", "open_backend"]
+__all__ = ["Backend", "HostAllocator", "backend_class", "open_backend"]
 
 GROUP = "nearflash.backends"
 
@@ -121,9 +121,14 @@ class HostAllocator:
         return sum(self._used.values())
 
 
-def open_backend(name: str, **kw: Any) -> Backend:
-    """The back end registered as ``name``, constructed with keyword arguments ``kw`` (``config`` and its own)."""
+def backend_class(name: str) -> Any:
+    """The class of the back end registered as ``name``. Raises :class:`NearflashError` without one."""
     found = {e.name: e for e in entry_points(group=GROUP)}
     if name not in found:
         raise NearflashError(f"no back end named {name!r}: installed are {sorted(found)}")
-    return found[name].load()(**kw)
+    return found[name].load()
+
+
+def open_backend(name: str, **kw: Any) -> Backend:
+    """The back end registered as ``name``, constructed with keyword arguments ``kw`` (``config`` and its own)."""
+    return backend_class(name)(**kw)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import AdminOpcode, ConfigError, DataError, DeviceConfig, NearflashError, Opcode, TableSpec
+from ..contract.arrays import as_array
 from ..contract.nvme import IDENTIFY_BYTES, limits
 from ..contract.registers import counters
 from ..reference.ftl import FtlModel
 from .backend import Backend, open_backend
 from .layout import ExtentAllocator, table_pages
 from .nvme import Buffer, Command, NvmeDriver
-from .queries import as_array, normalize_bags, pack_batch
+from .queries import normalize_bags, pack_batch
 
 if TYPE_CHECKING:
     from ..quantize.compiled import CompiledModel
@@ -258,10 +259,14 @@ class Device:
         self.driver.enable()
 
     # -- queries ----------------------------------------------------------------------------------------------------
-    def submit(self, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None = None) -> Ticket:
-        """Send a batch of queries; returns at once (or when the queue has room). ``dense`` float [B, features] or None,
-        ``bags[t]`` = (indices, offsets[, weights]) as EmbeddingBag takes them, NumPy or torch."""
-        return self._query(Opcode.INFER, dense, bags, weights)
+    def submit(self, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None = None,
+               include_last_offset: bool | None = None) -> Ticket:
+        """Send a batch of queries; returns at once (or when the queue has room). ``dense`` float [B, features], finite, or
+        None; ``bags[t]`` = (indices, offsets[, weights]) as EmbeddingBag takes them, NumPy or torch (bfloat16 too).
+
+        ``include_last_offset`` as EmbeddingBag's; None: told by ``dense``, and without it (a [B, 0] array tells it too)
+        offsets that could mean a last sample without any lookup are refused."""
+        return self._query(Opcode.INFER, dense, bags, weights, include_last_offset)
 
     def result(self, ticket: Ticket, timeout: int | None = None) -> np.ndarray:
         """fp32 logits [B, outputs] of a submitted batch. Raises :class:`~nearflash.contract.CommandError` if the device
@@ -272,11 +277,11 @@ class Device:
         ticket.command.release()
         return values
 
-    def infer(self, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None = None, batch: int | None = None
-              ) -> np.ndarray:
-        """fp32 logits [B, outputs] of any number of queries, cut into commands of ``batch`` and pipelined."""
-        parts = self._split(None if dense is None else as_array(dense), normalize_bags(bags, weights),
-                            batch or self.config.host.max_batch)
+    def infer(self, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None = None, batch: int | None = None,
+              include_last_offset: bool | None = None) -> np.ndarray:
+        """fp32 logits [B, outputs] of any number of queries, cut into commands of ``batch`` and pipelined. Queries as for
+        :meth:`submit`."""
+        parts = self._split(*self._normal(dense, bags, weights, include_last_offset), batch or self.config.host.max_batch)
         flying: list[Ticket] = []
         out: list[np.ndarray] = []
         try:
@@ -290,15 +295,23 @@ class Device:
             self.driver.drain([t.command for t in flying])
         return np.concatenate(out) if out else np.zeros((0, self.config.mlp.graph[-1].width), np.float32)
 
-    def lookup(self, bags: Sequence[Any], weights: Sequence[Any] | None = None) -> list[np.ndarray]:
-        """Pooled fp32 vectors [B, dim] of tables 0.. (as many as ``bags``)."""
-        ticket = self._query(Opcode.LOOKUP, None, bags, weights)
+    def lookup(self, bags: Sequence[Any], weights: Sequence[Any] | None = None, include_last_offset: bool = False
+               ) -> list[np.ndarray]:
+        """Pooled fp32 vectors [B, dim] of tables 0.. (as many as ``bags``); ``include_last_offset`` as EmbeddingBag's."""
+        ticket = self._query(Opcode.LOOKUP, None, bags, weights, include_last_offset)
         values = self.result(ticket)
         ends = np.cumsum([self.tables[t].dim for t in range(len(bags))])
         return np.split(values, ends[:-1], axis=1)
 
-    def _query(self, opcode: Opcode, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None) -> Ticket:
-        return self._send(opcode, None if dense is None else as_array(dense), normalize_bags(bags, weights))
+    def _query(self, opcode: Opcode, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None,
+               include_last_offset: bool | None = False) -> Ticket:
+        return self._send(opcode, *self._normal(dense, bags, weights, include_last_offset))
+
+    @staticmethod
+    def _normal(dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None, include_last_offset: bool | None
+                ) -> tuple[np.ndarray | None, list[Any]]:
+        d = None if dense is None else as_array(dense)
+        return d, normalize_bags(bags, weights, include_last_offset, len(d) if d is not None and d.ndim else None)
 
     def _send(self, opcode: Opcode, dense: np.ndarray | None, bags: list[Any]) -> Ticket:
         words, batch, weighted = pack_batch(dense, bags)

@@ -15,12 +15,14 @@ __all__ = ["DeviceModule"]
 
 class DeviceModule(nn.Module):
     """Drops in for a :class:`~nearflash.models.RecModel`: ``forward(dense, bags)`` gives fp32 logits [batch, outputs],
-    computed by ``device``, which has the model loaded. ``batch``: samples per command. No gradients."""
+    computed by ``device``, which has the model loaded. ``batch``: samples per command; ``include_last_offset`` as
+    :meth:`Device.submit`'s. No gradients."""
 
-    def __init__(self, device: Device, batch: int | None = None):
+    def __init__(self, device: Device, batch: int | None = None, include_last_offset: bool | None = None):
         super().__init__()
-        self.device, self.batch = device, batch
+        self.device, self.batch, self.include_last_offset = device, batch, include_last_offset
 
     @torch.no_grad()
     def forward(self, dense: Tensor | None, bags: Sequence[Any]) -> Tensor:
-        return torch.from_numpy(self.device.infer(dense, bags, batch=self.batch))
+        return torch.from_numpy(self.device.infer(
+            dense, bags, batch=self.batch, include_last_offset=self.include_last_offset))

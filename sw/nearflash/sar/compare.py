@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract.errors import ConfigError, DataError
-from ..whole import whole_file
 from .api import despeckle
 from .metrics import SSIM_SIZE, Window, despeckling_gain, homogeneous_windows, no_reference_report, psnr, ratio_image, ssim
 
@@ -20,11 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compare", "draw", "save_figure"]
+__all__ = ["Comparison", "compare", "draw"]
 
 COLUMNS = 4  # methods beside each other
 WINDOW = 32  # pixels, side of a homogeneous window
-FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -216,11 +214,3 @@ def _outline(axes: Axes, windows: Sequence[Window]) -> None:
     for rows, columns in windows:
         axes.add_patch(Rectangle((columns.start - 0.5, rows.start - 0.5), columns.stop - columns.start,
                                  rows.stop - rows.start, fill=False, edgecolor="tab:cyan", linewidth=0.9))
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write ``figure`` to ``path`` (PNG, PDF or SVG by its suffix), whole or not at all; folders are made."""
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise ConfigError("figure", str(path), f"must end in {', '.join(FIGURE_SUFFIXES)}")
-    with whole_file(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=130)

@@ -1,5 +1,7 @@
 """Data sets, traces and locality: contents checked against values counted independently."""
 
+import gzip
+
 import numpy as np
 import pytest
 from nearflash.contract import DataError
@@ -169,3 +171,52 @@ def test_trace_is_handed_out_in_order():
     assert q.bags[1][0].tolist() == [2, 0, 3]
     with pytest.raises(DataError, match="table 1"):
         synthetic_queries([(10, 2), (2, 1)], 0, 3, trace=np.arange(5))
+
+
+def test_criteo_text_forms(tmp_path):
+    p = tmp_path / "day"
+    text = (criteo_line() + criteo_line("0")).encode()
+    for raw in (text, gzip.compress(text), b"\xef\xbb\xbf" + text, text + b"\n", text + b"\r\n\n",
+                text.replace(b"\n", b"\r\n")):
+        p.write_bytes(raw)
+        assert Criteo.load(p).queries.labels.tolist() == [1, 0]
+    for raw, message in ((text.decode().encode("utf-16"), "UTF-16"), (text.decode().encode("utf-16-le"), "UTF-16"),
+                         (text + b"\n" + text, "line 3.*empty"), (gzip.compress(text)[:-9], "gzip"),
+                         (text + b"\xff", "line 3"), (b"0" * 10_000, "line 1")):
+        p.write_bytes(raw)
+        with pytest.raises(DataError, match=message) as e:
+            Criteo.load(p)
+        assert str(p) in str(e.value)
+
+
+def test_criteo_rows_of_each_table(tmp_path):
+    p = tmp_path / "day"
+    p.write_text(criteo_line(cats=("ff",) * 26))
+    assert [int(i[0]) for i, _ in Criteo.load(p, range(3, 29)).queries.bags] == [255 % n for n in range(3, 29)]
+    with pytest.raises(DataError, match="rows"):
+        Criteo.load(p, [3] * 25)
+
+
+@pytest.mark.parametrize("number", ["1_000", "\u0661\u0662", "--5", "-1", "0x10", "9223372036854775808", "9" * 5000, "1.0",
+                                    "+"])
+def test_numbers_are_ascii_digits(number, tmp_path):
+    p = tmp_path / "f"
+    for text, read in ((f"1 2\n3 {number}\n", read_dlrm_trace), (f"1 0 5 8 1\n1 0 {number} 8 1\n", read_block_trace),
+                       (criteo_line() + criteo_line(cats=(f"-{number}",) * 26), Criteo.load)):
+        p.write_text(text)
+        with pytest.raises(DataError, match=f"^{p}: line 2 "):
+            read(p)
+
+
+def test_a_histogram_of_no_numbers_is_refused(tmp_path):
+    p = tmp_path / "h.txt"
+    good = ("mine.pt\nAvg col size: {mean}\nHistogram:\n(0, 1]: {share}\n({edge}+: 0.5\nRatio of index distribution:\n"
+            "(0, 1]: 0.5\n({edge}+: 0.5\n")
+    values = {"mean": "1.5", "share": "0.5", "edge": "1"}
+    p.write_text(good.format(**values))
+    assert read_histograms(p)[0].mean == 1.5
+    for change in ({"mean": "1.2.3"}, {"mean": "nan"}, {"mean": "0"}, {"share": "inf"}, {"share": "1e999"}, {"edge": "7"},
+                   {"edge": "9" * 400}):
+        p.write_text(good.format(**(values | change)))
+        with pytest.raises(DataError, match=f"{p}: mine.pt"):
+            read_histograms(p)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from nearflash.cli.sar import sar
 from nearflash.contract import ConfigError, DataError
+from nearflash.figures import save_figure
 from nearflash.sar import metrics
-from nearflash.sar.compare import compare, draw, save_figure
+from nearflash.sar.compare import compare, draw
 from PIL import Image
 from typer.testing import CliRunner
 

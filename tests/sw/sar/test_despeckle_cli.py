@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +213,17 @@ def test_a_cluster_that_is_not_installed_says_what_to_install(monkeypatch, kind,
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=said):
         list(run_jobs([], kind))
+
+
+def test_outputs_lead_through_links_and_pipes(folder, tmp_path):
+    link, fifo, got = tmp_path / "link.npy", tmp_path / "fifo.npy", []
+    link.symlink_to("real.npy")
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reader.start()
+    run(folder / "b.npy", "-o", link, "--method", "none", "--looks", 4)
+    run(folder / "b.npy", "-o", fifo, "--method", "none", "--looks", 4)
+    reader.join(30)
+    assert link.is_symlink()
+    assert got == [(tmp_path / "real.npy").read_bytes()]
+    assert names(tmp_path) == ["fifo.npy", "in", "link.npy", "real.npy"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...contract import ConfigError, DataError
 from ..domain import check_domain, check_scale
-from .base import Scene, SceneInfo, WriteError, Writer, output_type
+from .base import Scene, SceneInfo, WriteError, Writer, output_type, require_new
 
 __all__ = ["SUFFIXES", "Scene", "SceneInfo", "WriteError", "Writer", "open_scene", "open_writer", "read_array"]
 
@@ -62,8 +62,8 @@ def open_writer(scene: Scene, path: str | Path, *, domain: str | None = None, dt
                 overwrite: bool = False) -> AbstractContextManager[Writer]:
     """A context manager that gives a :class:`Writer` of an image like ``scene`` at ``path``.
 
-    The file appears under its name when the context ends without an error; until then it is ``path`` + ``.part``, which
-    any error removes. ``domain``: of the output, default the scene's (amplitude for complex scenes). ``dtype``: default
+    The file appears under its name when the context ends without an error; until then it has another, beside it, and any
+    error removes it. ``domain``: of the output, default the scene's (amplitude for complex scenes). ``dtype``: default
     float32, or the scene's own for PNG. A GeoTIFF from a GeoTIFF keeps CRS, transform, GCPs, RPCs, nodata, tags and band
     descriptions.
 
@@ -74,8 +74,7 @@ def open_writer(scene: Scene, path: str | Path, *, domain: str | None = None, dt
     if domain is None:
         domain = "amplitude" if scene.info.domain == "complex" else scene.info.domain
     check_domain(domain, "out_domain", output=True)
-    if path.exists() and not overwrite:  # before hours of work
-        raise ConfigError("output", str(path), "exists already: choose another name or allow overwriting")
+    require_new(path, overwrite)  # before hours of work
     if kind == "geotiff":
         from .geotiff import geotiff_writer
 

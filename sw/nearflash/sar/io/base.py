@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ...contract import ConfigError, DataError, NearflashError
-from ...whole import whole_file
+from ...whole import is_stream, whole_file
 from ..domain import from_intensity, to_intensity
 
-__all__ = ["Scene", "SceneInfo", "WriteError", "Writer", "encode", "new_file", "output_type"]
+__all__ = ["Scene", "SceneInfo", "WriteError", "Writer", "encode", "new_file", "output_type", "require_new"]
 
 OUTPUT_TYPES = ("float32", "float64", "uint8", "uint16", "int16", "int32")
 
@@ -112,26 +112,35 @@ def encode(intensity: np.ndarray, domain: str, dtype: np.dtype, *, nodata: float
     return values.astype(dtype)
 
 
+def require_new(target: Path, overwrite: bool) -> None:
+    """Raises :class:`ConfigError` if a file ``target`` exists and ``overwrite`` is false; devices and pipes always do."""
+    if target.exists() and not overwrite and not is_stream(target):
+        raise ConfigError("output", str(target), "exists already: choose another name or allow overwriting")
+
+
 @contextmanager
 def new_file(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A path ending in ``.part`` beside ``target``, renamed to it on success and removed on any failure.
+    """A path to write to, which becomes ``target`` on success and is removed on any failure, as
+    :func:`~nearflash.whole.whole_file` says.
 
-    Raises :class:`ConfigError` if ``target`` exists and ``overwrite`` is false, :class:`WriteError` if the disk is full or
-    the folder can't be written.
+    Raises :class:`ConfigError` if a file ``target`` exists and ``overwrite`` is false, :class:`WriteError` if the disk is
+    full or the folder can't be written.
     """
-    if target.exists() and not overwrite:
-        raise ConfigError("output", str(target), "exists already: choose another name or allow overwriting")
-    sidecar = target.with_name(target.name + ".part.aux.xml")  # what GDAL can't put into a TIFF
+    require_new(target, overwrite)
     try:
         with whole_file(target) as part:
-            yield part
-            if sidecar.exists():
-                sidecar.replace(target.with_name(target.name + ".aux.xml"))
-    except BaseException as e:
-        sidecar.unlink(missing_ok=True)
-        if isinstance(e, OSError) and not isinstance(e, NearflashError):
-            raise WriteError(_explain(e, target)) from e
-        raise
+            sidecar = part.with_name(part.name + ".aux.xml")  # what GDAL can't put into a TIFF
+            try:
+                yield part
+                if sidecar.exists() and not is_stream(target):
+                    with whole_file(target.with_name(target.name + ".aux.xml")) as beside:
+                        shutil.copyfile(sidecar, beside)
+            finally:
+                sidecar.unlink(missing_ok=True)
+    except OSError as e:
+        if isinstance(e, NearflashError):
+            raise
+        raise WriteError(_explain(e, target)) from e
 
 
 def _explain(error: OSError, target: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...whole import whole_file
+
 __all__ = ["plot_curves"]
 
 
 def plot_curves(lines: list[dict[str, Any]], path: Path) -> None:
-    """Loss and validation PSNR against steps (``log.jsonl``'s lines), as a picture."""
+    """Loss and validation PSNR against steps (``log.jsonl``'s lines), as a PNG picture."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,5 +26,6 @@ def plot_curves(lines: list[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("step")
         axis.set_title(key.replace("_db", " (dB)").replace("psnr_", "validation PSNR, "))
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as part:
+        figure.savefig(part, format="png", dpi=120)
     plt.close(figure)

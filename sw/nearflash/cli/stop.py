@@ -1,0 +1,88 @@
+"""Being told to stop: Ctrl-C, SIGTERM and SIGHUP end the command with its tools, and what it began is cleaned up.
+
+The first signal becomes an exception in the main thread, so that temporary files go, and the compilers and synthesisers
+running below are ended, whoever started them and however often (threads wait for theirs). A second one ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+__all__ = ["Stop", "stoppable"]
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+AGAIN = 1.0  # seconds: a second signal sooner is the same one (a terminal and a launcher both send theirs)
+GRACE = 3.0  # seconds that tools get to end by themselves
+
+
+class Stop:
+    """``code``: the exit code that a signal asked for, 128 + its number; None before one."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self.since = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signals' handler."""
+        if self.code is not None:
+            if time.monotonic() - self.since > AGAIN:
+                os._exit(self.code)
+            return
+        self.code, self.since = 128 + number, time.monotonic()
+        cache = sys.modules.get("nearflash.cache")  # what hasn't been imported has started no tool
+        if cache is not None:
+            cache.interrupted.set()
+        threading.Thread(target=_end_tools, daemon=True).start()
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Signals go to the :class:`Stop` that this yields, but for those that the process was started to ignore (nohup)."""
+    stop, before = Stop(), {}
+    if threading.current_thread() is threading.main_thread():
+        for s in SIGNALS:
+            if signal.getsignal(s) is not signal.SIG_IGN:
+                before[s] = signal.signal(s, stop)
+    try:
+        yield stop
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _end_tools() -> None:
+    """End every process below this one, and those that follow, until this one is gone."""
+    began = time.monotonic()
+    while True:
+        kind = signal.SIGTERM if time.monotonic() - began < GRACE else signal.SIGKILL
+        for pid in _below(os.getpid()):
+            with suppress(OSError):
+                os.kill(pid, kind)
+        time.sleep(0.1)
+
+
+def _below(root: int) -> list[int]:
+    """Processes that ``root`` started, and those that they started (none where there is no /proc)."""
+    children: dict[int, list[int]] = {}
+    with suppress(OSError):
+        for name in os.listdir("/proc"):
+            with suppress(OSError, ValueError):
+                pid = int(name)
+                with open(f"/proc/{pid}/stat") as f:  # "pid (name) state parent ..."; the name may hold anything
+                    children.setdefault(int(f.read().rpartition(")")[2].split()[1]), []).append(pid)
+    found: list[int] = []
+    todo: list[Any] = [root]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
