@@ -17,6 +17,7 @@ from typing import Any
 from amaranth.hdl import ClockDomain, Elaboratable, Module
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from nearflash_hw.elaboration import without_gc
 
 
 class SimulationTimeout(AssertionError):
@@ -218,7 +219,8 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     top = Module()
     top.submodules.dut = dut
     top.domains.sync = ClockDomain()  # a purely combinational block has no clock of its own
-    sim = Simulator(top)
+    with without_gc():
+        sim = Simulator(top)
     sim.add_clock(1e-6)
     for a in actors:
         if isinstance(a, _Pair):
