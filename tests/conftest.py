@@ -18,7 +18,7 @@ hypothesis.settings.load_profile("no-deadline")
 def pytest_collection_finish():
     """What was imported and collected stays: the garbage collector need not look through it again and again."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000, 10, 10)
 
 
 SHARED = Path(os.environ.get("NEARFLASH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
