@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nearflash.compiler.search import Choice, front, least, least_in_sequence, one_after_another, side_by_side
 
+
 def parts_of(costs):
-    return st.lists(st.lists(st.tuples(st.integers(0, 6), costs), min_size=1, max_size=8), max_size=4).map(
-        lambda parts: [[Choice(steps, cost, {p: i}) for i, (steps, cost) in enumerate(part)] for p, part in enumerate(parts)])
+    ways = st.lists(st.tuples(st.integers(0, 6), costs), min_size=1, max_size=8)
+    return st.lists(ways, max_size=4).map(lambda parts: [
+        [Choice(steps, cost, {p: i}) for i, (steps, cost) in enumerate(part)] for p, part in enumerate(parts)])
 
 
 #: Few values, so that many are equal: whole costs, as multipliers are, or shares of an FPGA.
