@@ -1,8 +1,8 @@
 """Runs a cocotb bench on generated Verilog, from a pytest test.
 
 ``SIM`` selects the simulator (``verilator``, the default, or ``icarus`` if installed), ``WAVES=1`` records waveforms.
-JUnit results of every run lie in ``<cache>/cocotb/results``, the simulator's logs and waveforms in
-``<cache>/cocotb/runs/<name>`` (see :func:`~nearflash.cache.cache_dir`; ``build/`` in a checkout).
+JUnit results of every run lie in ``cocotb/results`` of :func:`~nearflash.cache.build_dir` (``build/`` in a checkout), the
+simulator's logs and waveforms in ``cocotb/runs/<name>`` there; simulators are kept in the cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from amaranth.lib import wiring
 from cocotb_tools.runner import get_runner
-from nearflash.cache import cache_dir, cache_entry, digest
+from nearflash.cache import build_dir, cache_dir, cache_entry, digest
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import build
@@ -51,7 +51,7 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     sim = sim or os.environ.get("SIM", "verilator")
     waves = os.environ.get("WAVES", "0") not in ("", "0") if waves is None else waves
     name = name or f"{test_module}-{toplevel}"
-    root = cache_dir() / "cocotb"
+    root = build_dir() / "cocotb"
     runner = get_runner(sim)
     if sim == "icarus" and shutil.which("iverilog") is None:
         raise BuildError("Icarus Verilog is missing: install iverilog (Debian, Ubuntu: apt install iverilog)")
@@ -60,7 +60,7 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
         f"{toplevel} {key}", lambda: to_verilog(component, toplevel))
     # The runner prefers WAVES from the environment to its argument.
     with _environment({"WAVES": str(int(waves)), **(_tool_environment() if sim == "verilator" else {})}):
-        folder = _build(runner, sim, verilog, toplevel, waves, root)
+        folder = _build(runner, sim, verilog, toplevel, waves)
         run_dir, results = root / "runs" / name, root / "results" / f"{name}.xml"
         shutil.rmtree(run_dir, ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,8 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     return results
 
 
-def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root: Path) -> Path:
+def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool) -> Path:
+    root = cache_dir() / "cocotb"
     arguments, tools = [], [importlib.metadata.version("cocotb")]
     if sim == "verilator":
         # The runner makes every signal of the design readable and so keeps Verilator from merging any; benches see ports
