@@ -14,6 +14,16 @@ hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
 
+#: Longest tests first, so that two workers end together: whole devices and cocotb's are compiled, blocks synthesised.
+ORDER = ("system/test_paper_models", "hw/synthesis/test_baseline", "cocotb", "system", "sim", "hw/synthesis", "sw/test_fit",
+         "hw/mlp", "hw/controller", "hw")
+
+
+def pytest_collection_modifyitems(items):
+    places = {item: item.path.relative_to(Path(__file__).parent).as_posix() for item in items}
+    items.sort(key=lambda item: next((i for i, start in enumerate(ORDER) if places[item].startswith(start)), len(ORDER)))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish():
     """What was imported and collected stays: the garbage collector need not look through it again and again."""
