@@ -1,8 +1,8 @@
 """Runs a cocotb bench on generated Verilog, from a pytest test.
 
 ``SIM`` selects the simulator (``verilator``, the default, or ``icarus`` if installed), ``WAVES=1`` records waveforms.
-JUnit results of every run lie in ``cocotb/results`` of :func:`~nearflash.cache.build_dir` (``build/`` in a checkout), the
-simulator's logs and waveforms in ``cocotb/runs/<name>`` there; simulators are kept in the cache.
+JUnit results of every run lie in ``build/cocotb/results`` of the folder it is started in, the simulator's logs and waveforms
+in ``build/cocotb/runs/<name>``; compiled simulations are kept in the cache (:func:`~nearflash.cache.cache_dir`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Any
 
 from amaranth.lib import wiring
 from cocotb_tools.runner import get_runner
-from nearflash.cache import build_dir, cache_dir, cache_entry, digest
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash_hw.verilog import to_verilog
 
 from .verilated import build
 from .verilated.build import BuildError
 
-__all__ = ["BenchFailed", "run_bench"]
+__all__ = ["OUTPUT", "BenchFailed", "run_bench"]
 
+OUTPUT = Path("build", "cocotb")  # not in the cache, which several checkouts may share
 TIMESCALE = ("1ns", "1ps")
 EMPTY = "module empty(input clk, input rst); endmodule\n"  # built once, for Verilator's own objects
 _INTERMEDIATE = {".a", ".cpp", ".d", ".dat", ".gch", ".h", ".mk", ".o"}
@@ -51,7 +52,7 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     sim = sim or os.environ.get("SIM", "verilator")
     waves = os.environ.get("WAVES", "0") not in ("", "0") if waves is None else waves
     name = name or f"{test_module}-{toplevel}"
-    root = build_dir() / "cocotb"
+    root = OUTPUT.resolve()
     runner = get_runner(sim)
     if sim == "icarus" and shutil.which("iverilog") is None:
         raise BuildError("Icarus Verilog is missing: install iverilog (Debian, Ubuntu: apt install iverilog)")

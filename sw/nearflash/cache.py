@@ -21,19 +21,16 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["build_dir", "cache_dir", "cache_entry", "digest", "main", "prune", "sources_digest"]
+__all__ = ["cache_dir", "cache_entry", "digest", "main", "prune", "sources_digest"]
 
 IN_USE = 3600  # seconds since its last use in which an entry is never removed: whoever asked for it may still read it
 
 
 def cache_dir() -> Path:
-    """``$NEARFLASH_CACHE``, else :func:`build_dir`."""
+    """``$NEARFLASH_CACHE``, else ``build/`` of the checkout this package runs from, else ``~/.cache/nearflash``."""
     given = os.environ.get("NEARFLASH_CACHE")
-    return Path(given).expanduser().resolve() if given else build_dir()
-
-
-def build_dir() -> Path:
-    """``build/`` of the checkout this package runs from, else ``~/.cache/nearflash``."""
+    if given:
+        return Path(given).expanduser().resolve()
     root = Path(__file__).resolve().parents[2]
     if (root / "pyproject.toml").is_file() and (root / "sw" / "nearflash").is_dir():
         return root / "build"
