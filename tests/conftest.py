@@ -1,5 +1,6 @@
-"""Paths shared by tests."""
+"""Paths shared by tests, and what makes them fast."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -11,6 +12,24 @@ import pytest
 # A busy machine must not fail a test: pytest-timeout bounds each one instead.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
+
+
+#: Longest tests first, so that two workers end together: whole devices and cocotb's are compiled, blocks synthesised.
+ORDER = ("system/test_paper_models", "hw/synthesis/test_baseline", "cocotb", "system", "sim", "hw/synthesis", "sw/test_fit",
+         "hw/mlp", "hw/controller", "hw")
+
+
+def pytest_collection_modifyitems(items):
+    places = {item: item.path.relative_to(Path(__file__).parent).as_posix() for item in items}
+    items.sort(key=lambda item: next((i for i, start in enumerate(ORDER) if places[item].startswith(start)), len(ORDER)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """What was imported and collected stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
 
 SHARED = Path(os.environ.get("NEARFLASH_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

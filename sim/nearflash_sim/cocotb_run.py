@@ -1,8 +1,8 @@
 """Runs a cocotb bench on generated Verilog, from a pytest test.
 
 ``SIM`` selects the simulator (``verilator``, the default, or ``icarus`` if installed), ``WAVES=1`` records waveforms.
-JUnit results of every run lie in ``<cache>/cocotb/results``, the simulator's logs and waveforms in
-``<cache>/cocotb/runs/<name>`` (see :func:`~nearflash.cache.cache_dir`; ``build/`` in a checkout).
+JUnit results of every run lie in ``build/cocotb/results`` of the folder it is started in, the simulator's logs and waveforms
+in ``build/cocotb/runs/<name>``; compiled simulations are kept in the cache (:func:`~nearflash.cache.cache_dir`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import shlex
 import shutil
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from nearflash_hw.verilog import to_verilog
 from .verilated import build
 from .verilated.build import BuildError
 
-__all__ = ["BenchFailed", "run_bench"]
+__all__ = ["OUTPUT", "BenchFailed", "run_bench"]
 
+OUTPUT = Path("build", "cocotb")  # not in the cache, which several checkouts may share
 TIMESCALE = ("1ns", "1ps")
+EMPTY = "module empty(input clk, input rst); endmodule\n"  # built once, for Verilator's own objects
 _INTERMEDIATE = {".a", ".cpp", ".d", ".dat", ".gch", ".h", ".mk", ".o"}
 
 
@@ -37,25 +40,28 @@ class BenchFailed(AssertionError):
 
 def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, name: str | None = None,
               env: Mapping[str, str] | None = None, testcase: str | None = None, seed: int = 1,
-              waves: bool | None = None, sim: str | None = None) -> Path:
+              waves: bool | None = None, sim: str | None = None, key: str | None = None) -> Path:
     """Simulate ``component`` (as Verilog module ``toplevel``) under the cocotb tests of ``test_module``.
 
     ``test_module`` must be importable by name, as modules beside a pytest file are. With Verilator it sees the toplevel's
     ports, waveforms every signal. ``env`` reaches the bench as environment variables. ``name`` tells apart runs of one
-    module (default: module and toplevel). Returns the results file; raises :class:`BenchFailed` if any test failed or none
-    ran.
+    module (default: module and toplevel). ``key``: all that the component's Verilog depends on beside the gateware's
+    sources; with it the Verilog is kept, and not generated again. Returns the results file; raises :class:`BenchFailed` if
+    any test failed or none ran.
     """
     sim = sim or os.environ.get("SIM", "verilator")
     waves = os.environ.get("WAVES", "0") not in ("", "0") if waves is None else waves
     name = name or f"{test_module}-{toplevel}"
-    root = cache_dir() / "cocotb"
+    root = OUTPUT.resolve()
     runner = get_runner(sim)
     if sim == "icarus" and shutil.which("iverilog") is None:
         raise BuildError("Icarus Verilog is missing: install iverilog (Debian, Ubuntu: apt install iverilog)")
 
+    verilog = to_verilog(component, toplevel) if key is None else build.cached_verilog(
+        f"{toplevel} {key}", lambda: to_verilog(component, toplevel))
     # The runner prefers WAVES from the environment to its argument.
     with _environment({"WAVES": str(int(waves)), **(_tool_environment() if sim == "verilator" else {})}):
-        folder = _build(runner, sim, to_verilog(component, toplevel), toplevel, waves, root)
+        folder = _build(runner, sim, verilog, toplevel, waves)
         run_dir, results = root / "runs" / name, root / "results" / f"{name}.xml"
         shutil.rmtree(run_dir, ignore_errors=True)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -71,7 +77,8 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     return results
 
 
-def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root: Path) -> Path:
+def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool) -> Path:
+    root = cache_dir() / "cocotb"
     arguments, tools = [], [importlib.metadata.version("cocotb")]
     if sim == "verilator":
         # The runner makes every signal of the design readable and so keeps Verilator from merging any; benches see ports
@@ -81,21 +88,40 @@ def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool, root
         if waves and build.trace_kind() == "fst":
             arguments.append("--trace-fst")
         tools += [build.tool_versions(), *build.opt_fast()]
+    runtime: list[Path] = []
+    if sim == "verilator":
+        folder = root / "runtime" / digest(str(waves), *arguments, *tools)
+        _compile(runner, folder, EMPTY, "empty", arguments, waves, keep={".o"})
+        runtime = sorted(folder.glob("verilated*.o"))
     folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *tools)
-    with cache_entry(folder) as work:
-        if work is not None:
-            source = work / "top.v"
-            source.write_text(verilog)
-            try:
-                runner.build(sources=[source], hdl_toplevel=toplevel, build_dir=work, build_args=arguments, waves=waves,
-                             always=True, timescale=TIMESCALE, log_file=work / "build.log")
-            except (SystemExit, RuntimeError) as e:
-                tail = (work / "build.log").read_text()[-4000:] if (work / "build.log").exists() else ""
-                raise BuildError(f"{sim} could not build {toplevel}: {e}\n{tail}") from e
-            for path in work.iterdir():  # precompiled headers alone take 150 MB
-                if path.suffix in _INTERMEDIATE:
-                    path.unlink()
+    with _environment(_linked(runtime) if runtime else {}):
+        _compile(runner, folder, verilog, toplevel, arguments, waves)
     return folder
+
+
+def _compile(runner: Any, folder: Path, verilog: str, toplevel: str, arguments: list[str], waves: bool,
+             keep: Container[str] = ()) -> None:
+    """Build ``verilog`` in cache entry ``folder``; of the intermediate files those with a suffix in ``keep`` stay."""
+    with cache_entry(folder) as work:
+        if work is None:
+            return
+        source = work / "top.v"
+        source.write_text(verilog)
+        try:
+            runner.build(sources=[source], hdl_toplevel=toplevel, build_dir=work, build_args=arguments, waves=waves,
+                         always=True, timescale=TIMESCALE, log_file=work / "build.log")
+        except (SystemExit, RuntimeError) as e:
+            tail = (work / "build.log").read_text()[-4000:] if (work / "build.log").exists() else ""
+            raise BuildError(f"simulation of {toplevel} could not be built: {e}\n{tail}") from e
+        for path in work.iterdir():  # precompiled headers alone take 150 MB
+            if path.suffix in _INTERMEDIATE and path.suffix not in keep:
+                path.unlink()
+
+
+def _linked(runtime: list[Path]) -> dict[str, str]:
+    """Verilator's own objects, most of a block's compilation, are taken as they are: make has none to compile."""
+    objects = shlex.join(map(str, runtime)).replace(" ", "\\ ")
+    return {"MAKEFLAGS": f"{os.environ['MAKEFLAGS']} VM_GLOBAL_FAST= VM_GLOBAL_SLOW= LOADLIBES={objects}"}
 
 
 def _tool_environment() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Every cocotb bench of a block: the top it is for, and how many tests it has (the longest builds first)."""
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import tops
@@ -24,5 +25,6 @@ BENCHES = {
 @pytest.mark.parametrize("bench", BENCHES)
 def test_block(bench):
     top, tests = BENCHES[bench]
-    results = run_bench(top(), top.__name__, bench)
+    key = f"{tops.with_model()!r} {Path(tops.__file__).read_text()}"  # of all tops
+    results = run_bench(top(), top.__name__, bench, key=key)
     assert len(list(ET.parse(results).getroot().iter("testcase"))) == tests

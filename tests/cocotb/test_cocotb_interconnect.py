@@ -1,9 +1,8 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from nearflash.cache import cache_dir
 from nearflash_hw.primitives.interconnect import MemInterconnect
-from nearflash_sim.cocotb_run import BenchFailed, run_bench
+from nearflash_sim.cocotb_run import OUTPUT, BenchFailed, run_bench
 
 
 @pytest.mark.parametrize("beat_bytes", [8, 16])
@@ -22,4 +21,4 @@ def test_a_failing_bench_fails(case, message):
         run_bench(MemInterconnect(8, 2, 2), "mem_interconnect", "bench_interconnect", env={"BEAT": "16"}, name=name,
                   testcase=case, waves=False)
     # Whoever collects the results should not see a failure that had to be.
-    (cache_dir() / "cocotb" / "results" / f"{name}.xml").unlink()
+    (OUTPUT / "results" / f"{name}.xml").unlink()

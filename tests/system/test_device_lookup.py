@@ -15,14 +15,14 @@ from device_bench import (
     random_bags,
     random_tables,
     scatter,
-    small_config,
     submit_lookup,
 )
+from model_devices import configured
 from nearflash.contract import RowFormat
 from nearflash.contract.table import PoolMode
 from nearflash.reference.pooling import decode_rows, error_bound
 
-GEOMETRIES = {"1x1": small_config("1x1", 1, 1), "2x2": SMALL, "4x1": small_config("4x1", 4, 1)}
+GEOMETRIES = {"1x1": configured("serial-groups"), "2x2": SMALL, "4x1": configured("wide-groups")}
 
 
 def assert_near_torch(table, bag, got):
@@ -120,6 +120,7 @@ TIMINGS = {"fast": (1, 1, 0.0), "stalls": (20, 10, 0.5), "slow": (700, 300, 0.1)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_results_do_not_depend_on_timing_or_geometry(geometry):
     config = GEOMETRIES[geometry]
+    assert geometry == f"{config.flash.channels}x{config.flash.dies}"
     rng = np.random.default_rng(77)  # the same tables and queries for all
     tables = random_tables(rng, config, 4)
     batches = [random_bags(rng, tables, int(n)) for n in (1, 9, 3, 5)]

@@ -16,6 +16,7 @@ from amaranth.hdl import Fragment
 from amaranth.lib import wiring
 from nearflash.contract import ConfigError
 
+from ..elaboration import without_gc
 from ..verilog import component_ports
 
 __all__ = ["ROOMS", "Unit", "subtree", "units"]
@@ -64,7 +65,8 @@ def subtree(component: wiring.Component, path: str, platform: Any = None) -> str
 
 
 def _elaborate(component: wiring.Component, platform: Any) -> _Design:
-    text = rtlil.convert(Fragment.get(component, platform), name="top", ports=component_ports(component), emit_src=False)
+    with without_gc():
+        text = rtlil.convert(Fragment.get(component, platform), name="top", ports=component_ports(component), emit_src=False)
     return _Design({m[1]: m[0] for m in _MODULE.finditer(text)})
 
 

@@ -14,24 +14,29 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from amaranth.hdl import ClockDomain, Elaboratable, Module
-from amaranth.lib import data
+from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Value
 from amaranth.sim import Simulator
+from nearflash_hw.elaboration import without_gc
+
+from .payload import reader, writer
 
 
 class SimulationTimeout(AssertionError):
     """A simulation reached its cycle cap."""
 
 
-def _plain(v: Any) -> Any:
-    """A payload constant as plain Python: dict for a struct, list for an array, int otherwise."""
-    if isinstance(v, data.Const):
-        shape = v.shape()
-        if isinstance(shape, data.StructLayout):
-            return {k: _plain(v[k]) for k, _ in shape}
-        if isinstance(shape, data.ArrayLayout):
-            return [_plain(v[i]) for i in range(shape.length)]
-    return v
+class _Payload:
+    """A stream's payload, on raw bits."""
+
+    def __init__(self, stream: Any):
+        payload = stream.payload
+        shape = payload.shape()
+        self.bits, self.read, self.write = Value.cast(payload).as_unsigned(), reader(shape), writer(shape)
+        self.valid_and_bits = Cat(stream.valid, self.bits)
+
+    def put(self, ctx: Any, value: Any) -> None:
+        """Drive ``value`` and valid."""
+        ctx.set(self.valid_and_bits, self.write(value) << 1 | 1)
 
 
 class StreamSource:
@@ -43,14 +48,14 @@ class StreamSource:
 
     async def process(self, ctx: Any) -> None:
         """Runs for ever; items may be appended while running."""
+        payload, ticks = _Payload(self.stream), aiter(ctx.tick().sample(self.stream.ready))
         while True:
             if self.sent >= len(self.items) or self.rng.random() < self.stall:
-                ctx.set(self.stream.valid, 0)
-                await ctx.tick()
+                await anext(ticks)
                 continue
-            ctx.set(self.stream.payload, self.items[self.sent])
-            ctx.set(self.stream.valid, 1)
-            await ctx.tick().until(self.stream.ready)
+            payload.put(ctx, self.items[self.sent])
+            while not (await anext(ticks))[-1]:
+                pass
             self.sent += 1
             ctx.set(self.stream.valid, 0)
 
@@ -69,27 +74,31 @@ class StreamSink:
         self.stream, self.stall, self.rng, self.on_item = stream, stall, random.Random(seed), on_item
         self.items: list[Any] = []
         self.cycles: list[int] = []
-        self._waiting: Any = None
+        self._waiting: int | None = None
 
     async def process(self, ctx: Any) -> None:
-        cycle = 0
+        payload, cycle, was_ready = _Payload(self.stream), 0, None
+        ticks = aiter(ctx.tick().sample(self.stream.valid, payload.bits))
         while True:
             ready = self.rng.random() >= self.stall
-            ctx.set(self.stream.ready, ready)
-            _, _, valid, payload = await ctx.tick().sample(self.stream.valid, self.stream.payload)
+            if ready != was_ready:
+                ctx.set(self.stream.ready, ready)
+                was_ready = ready
+            _, _, valid, item = await anext(ticks)
             cycle += 1
-            item = _plain(payload) if valid else None
             if self._waiting is not None:
                 assert valid, "valid fell before the transfer"
-                assert item == self._waiting, f"payload changed while waiting: {self._waiting} -> {item}"
+                assert item == self._waiting, (
+                    f"payload changed while waiting: {payload.read(self._waiting)} -> {payload.read(item)}")
             if valid and ready:
+                item = payload.read(item)
                 self.items.append(item)
                 self.cycles.append(cycle)
                 self._waiting = None
                 if self.on_item:
                     self.on_item(item)
             else:
-                self._waiting = item
+                self._waiting = item if valid else None
 
 
 class MemoryModel:
@@ -113,6 +122,13 @@ class MemoryModel:
         for i, b in enumerate(content):
             self.bytes[addr + i] = b
 
+    def _request(self, p: dict[str, int], what: str) -> tuple[int, int]:
+        """(address, beats) of a request that was taken."""
+        assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
+        assert p["beats"] > 0, f"{what} of 0 beats"
+        self.pending += 1
+        return p["addr"], p["beats"]
+
     def read_port(self, port: Any) -> _Pair:
         """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
         queue: list[tuple[int, int, int]] = []  # (ready cycle, addr, beats)
@@ -120,29 +136,28 @@ class MemoryModel:
 
         async def requests(ctx: Any) -> None:
             ctx.set(port.req.ready, 1)
-            while True:
-                _, _, valid, p = await ctx.tick().sample(port.req.valid, port.req.payload)
+            payload = _Payload(port.req)
+            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
                 state["cycle"] += 1
                 if valid:
-                    assert p.addr % self.beat_bytes == 0, f"unaligned read address {p.addr:#x}"
-                    assert p.beats > 0, "read of 0 beats"
-                    self.pending += 1
-                    queue.append((state["cycle"] + self.latency, p.addr, p.beats))
+                    addr, beats = self._request(payload.read(bits), "read")
+                    queue.append((state["cycle"] + self.latency, addr, beats))
 
         async def responses(ctx: Any) -> None:
+            payload, ticks = _Payload(port.rsp), aiter(ctx.tick().sample(port.rsp.ready))
             while True:
                 if not queue or state["cycle"] < queue[0][0]:
-                    await ctx.tick()
+                    await anext(ticks)
                     continue
                 _, addr, beats = queue.pop(0)
                 for i in range(beats):
                     while self.rng.random() < self.stall:
-                        await ctx.tick()
+                        await anext(ticks)
                     a = addr + i * self.beat_bytes
-                    ctx.set(port.rsp.payload, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
-                                               "last": int(i == beats - 1), "error": int(self.fail(a))})
-                    ctx.set(port.rsp.valid, 1)
-                    await ctx.tick().until(port.rsp.ready)
+                    payload.put(ctx, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
+                                      "last": int(i == beats - 1), "error": int(self.fail(a))})
+                    while not (await anext(ticks))[-1]:
+                        pass
                     ctx.set(port.rsp.valid, 0)
                 self.pending -= 1
 
@@ -156,45 +171,47 @@ class MemoryModel:
 
         async def requests(ctx: Any) -> None:
             ctx.set(port.req.ready, 1)
-            while True:
-                _, _, valid, p = await ctx.tick().sample(port.req.valid, port.req.payload)
+            payload = _Payload(port.req)
+            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
                 state["cycle"] += 1
                 if valid:
-                    assert p.addr % self.beat_bytes == 0, f"unaligned write address {p.addr:#x}"
-                    assert p.beats > 0, "write of 0 beats"
-                    self.pending += 1
-                    queue.append((p.addr, p.beats))
+                    queue.append(self._request(payload.read(bits), "write"))
 
         async def content(ctx: Any) -> None:
+            payload = _Payload(port.data)
+            ticks = aiter(ctx.tick().sample(port.data.valid, payload.bits))
             while True:
                 if not queue:
-                    await ctx.tick()
+                    await anext(ticks)
                     continue
                 addr, beats = queue.pop(0)
                 bad = False
                 for i in range(beats):
                     while self.rng.random() < self.stall:
-                        await ctx.tick()
+                        await anext(ticks)
                     ctx.set(port.data.ready, 1)
-                    p, = await ctx.tick().sample(port.data.payload).until(port.data.valid)
+                    valid = 0
+                    while not valid:
+                        _, _, valid, bits = await anext(ticks)
                     ctx.set(port.data.ready, 0)
-                    a = addr + i * self.beat_bytes
+                    a, beat = addr + i * self.beat_bytes, payload.read(bits)
                     bad |= self.fail(a)
-                    raw = p.data.to_bytes(self.beat_bytes, "little")
+                    raw = beat["data"].to_bytes(self.beat_bytes, "little")
                     for j in range(self.beat_bytes):
-                        if p.strb >> j & 1:
+                        if beat["strb"] >> j & 1:
                             self.bytes[a + j] = raw[j]
                 done.append((state["cycle"] + self.latency, bad))
 
         async def responses(ctx: Any) -> None:
+            payload, ticks = _Payload(port.done), aiter(ctx.tick().sample(port.done.ready))
             while True:
                 if not done or state["cycle"] < done[0][0]:
-                    await ctx.tick()
+                    await anext(ticks)
                     continue
                 _, bad = done.pop(0)
-                ctx.set(port.done.payload, {"error": int(bad)})
-                ctx.set(port.done.valid, 1)
-                await ctx.tick().until(port.done.ready)
+                payload.put(ctx, {"error": int(bad)})
+                while not (await anext(ticks))[-1]:
+                    pass
                 ctx.set(port.done.valid, 0)
                 self.pending -= 1
 
@@ -218,7 +235,8 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     top = Module()
     top.submodules.dut = dut
     top.domains.sync = ClockDomain()  # a purely combinational block has no clock of its own
-    sim = Simulator(top)
+    with without_gc():
+        sim = Simulator(top)
     sim.add_clock(1e-6)
     for a in actors:
         if isinstance(a, _Pair):
@@ -229,13 +247,14 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     result = {}
 
     async def watch(ctx: Any) -> None:
+        ticks = aiter(ctx.tick())
         for cycle in range(max_cycles):
             if until():
                 result["cycles"] = cycle
                 for _ in range(settle):
-                    await ctx.tick()
+                    await anext(ticks)
                 return
-            await ctx.tick()
+            await anext(ticks)
         raise SimulationTimeout(f"not finished after {max_cycles} cycles")
 
     sim.add_testbench(watch)

@@ -26,7 +26,8 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from nearflash_hw.verilog import port_name
 
-from .amaranth import SimulationTimeout, _plain
+from .amaranth import SimulationTimeout
+from .payload import reader, writer
 
 __all__ = ["StreamSink", "StreamSource", "pack", "start", "unpack", "until"]
 
@@ -35,26 +36,24 @@ PERIOD_NS = 5
 
 def pack(shape: Any, value: Any) -> int:
     """The bits of ``value`` (int, dict or list) as a payload of ``shape``. An int that does not fit is refused."""
-    if isinstance(shape, data.Layout):
-        return shape.const(value).as_bits()
-    cast = Shape.cast(shape)
-    low = -(1 << cast.width - 1) if cast.signed else 0
-    if not low <= int(value) < low + (1 << cast.width):
-        raise ValueError(f"value = {value}: must fit {cast!r}")
-    return int(value) & (1 << cast.width) - 1
+    if not isinstance(shape, data.Layout):
+        cast = Shape.cast(shape)
+        low = -(1 << cast.width - 1) if cast.signed else 0
+        if not low <= int(value) < low + (1 << cast.width):
+            raise ValueError(f"value = {value}: must fit {cast!r}")
+        value = int(value)
+    return writer(shape)(value)
 
 
 def unpack(shape: Any, bits: int) -> Any:
     """The plain value of a payload's ``bits``."""
-    if isinstance(shape, data.Layout):
-        return _plain(shape.from_bits(bits))
-    cast = Shape.cast(shape)
-    return bits - (1 << cast.width) if cast.signed and bits >> cast.width - 1 else bits
+    return reader(shape)(bits)
 
 
 class _Stream:
     def __init__(self, dut: Any, name: str, shape: Any):
         self.name, self.shape, self.clk = name, shape, dut.clk
+        self.unpack = reader(shape)
         self.payload, self.valid, self.ready = (getattr(dut, f"{name}__{s}") for s in ("payload", "valid", "ready"))
 
 
@@ -112,7 +111,7 @@ class StreamSink(_Stream):
                 f"{self.name}: " + ("valid fell before the transfer" if now is None else "payload changed while waiting"))
             waiting = None if ready else now
             if ready and now is not None:
-                item = unpack(self.shape, now)
+                item = self.unpack(now)
                 self.items.append(item)
                 self.cycles.append(cycle)
                 if self.on_item:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import lru_cache
 
 from ..contract import DeviceConfig, TableSpec
 from ..models.spec import ModelSpec
@@ -32,9 +33,15 @@ def balance(spec: ModelSpec, config: DeviceConfig) -> float:
     service, slots = ceiling * servers, config.lookup.sample_slots
     drain = sum(t.dim for t in spec.tables) + 2 * len(tables)
 
+    samples = max(SAMPLES, LOOKUPS // lookups)
+    return min(1.0, samples * lookups * ceiling / _simulated(samples, lookups, servers, service, slots, drain))
+
+
+@lru_cache(maxsize=256)  # the kernel search asks again for every set of streamed layers
+def _simulated(samples: int, lookups: int, servers: int, service: float, slots: int, drain: int) -> float:
+    """Cycles until the last sample is drained."""
     rng = random.Random(0)
     free, done = [0.0] * servers, [0.0]
-    samples = max(SAMPLES, LOOKUPS // lookups)
     for i in range(samples):
         start = done[i - slots + 1] if i >= slots else 0.0
         last = start
@@ -43,7 +50,7 @@ def balance(spec: ModelSpec, config: DeviceConfig) -> float:
             free[server] = max(free[server], start) + service
             last = max(last, free[server])
         done.append(max(last + READY, done[-1]) + drain)
-    return min(1.0, samples * lookups * ceiling / done[-1])
+    return done[-1]
 
 
 def slots_for(spec: ModelSpec, config: DeviceConfig, share: float, least: int) -> int:

@@ -45,7 +45,7 @@ from .plan import (
     stage_cycles,
     with_kernels,
 )
-from .search import Choice, front, least, one_after_another, side_by_side
+from .search import Choice, front, least_in_sequence, side_by_side
 
 __all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_records"]
 
@@ -377,7 +377,7 @@ class _Search:
         while waiting:
             _, i = heappop(waiting)
             groups = layouts[i]
-            chosen = _join([[front(node.choices) for node in group] for group in groups], self.allowed)
+            chosen = _join([[node.front for node in group] for group in groups], self.allowed)
             if chosen is None:
                 continue
             if not (waiting and chosen.cost > waiting[0][0]) and not [
@@ -421,6 +421,7 @@ class _Kernels:
         self.choices: list[Choice] = []
         self.floors: list[Resources] = []  # what each of them is at least
         self.estimated: set[int] = set()
+        self._front: list[Choice] | None = None  # of `choices` as they are
         cost, beat_bytes = search.cost, search.planned.beat_bytes
         every = [[replace(c, kr=kr, kc=kc) for kr, kc in _kernels_within(c, beat_bytes, search.allowed)] for c in node_cores]
         floors = {c: cost.core_floor(c, self.mlp, beat_bytes) for some in every for c in some}
@@ -434,6 +435,12 @@ class _Kernels:
                     self.choices.append(Choice(steps, search.score(self.floors[-1]), {self.name: len(self.nodes)}))
                     self.nodes.append((n, sized))
 
+    @property
+    def front(self) -> list[Choice]:
+        if self._front is None:
+            self._front = front(self.choices)
+        return self._front
+
     def estimate(self, chosen: Choice) -> bool:
         """Estimate the node's part of ``chosen``; False if it was already."""
         i = chosen.kernels[self.name]
@@ -444,6 +451,7 @@ class _Kernels:
         total = sum((cost.core(c, self.mlp, beat_bytes, lanes, node.decomposed) for c in sized),
                     cost.epilogue(node, sized, self.mlp, self.last))
         self.choices[i] = replace(self.choices[i], cost=self.search.score(total))
+        self._front = None
         self.estimated.add(i)
         return True
 
@@ -455,8 +463,7 @@ _Layout = list[list[_Kernels]]
 def _join(fronts: list[list[list[Choice]]], allowed: int) -> Choice | None:
     """The least cost of a layout whose nodes have these ``fronts``; None if it takes more steps than ``allowed``."""
     parts = [side_by_side(group) for group in fronts]
-    chosen = least(one_after_another(parts), allowed) if all(parts) else None
-    return chosen if chosen and chosen.steps <= allowed else None
+    return least_in_sequence(parts, allowed) if all(parts) else None
 
 
 def _with_lanes(node: Node, sized: list[Core], last: bool) -> list[Node]:

@@ -147,9 +147,8 @@ def test_kinds_share_a_factor():
 
 @pytest.mark.parametrize("family", ["xc7", "xcup"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_kernel_costs_no_less_than_its_floor(family, packed, monkeypatch, tmp_path):
+def test_a_kernel_costs_no_less_than_its_floor(family, packed):
     """What the kernel search leaves out on the strength of a floor could not have been cheaper."""
-    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
     cost, mlp = Estimator(family), MlpConfig(packed=packed)
     for kr, kc, scan, weights in ((1, 1, "row", "onchip"), (3, 4, "column", "onchip"), (8, 4, "row", "dram"),
                                   (4, 2, "column", "onchip")):
@@ -176,9 +175,8 @@ def test_features_are_kept(monkeypatch, tmp_path):
     assert len(made) == 2
 
 
-def test_block_ram_on_request(monkeypatch, tmp_path):
+def test_block_ram_on_request():
     """Weights that would suit UltraRAM, kept out of it: in the estimate as in synthesis."""
-    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
     for place, kind in (("onchip", "uram"), ("bram", "bram18")):
         core = Core(0, "a", ("b",), 64, 4096, 4, 2, "row", place, 8)
         found = Estimator("xcup").core(core, MlpConfig(), 16, 1, False)

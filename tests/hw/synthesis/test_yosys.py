@@ -42,7 +42,7 @@ class Ram(wiring.Component):
         return m
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
 
@@ -61,6 +61,7 @@ def test_memory_primitives():
     assert (small.lutram, small.ff, small.bram18) == (4, 6, 0)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_results_are_kept(monkeypatch):
     rtlil = subtree(Mac(), "")
     first = synthesise(rtlil, "xc7")
@@ -68,6 +69,7 @@ def test_results_are_kept(monkeypatch):
     assert synthesise(rtlil, "xc7") == first
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_failures_are_loud(tmp_path):
     with pytest.raises(ConfigError, match="family"):
         synthesise("", "ice40")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -32,6 +33,7 @@ def kept(make: Callable[[], Features], *what: Any) -> Features:
                                         "operand_bits": found.operand_bits}))
         return found
     read = json.loads(file.read_text())
+    os.utime(file)  # when it was used last
     return Features(Counter(read["bits"]), [MemoryShape(**m) for m in read["memories"]],
                     [(a, b, signed) for a, b, signed in read["multipliers"]], read["slices"], read["operand_bits"])
 
