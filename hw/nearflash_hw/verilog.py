@@ -18,6 +18,7 @@ from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from .elaboration import without_gc
 from .model.gating import gate
 from .model.memories import without_zeros
 from .model.platform import ModelPlatform, assign_clocks, block_domain
@@ -37,32 +38,15 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     AXI ports have the names tools expect: ``awaddr`` of port ``m_axi`` is ``m_axi_awaddr``.
 
     ``model``: SystemVerilog for a compiled simulation, not for a board, of the same cycles but faster to evaluate:
-    registers have their reset values from power-up, memories without initial values are for a simulator that begins them
-    with zeros, and there is no ``rst``; both edges of a clock are clock edges; inputs of
-    an AXI port ``p`` are sampled by a clock of their own, ``p_clk``, and change nothing until it moves; control flow stays
-    ``if`` and ``case``, where branches not taken cost nothing. Unless ``gated`` is false, each block has its own clock too
-    (:mod:`nearflash_hw.model`): ``blockN_clk``, with an output ``blockN_awake``; ``elapsed``, sampled by ``elapsed_clk``, is
-    the number of cycles that an edge of ``clk`` stands for, which may be above 1 only while no block is awake, and at most
-    every ``remainingN`` that isn't 0.
+    registers have their reset values from power-up, memories of zeros are left to a simulator that begins with zeros, and
+    there is no ``rst``; both edges of a clock are clock edges; inputs of an AXI port ``p`` are sampled by a clock of their
+    own, ``p_clk``, and change nothing until it moves; control flow stays ``if`` and ``case``, where branches not taken cost
+    nothing. Unless ``gated`` is false, each block has its own clock too (:mod:`nearflash_hw.model`): ``blockN_clk``, with an
+    output ``blockN_awake``; ``elapsed``, sampled by ``elapsed_clk``, is the number of cycles that an edge of ``clk`` stands
+    for, which may be above 1 only while no block is awake, and at most every ``remainingN`` that isn't 0.
     """
-    blocks = 0
-    if model:
-        component = _Model(component, gated)
-        fragment = Fragment.get(component, component.platform)
-        if gated:
-            blocks = assign_clocks(fragment.find_subfragment("component"))
-        ports = component_ports(component)
-        for domain, clock in (("sync", "clk"), *((d, f"{d}_clk") for d in (
-                *component.sampled, *([ELAPSED] if gated else []), *map(block_domain, range(blocks))))):
-            cd = ClockDomain(domain, reset_less=True)
-            cd.clk.name = clock
-            fragment.add_domains(cd)
-            ports[clock] = (cd.clk, PortDirection.Input)
-    else:
-        fragment = Fragment.get(component, None)
-        ports = component_ports(component)
-    with without_zeros() if model else contextlib.nullcontext():
-        text = rtlil.convert(fragment, name=name, ports=ports, emit_src=False)
+    with without_gc(), without_zeros() if model else contextlib.nullcontext():
+        text, blocks = _rtlil(component, name, model, gated)
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc -nomux" if model else "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr"]
     # 0.40: the first release that reads the RTLIL of Amaranth 0.5 (its own requirement).
@@ -75,6 +59,24 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     if blocks:
         verilog = gate(verilog, name, blocks)
     return _zeros_as_loops(verilog)
+
+
+def _rtlil(component: wiring.Component, name: str, model: bool, gated: bool) -> tuple[str, int]:
+    """RTLIL, and how many blocks of a gated model have a clock of their own."""
+    if not model:
+        fragment = Fragment.get(component, None)
+        return rtlil.convert(fragment, name=name, ports=component_ports(component), emit_src=False), 0
+    top = _Model(component, gated)
+    fragment = Fragment.get(top, top.platform)
+    blocks = assign_clocks(fragment.find_subfragment("component")) if gated else 0
+    ports = component_ports(top)
+    own = [*top.sampled, *([ELAPSED] if gated else []), *map(block_domain, range(blocks))]
+    for domain, clock in (("sync", "clk"), *((d, f"{d}_clk") for d in own)):
+        cd = ClockDomain(domain, reset_less=True)
+        cd.clk.name = clock
+        fragment.add_domains(cd)
+        ports[clock] = (cd.clk, PortDirection.Input)
+    return rtlil.convert(fragment, name=name, ports=ports, emit_src=False), blocks
 
 
 class _Model(wiring.Component):

