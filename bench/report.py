@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from nearflash.contract import DeviceConfig, cores
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows", "streamed_layers"]
+__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows", "silent",
+           "streamed_layers"]
 
 Rows = list[dict[str, Any]]
 
@@ -21,6 +23,16 @@ Rows = list[dict[str, Any]]
 def progress() -> Progress:
     return Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
                     TimeRemainingColumn(), console=console, transient=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """What a command prints is not printed."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def show_rows(title: str, columns: Sequence[tuple[str, str, str]], rows: Rows, notes: Sequence[str] = ()) -> None:

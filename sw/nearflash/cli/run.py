@@ -42,7 +42,8 @@ LOOKUP_BUDGET = 40_000  # lookups of a run when the number of queries is not giv
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of ``nearflash run``, by their names."""
+    """The options of ``nearflash run``, by their names; and ``gated``, which benches compare: whether the simulation passes
+    over what rests (the same cycles either way)."""
 
     model: str | None = None
     checkpoint: Path | None = None
@@ -70,6 +71,7 @@ class RunOptions:
     tables: str | None = None
     interaction: str | None = None
     round_to_fp32: bool = False
+    gated: bool = True
 
 
 def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
@@ -230,7 +232,7 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
         f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}"))
     start = time.monotonic()
     with working("generating the device and compiling its simulation (cached after the first time)"):
-        device = runtime.open("sim", config=config, **({"trace": True} if o.waves else {}))
+        device = runtime.open("sim", config=config, gated=o.gated, **({"trace": True} if o.waves else {}))
     build_seconds = time.monotonic() - start
     with device:
         device.load(compiled)
