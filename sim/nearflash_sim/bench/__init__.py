@@ -1,5 +1,5 @@
 """Verbs for Amaranth-simulator test benches."""
 
-from .amaranth import MemoryModel, StreamSink, StreamSource, simulate
+from .amaranth import MemoryModel, StreamSink, StreamSource, reused, simulate
 
-__all__ = ["MemoryModel", "StreamSink", "StreamSource", "simulate"]
+__all__ = ["MemoryModel", "StreamSink", "StreamSource", "reused", "simulate"]

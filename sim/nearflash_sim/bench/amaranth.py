@@ -10,8 +10,10 @@ A typical bench::
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Value
@@ -225,25 +227,57 @@ class _Pair:
         self.processes = processes
 
 
+class _Simulation:
+    """A compiled design, run any number of times: compiling takes longer than most runs."""
+
+    def __init__(self, dut: Elaboratable):
+        top = Module()
+        top.submodules.dut = dut
+        top.domains.sync = ClockDomain()  # a purely combinational block has no clock of its own
+        with without_gc():
+            self.simulator = Simulator(top)
+        self.simulator.add_clock(1e-6)
+        self.slots = 0
+        self.processes: list[Callable[[Any], Any]] = []  # of this run
+
+    def run(self, processes: list[Callable[[Any], Any]], vcd: str | None) -> None:
+        """With ``processes``, which run in their order, from reset until the last of them ends."""
+        self.simulator.reset()
+        self.processes = processes
+        # A testbench stays with its simulator: each is a slot, for which every run has another process, or none.
+        while self.slots < len(processes):
+            self.simulator.add_testbench(self._slot(self.slots), background=True)
+            self.slots += 1
+        with self.simulator.write_vcd(vcd) if vcd else contextlib.nullcontext():
+            self.simulator.run()
+
+    def _slot(self, index: int) -> Callable[[Any], Any]:
+        async def slot(ctx: Any) -> None:
+            last = index == len(self.processes) - 1
+            if index < len(self.processes):
+                with ctx.critical() if last else contextlib.nullcontext():
+                    await self.processes[index](ctx)
+
+        return slot
+
+
+@lru_cache(maxsize=6)
+def reused(make: Callable[..., Any], *args: Any) -> Any:
+    """``make(*args)``, or what it gave not long ago: a component that several tests simulate is compiled once."""
+    return make(*args)
+
+
 def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bool], max_cycles: int,
              settle: int = 20, vcd: str | None = None) -> int:
-    """Run ``dut`` with ``actors`` (sources, sinks, memory ports, or ``async def process(ctx)`` functions) until
+    """Run ``dut`` from reset with ``actors`` (sources, sinks, memory ports, or ``async def process(ctx)`` functions) until
     ``until()`` holds, then ``settle`` more cycles (so that surplus output shows up). Returns the cycles until it held.
 
-    Raises :class:`SimulationTimeout` after ``max_cycles``.
+    Simulating the same ``dut`` again starts from reset, and takes no elaboration. Raises :class:`SimulationTimeout` after
+    ``max_cycles``.
     """
-    top = Module()
-    top.submodules.dut = dut
-    top.domains.sync = ClockDomain()  # a purely combinational block has no clock of its own
-    with without_gc():
-        sim = Simulator(top)
-    sim.add_clock(1e-6)
+    processes: list[Callable[[Any], Any]] = []
     for a in actors:
-        if isinstance(a, _Pair):
-            for p in a.processes:
-                sim.add_testbench(p, background=True)
-        else:
-            sim.add_testbench(a.process if hasattr(a, "process") else a, background=True)
+        processes += a.processes if isinstance(a, _Pair) else [a.process if hasattr(a, "process") else a]
     result = {}
 
     async def watch(ctx: Any) -> None:
@@ -257,10 +291,8 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
             await anext(ticks)
         raise SimulationTimeout(f"not finished after {max_cycles} cycles")
 
-    sim.add_testbench(watch)
-    if vcd:
-        with sim.write_vcd(vcd):
-            sim.run()
-    else:
-        sim.run()
+    # With the component, not in a table: a simulation refers to its component, and lives as long.
+    simulation = vars(dut).pop("_simulation", None) or _Simulation(dut)
+    simulation.run([*processes, watch], vcd)
+    vars(dut)["_simulation"] = simulation  # not one that ended in an error
     return result["cycles"]

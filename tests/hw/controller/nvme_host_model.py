@@ -11,7 +11,7 @@ from nearflash.contract.nvme import CQE, CQE_BYTES, SQE_BYTES
 from nearflash.contract.registers import REGISTERS, doorbell, queue_register
 from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 OFFSET = {r.name: r.offset for r in REGISTERS}
 
@@ -141,7 +141,7 @@ class Host:
 
     def __init__(self, config, *, stall=0.0, seed=0, latency=5, fail=lambda a: False):
         self.config = config
-        self.top = Bench(config)
+        self.top = reused(Bench, config)
         self.dut = self.top.nvme
         self.memory = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed, fail=fail)
         self.dram = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed + 1)

@@ -16,7 +16,7 @@ from nearflash_hw.controller.ftl import Ftl
 from nearflash_hw.controller.prp import PrpWalker
 from nearflash_hw.interfaces import FlashOp, Layouts
 from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 TINY = DeviceConfig.preset("tiny")
 
@@ -143,7 +143,7 @@ class Bench:
     def __init__(self, config, stall=0.0, seed=0):
         self.config = config
         self.rng = random.Random(seed)
-        self.dut = Harness(config)
+        self.dut = reused(Harness, config)
         self.bad_host: set[int] = set()  # host page numbers that answer with errors
         self.bad_dram: set[int] = set()  # DRAM beats that do
         self.host = MemoryModel(config.beat_bytes, stall=stall, seed=1, fail=lambda a: a >> 12 in self.bad_host)

@@ -9,7 +9,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.onflash import SUPERBLOCK_MAGIC, superblock
 from nearflash.reference.ftl import FtlModel
 from nearflash_hw.controller.ftl import Ftl
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 TINY = DeviceConfig.preset("tiny")
 
@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, config: DeviceConfig, model: FtlModel | None = None, stall: float = 0.0, latency: int = 5,
                  fail=lambda addr: False):
         self.config = config
-        self.dut = dut = Ftl(config)
+        self.dut = dut = reused(Ftl, config)
         self.memory = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=1, fail=fail)
         for addr, content in model.image() if model else ():
             self.memory.write(addr, content)

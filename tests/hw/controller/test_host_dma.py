@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from nearflash.contract import DeviceConfig, Status
 from nearflash_hw.controller.host_dma import HostReader
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 PAGE = 4096
 
@@ -42,7 +42,7 @@ def layout_buffer(mem, rng, free, length, offset):
 
 
 def read_all(config, mem, requests, n_last, stall=0.0, max_cycles=40000):
-    dut = HostReader(config)
+    dut = reused(HostReader, config)
     src = StreamSource(dut.req, requests, stall, seed=3)
     sink = StreamSink(dut.data, stall, seed=4)
     simulate(dut, [src, sink, mem.read_port(dut.list_read), mem.read_port(dut.data_read)],
@@ -107,7 +107,7 @@ def test_bad_entries_end_the_transfer_and_the_next_works():
 def test_a_user_that_takes_nothing_does_not_hold_up_the_bus():
     config = DeviceConfig.preset("tiny")
     mem = MemoryModel(8, latency=7)
-    dut = HostReader(config)
+    dut = reused(HostReader, config)
     taken = []
 
     async def watch(ctx):

@@ -14,7 +14,7 @@ from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected
 from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
 from nearflash_hw.controller.program_loader import ProgramLoader
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 from nvme_host_model import Host
 
 TINY = DeviceConfig.preset("tiny")
@@ -64,7 +64,7 @@ class Run:
 
     def __init__(self, config, images, stall=0.0, fail=lambda a: False, dram_fail=lambda a: False,
                  bad_page=None, max_cycles=60_000):
-        top = Top(config)
+        top = reused(Top, config)
         dut = top.loader
         memory = MemoryModel(config.beat_bytes, stall=stall, seed=1, fail=fail)
         self.dram = MemoryModel(config.beat_bytes, stall=stall, seed=2, fail=dram_fail)

@@ -9,7 +9,7 @@ from nearflash.contract import REGISTERS, DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, QUEUE_REGISTERS, counters, doorbell, queue_register
 from nearflash_hw.controller.registers import PerfCounters, RegisterFile
 from nearflash_hw.primitives.axi_lite import OKAY, SLVERR
-from nearflash_sim.bench import simulate
+from nearflash_sim.bench import reused, simulate
 from nvme_host_model import OFFSET, AxilMaster
 
 TINY = DeviceConfig.preset("tiny")
@@ -17,7 +17,7 @@ PAIRS3 = replace(TINY, host=replace(TINY.host, queue_pairs=3))
 
 
 def play(scenario, config=TINY, stall=0.0, max_cycles=60_000, actors=()):
-    dut = RegisterFile(config)
+    dut = reused(RegisterFile, config)
     state = {"done": False}
 
     async def process(ctx):

@@ -10,7 +10,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.reference.flash import NandArray
 from nearflash_hw.flash import Channel
 from nearflash_hw.interfaces import FlashOp
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 
 def read(tag: int, die: int, block: int, page: int, column: int, beats: int) -> dict:
@@ -93,7 +93,7 @@ def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | Non
     """Send everything, wait for every answer, check that nothing more comes and the channel is at rest. The page
     source and the sink of block data start at cycles ``pages_from`` and ``block_data_from``."""
     lookups, blocks = list(lookups), list(blocks)
-    dut = Channel(config, channel)
+    dut = reused(Channel, config, channel)
     memory = memory or MemoryModel(config.beat_bytes, latency=5, stall=stall, seed=seed)
     if nand:
         for address, content in nand.dram():

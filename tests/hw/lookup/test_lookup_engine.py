@@ -20,7 +20,7 @@ from lookup_models import (
 from nearflash.contract import Opcode, Status
 from nearflash.reference.query import check_query, pack_queries, unpack_queries
 from nearflash_hw.lookup.engine import LookupEngine
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 MASK = (1 << 32) - 1
 NAN = 0x7FC00000
@@ -103,7 +103,7 @@ def random_query(rng, config, world, lookup, weighted, safe, batch=None, max_bag
 
 
 def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_latency=40, mlp_delay=60):
-    dut = LookupEngine(config)
+    dut = reused(LookupEngine, config)
     cmds = [{"opcode": a["opcode"], "qid": 1, "cid": i, "prp1": (i + 1) << 16, "prp2": 0, "words": len(w),
              "batch": a["batch"], "weighted": int(a["weighted"]), "tables": a["n_tables"], "dense": a["n_dense"],
              "out_addr": OUT + i * SPACING} for i, (a, w) in enumerate(queries)]

@@ -5,12 +5,12 @@ import random
 import pytest
 from lookup_models import small_config
 from nearflash_hw.lookup.merge import Merge
-from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 
 
 def run(config, vectors, stall, max_cycles):
     """``vectors[channel]``: (tag, entry, [beats], error beats). Returns the beats, the freed tags, the cycles."""
-    dut = Merge(config)
+    dut = reused(Merge, config)
     srcs = [StreamSource(dut.flash_data[k], stall=stall, seed=k) for k in range(len(vectors))]
     sink = StreamSink(dut.vector, stall, seed=9)
     freed = []
@@ -87,7 +87,7 @@ def test_a_beat_every_cycle():
 
 def test_a_vector_waits_until_it_is_whole():
     config = small_config(graph=False, tags=64)
-    dut = Merge(config)
+    dut = reused(Merge, config)
     srcs = [StreamSource(port, stall=0.7, seed=k) for k, port in enumerate(dut.flash_data)]  # beats come with gaps
     sink = StreamSink(dut.vector, 0.0)
     for k, src in enumerate(srcs):

@@ -11,7 +11,7 @@ from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash_hw.lookup.pooling import Pooling
 from nearflash_hw.lookup.pooling.accumulators import Accumulators
 from nearflash_hw.lookup.pooling.issue import Issue
-from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 
 FP32, FP16, INT8 = RowFormat
 SUM, MEAN = PoolMode
@@ -67,7 +67,7 @@ class Bench:
     def __init__(self, cfg, specs, samples, stall=0.0, out_stall=None, seed=0, dut=None):
         self.cfg, self.specs, self.samples = cfg, specs, samples
         self.rng, self.np_rng = random.Random(seed), np.random.default_rng(seed)
-        self.dut = dut or Pooling(cfg)
+        self.dut = dut or reused(Pooling, cfg)
         out_stall = stall if out_stall is None else out_stall
         self.vectors = StreamSource(self.dut.vector, [], stall, seed=seed + 1)
         self.bags = StreamSource(self.dut.bag, [], 0.0)

@@ -6,7 +6,7 @@ import pytest
 from lookup_models import small_config
 from nearflash.contract import Status
 from nearflash_hw.lookup.results import Results
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 DIMS = (4, 8)
 BASE, SPACING = 0x10000, 0x2000
@@ -24,7 +24,7 @@ class Bench:
 
     def __init__(self, config, commands, stall, seed, fail=lambda addr: False):
         self.config, self.rng = config, random.Random(seed)
-        self.dut = dut = Results(config)
+        self.dut = dut = reused(Results, config)
         self.outputs = config.mlp.graph[-1].width if config.mlp.graph else 0
         self.memory = MemoryModel(config.beat_bytes, stall=stall, seed=seed, fail=fail)
         self.completions, self.content, self.groups = [], {}, []

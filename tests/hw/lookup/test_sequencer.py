@@ -9,7 +9,7 @@ from nearflash.contract import Opcode, Status
 from nearflash.reference.query import check_query, pack_queries, unpack_queries
 from nearflash_hw.interfaces import ItemKind
 from nearflash_hw.lookup.sequencer import Sequencer
-from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 
 ONE = 0x3F800000
 
@@ -61,7 +61,7 @@ def plain(item):
 
 def run(config, specs, queries, stall=0.0, seed=0, max_cycles=8000, fail=None, swap=None, overrides=None):
     """Returns (pending, executed, dense, items, peak of commands in flight)."""
-    dut = Sequencer(config)
+    dut = reused(Sequencer, config)
     cmds = [command(i, a, w) for i, (a, w) in enumerate(queries)]
     for i, o in (overrides or {}).items():
         cmds[i].update(o)
@@ -327,7 +327,7 @@ def test_pass_1_runs_ahead_while_pass_2_is_blocked():
     rng = random.Random(29)
     config, specs = small_config(), two_tables()
     queries = [random_query(rng, config, specs, True, False, batch=2) for _ in range(2)]
-    dut = Sequencer(config)
+    dut = reused(Sequencer, config)
     cmds = [command(i, a, w) for i, (a, w) in enumerate(queries)]
     buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
     readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers) for k in range(2)]

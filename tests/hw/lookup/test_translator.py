@@ -8,7 +8,7 @@ from nearflash.contract import RowFormat, Status, TableSpec
 from nearflash.contract.table import Extent
 from nearflash_hw.lookup.row_locator import RowLocator
 from nearflash_hw.lookup.translator import Translator
-from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 
 
 def place(config, spec, index):
@@ -43,7 +43,7 @@ def test_rows_are_where_division_says(preset, stall):
         2: TableSpec(rows=(1 << 31) - 1, dim=64, extents=(Extent(0, 5, 1 << 29), Extent(1 << 29, 1 << 30, 3 << 29))),
         3: TableSpec(rows=3, dim=beat * config.beat_bytes // 4 if preset == "tiny" else 1024, extents=(Extent(0, 0, 3),)),
     }
-    dut = RowLocator(config)
+    dut = reused(RowLocator, config)
     items = lookups(rng, specs, 200)
     src = StreamSource(dut.i, stall=stall, seed=1)
     sink = StreamSink(dut.o, stall, seed=2)
@@ -71,7 +71,7 @@ def test_rows_are_where_division_says(preset, stall):
 def test_contradicting_parameters_never_give_a_place(wrong):
     config, specs = small_config(graph=False), two_tables()
     spec = specs[0]
-    dut = RowLocator(config)
+    dut = reused(RowLocator, config)
     # the last rows of pages: pages 1 to 4, or those that the wrong extents don't cover
     pages = {0: (2, 3, 4), 4: (0, 1, 2)}[wrong["extents"][0]["first_page"]] if "extents" in wrong else (1, 2, 3, 4)
     indices = [p * spec.rows_per_page(config) + spec.rows_per_page(config) - 1 for p in pages]
@@ -97,7 +97,7 @@ def test_reads_tags_and_poison(stall):
     del mapping[41], mapping[9]
     mapping[101] = "error"
     specs[2] = specs[1]
-    dut = Translator(config)
+    dut = reused(Translator, config)
     items = lookups(rng, specs, 150)
     src = StreamSource(dut.lookup, stall=stall, seed=1)
     ftl = FtlModel(dut.ftl_req, dut.ftl_rsp, mapping, stall, seed=4)
@@ -161,7 +161,7 @@ def test_a_lookup_every_cycle_with_cache_hits():
     """The contract is one per four cycles."""
     config, specs = small_config(graph=False, tags=256), two_tables()
     rng = random.Random(5)
-    dut = Translator(config)
+    dut = reused(Translator, config)
     items = lookups(rng, specs, 120)
     src = StreamSource(dut.lookup)
     ftl = FtlModel(dut.ftl_req, dut.ftl_rsp, {lpn: lpn + 3 for lpn in range(config.lbas)})

@@ -21,7 +21,7 @@ from nearflash.contract.program import (
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import FcParams, MlpParams, ScaleParams, run_graph
 from nearflash_hw.mlp import MlpEngine, products
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mlp_model import as_beats, split_groups, weight_image
@@ -136,7 +136,7 @@ def bits_of(x):
 def run(config, dims, *, samples=6, stall=0.0, seed=0, sizes=None, reload=False, bad=(), serial=False):
     rng, nprng = random.Random(seed), np.random.default_rng(seed)
     graph, mlp = config.mlp.graph, config.mlp
-    dut = MlpEngine(config)
+    dut = reused(MlpEngine, config)
     params = random_params(nprng, config)
     dense_node = next((n for n in graph if n.kind == "dense"), None)
     dense_quant = (40000, 9) if mlp.act_bits == 8 else (40000, 1)
