@@ -68,7 +68,7 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
                 dense, bags = queries(spec, int(rng.integers(1, 9)), rng, weighted=bool(rng.integers(2)))
                 tickets.append(device.submit(dense_of(spec, dense), bags))
                 backend.idle(int(rng.integers(0, 3000)))
-            lba = 1000 + int(rng.integers(0, 50))
+            lba = device.config.lbas - 100 + int(rng.integers(0, 50))
             device.write(lba, rng.bytes(2 * size))
             device.read(lba, 2)
             call(device, 1, Opcode.READ, cdw10=device.config.lbas)  # beyond the end
