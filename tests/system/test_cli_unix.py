@@ -112,7 +112,14 @@ def test_a_bug_stays_a_traceback(monkeypatch):
         main()
 
 
-INTERRUPTED = """
+#: What a process is told by default, however the one that started the tests was (``&`` and nohup ignore some).
+LISTENING = """import signal
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+INTERRUPTED = LISTENING + """
 import subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,7 +167,7 @@ def running(pid):
 
 def test_an_interruption_while_modules_are_imported(tmp_path):
     """As soon as the command's own first line runs, whatever is imported then."""
-    script = """import os, signal, sys
+    script = LISTENING + """import os, sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[-1]:
