@@ -14,8 +14,7 @@ from nearflash.contract import DeviceConfig, cores
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows", "silent",
-           "streamed_layers"]
+__all__ = ["Rows", "console", "environment", "finish", "progress", "show_rows", "silent", "streamed_layers"]
 
 Rows = list[dict[str, Any]]
 

@@ -117,7 +117,7 @@ def measure(quick: bool = False) -> Rows:
     ]
     out: Rows = []
     with progress() as bar:
-        task = bar.add_task("simulators", total=len(jobs) + 1, note="")
+        task = bar.add_task("simulators", total=len(jobs), note="")
         for simulator, job in jobs:
             bar.update(task, note=simulator)
             out.append({"simulator": simulator, "cycles_per_second": job()})

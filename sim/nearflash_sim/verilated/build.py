@@ -28,8 +28,7 @@ from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 from nearflash.contract import NearflashError
 
 __all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compile_runtime_beside", "compiler",
-           "link_libraries", "opt_fast",
-           "runtime_objects", "tool_versions", "trace_kind", "verilator_root"]
+           "link_libraries", "opt_fast", "runtime_objects", "tool_versions", "trace_kind", "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
@@ -116,9 +115,8 @@ def link_libraries() -> list[str]:
 def opt_fast() -> list[str]:
     """Optimisation of the code that runs every cycle (Verilator's OPT_FAST): ``$NEARFLASH_OPT_FAST``, else -Og.
 
-    -Og compiles a device in less than half the time of -Os and simulates it a fifth slower: on two cores it's the faster one
-    up to some 20 million cycles. Beyond, a cycle runs through some 200 kB of code once, so size counts: -O2 ran 2 to 6 %
-    slower than -Os.
+    With g++, -Og compiles a device in less than half the time of -Os and simulates it a fifth slower. With clang++ the
+    difference of -O2 and -Os to -Og was within a shared machine's noise.
     """
     return shlex.split(os.environ.get("NEARFLASH_OPT_FAST", OPT_FAST))
 
