@@ -79,12 +79,17 @@ class _Module:
             yield module
             module = module.parent[0] if module.parent else None
 
+    @property
+    def apart(self) -> bool:
+        """Whether it's no part of the block above it: a block itself, or free."""
+        return self.root_of is not None or self.clock == FREE_CLOCK
+
     def uses(self, port: str) -> bool:
         """Whether anything of this instance's own block depends on input ``port``: not what only blocks inside it see."""
         if port in self.names:
             return True
         for child, connections in self.children:
-            if child.root_of is None and child.clock != FREE_CLOCK:
+            if not child.apart:
                 for inner, net in connections.items():
                     if child.uses(inner) if net.strip() == port else port in _names(net):
                         return True
@@ -167,7 +172,7 @@ def _inputs(root: _Module) -> Iterator[tuple[int, str]]:
 
     def inside(module: _Module, path: str) -> Iterator[tuple[int, str]]:
         for child, connections in module.children:
-            if child.root_of is None and child.clock != FREE_CLOCK:
+            if not child.apart:
                 yield from inside(child, child.path(root))
                 continue
             for port, net in connections.items():
