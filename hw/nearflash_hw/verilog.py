@@ -22,6 +22,7 @@ from .elaboration import without_gc
 from .model.gating import gate
 from .model.memories import without_zeros
 from .model.platform import ModelPlatform, assign_clocks, block_domain
+from .model.registers import assign_in_clocked_processes
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 
@@ -54,6 +55,7 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     if model:
         verilog = re.sub(r"^  always @\*", "  always_comb", verilog, flags=re.MULTILINE)  # these run at time 0
         verilog = re.sub(r"^  always @\(posedge (\w+)\)", r"  always @(edge \1)", verilog, flags=re.MULTILINE)
+        verilog = assign_in_clocked_processes(verilog)
     # Yosys calls a function of its own after its $procmux cell; Icarus takes any such call for a system function's.
     verilog = re.sub(r"\\\$procmux\$(\d+) ", r"procmux_\1 ", verilog)
     if blocks:

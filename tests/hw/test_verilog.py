@@ -6,6 +6,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash_hw.model.gating import gate
+from nearflash_hw.model.registers import assign_in_clocked_processes
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.axi_lite import AxiLiteSignature
 from nearflash_hw.verilog import _zeros_as_loops, to_verilog
@@ -65,7 +66,7 @@ def test_gated_model_has_a_clock_a_block_and_says_when_it_wakes():
     assert "i__0__payload" in awake
     assert "i__1__payload" not in awake  # nothing depends on it
     # what its registers take at the next edge: the memory's output through ``held``
-    assert re.search(r"if \(.*\bheld != .*\) block0_changed <= 1'b1;", text)
+    assert re.search(r"block0_found = block0_found \| \(held != .*\);", text)
 
 
 class Odd(Sample):
@@ -94,11 +95,51 @@ def test_zeros_become_loops_only_where_consecutive():
     assert "m[4]" not in text
 
 
+MODULE = "module top (block0_clk, a);\n  input block0_clk;\n  input [1:0] a;\n  reg [1:0] q;\n{}  assign x = q;\nendmodule\n"
+
+
 def test_gating_leaves_no_register_out():
     """A clocked statement of a form that isn't known is refused, not passed over."""
-    module = "module top (block0_clk, a);\n  input block0_clk;\n  input a;\n  reg q;\n{}endmodule\n"
-    known = "  always @(edge block0_clk)\n    q <= a ;\n  assign x = q;\n"
-    assert "q != (a )" in gate(module.format(known), "top", 1)
-    for body in ("    if (a) q <= a ;\n    else q <= q ;\n", "    case (a)\n      1: q <= a ;\n    endcase\n"):
+    known = "  always @(edge block0_clk)\n    q <= a ;\n"
+    assert "q != (a )" in gate(MODULE.format(known), "top", 1)
+    for body in ("    if (a != q) q <= a ;\n", "    case (a)\n      1: q <= a ;\n    endcase\n", "    q = a ;\n",
+                 "    while (a) q <= a ;\n", "    if (f(a)) q <= a ;\n"):
         with pytest.raises(ValueError, match="module top: cannot read"):
-            gate(module.format(f"  always @(edge block0_clk) begin\n{body}  end\n  assign x = q;\n"), "top", 1)
+            gate(MODULE.format(f"  always @(edge block0_clk) begin\n{body}  end\n"), "top", 1)
+
+
+def test_of_several_assignments_the_last_decides_whether_a_register_changes():
+    text = gate(MODULE.format("  always @(edge block0_clk) begin\n    q <= 2'h0;\n    if (a[0]) begin\n      q <= a;\n"
+                              "    end\n  end\n"), "top", 1)
+    assert ("block0_last = 1'b0; begin block0_last = (q != (2'h0 )); if (a[0]) begin block0_last = (q != (a )); end end "
+            "block0_found = block0_found | block0_last;") in re.sub(r" +", " ", text)
+
+
+NEXT = """  reg [1:0] n;
+  always @(edge clk)
+    q <= n;
+  always_comb begin
+    if (\\$auto$verilog_backend.cc:2355:dump_module$9 ) begin end
+    n = q;
+    casez (a)
+      2'h1:
+          n[0] = 1'h1;
+      2'h2:
+          /* empty */;
+    endcase
+  end
+"""
+
+
+def test_a_next_value_becomes_its_registers_process():
+    text = assign_in_clocked_processes(MODULE.format(NEXT))
+    assert re.sub(r"\s+", " ", text[text.index("  always"):text.index("  assign")]) == (
+        " always @(edge clk) begin casez (a) 2'h1: q[0] <= 1'h1; 2'h2: ; endcase end ")
+    assert not re.search(r"\bn\b", text)
+
+
+@pytest.mark.parametrize("more", ["  assign y = n;\n", "  always @(edge clk)\n    p <= n;\n",
+                                  "  sub s (\n    .i(n)\n  );\n"])
+def test_a_next_value_that_something_else_reads_stays(more):
+    text = MODULE.format(NEXT + more)
+    assert assign_in_clocked_processes(text) == text

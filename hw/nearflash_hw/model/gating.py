@@ -1,8 +1,8 @@
 """Gates the blocks of a model: adds to its Verilog what tells, after every clock edge, which blocks have something to do.
 
-The text is what Yosys wrote for :func:`~nearflash_hw.verilog.to_verilog`: one module per instance, every assignment to a
-register or a memory as ``LHS <= RHS;`` under at most one ``if``. A block is the smallest subtree of instances that holds all
-assignments on its clock, without those of blocks inside it. In its root module it gets
+The text is what Yosys wrote for :func:`~nearflash_hw.verilog.to_verilog`, its registers assigned in clocked processes
+(:mod:`.registers`): one module per instance, ``LHS <= RHS;`` under ``if`` and ``casez`` of signals. A block is the smallest
+subtree of instances that holds all assignments on its clock, without those of blocks inside it. In its root module it gets
 
 * ``blockN_changed``: at its last edge a register took another value, or a memory was written;
 * ``blockN_awake``: that, or one of its inputs differs from what it was at that edge. Its inputs are the root module's, and
@@ -27,7 +27,10 @@ _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\\\S+|\w+) *(\[\d+:0\])?", re.
 _INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) *\(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 _CONNECTION = re.compile(r"^    \.(\\\S+|\w+) *\((.*?)\),?$", re.MULTILINE)
 _CLOCKED = re.compile(r"^  always @\(edge (\w+)\)(.*?)(?=^  \S)", re.MULTILINE | re.DOTALL)
-_ASSIGNMENT = re.compile(r"(?:if \((.+?)\)(?: begin)?\s+)?(\\\S+ |\w+)(\[.*\])? <= (.*?) ?;\n")
+_ASSIGNMENT = re.compile(r"(\\\S+ |[A-Za-z_]\w*)((?:\[[^;()]*\])? ?)<= ([^;]*?) ?;")
+_CONTROL = re.compile(r"\\\S+ |\b(?:if|casez) \(|\w+'[bh][\da-fxz?]+|[\w\s)\[\]{},:;]")
+_STATEMENT = re.compile(r"^    (?!end|\s)", re.MULTILINE)  # of the highest level of a process
+_KEYWORDS = frozenset(("if", "else", "begin", "end", "casez", "endcase", "default"))
 _DECLARATION = re.compile(r"^  (?:input|output|wire|reg)\b.*\n", re.MULTILINE)
 _NAME = re.compile(r"\\\S+ |(?<![\w'\\$])[A-Za-z_]\w*")
 _BLOCK_CLOCK = re.compile(r"block(\d+)_clk")
@@ -95,28 +98,38 @@ class _Module:
                         return True
         return False
 
-    def changes(self, path: str) -> Iterator[tuple[int, str]]:
-        """(bits to compare, whether they change at the coming edge) of each register and memory port."""
-        for _, statement in _CLOCKED.findall(self.body):
-            rest = _ASSIGNMENT.sub("", statement)
-            if not re.fullmatch(r"\s*(?:(?:begin|end)\s+)*", rest):  # nothing may be left out
-                raise ValueError(f"module {self.name}: cannot read {rest.strip()!r} in a clocked process")
-            for condition, name, place, value in _ASSIGNMENT.findall(statement):
-                here = _prefixed(condition, path)
-                if name.strip() in self.memories:
-                    yield 1, here or "1'b1"
-                    continue
-                changes = f"{path}{name}{place} != ({_prefixed(value, path)})"
-                yield self.widths[name.strip()], f"({here}) && ({changes})" if here else changes
+    def changes(self, path: str, found: str, last: str) -> Iterator[tuple[int, str]]:
+        """(bits to compare, statement) of each clocked process: the statement sets variable ``found`` if the coming edge
+        changes a register or writes a memory. It may use variable ``last``."""
+        for _, process in _CLOCKED.findall(self.body):
+            if rest := _CONTROL.sub("", _ASSIGNMENT.sub("", process)):  # nothing may be left out
+                raise ValueError(f"module {self.name}: cannot read {rest!r} in the clocked process {process.strip()!r}")
+            assignments = list(_ASSIGNMENT.finditer(process))
+            names = {m[1].strip() for m in assignments}
+            # Of several assignments to one register the last decides.
+            decides = len(names) == 1 and len(_STATEMENT.findall(process)) > 1 and not any(m[2].strip() for m in assignments)
+            flag, so_far = (last, "") if decides else (found, f"{found} | ")
+            text, end = "", 0
+            for m in assignments:
+                name, place, value = (_prefixed(part, path) for part in m.groups())
+                changes = "1'b1" if m[1].strip() in self.memories else f"{so_far}({name}{place} != ({value}))"
+                text += _prefixed(process[end:m.start()], path) + f" {flag} = {changes}; "
+                end = m.end()
+            text += _prefixed(process[end:], path)
+            text = " ".join(text.split())
+            text += " end" if text.startswith("begin ") else ""
+            if decides:
+                text = f"{last} = 1'b0; {text} {found} = {found} | {last};"
+            yield max(1 if n in self.memories else self.widths[n] for n in names), text
 
     @property
     def memories(self) -> set[str]:
         return {name for _, name, depth in _REGISTER.findall(self.body) if depth}
 
 
-def _prefixed(expression: str, path: str) -> str:
-    """``expression`` of an instance's module, as the module that sees it under ``path`` writes it."""
-    return _NAME.sub(lambda m: path + m[0], expression + " ").strip() + " " if expression else ""
+def _prefixed(text: str, path: str) -> str:
+    """``text`` of an instance's module, as the module that sees it under ``path`` writes it."""
+    return _NAME.sub(lambda m: m[0] if m[0] in _KEYWORDS else path + m[0], text + " ").strip() + " " if text else ""
 
 
 def gate(verilog: str, top: str, blocks: int) -> str:
@@ -186,14 +199,15 @@ def _inputs(root: _Module) -> Iterator[tuple[int, str]]:
 def _gate_block(k: int, members: list[_Module], top: _Module) -> str:
     """Adds block ``k``'s logic to its root; returns the name of its awake signal, seen from ``top``."""
     root = next(m for m in members[0].above() if m.root_of == k)
-    changes = sorted((c for m in members for c in m.changes(m.path(root))), key=lambda c: c[0])
     changed, awake, clock = f"block{k}_changed", f"block{k}_awake", f"block{k}_clk"
-    steps = [changes[i:i + GROUP] for i in range(0, len(changes), GROUP)]
-    root.added += [f"  reg {changed} = 1'b1;", f"  always @(edge {clock})"]
-    for n, step in enumerate(steps):
-        test = _join((c for _, c in step), "||")
-        root.added.append(f"    {'else ' if n else ''}if ({test}) {changed} <= 1'b1;")
-    root.added.append(f"    else {changed} <= 1'b0;")
+    found, last = f"block{k}_found", f"block{k}_last"
+    changes = sorted((c for m in members for c in m.changes(m.path(root), found, last)), key=lambda c: c[0])
+    root.added += [f"  reg {changed} = 1'b1;", f"  reg {found}, {last};", f"  always @(edge {clock}) begin",
+                   f"    {found} = 1'b0;"]
+    for n in range(0, len(changes), GROUP):
+        group = (f"      {statement}" for _, statement in changes[n:n + GROUP])
+        root.added += [f"    if (!{found}) begin", *group, "    end"]
+    root.added += [f"    {changed} <= {found};", "  end"]
     different = [changed]
     for n, (bits, net) in enumerate(_inputs(root)):
         seen = f"block{k}_seen{n}"

@@ -32,7 +32,7 @@ __all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compile_
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
-                   "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "20000", "--prefix", "Vtop",
+                   "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "40000", "--prefix", "Vtop",
                    "-fno-table")  # look-up tables in place of branches: their indices cost 6 % more instructions
 OPT_FAST = "-Og"
 SLOW_FLAGS = ("-O0",)  # constructors and initial values, once per run
