@@ -30,6 +30,8 @@ def refused(nearflash, monkeypatch, args, says):
     ((*FIT, "--error", "nan"), "--error = nan"), ((*FIT, "--error", 0), "--error = 0"),
     (("timing", "--freq", "inf"), "--freq = inf"), ((*COMPARE, "--looks", "nan"), "looks = nan"),
     ((*COMPARE, "--methods", "lee,best"), "--methods = 'best'"), (("sar", "train", "docs", "--device", "tpu"), "'tpu'"),
+    (("run", "--queries", "1_000"), "--queries = '1_000': must be digits"), (("run", "--clock=2_0"), "--clock = '2_0'"),
+    (("run", "--seed", "\u0661"), "--seed = "),
     (("run", "--foo"), "--foo"), (("nothing",), "nothing"), (("config", "a\nb"), "config = 'a\\nb'"),
 ])
 def test_values_out_of_range(nearflash, monkeypatch, args, says):

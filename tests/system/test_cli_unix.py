@@ -70,6 +70,9 @@ def test_results_are_written_though_nobody_reads_the_tables(tmp_path):
     p.stdout.close()
     assert (p.wait(), p.stderr.read()) == (141, "")
     assert json.loads((tmp_path / "y.json").read_text())["registers"]
+    p = start("run", "--help")
+    p.stdout.close()
+    assert (p.wait(), p.stderr.read()) == (141, "")
 
 
 @pytest.mark.parametrize(("redirects", "args", "code", "says"), [

@@ -44,6 +44,7 @@ def _run(closed: list[int]) -> int:
 
     from . import output
     from .app import app
+    from .options import plain_numbers
 
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
@@ -51,12 +52,15 @@ def _run(closed: list[int]) -> int:
     output.begin(closed=1 in closed)
     try:
         command = get_command(app)
+        plain_numbers(sys.argv[1:])
         with command.make_context("nearflash", sys.argv[1:]) as context:
             command.invoke(context)
         sys.stdout.flush()
         return 0
     except typer.Exit as e:
         return e.exit_code
+    except SystemExit:  # what rich, which prints the help, makes of a broken pipe
+        return BROKEN_PIPE
     except Exception as e:
         if isinstance(e, BrokenPipeError) and e.filename is None:  # whoever read standard output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

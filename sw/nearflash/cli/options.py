@@ -1,14 +1,34 @@
-"""Options that make no sense together are refused, not ignored."""
+"""Options that make no sense together are refused, not ignored; so are numbers that Python alone reads as such."""
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 
 import typer
 
 from ..contract.errors import ConfigError
 
-__all__ = ["excludes", "needs"]
+__all__ = ["excludes", "needs", "plain_numbers"]
+
+
+def plain_numbers(args: list[str]) -> None:
+    """Raises :class:`ConfigError` if an option's value is a number to Python and to nobody else: ``1_000``, other digits
+    than 0 to 9, spaces around."""
+    for option, value in pairwise(["", *args]):
+        if m := re.fullmatch(r"(--[\w-]+)=(.*)", value, re.DOTALL):
+            option, value = m.groups()
+        if option.startswith("--") and (not value.isascii() or re.search(r"[_\s]", value)) and _python_number(value):
+            raise ConfigError(option, value, "must be digits alone (a file of that name: ./ before it)")
+
+
+def _python_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def excludes(ctx: typer.Context, first: str, *others: str) -> None:
