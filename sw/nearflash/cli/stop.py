@@ -6,6 +6,7 @@ running below are ended, whoever started them and however often (threads wait fo
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ __all__ = ["Stop", "stoppable"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 AGAIN = 1.0  # seconds: a second signal sooner is the same one (a terminal and a launcher both send theirs)
+PR_SET_CHILD_SUBREAPER = 36
 GRACE = 3.0  # seconds that tools get to end by themselves
 
 
@@ -62,6 +64,8 @@ def stoppable() -> Iterator[Stop]:
 def _end_tools() -> None:
     """End every process below this one, and those that follow, until this one is gone."""
     began = time.monotonic()
+    with suppress(OSError, AttributeError):  # Linux: what loses its parent meanwhile becomes a child of ours
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     while True:
         kind = signal.SIGTERM if time.monotonic() - began < GRACE else signal.SIGKILL
         for pid in _below(os.getpid()):
