@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
@@ -63,7 +63,8 @@ class Device(wiring.Component):
 
         # -- host interface
         connect(m, flipped(self.s_axi), nvme.axil)
-        m.d.comb += [self.irq.eq(nvme.irq), ftl.enable.eq(nvme.enabled), nvme.ftl_ready.eq(ftl.ready),
+        m.d.comb += [self.irq.eq(nvme.irq), ftl.enable.eq(nvme.enabled),
+                     nvme.ftl_ready.eq(ftl.ready & lookup.cleared & pooling.cleared),
                      nvme.infer_idle.eq(lookup.idle)]
         connect(m, nvme.block_cmd, block_io.cmd)
         connect(m, block_io.completion, nvme.block_completion)
@@ -124,6 +125,7 @@ class Device(wiring.Component):
                       *(p for r in readers.values() for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, *(ch.mem_write for ch in flash)]
+        silent = []  # in the order of register bus_status
         for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
                                          ("dram", dram_reads, dram_writes, self.m_axi_dram)):
             ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS)
@@ -133,6 +135,8 @@ class Device(wiring.Component):
             for k, port in enumerate(writes):
                 connect(m, port, ic.write[k])
             connect(m, ic.axi, flipped(axi))
+            silent += [ic.silent_reads, ic.silent_writes]
+        m.d.comb += nvme.bus_silent.eq(Cat(silent))
 
         # -- performance counters, in the order of contract.registers.counters
         events = {

@@ -20,17 +20,18 @@ TOP = "nearflash_device"
 HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0, so a null address shows
 
 
-def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True) -> Library:
-    """Generate and compile the device of ``config`` (cached by content). With ``trace`` it is the board's own Verilog that
-    is compiled, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
-    :mod:`nearflash_hw.model`). Multipliers are always inferred: instances of a part's primitives have no content for a
-    simulator, and differ in nothing else (not even the design_id)."""
+def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False) -> Library:
+    """Generate and compile the device of ``config`` (cached by content). ``board``, and with ``trace``: the board's own
+    Verilog, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
+    :mod:`nearflash_hw.model`), whose reset is another device. Multipliers are always inferred: instances of a part's
+    primitives have no content for a simulator, and differ in nothing else (not even the design_id)."""
     config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: names don't matter
-    form = "board" if trace else "gated" if gated else "ungated"
+    board = board or trace
+    form = "board" if board else "gated" if gated else "ungated"
 
     def generate() -> str:
         compile_runtime_beside(trace)
-        return to_verilog(Device(config), TOP, model=not trace, gated=gated)
+        return to_verilog(Device(config), TOP, model=not board, gated=gated)
 
     return build_library(cached_verilog(f"{TOP} {config!r} {form}", generate), TOP, trace=trace)
 
@@ -38,16 +39,16 @@ def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True) -> L
 class SimBackend(Backend):
     """A simulated device. Time passes only in register accesses, :meth:`wait_irq` and :meth:`idle`.
 
-    ``trace``: build with waveforms; see :meth:`waves`. ``gated``: see :func:`build`. ``host_latency`` and ``dram_latency``:
-    read latency in cycles.
+    ``trace``: build with waveforms; see :meth:`waves`. ``gated``, ``board``: see :func:`build`. ``host_latency``
+    and ``dram_latency``: read latency in cycles.
     """
 
     has_backdoor = True
 
-    def __init__(self, config: DeviceConfig, *, trace: bool = False, gated: bool = True, host_latency: int = 100,
-                 dram_latency: int = 30):
+    def __init__(self, config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False,
+                 host_latency: int = 100, dram_latency: int = 30):
         self.config = config
-        self.library = build(config, trace=trace, gated=gated)
+        self.library = build(config, trace=trace, gated=gated, board=board)
         self.device = VerilatedDevice(self.library, host_latency=host_latency, dram_latency=dram_latency)
         self.device.reset()
         self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)
@@ -98,6 +99,9 @@ class SimBackend(Backend):
     def waves(self, path: str) -> contextlib.AbstractContextManager[Path]:
         """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""
         return self.device.trace(path)
+
+    def reset(self) -> None:
+        self.device.reset()
 
     def close(self) -> None:
         self.device.close()

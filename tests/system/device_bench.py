@@ -3,8 +3,10 @@ known contents, and what their lookups must give."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from nearflash.contract import CommandError, DeviceConfig, Opcode, RowFormat, TableSpec
@@ -18,6 +20,7 @@ from nearflash_sim.backend import SimBackend
 
 PAGE = 4096
 FILL = 0xA5
+RECORDED_BYTES = 1 << 20
 TIMEOUT = 5_000_000  # cycles: any wait that takes longer is a hang
 
 
@@ -66,6 +69,43 @@ class GuardedSim(SimBackend):
         for address in list(self._sizes):
             self.check_guards(address)
         super().close()
+
+
+class Recorded(GuardedSim):
+    """Writes down whatever the host can see, and when: registers, interrupts, traffic and memory."""
+
+    def __init__(self, config, **kw):
+        self.log: list[tuple[Any, ...]] = []
+        super().__init__(config, **kw)
+
+    def note(self, *what: Any) -> None:
+        self.log.append((self.cycles, *what))
+
+    def mmio_read32(self, offset: int) -> int:
+        value = super().mmio_read32(offset)
+        self.note("read", offset, value)
+        return value
+
+    def mmio_write32(self, offset: int, value: int) -> None:
+        super().mmio_write32(offset, value)
+        self.note("write", offset, value)
+
+    def wait_irq(self, timeout: int) -> bool:
+        came = super().wait_irq(timeout)
+        self.note("irq", came)
+        return came
+
+    def idle(self, cycles: int) -> None:
+        super().idle(cycles)
+        self.note("idle", self.device.irq)
+
+    def snapshot(self) -> None:
+        self.note("traffic", self.device.host.traffic, self.device.dram.traffic)
+        self.note_memories()
+
+    def note_memories(self) -> None:
+        for memory in (self.device.host, self.device.dram):
+            self.note("memory", hashlib.sha256(memory.read(0, RECORDED_BYTES)).hexdigest())
 
 
 def open_device(config: DeviceConfig = SMALL, **kw) -> Device:

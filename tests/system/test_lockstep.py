@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import pytest
-from device_bench import TIMEOUT, GuardedSim, call
+from device_bench import TIMEOUT, Recorded, call
 from nearflash.contract import Opcode
 from nearflash.runtime import Device
 from test_device_models import CASES, compiled, configured, dense_of, queries
 
 NAME = "cat"  # weights on chip, three table formats, every kind of block a device has
-MEMORY_BYTES = 1 << 20
-
-
-class Recorded(GuardedSim):
-    """Writes down whatever the host can see, and when: registers, interrupts, traffic and memory."""
-
-    def __init__(self, config, **kw):
-        self.log: list[tuple[Any, ...]] = []
-        super().__init__(config, **kw)
-
-    def note(self, *what: Any) -> None:
-        self.log.append((self.cycles, *what))
-
-    def mmio_read32(self, offset: int) -> int:
-        value = super().mmio_read32(offset)
-        self.note("read", offset, value)
-        return value
-
-    def mmio_write32(self, offset: int, value: int) -> None:
-        super().mmio_write32(offset, value)
-        self.note("write", offset, value)
-
-    def wait_irq(self, timeout: int) -> bool:
-        came = super().wait_irq(timeout)
-        self.note("irq", came)
-        return came
-
-    def idle(self, cycles: int) -> None:
-        super().idle(cycles)
-        self.note("idle", self.device.irq)
-
-    def snapshot(self) -> None:
-        memories = [hashlib.sha256(m.read(0, MEMORY_BYTES)).hexdigest() for m in (self.device.host, self.device.dram)]
-        self.note("memory", self.device.host.traffic, self.device.dram.traffic, *memories)
 
 
 def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
-from nearflash.contract.registers import ADDRESS_BITS, counters
+from nearflash.contract.registers import ADDRESS_BITS, BUS_STATUS, counters
 
 from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
@@ -33,6 +33,8 @@ class Nvme(wiring.Component):
     Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
     completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.
 
+    ``bus_silent``: a bit per bus of register bus_status; any is fatal.
+
     ``perf``: one bit per counter of :func:`~nearflash.contract.registers.counters`, added every cycle (bit 0, ``cycles``,
     is counted internally).
 
@@ -53,7 +55,7 @@ class Nvme(wiring.Component):
             "block_completion": In(stream.Signature(layouts.completion)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "infer_completion": In(stream.Signature(layouts.completion)),
-            "infer_idle": In(1),
+            "infer_idle": In(1), "bus_silent": In(len(BUS_STATUS)),
             "table_valid": Out(1), "table": Out(layouts.table_write),
             "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
             "sq_read": Out(MemReadSignature(beat)), "cq_write": Out(MemWriteSignature(beat)),
@@ -74,7 +76,8 @@ class Nvme(wiring.Component):
 
         connect(m, flipped(self.axil), registers.axil)
         m.d.comb += [
-            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal), registers.event.eq(self.perf.as_value()),
+            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal | self.bus_silent.any()),
+            registers.bus_silent.eq(self.bus_silent), registers.event.eq(self.perf.as_value()),
             self.enabled.eq(registers.enabled | queues.ready),
             queues.settings.eq(registers.settings), queues.enable.eq(registers.enabled),
             queues.start.eq(self.ftl_ready), queues.doorbell_valid.eq(registers.doorbell_valid),

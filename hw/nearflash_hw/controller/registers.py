@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import REGISTERS, DeviceConfig
-from nearflash.contract.registers import ADDRESS_BITS, QUEUE_REGISTERS, counters, doorbell, queue_register
+from nearflash.contract.registers import ADDRESS_BITS, BUS_STATUS, QUEUE_REGISTERS, counters, doorbell, queue_register
 
 from ..interfaces import index_bits
 from ..model import elapsed
@@ -67,7 +67,7 @@ class RegisterFile(wiring.Component):
         n = config.host.queue_pairs
         super().__init__({
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
-            "ready": In(1), "fatal": In(1),
+            "ready": In(1), "fatal": In(1), "bus_silent": In(len(BUS_STATUS)),
             "enabled": Out(1), "mask": Out(n),
             "settings": Out(data.ArrayLayout(queue_settings_layout(config), n)),
             "doorbell_valid": Out(1), "doorbell": Out(doorbell_layout(config)),
@@ -86,7 +86,8 @@ class RegisterFile(wiring.Component):
         values: dict[int, object] = {}  # what reading an offset returns
         read_only = {
             "cap_lo": Const((entries - 1) | 1 << 16, 32), "cap_hi": Const(0, 32),
-            "csts": Cat(self.ready, self.fatal), "design_id": Const(config.design_id, 32),
+            "csts": Cat(self.ready, self.fatal), "bus_status": self.bus_silent,
+            "design_id": Const(config.design_id, 32),
             "clock_khz": Const(round(config.clock_mhz * 1000), 32),
             "perf_lo": perf.value[:32], "perf_hi": perf.value[32:],
         }

@@ -27,7 +27,7 @@ class LookupEngine(wiring.Component):
     ``vector`` (pooling) -> ``retire`` -> Scoreboard -> ``drain`` (pooling) -> ``pooled`` -> Results -> ``completion``.
     ``host_req``/``host_data``: two readers of host memory, [0] for validation and [1] for execution. ``idle``: no command in
     flight, tables may change. ``lookups_issued`` and ``sample_done`` pulse once per lookup and per sample.
-    ``tags_used``: flash reads in flight.
+    ``tags_used``: flash reads in flight. ``cleared``: what a reset found in memories is gone; nothing may come before.
 
     Why it can't deadlock. Every wait below is for something further down, and the last ones end on their own.
 
@@ -60,7 +60,7 @@ class LookupEngine(wiring.Component):
         super().__init__({
             "infer_cmd": In(stream.Signature(lo.infer_command)),
             "completion": Out(stream.Signature(lo.completion)),
-            "idle": Out(1),
+            "idle": Out(1), "cleared": Out(1),
             "table_valid": In(1),
             "table": In(lo.table_write),
             "host_req": Out(stream.Signature(lo.prp_request)).array(2),
@@ -130,6 +130,7 @@ class LookupEngine(wiring.Component):
         m.d.comb += [
             merge.tag_write_valid.eq(translator.tag_write_valid), merge.tag_write.eq(translator.tag_write),
             sequencer.completed.eq(self.completion.valid & self.completion.ready), self.idle.eq(sequencer.idle),
+            self.cleared.eq(sequencer.cleared),
             self.lookups_issued.eq(scoreboard.issued), self.sample_done.eq(scoreboard.sample_done),
             self.tags_used.eq(translator.tags_used)]
         return m

@@ -33,7 +33,7 @@ class Sequencer(wiring.Component):
         super().__init__({
             "infer_cmd": In(stream.Signature(layouts.infer_command)),
             "completed": In(1),
-            "idle": Out(1),
+            "idle": Out(1), "cleared": Out(1),
             "table_valid": In(1),
             "table": In(layouts.table_write),
             "host_req": Out(stream.Signature(layouts.prp_request)).array(2),
@@ -60,7 +60,7 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             take.eq(self.infer_cmd.valid & self.infer_cmd.ready), self.infer_cmd.ready.eq(room & waiting.i.ready),
             waiting.i.valid.eq(self.infer_cmd.valid & room), waiting.i.payload.eq(self.infer_cmd.payload),
-            self.idle.eq(in_flight == 0)]
+            self.idle.eq(in_flight == 0), self.cleared.eq(validator.cleared)]
         with m.If(take & ~self.completed):
             m.d.sync += in_flight.eq(in_flight + 1)
         with m.Elif(self.completed & ~take):

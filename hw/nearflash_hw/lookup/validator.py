@@ -1,6 +1,6 @@
 """Pass 1 over a query: everything that can be wrong with a command is found before it has any effect."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -8,6 +8,7 @@ from nearflash.contract import DeviceConfig, Opcode, Status
 
 from ..controller.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
+from ..primitives.clear_walk import ClearWalk
 from ..primitives.memport import ADDR_BITS
 from .parser import QueryParser, outcome_layout
 
@@ -24,7 +25,8 @@ def checked_layout(config: DeviceConfig) -> data.StructLayout:
 class Validator(wiring.Component):
     """Checks one command at a time: header, tables (2 cycles each), then the whole query stream (:class:`QueryParser`).
 
-    ``cmd`` In, ``o`` Out: the command with its outcome, in order. The checks and their order are those of
+    ``cmd`` In, ``o`` Out: the command with its outcome, in order. ``cleared``: after a reset all tables are closed; no table
+    may be opened before. The checks and their order are those of
     :func:`nearflash.reference.query.check_query`.
     """
 
@@ -38,6 +40,7 @@ class Validator(wiring.Component):
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
             "o": Out(stream.Signature(checked_layout(config))),
+            "cleared": Out(1),
         })
 
     def elaborate(self, platform):
@@ -52,9 +55,11 @@ class Validator(wiring.Component):
 
         m.submodules.dims = ram = Memory(shape=data.StructLayout({"open": 1, "dim": 16}), depth=lk.max_tables, init=[])
         write, read = ram.write_port(), ram.read_port()
+        m.submodules.walk = walk = ClearWalk(layouts.table_bits)  # closes all tables
+        m.d.comb += self.cleared.eq(~walk.busy)
         m.d.sync += [
-            write.en.eq(self.table_valid), write.addr.eq(self.table.table), write.data.open.eq(self.table.open),
-            write.data.dim.eq(self.table.dim)]
+            write.en.eq(self.table_valid | walk.busy), write.addr.eq(Mux(walk.busy, walk.at, self.table.table)),
+            write.data.open.eq(self.table.open & ~walk.busy), write.data.dim.eq(self.table.dim)]
 
         cmd = Signal(layouts.infer_command, reset_less=True)
         outcome = Signal(outcome_layout(), reset_less=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..interfaces import index_bits
+from ..interfaces import bits_for, index_bits
 from .arbiter import StreamArbiter
 from .axi import AxiSignature
+from .bus_watch import BusWatch
 from .fifo import StreamFifo
 from .memport import ADDR_BITS, BEATS_BITS, MemReadSignature, MemWriteSignature, request_layout
 from .register_slice import RegisterSlice
@@ -20,6 +21,7 @@ MAX_BURST = 256  # AXI4 limit on the beats of an INCR burst
 PAGE = 4096  # AXI4: no burst crosses a 4 KiB boundary
 INCR = 1
 CACHE = 0b0011  # normal, non-cacheable, bufferable
+SILENCE = 1 << 20  # cycles: milliseconds, where a memory behind any bus takes microseconds
 
 
 def burst_layout() -> data.StructLayout:
@@ -91,11 +93,15 @@ class MemInterconnect(wiring.Component):
     * write data go out in the order the bursts were granted: once a request's first data word is offered (the burst
       is not granted before), the rest must follow without help from another writer;
     * ``done`` is queued 2 deep per client, then it holds up the B channel.
+
+    ``silent_reads`` and ``silent_writes``: the memory owed an answer for ``silence`` cycles in which nothing moved (AR and
+    R; AW, W and B). Until reset, which alone recovers from it: whoever waits for the answer waits for ever.
     """
 
     model_clock = "own"
 
-    def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8):
+    def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8,
+                 silence: int = SILENCE):
         if max(n_read, n_write) > 1 << id_bits:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << id_bits} (id_bits = {id_bits})")
         if n_read < 0 or n_write < 0:
@@ -103,11 +109,12 @@ class MemInterconnect(wiring.Component):
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
-        self.id_bits, self.outstanding = id_bits, outstanding
+        self.id_bits, self.outstanding, self.silence = id_bits, outstanding, silence
         super().__init__({
             "read": In(MemReadSignature(beat_bytes)).array(n_read),
             "write": In(MemWriteSignature(beat_bytes)).array(n_write),
             "axi": Out(AxiSignature(ADDR_BITS, beat_bytes * 8, id_bits)),
+            "silent_reads": Out(1), "silent_writes": Out(1),
         })
 
     def elaborate(self, platform):
@@ -183,6 +190,12 @@ class MemInterconnect(wiring.Component):
             ]
         m.d.comb += buffer.o.ready.eq(ready.any())
 
+        # A burst that has been cut waits for nothing but its turn on the bus.
+        m.submodules.read_watch = watch = BusWatch(self.silence)
+        m.d.comb += [
+            watch.owed.eq(Cat(flags.r_rdy for flags in queues).any() & ~axi.rvalid),
+            watch.progress.eq(axi.arvalid & axi.arready), self.silent_reads.eq(watch.silent)]
+
     def _elaborate_write(self, m: Module) -> None:
         axi = self.axi
         # A burst asks for the W channel only once its client offers data; the flag keeps the request up if that data
@@ -248,3 +261,11 @@ class MemInterconnect(wiring.Component):
             with m.If(b_ready[k]):
                 m.d.sync += failed.eq((failed | axi.bresp[1]) & ~flags.r_data)
         m.d.comb += axi.bready.eq(b_ready.any())
+
+        unanswered = Signal(bits_for(self.n_write * self.outstanding))  # bursts sent whole
+        moves = {ch: getattr(axi, f"{ch}valid") & getattr(axi, f"{ch}ready") for ch in ("aw", "w", "b")}
+        m.d.sync += unanswered.eq(unanswered + (moves["w"] & axi.wlast) - moves["b"])
+        m.submodules.write_watch = watch = BusWatch(self.silence)
+        m.d.comb += [
+            watch.owed.eq(axi.awvalid | axi.wvalid | ((unanswered != 0) & ~axi.bvalid)),
+            watch.progress.eq(Cat(moves.values()).any()), self.silent_writes.eq(watch.silent)]

@@ -11,16 +11,22 @@ A typical bench::
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Value
+from amaranth.hdl import Cat, ClockDomain, Const, Elaboratable, Module, Value
+from amaranth.lib import wiring
 from amaranth.sim import Simulator
 from nearflash_hw.elaboration import without_gc
 
 from .payload import reader, writer
+
+FORMER_LIVES = os.environ.get("NEARFLASH_FORMER_LIVES", "")  # seed of what a design went through before its test
+LONGEST_LIFE = 64 if not FORMER_LIVES else 1024  # cycles
+CLEARING = 4096  # cap on the cycles in which a design clears its memories
 
 
 class SimulationTimeout(AssertionError):
@@ -228,24 +234,33 @@ class _Pair:
 
 
 class _Simulation:
-    """A compiled design, run any number of times: compiling takes longer than most runs."""
+    """A compiled design, run any number of times: compiling takes longer than most runs.
+
+    Every run begins with another life of the design, which a reset ends: what ``rst`` does not restore shows in any test.
+    """
 
     def __init__(self, dut: Elaboratable):
         top = Module()
         top.submodules.dut = dut
-        top.domains.sync = ClockDomain()  # a purely combinational block has no clock of its own
+        top.domains.sync = self.domain = ClockDomain()  # a purely combinational block has no clock of its own
         with without_gc():
             self.simulator = Simulator(top)
         self.simulator.add_clock(1e-6)
-        self.slots = 0
+        members = getattr(dut, "signature", wiring.Signature({})).flatten(dut)
+        inputs = [Value.cast(v) for _, member, v in members if member.flow == wiring.In]
+        self.inputs = [v for v in inputs if not isinstance(v, Const)]  # a stream that is always ready
+        self.cleared = getattr(dut, "cleared", None)
+        self.slots, self.runs = 0, 0
+        self.born = False
         self.processes: list[Callable[[Any], Any]] = []  # of this run
 
     def run(self, processes: list[Callable[[Any], Any]], vcd: str | None) -> None:
         """With ``processes``, which run in their order, from reset until the last of them ends."""
         self.simulator.reset()
-        self.processes = processes
+        self.runs, self.born = self.runs + 1, False
+        self.processes = [self._former_life, *processes]
         # A testbench stays with its simulator: each is a slot, for which every run has another process, or none.
-        while self.slots < len(processes):
+        while self.slots < len(self.processes):
             self.simulator.add_testbench(self._slot(self.slots), background=True)
             self.slots += 1
         with self.simulator.write_vcd(vcd) if vcd else contextlib.nullcontext():
@@ -256,9 +271,32 @@ class _Simulation:
             last = index == len(self.processes) - 1
             if index < len(self.processes):
                 with ctx.critical() if last else contextlib.nullcontext():
+                    while index and not self.born:
+                        await ctx.tick()
                     await self.processes[index](ctx)
 
         return slot
+
+    async def _former_life(self, ctx: Any) -> None:
+        """Some cycles of anything at the inputs, and a reset. A design that says so is left alone until it has cleared
+        its memories (``cleared``)."""
+        rng = random.Random(f"{FORMER_LIVES} {self.runs}")
+        for _ in range(rng.randrange(LONGEST_LIFE)):
+            for port in self.inputs:
+                ctx.set(port, rng.getrandbits(len(port)) if len(port) > 1 else rng.random() < 0.8)
+            await ctx.tick()
+        for port in self.inputs:
+            ctx.set(port, 0)
+        ctx.set(self.domain.rst, 1)
+        await ctx.tick()
+        ctx.set(self.domain.rst, 0)
+        for _ in range(CLEARING):
+            if self.cleared is None or ctx.get(self.cleared):
+                break
+            await ctx.tick()
+        else:
+            raise SimulationTimeout(f"not cleared within {CLEARING} cycles of the reset")
+        self.born = True
 
 
 @lru_cache(maxsize=6)
@@ -272,8 +310,9 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     """Run ``dut`` from reset with ``actors`` (sources, sinks, memory ports, or ``async def process(ctx)`` functions) until
     ``until()`` holds, then ``settle`` more cycles (so that surplus output shows up). Returns the cycles until it held.
 
-    Simulating the same ``dut`` again starts from reset, and takes no elaboration. Raises :class:`SimulationTimeout` after
-    ``max_cycles``.
+    The reset ends a former life of ``dut``, of some cycles with anything at its inputs (``$NEARFLASH_FORMER_LIVES``: another
+    seed, and longer lives). Simulating it again starts from reset too, and takes no elaboration. Raises
+    :class:`SimulationTimeout` after ``max_cycles``.
     """
     processes: list[Callable[[Any], Any]] = []
     for a in actors:

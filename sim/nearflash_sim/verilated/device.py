@@ -58,6 +58,7 @@ _API = {
     "nf_memory_timing": (None, (c_int, c_uint64, c_uint64, c_uint32, c_uint32)),
     "nf_memory_fault": (None, (c_int, c_uint64, c_uint64, c_int, c_int)),
     "nf_memory_clear_faults": (None, (c_int,)),
+    "nf_memory_silence": (None, (c_int, c_int)),
     "nf_memory_traffic": (None, (c_int, POINTER(c_uint64))),
     "nf_error_count": (c_uint64, ()),
     "nf_error_text": (c_char_p, ()),
@@ -140,6 +141,10 @@ class Memory:
 
     def clear_faults(self) -> None:
         self._device._call("nf_memory_clear_faults", self._which)
+
+    def silence(self, silent: bool = True) -> None:
+        """From now on (or no longer): no request, word or answer passes, as on a bus that hangs."""
+        self._device._call("nf_memory_silence", self._which, int(silent))
 
     @property
     def traffic(self) -> Traffic:

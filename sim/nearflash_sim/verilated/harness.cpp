@@ -164,6 +164,7 @@ class AxiMemory {
     SparseMemory memory;
     std::vector<FaultRange> faults;
     uint64_t read_latency = 1, write_latency = 1;
+    bool silent = false;  // takes and offers nothing more; what it offers already, stays
     uint32_t stall = 0;  // chance of a wait per beat or address, in 1/65536
     uint64_t read_beats = 0, write_beats = 0, read_bursts = 0, write_bursts = 0;
 
@@ -232,12 +233,13 @@ class AxiMemory {
         p_.awready() = aw_ready_ = !aw_.full() && !waits();
         p_.wready() = w_ready_ = !aw_.empty() && !b_.full() && !waits();
         // Ready stays up while idle, so an idle memory has nothing to drive.
-        busy_ = stall || !reads_.empty() || !aw_.empty() || !b_.empty() || !ar_ready_ || !aw_ready_;
+        busy_ = stall || silent || !reads_.empty() || !aw_.empty() || !b_.empty() || !ar_ready_ || !aw_ready_;
         return changes | (ar != ar_ready_) | (aw != aw_ready_) | (w != w_ready_);
     }
 
     // The first cycle, from `cycle` on, whose inputs may differ from now though nothing transfers until then.
     uint64_t due(uint64_t cycle) const {
+        if (silent) return kNever;
         if (stall) return cycle;
         uint64_t first = kNever;
         if (!r_valid_ && !reads_.empty()) first = std::min(first, reads_.front().due);
@@ -257,7 +259,7 @@ class AxiMemory {
     void error(uint64_t cycle, const std::string& what) { errors_.add(cycle, name_, what); }
 
     bool waits() {
-        if (!stall) return false;
+        if (silent || !stall) return silent;
         rng_ ^= rng_ << 13, rng_ ^= rng_ >> 17, rng_ ^= rng_ << 5;
         return (rng_ & 0xFFFF) < stall;
     }
@@ -613,6 +615,9 @@ NF_API void nf_memory_fault(Device* d, int which, uint64_t first, uint64_t last,
 }
 NF_API void nf_memory_clear_faults(Device* d, int which) {
     d->with_memory(which, [](auto& m) { m.faults.clear(); });
+}
+NF_API void nf_memory_silence(Device* d, int which, int silent) {
+    d->with_memory(which, [&](auto& m) { m.silent = silent != 0; });
 }
 NF_API void nf_memory_traffic(Device* d, int which, uint64_t* out) {
     d->with_memory(which, [&](auto& m) {

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 from .config import DeviceConfig
 
-__all__ = ["ADDRESS_BITS", "DOORBELL_BASE", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS", "Register", "counters",
+__all__ = ["ADDRESS_BITS", "BUS_STATUS", "DOORBELL_BASE", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS", "Register", "counters",
            "doorbell", "queue_register"]
 
 ADDRESS_BITS = 13
 QUEUE_BASE = 0x400
 QUEUE_STRIDE = 0x20
 DOORBELL_BASE = 0x1000
+#: What each bit of register bus_status says has stopped answering.
+BUS_STATUS = ("host memory reads", "host memory writes", "DRAM reads", "DRAM writes")
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ REGISTERS = (
     Register("vs", 0x08, "ro", "NVMe version, 2.0", 0x0002_0000),
     Register("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks"),
     Register("cc", 0x14, "rw", "bit 0 EN: commands are fetched while 1; writing 0 resets every queue's pointers"),
-    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a completion could not be written to host memory)"),
+    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a ring in host memory can't be reached, or bus_status is not 0)"),
     Register("design_id", 0x100, "ro", "hash of the configuration this device was generated from"),
     Register("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz"),
+    Register("bus_status", 0x108, "ro", "buses that have stopped answering, until the device's reset: "
+             + ", ".join(f"bit {bit} {what}" for bit, what in enumerate(BUS_STATUS))),
     Register("perf_index", 0x200, "rw", "selects a counter (see counters()); writing it latches perf_lo and perf_hi"),
     Register("perf_lo", 0x204, "ro", "selected counter, low word"),
     Register("perf_hi", 0x208, "ro", "selected counter, high word"),

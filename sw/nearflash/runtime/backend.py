@@ -66,6 +66,10 @@ class Backend(abc.ABC):
     def close(self) -> None:
         """Free everything. Safe to call twice."""
 
+    def reset(self) -> None:
+        """Hold the device's reset for a while: it is as after power-up, the memories around it are as they were."""
+        raise NotImplementedError(f"{type(self).__name__} cannot reset the device")
+
     def waves(self, path: str) -> AbstractContextManager[Any]:
         """Record waveforms to ``path`` while the context is open (simulators only)."""
         raise NotImplementedError(f"{type(self).__name__} cannot record waveforms")

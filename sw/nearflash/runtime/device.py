@@ -78,6 +78,14 @@ class Device:
         """Controller reset: commands under way are lost; tables, program and stored data stay."""
         self.driver.enable()
 
+    def subsystem_reset(self) -> None:
+        """Reset of the whole device, for when a controller reset does not help: commands under way, open tables and the
+        program are lost too; stored data stay. Raises :class:`NotImplementedError` where the back end has no reset."""
+        self.backend.reset()
+        self.tables.clear()
+        self._extents.reset({})
+        self.driver.enable()
+
     # -- information ------------------------------------------------------------------------------------------------
     def identify(self) -> dict[str, int]:
         """The device's limits (IDENTIFY, CNS C0h), by name."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contract import CommandError, DeviceTimeout, NearflashError, Status
 from ..contract.nvme import CQE, CQE_BYTES, HOST_PAGE, SQE_BYTES, sqe
-from ..contract.registers import REGISTERS, doorbell, queue_register
+from ..contract.registers import BUS_STATUS, REGISTERS, doorbell, queue_register
 from .backend import Backend
 
 __all__ = ["Buffer", "Command", "Completion", "NvmeDriver"]
@@ -142,7 +142,7 @@ class NvmeDriver:
         deadline = self.backend.cycles + self.timeout
         while self.read_register("csts") & _READY != ready:
             if self.backend.cycles >= deadline:
-                raise DeviceTimeout(f"CSTS.RDY did not become {ready} within {self.timeout} cycles")
+                raise DeviceTimeout(f"CSTS.RDY did not become {ready} within {self.timeout} cycles{self._why_fatal()}")
             self.backend.idle(64)
 
     # -- registers ------------------------------------------------------------------------------------------------
@@ -241,6 +241,16 @@ class NvmeDriver:
         command.release()
         return completion
 
+    def _why_fatal(self) -> str:
+        """What CSTS.CFS, if it is set, comes from."""
+        if not self.read_register("csts") & _FATAL:
+            return ""
+        status = self.read_register("bus_status")
+        silent = [name for bit, name in enumerate(BUS_STATUS) if status >> bit & 1]
+        if silent:
+            return f" (CSTS.CFS: no answer to {', '.join(silent)}; only a reset of the device helps)"
+        return " (CSTS.CFS: the device could not reach its rings)"
+
     def _wait(self, done: Callable[[], bool], what: str, timeout: int) -> None:
         deadline = self.backend.cycles + timeout
         while not done():
@@ -248,8 +258,6 @@ class NvmeDriver:
                 continue
             left = deadline - self.backend.cycles
             if left <= 0:
-                fatal = self.read_register("csts") & _FATAL
-                raise DeviceTimeout(f"{what}: no answer within {timeout} cycles"
-                                    + (" (CSTS.CFS: the device could not reach its rings)" if fatal else ""))
+                raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._why_fatal()}")
             if self.backend.wait_irq(left) and not self.reap():
                 self.backend.idle(_SETTLE)  # the interrupt has not fallen yet after the last acknowledgement

@@ -266,3 +266,42 @@ def test_a_writer_without_data_does_not_block_another():
 def test_limits_are_named(kwargs):
     with pytest.raises(ValueError, match="must"):
         MemInterconnect(16, **kwargs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bus_that_stops_is_noticed(seed):
+    """Whatever was under way: the side that owes something is named, once it has owed it for long enough, and for good."""
+    rng, silence = random.Random(seed), 200
+    dut = MemInterconnect(16, 2, 2, silence=silence)
+    slave = AxiSlave(dut.axi, 16, latency=9, stall=0.2, seed=seed)
+    stop = rng.randint(20, 300)
+    moved, noticed = [], {}
+
+    async def halt(ctx):
+        axi, names = dut.axi, ("ar", "r", "aw", "w", "b")
+        ticks = aiter(ctx.tick().sample(dut.silent_reads, dut.silent_writes, *(
+            getattr(axi, n + "valid") & getattr(axi, n + "ready") for n in names)))
+        cycle = 0
+        while True:
+            _, _, *silent, ar, r, aw, w, b = await anext(ticks)
+            cycle += 1
+            moved.append((ar | r, aw | w | b))
+            for k in range(2):
+                if silent[k]:
+                    noticed.setdefault(k, cycle)
+                assert silent[k] == (k in noticed)
+            if cycle == stop:
+                slave.stall = 1.0
+
+    requests = [{"addr": i << 8, "beats": 5} for i in range(200)]
+    words = [{"data": i, "strb": 0xFFFF} for i in range(1000)]
+    actors = [slave, halt]
+    for k in range(2):
+        actors += [StreamSource(dut.read[k].req, requests, 0.1, seed=k), StreamSink(dut.read[k].rsp),
+                   StreamSource(dut.write[k].req, requests, 0.1, seed=k), StreamSource(dut.write[k].data, words),
+                   StreamSink(dut.write[k].done)]
+    simulate(dut, actors, until=lambda: len(noticed) == 2, max_cycles=3000)
+    for k in range(2):
+        last = max(i for i, m in enumerate(moved) if m[k])
+        assert last >= stop - 20  # it worked until then
+        assert silence <= noticed[k] - last <= silence + 20

@@ -26,6 +26,8 @@ class Pooling(wiring.Component):
     added, with its flags; ``pooled`` and ``drained`` as :class:`Drain` says; ``table_valid``/``table`` broadcast
     parameters (see :class:`PoolTables`; no row or drain starts for max_tables + 3 cycles after one).
 
+    ``cleared``: what a reset found in memories is gone; nothing may come before.
+
     Rows are taken whatever ``pooled`` and ``drained`` do: one beat per 1 (FP32), 2 (FP16) or 4 (INT8) cycles, weighted
     or not, if the table has at least ``Accumulators.HAZARD`` (4) accumulator words or consecutive rows are of different
     (slot, table); a drain takes at most every other cycle while rows wait. In an idle
@@ -49,7 +51,7 @@ class Pooling(wiring.Component):
             "retire": Out(stream.Signature(lay.retire)),
             "drained": Out(stream.Signature(data.StructLayout({"slot": lay.slot_bits}))),
             "pooled": Out(stream.Signature(lay.pooled_element)),
-            "table_valid": In(1), "table": In(lay.table_write),
+            "table_valid": In(1), "table": In(lay.table_write), "cleared": Out(1),
         })
 
     def elaborate(self, platform):
@@ -71,6 +73,7 @@ class Pooling(wiring.Component):
         wiring.connect(m, rows.row, issue.row)
         wiring.connect(m, rows.beats, issue.beats)
         m.d.comb += [
+            self.cleared.eq(touched.cleared),
             tables.table_valid.eq(self.table_valid), tables.table.eq(self.table),
             rows.hold.eq(tables.busy), drain.hold.eq(tables.busy),
             touched.set_at.eq(issue.touch_at), touched.set.eq(issue.touch), issue.touched.eq(touched.set_sees),

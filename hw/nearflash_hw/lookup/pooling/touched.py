@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
+from ...primitives.clear_walk import ClearWalk
 from .shapes import Shapes
 
 __all__ = ["Touched"]
@@ -19,7 +20,8 @@ class Touched(wiring.Component):
     what was set a cycle later (it comes for a slot long after its last row began). No bit is set and cleared in neighbouring
     cycles.
 
-    The bit is the exclusive or of two single-writer memories (LUT RAM), one written by each side.
+    The bit is the exclusive or of two single-writer memories (LUT RAM), one written by each side. After a reset they are
+    cleared, until ``cleared``: nothing may be set before.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -27,6 +29,7 @@ class Touched(wiring.Component):
         super().__init__({
             "set_at": In(self.bits), "set": In(1), "set_sees": Out(1),
             "clear_at": In(self.bits), "clear": In(1), "clear_sees": Out(1),
+            "cleared": Out(1),
         })
 
     def elaborate(self, platform):
@@ -43,9 +46,13 @@ class Touched(wiring.Component):
         # Written a cycle late: ``set`` is the end of a long path, and the memory's write port is far from it.
         late, late_at, late_bit = Signal(), Signal(self.bits, reset_less=True), Signal(reset_less=True)
         m.d.sync += [late.eq(self.set), late_at.eq(self.set_at), late_bit.eq(~set_b)]
+        m.submodules.walk = walk = ClearWalk(self.bits)
         m.d.comb += [
+            self.cleared.eq(~walk.busy),
             self.set_sees.eq((set_a ^ set_b) | (late & (late_at == self.set_at))), self.clear_sees.eq(clear_a ^ clear_b),
-            w_set.addr.eq(late_at), w_set.data.eq(late_bit), w_set.en.eq(late),
-            w_clear.addr.eq(self.clear_at), w_clear.data.eq(clear_a), w_clear.en.eq(self.clear),
+            w_set.addr.eq(Mux(walk.busy, walk.at, late_at)), w_set.data.eq(late_bit & ~walk.busy),
+            w_set.en.eq(late | walk.busy),
+            w_clear.addr.eq(Mux(walk.busy, walk.at, self.clear_at)), w_clear.data.eq(clear_a & ~walk.busy),
+            w_clear.en.eq(self.clear | walk.busy),
         ]
         return m
