@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 RUN_ARGS ?= --board pynq-z2
+SEED ?= $(shell date +%s)
 BENCH_ARGS ?= --quick
 
-.PHONY: run test lint cocotb bench util docs setup clean help
+.PHONY: run test test-x lint cocotb bench util docs setup clean help
 
 run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
 	$(BIN)/nearflash run $(RUN_ARGS)
@@ -16,6 +17,9 @@ test: $(STAMP) ## set up, lint, type-check and pass all tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number)
+	NEARFLASH_FORMER_LIVES=$(SEED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/hw tests/system/test_reset.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and pyright alone
 	$(BIN)/ruff check .
@@ -46,4 +50,4 @@ clean: ## remove everything generated (not the virtual environment)
 	rm -rf build
 
 help: ## this text
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'

@@ -11,10 +11,11 @@ from nearflash.contract import Opcode, Status
 from nearflash.runtime import Device
 from nearflash.runtime.backend import HostAllocator
 from nearflash_sim.backend import HOST_BASE, HOST_BYTES
+from nearflash_sim.bench.amaranth import FORMER_LIVES
 from test_device_models import CASES, compiled, configured, dense_of, queries
 
 NAME = "cat"  # weights on chip, three table formats, every kind of block a device has
-LIVES = 6
+FIRST, LIVES = (int(FORMER_LIVES), 40) if FORMER_LIVES else (0, 6)
 
 
 class Second(Recorded):
@@ -61,7 +62,7 @@ def program(backend: Recorded, seed: int) -> list[tuple[Any, ...]]:
     return [(cycle - start, *what) for cycle, *what in backend.log]
 
 
-@pytest.mark.parametrize("seed", range(LIVES))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + LIVES))
 def test_after_a_reset_at_any_moment_it_is_a_new_device(seed):
     rng = np.random.default_rng(seed)
     first = Recorded(configured(NAME), board=True)

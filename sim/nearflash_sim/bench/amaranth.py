@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Const, Elaboratable, Module, Value
+from amaranth.hdl import Cat, ClockDomain, Const, Elaboratable, Fragment, MemoryData, Module, Value
+from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 from nearflash_hw.elaboration import without_gc
@@ -244,7 +245,9 @@ class _Simulation:
         top.submodules.dut = dut
         top.domains.sync = self.domain = ClockDomain()  # a purely combinational block has no clock of its own
         with without_gc():
-            self.simulator = Simulator(top)
+            fragment = Fragment.get(top, None)
+            self.simulator = Simulator(fragment)
+        self.memories = list(_written_memories(fragment)) if FORMER_LIVES else []
         self.simulator.add_clock(1e-6)
         members = getattr(dut, "signature", wiring.Signature({})).flatten(dut)
         inputs = [Value.cast(v) for _, member, v in members if member.flow == wiring.In]
@@ -280,7 +283,10 @@ class _Simulation:
     async def _former_life(self, ctx: Any) -> None:
         """Some cycles of anything at the inputs, and a reset. A design that says so is left alone until it has cleared
         its memories (``cleared``)."""
-        rng = random.Random(f"{FORMER_LIVES} {self.runs}")
+        rng = random.Random(f"{FORMER_LIVES} {self.runs} {os.environ.get('PYTEST_CURRENT_TEST')}")
+        for memory in self.memories:
+            for row in range(memory.depth):
+                ctx.set(memory[row], rng.getrandbits(len(memory[row])))
         for _ in range(rng.randrange(LONGEST_LIFE)):
             for port in self.inputs:
                 ctx.set(port, rng.getrandbits(len(port)) if len(port) > 1 else rng.random() < 0.8)
@@ -299,6 +305,14 @@ class _Simulation:
         self.born = True
 
 
+def _written_memories(fragment: Fragment) -> Iterator[MemoryData]:
+    """Those that the design can write: all but its ROMs."""
+    if isinstance(fragment, MemoryInstance) and fragment._write_ports:
+        yield fragment._data
+    for sub, _, _ in fragment.subfragments:
+        yield from _written_memories(sub)
+
+
 @lru_cache(maxsize=6)
 def reused(make: Callable[..., Any], *args: Any) -> Any:
     """``make(*args)``, or what it gave not long ago: a component that several tests simulate is compiled once."""
@@ -311,8 +325,8 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     ``until()`` holds, then ``settle`` more cycles (so that surplus output shows up). Returns the cycles until it held.
 
     The reset ends a former life of ``dut``, of some cycles with anything at its inputs (``$NEARFLASH_FORMER_LIVES``: another
-    seed, and longer lives). Simulating it again starts from reset too, and takes no elaboration. Raises
-    :class:`SimulationTimeout` after ``max_cycles``.
+    seed, longer lives, and memories that begin with anything). Simulating it again starts from reset too, and takes no
+    elaboration. Raises :class:`SimulationTimeout` after ``max_cycles``.
     """
     processes: list[Callable[[Any], Any]] = []
     for a in actors:
