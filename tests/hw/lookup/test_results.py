@@ -42,7 +42,9 @@ class Bench:
         for i, c in enumerate(commands):
             self.command(i, **c)
 
-    def command(self, i, lookup=False, batch=1, outcome=None, executed=None, bad=None, write_error=False):
+    def command(self, i, lookup=False, batch=1, outcome=None, executed=None, bad=None, write_error=False,
+                unread=False):
+        """``unread``: one of the command's logits says that weights could not be read."""
         rng, addr = self.rng, BASE + i * SPACING
         good = {"status": 0, "dw0": 0, "dw1": 0}
         final = outcome or executed
@@ -50,6 +52,7 @@ class Bench:
                             "outcome": outcome or good}}
         if not outcome:
             feed["executed"] = executed or good
+            at = rng.randrange(batch)
             feed["status"], feed["pooled"], logits, words = [], [], [], []
             for b, s in enumerate(samples_of(self.config, batch, lookup)):
                 status, table = (bad or {}).get(b, (0, 0))
@@ -65,17 +68,20 @@ class Bench:
                 if not lookup:
                     values = [rng.getrandbits(32) for _ in range(self.outputs)]
                     words += values
-                    logits += [{"value": v, "n": s["n"], "nb": s["nb"], "o": o} for o, v in enumerate(values)]
+                    logits += [{"value": v, "n": s["n"], "nb": s["nb"], "o": o, "error": int(unread and b == at and o == 0)}
+                               for o, v in enumerate(values)]
                     if s["n"] == s["nb"]:
                         rng.shuffle(logits)
                         self.groups.append(logits)
                         logits = []
-            if lookup or not final:
+            if lookup or not (final or unread):
                 for k, w in enumerate(words):
                     self.content[addr + 4 * k] = w
             self.to_mlp += [] if lookup else feed["pooled"]
         if write_error:
             final = final or {"status": Status.DATA_TRANSFER_ERROR, "dw0": 0, "dw1": 0}
+        if unread and not lookup:
+            final = final or {"status": Status.UNRECOVERED_READ, "dw0": 0, "dw1": 0}
         self.completions.append({"qid": i % 2, "cid": 100 + i, **(final or good)})
         self.queued.append(feed)
         for k in range(0, SPACING, 8):
@@ -132,19 +138,21 @@ def test_random_commands(stall, n_batch):
     rng = random.Random(31 + n_batch)
     config = small_config(n_batch=n_batch, outputs=3)  # so that a command can end within a beat
     commands = []
-    for _ in range(25):
+    for _ in range(40):
         c = {"lookup": rng.random() < 0.4, "batch": rng.randint(1, config.host.max_batch)}
-        fault = rng.choice(["none", "none", "pass 1", "pass 2", "sample", "samples", "pass 2 and sample"])
+        fault = rng.choice(["none", "none", "pass 1", "pass 2", "sample", "samples", "pass 2 and sample", "weights",
+                            "weights and sample", "weights and pass 2"])
+        c["unread"] = "weights" in fault
         if fault == "pass 1":
             c["outcome"] = {"status": Status.INDEX_OUT_OF_RANGE, "dw0": rng.getrandbits(30), "dw1": 1}
-        if fault.startswith("pass 2"):
+        if "pass 2" in fault:
             c["executed"] = {"status": Status.BAD_BATCH, "dw0": 5, "dw1": 0}
         if "sample" in fault:
             c["bad"] = {rng.randrange(c["batch"]): (rng.choice([Status.ROW_UNMAPPED, Status.ROW_NOT_FINITE]), k)
-                        for k in range(1 if fault == "sample" else 3)}
+                        for k in range(3 if fault == "samples" else 1)}
         commands.append(c)
     bench = Bench(config, commands, stall, seed=5)
-    bench.run(20000)
+    bench.run(30000)
     bench.check_memory()
 
 
