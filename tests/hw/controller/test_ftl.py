@@ -12,6 +12,7 @@ from nearflash_hw.controller.ftl import Ftl
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 TINY = DeviceConfig.preset("tiny")
+ROW = TINY.flash.channels * TINY.flash.dies * TINY.flash.pages
 
 
 def wide(beat_bytes: int) -> DeviceConfig:
@@ -294,6 +295,57 @@ def test_a_power_cut_never_reuses_a_page(pages):
     assert second.allocated == [{"ppn": end, "sequence": end, "erase": 1}]
 
 
+@pytest.mark.parametrize("delay", range(0, 40, 3))
+def test_a_page_taken_while_a_sync_is_written_is_reserved(delay):
+    """The superblock of that sync does not cover it: one that does follows, before the page is mapped and before a cut."""
+    b = Bench(TINY, latency=24)
+    order = []
+
+    def script():
+        yield lambda: b.ready
+        b.take = 3
+        yield lambda: b.take == 0
+        settled = b.cycle
+        yield lambda: b.cycle > settled + 100
+        b.sync.items.append(0)
+        asked = b.cycle
+        yield lambda: b.cycle >= asked + delay
+        b.take = 1
+        yield lambda: b.take == 0
+        b.update.items.append({"lpn": 3, "ppn": 3, "mapped": 1})
+        while not b.update_done.items:
+            order.append((b.stored_superblock()[1], b.memory.read(TINY.layout.map + 12, 1), b.cycle))
+            yield lambda: b.cycle > order[-1][2]
+        yield lambda: b.sync_done.items
+        settled = b.cycle
+        yield lambda: b.cycle > settled + 100
+
+    b.run(script)
+    assert b.stored_superblock()[1] in (4, ROW)  # 4: taken just before the sync looked
+    assert all(cursor > 3 for cursor, entry, _ in order if entry == bytes([4])), "mapped ahead of its reservation"
+
+
+def test_an_update_of_an_uncached_page_leaves_the_line_in_its_place_alone():
+    model = FtlModel(TINY)
+    for i in range(TINY.lbas):
+        model.write(i, bytes(TINY.lba_bytes))
+    b = Bench(TINY, model)
+    other = TINY.lookup.map_cache_lines * 4 * TINY.beat_bytes // 4  # the cache has one line for it and page 0
+
+    def script():
+        b.block.items.append({"lpn": 0})
+        yield lambda: len(b.block_rsp.items) == 1
+        b.update.items.append({"lpn": other, "ppn": 250, "mapped": 1})
+        yield lambda: b.update_done.items
+        b.block.items += [{"lpn": 0}, {"lpn": other}]
+        yield lambda: len(b.block_rsp.items) == 3
+
+    b.run(script)
+    assert got(b.block_rsp.items[1]) == expect(model, 0)
+    assert got(b.block_rsp.items[2]) == (1, 250)
+    assert b.misses == 2, "page 0 left the cache"
+
+
 def test_disabling_keeps_the_exact_cursor():
     b = Bench(TINY, latency=12)
 
@@ -416,8 +468,6 @@ class RefusingBench(Bench):
         """Undo what the model memory stores together with its error."""
         self.memory.write(TINY.layout.superblock, self.kept)
 
-
-ROW = TINY.flash.channels * TINY.flash.dies * TINY.flash.pages
 
 
 def test_a_reservation_is_tried_again_until_it_is_written():

@@ -5,6 +5,7 @@ import random
 import pytest
 from lookup_models import small_config
 from nearflash.contract import Status
+from nearflash_hw.lookup.logit_store import LogitStore
 from nearflash_hw.lookup.results import Results
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
@@ -196,6 +197,42 @@ def test_the_next_infer_reaches_the_mlp_while_this_one_waits_and_a_lookup_holds(
     assert seen["forwarded"] < seen["first"]
     assert bench.completion.items == bench.completions
     bench.check_memory()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_bank_is_not_filled_again_before_its_last_word_is_out(outputs):
+    """Logits of later commands are at the door while both banks are full, and while each is slowly written out."""
+    config = small_config(n_batch=1, outputs=outputs)
+    dut = reused(LogitStore, config)
+    batches = [3, 8, 1, 8, 2, 1]
+    values = [[1000 * c + k for k in range(b * outputs)] for c, b in enumerate(batches)]
+    logits = [{"value": v, "n": 0, "nb": 0, "o": k % outputs, "error": 0} for vs in values for k, v in enumerate(vs)]
+    commands, source = StreamSource(dut.command, batches), StreamSource(dut.logit, logits)
+    words = []
+
+    async def write_out(ctx):
+        for n in range(len(values)):
+            await ctx.tick().until(dut.full)
+            await ctx.tick().repeat(60)  # whatever could come in has
+            held = sum(map(len, values[n : n + 2]))
+            assert source.sent <= sum(map(len, values[:n])) + held + 2, "more was taken than two banks hold"
+            ctx.set(dut.send, 1)
+            await ctx.tick()
+            ctx.set(dut.send, 0)
+            last = 0
+            while not last:
+                await ctx.tick().repeat(20)
+                ctx.set(dut.word.ready, 1)
+                value, last = await ctx.tick().sample(dut.word.payload.value, dut.word.payload.last).until(dut.word.valid)
+                words.append(value)
+                ctx.set(dut.word.ready, 0)
+            assert len(words) == sum(map(len, values[: n + 1]))
+            ctx.set(dut.drop, 1)
+            await ctx.tick()
+            ctx.set(dut.drop, 0)
+
+    simulate(dut, [commands, source, write_out], until=lambda: len(words) == sum(map(len, values)), max_cycles=6000)
+    assert words == [v for vs in values for v in vs]
 
 
 def test_words_are_written_at_one_per_cycle():
