@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nearflash.contract import PRESETS, ConfigError, DataError, DeviceConfig, MlpConfig, Node, RowFormat, TableSpec, cores
 from nearflash.contract import program as pg
-from nearflash.contract.nvme import CQE, IDENTIFY_BYTES, SQE_BYTES, Opcode, identify, limits, sqe
+from nearflash.contract.nvme import CQE, SQE_BYTES, Opcode, sqe
 from nearflash.contract.registers import REGISTERS, counters, doorbell, queue_register
 from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
 
@@ -196,18 +196,6 @@ def test_nvme_formats():
     for op in Opcode:
         if op >= 0x80:
             assert op & 3 == 3  # data in both directions
-
-
-def test_identify_pages():
-    c = DeviceConfig.preset("paper")
-    ns, ctrl, lim = (identify(c, cns) for cns in (0, 1, 0xC0))
-    assert {len(ns), len(ctrl), len(lim)} == {IDENTIFY_BYTES}
-    assert struct.unpack_from("<Q", ns)[0] == c.lbas
-    assert 1 << ns[130] == c.lba_bytes
-    assert ctrl[512:514] == b"\x66\x44"
-    assert struct.unpack_from("<22I", lim) == tuple(limits(c).values())
-    with pytest.raises(ValueError, match="cns"):
-        identify(c, 2)
 
 
 def test_registers_do_not_overlap():

@@ -167,6 +167,8 @@ class DeviceConfig:
         _check(_pow2(h.queue_entries) and h.queue_entries <= 4096, "host.queue_entries", h.queue_entries,
                "must be a power of two of at most 4096")
         _check(h.page_slots <= 16, "host.page_slots", h.page_slots, "must be at most 16")
+        _check(h.mdts_pages * f.page_bytes >= 8192, "host.mdts_pages", h.mdts_pages,
+               f"must be at least {-(-8192 // f.page_bytes)} pages of {f.page_bytes} B: NVMe can state 8 KiB, but no less")
         _check(h.mdts_pages <= 512, "host.mdts_pages", h.mdts_pages, "must be at most 512 (one PRP list page)")
         _check(h.infer_depth <= 16, "host.infer_depth", h.infer_depth, "must be at most 16")
         _check(h.max_batch <= 65535, "host.max_batch", h.max_batch, "must be at most 65535")
@@ -420,7 +422,7 @@ def _tiny() -> DeviceConfig:
         "tiny", clock_mhz=100.0, beat_bytes=8,
         flash=FlashConfig(channels=2, dies=2, blocks=8, pages=8, page_bytes=512, oob_bytes=32, t_read_ns=2_000,
                           t_program_ns=4_000, t_erase_ns=8_000, bus_page_ns=1_000),
-        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=8, page_slots=2, infer_depth=2, max_batch=64),
+        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, page_slots=2, infer_depth=2, max_batch=64),
         lookup=LookupConfig(max_tables=8, max_extents=2, max_dim=64, max_bag=256, tags=16, sample_slots=2,
                             map_cache_lines=8, lanes=2, accumulators=128))
 
