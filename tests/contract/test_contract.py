@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nearflash.contract import PRESETS, ConfigError, DataError, DeviceConfig, MlpConfig, Node, RowFormat, TableSpec, cores
 from nearflash.contract import program as pg
+from nearflash.contract.boards import find_board
 from nearflash.contract.nvme import CQE, SQE_BYTES, Opcode, sqe
 from nearflash.contract.registers import REGISTERS, counters, doorbell, queue_register
 from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
@@ -129,6 +130,42 @@ def test_layout_regions_do_not_overlap():
         for start, size, following in zip(starts, sizes, starts[1:], strict=False):
             assert start % 4096 == 0
             assert start + size <= following
+
+
+def test_the_dram_a_device_takes_is_within_its_port_and_its_boards_memory():
+    c = DeviceConfig.preset("paper")
+    assert replace(c, flash=replace(c.flash, channels=16, dies=16, blocks=1024, pages=512)).layout.end < 1 << 40
+    with pytest.raises(ConfigError, match=r"flash = '268435456 pages of 4096 B': .* \d{13} bytes: its port reaches 2\*\*40"):
+        replace(c, flash=replace(c.flash, channels=16, dies=16, blocks=2048, pages=512))
+    four = DeviceConfig.preset("paper", dies=4)
+    for board, mib in (("pynq-z1", 512), ("pynq-z2", 512)):
+        find_board(board).check_memory(c)
+        with pytest.raises(ConfigError, match=rf"needs 1,041 MiB .*: {board} has {mib} MiB"):
+            find_board(board).check_memory(four)
+    tlc = DeviceConfig.preset("tlc")
+    for board, mib in (("zcu104", "2,048"), ("kv260", "4,096"), ("xc7a200t", "4,096")):
+        find_board(board).check_memory(four)
+        with pytest.raises(ConfigError, match=f"needs 8,322 MiB .*: {board} has {mib} MiB"):
+            find_board(board).check_memory(tlc)
+    find_board("xcvu9p").check_memory(tlc)
+
+
+def test_a_boards_memory_holds_exactly_its_size():
+    c = DeviceConfig.preset("paper")
+    board = find_board("pynq-z2")
+    replace(board, dram_bytes=c.layout.end).check_memory(c)
+    with pytest.raises(ConfigError, match="needs"):
+        replace(board, dram_bytes=c.layout.end - 1).check_memory(c)
+
+
+@pytest.mark.parametrize(("entries", "ok"), [(1, False), (2, True), (3, False), (4096, True), (8192, False)])
+def test_queue_entries(entries, ok):
+    c = DeviceConfig.preset("paper")
+    if ok:
+        assert replace(c, host=replace(c.host, queue_entries=entries)).host.queue_entries == entries
+    else:
+        with pytest.raises(ConfigError, match=f"host.queue_entries = {entries}: must be a power of two from 2"):
+            replace(c, host=replace(c.host, queue_entries=entries))
 
 
 def test_cores_and_program_records():
