@@ -85,7 +85,7 @@ class Device(wiring.Component):
         connect(m, ftl.allocate, block_io.allocate)
         connect(m, block_io.sync, ftl.sync)
         connect(m, ftl.sync_done, block_io.sync_done)
-        m.d.comb += block_io.full.eq(ftl.full)
+        m.d.comb += [block_io.full.eq(ftl.full), block_io.stalled.eq(ftl.stalled)]
         connect(m, lookup.ftl_req, ftl.lookup_req)
         connect(m, ftl.lookup_rsp, lookup.ftl_rsp)
         for k, ch in enumerate(flash):

@@ -196,8 +196,9 @@ class Layouts:
 
     @property
     def logit(self) -> data.StructLayout:
-        """One fp32 logit: output ``o`` of the group's sample ``n``; order within a group is free."""
-        return data.StructLayout({"value": 32, "n": self.nb_bits, "nb": self.nb_bits, "o": 16})
+        """One fp32 logit: output ``o`` of the group's sample ``n``; order within a group is free. ``error``, on any logit
+        of a group: weights it was computed with could not be read."""
+        return data.StructLayout({"value": 32, "n": self.nb_bits, "nb": self.nb_bits, "o": 16, "error": 1})
 
     # -- parameter bus ----------------------------------------------------------------------------------------------
     @property

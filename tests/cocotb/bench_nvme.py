@@ -8,7 +8,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from nearflash.contract import AdminOpcode, Opcode, Status, TableSpec
-from nearflash.contract.nvme import identify
+from nearflash.contract.identify import identify
 from tops import CONFIG, nvme
 from verbs import PATTERNS, Bench, Pace, placed, table_payload
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nearflash.contract import PRESETS, ConfigError, DataError, DeviceConfig, MlpConfig, Node, RowFormat, TableSpec, cores
 from nearflash.contract import program as pg
-from nearflash.contract.nvme import CQE, IDENTIFY_BYTES, SQE_BYTES, Opcode, identify, limits, sqe
+from nearflash.contract.boards import find_board
+from nearflash.contract.nvme import CQE, SQE_BYTES, Opcode, sqe
 from nearflash.contract.registers import REGISTERS, counters, doorbell, queue_register
 from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
 
@@ -131,6 +132,42 @@ def test_layout_regions_do_not_overlap():
             assert start + size <= following
 
 
+def test_the_dram_a_device_takes_is_within_its_port_and_its_boards_memory():
+    c = DeviceConfig.preset("paper")
+    assert replace(c, flash=replace(c.flash, channels=16, dies=16, blocks=1024, pages=512)).layout.end < 1 << 40
+    with pytest.raises(ConfigError, match=r"flash = '268435456 pages of 4096 B': .* \d{13} bytes: its port reaches 2\*\*40"):
+        replace(c, flash=replace(c.flash, channels=16, dies=16, blocks=2048, pages=512))
+    four = DeviceConfig.preset("paper", dies=4)
+    for board, mib in (("pynq-z1", 512), ("pynq-z2", 512)):
+        find_board(board).check_memory(c)
+        with pytest.raises(ConfigError, match=rf"needs 1,041 MiB .*: {board} has {mib} MiB"):
+            find_board(board).check_memory(four)
+    tlc = DeviceConfig.preset("tlc")
+    for board, mib in (("zcu104", "2,048"), ("kv260", "4,096"), ("xc7a200t", "4,096")):
+        find_board(board).check_memory(four)
+        with pytest.raises(ConfigError, match=f"needs 8,322 MiB .*: {board} has {mib} MiB"):
+            find_board(board).check_memory(tlc)
+    find_board("xcvu9p").check_memory(tlc)
+
+
+def test_a_boards_memory_holds_exactly_its_size():
+    c = DeviceConfig.preset("paper")
+    board = find_board("pynq-z2")
+    replace(board, dram_bytes=c.layout.end).check_memory(c)
+    with pytest.raises(ConfigError, match="needs"):
+        replace(board, dram_bytes=c.layout.end - 1).check_memory(c)
+
+
+@pytest.mark.parametrize(("entries", "ok"), [(1, False), (2, True), (3, False), (4096, True), (8192, False)])
+def test_queue_entries(entries, ok):
+    c = DeviceConfig.preset("paper")
+    if ok:
+        assert replace(c, host=replace(c.host, queue_entries=entries)).host.queue_entries == entries
+    else:
+        with pytest.raises(ConfigError, match=f"host.queue_entries = {entries}: must be a power of two from 2"):
+            replace(c, host=replace(c.host, queue_entries=entries))
+
+
 def test_cores_and_program_records():
     c = replace(DeviceConfig.preset("tiny"), mlp=MlpConfig(GRAPH))
     got = [(k.node, k.inputs, k.rows, k.columns, k.kr, k.kc, k.steps) for k in cores(GRAPH)]
@@ -196,18 +233,6 @@ def test_nvme_formats():
     for op in Opcode:
         if op >= 0x80:
             assert op & 3 == 3  # data in both directions
-
-
-def test_identify_pages():
-    c = DeviceConfig.preset("paper")
-    ns, ctrl, lim = (identify(c, cns) for cns in (0, 1, 0xC0))
-    assert {len(ns), len(ctrl), len(lim)} == {IDENTIFY_BYTES}
-    assert struct.unpack_from("<Q", ns)[0] == c.lbas
-    assert 1 << ns[130] == c.lba_bytes
-    assert ctrl[512:514] == b"\x66\x44"
-    assert struct.unpack_from("<22I", lim) == tuple(limits(c).values())
-    with pytest.raises(ValueError, match="cns"):
-        identify(c, 2)
 
 
 def test_registers_do_not_overlap():

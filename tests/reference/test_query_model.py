@@ -67,6 +67,8 @@ def test_shapes_that_do_not_match_are_refused(bags, dense, weights):
     ([0, 0, 0, 0], {"n_dense": 1}, (Status.BAD_BATCH, 0, 0)),
     ([0, 0, 0, 0], {"out_addr": 4}, (Status.INVALID_PRP_OFFSET, 0, 0)),
     ([0, 0, 0, 0], {"out_addr": 1 << 40}, (Status.DATA_TRANSFER_ERROR, 0, 0)),
+    ([0, 0, 0, 0], {"out_addr": (1 << 40) - 64 * 128 * 4}, (Status.DATA_TRANSFER_ERROR, 0, 0)),  # 64 samples of 128 fp32
+    ([0, 0, 0, 0], {"out_addr": (1 << 40) - 64 * 128 * 4 - 8}, (Status.SUCCESS, 0, 0)),
     ([0, 0, 0, 0], {"opcode": Opcode.INFER}, (Status.NO_PROGRAM, 0, 0)),
 ])
 def test_checks(words, kw, want):

@@ -6,7 +6,8 @@ import struct
 
 import numpy as np
 from nearflash.contract import AdminOpcode, DataError, Opcode, RowFormat, Status, TableSpec, cores
-from nearflash.contract.nvme import CQE, HOST_PAGE, SQE_BYTES, identify
+from nearflash.contract.identify import identify
+from nearflash.contract.nvme import CQE, HOST_PAGE, SQE_BYTES
 from nearflash.contract.program import (
     DENSE_QUANT,
     DRAM,

@@ -22,7 +22,8 @@ from nearflash.contract import (
     Status,
     TableSpec,
 )
-from nearflash.contract.nvme import HOST_PAGE, identify, limits
+from nearflash.contract.identify import identify, limits
+from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import Extent, PoolMode
 from nearflash.reference.model import IntegerModel
 from nearflash.reference.pooling import pool_bags

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nearflash.contract import DeviceConfig
 from nearflash.contract.resources import Resources
 
 FIT = ("fit", "--model", "rmc1", "--board", "pynq-z2")
@@ -36,6 +37,17 @@ def refused(nearflash, monkeypatch, args, says):
 ])
 def test_values_out_of_range(nearflash, monkeypatch, args, says):
     refused(nearflash, monkeypatch, args, says)
+
+
+@pytest.mark.parametrize("args", [("run", "--board", "pynq-z2", "--dies", 4, "--model", "rmc1", "--rows", 1000),
+                                  (*FIT, "--dies", 4), (*REPORT, "--plan", "PLAN"),
+                                  ("timing", "--board", "pynq-z2", "--plan", "PLAN")])
+def test_a_device_that_the_boards_memory_cannot_hold(nearflash, monkeypatch, tmp_path, args):
+    """Preset paper with four dies a channel: 1 GiB of flash and its map, on a board of 512 MiB."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text(DeviceConfig.preset("paper", dies=4).to_toml())
+    refused(nearflash, monkeypatch, [str(plan) if a == "PLAN" else a for a in args],
+            "flash = '4 x 4 dies of 64 x 256 pages of 4096 B': needs 1,041 MiB of DRAM")
 
 
 @pytest.mark.parametrize(("args", "says"), [

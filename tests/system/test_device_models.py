@@ -10,7 +10,7 @@ import torch
 from device_bench import FILL, assert_same_bits, call, open_device
 from model_devices import CASES, configured
 from nearflash.contract import AdminOpcode, CommandError, Opcode, Status, cores
-from nearflash.contract.program import DENSE_QUANT, EPILOGUE
+from nearflash.contract.program import DENSE_QUANT, EPILOGUE, dram_weight_address
 from nearflash.models import ModelSpec, RecModel
 from nearflash.quantize import CompiledModel, QuantizeOptions, compile_model
 from nearflash.reference.model import IntegerModel
@@ -102,6 +102,28 @@ def test_device_module_takes_the_models_place(name):
         assert got.shape == exact.shape
         spread = float(exact.std()) or 1.0
         assert float((got - exact).abs().max()) < (0.02 if c.config.mlp.act_bits == 16 else 0.6) * spread
+
+
+def test_weights_that_cannot_be_read_fail_the_inference():
+    """No logits are written; the commands around it are answered."""
+    spec = CASES["neumf-dram"].spec
+    _, c = compiled("neumf-dram")
+    dense, bags = queries(spec, 3, np.random.default_rng(5))
+    want = IntegerModel(c).logits(dense, bags)[1]
+    with open_device(c.config) as device:
+        device.load(c)
+        layout, dram = c.config.layout, device.backend.device.dram
+        beat = c.config.beat_bytes
+        last = dram_weight_address(c.config, cores(c.config.mlp.graph)[-1])
+        for address in (layout.weights, layout.weights + 5 * beat, last):
+            dram.inject_fault(address, beat, write=False)
+            done, written = infer_raw(device, spec, dense_of(spec, dense), bags)
+            assert done.status == Status.UNRECOVERED_READ
+            assert written.count(FILL) == len(written)
+            dram.clear_faults()
+            done, written = infer_raw(device, spec, dense_of(spec, dense), bags)
+            assert done.status == Status.SUCCESS
+            assert_same_bits(np.frombuffer(written[: want.nbytes], np.float32).reshape(want.shape), want)
 
 
 def test_lookups_and_inference_share_the_device():

@@ -31,7 +31,8 @@ class BlockIo(wiring.Component):
     FLUSH: everything earlier is complete, so it only syncs the FTL. DSM deallocate: all ranges are checked, then unmapped.
 
     The first failure sets the command's status and stops new pages; what is in flight is completed. Pages of a failed
-    WRITE are each either old or new. Statuses: CAPACITY_EXCEEDED (``full``), WRITE_FAULT (flash or map write),
+    WRITE are each either old or new. Statuses: CAPACITY_EXCEEDED (``full``), WRITE_FAULT (flash or map write, or
+    no page because the log is ``stalled``),
     UNRECOVERED_READ (flash or map read), DATA_TRANSFER_ERROR (host bus), LBA_OUT_OF_RANGE (a DSM range), or the PRP
     list's.
     """
@@ -51,6 +52,7 @@ class BlockIo(wiring.Component):
             "update_done": In(stream.Signature(ERROR)),
             "allocate": In(stream.Signature(allocate_layout(config))),
             "full": In(1),
+            "stalled": In(1),
             "sync": Out(stream.Signature(1)),
             "sync_done": In(stream.Signature(ERROR)),
             "flash_cmd": Out(stream.Signature(lay.flash_command)).array(n),
@@ -391,6 +393,9 @@ class BlockIo(wiring.Component):
                 with m.Elif(self.full):
                     m.d.comb += self._faults[Status.CAPACITY_EXCEEDED].eq(1)
                     m.next = "IDLE"
+                with m.Elif(self.stalled):
+                    m.d.comb += self._faults[Status.WRITE_FAULT].eq(1)
+                    m.next = "IDLE"
             with m.State("FEED"):
                 for k, feeder in enumerate(self._feeders):
                     m.d.comb += feeder.job.valid.eq(self._channel(self._flash_ppn) == k)
@@ -426,9 +431,9 @@ class BlockIo(wiring.Component):
             with m.State("DONE"):
                 m.d.comb += self.update_done.ready.eq(1)
                 with m.If(self.update_done.valid):
-                    m.d.comb += [
-                        self._faults[Status.WRITE_FAULT].eq(self.update_done.payload.error), self._free.eq(1),
-                        ppns.o.ready.eq(1)]
+                    m.d.comb += [self._free.eq(1), ppns.o.ready.eq(1)]
+                    with m.If(self.update_done.payload.error):
+                        m.d.comb += self._faults[Status.WRITE_FAULT].eq(1)
                     m.next = "IDLE"
         return (program.ongoing("IDLE") & mapping.ongoing("IDLE") & ~ppns.o.valid
                 & (self._stop | (self._retired == self._pages)))

@@ -25,16 +25,19 @@ class Ftl(wiring.Component):
 
     ``lookup_req``/``lookup_rsp``, ``block_req``/``block_rsp``: translation (see :class:`MapCache` for the latencies).
     ``update``/``update_done``: change one map entry, in DRAM and visible to every later translation once done.
-    ``allocate``: hands out the pages of the log in PPN order; ``full``: none is left. ``sync``/``sync_done``: writes the
-    superblock. ``enable``: on its rising edge the FTL mounts: it empties the cache and reads the superblock, then raises
-    ``ready``; nothing is served before, and the offer on ``allocate`` is withdrawn. A superblock that is neither blank
-    nor valid mounts full, so that nothing is overwritten.
+    ``allocate``: hands out the pages of the log in PPN order; ``full``: none is left; ``stalled``: none is offered because
+    the superblock could not be written. ``sync``/``sync_done``: writes the superblock. ``enable``: on its rising edge the
+    FTL mounts: it empties the cache and reads the superblock, then raises ``ready``; nothing is served before, and the offer
+    on ``allocate`` is withdrawn. A superblock that can't be read, or is neither blank nor valid, mounts full: nothing is
+    overwritten, itself included (``sync`` then answers an error), until a mount finds a good one.
 
-    Power cuts: while pages may have been handed out since the last sync, the superblock in DRAM holds the end of the
-    log's current row of blocks (block number b of every die) instead of the cursor. A mount after a cut then continues
-    in untouched blocks: no page is programmed twice and no mapped page is erased, at the price of the rest of that row.
-    The reservation is written with the first page handed out; the second waits for it. While ``enable`` is low the FTL
-    writes the exact superblock by itself, so a controller reset loses nothing.
+    Power cuts: while pages may have been handed out since the last sync, the superblock in DRAM holds the end of the log's
+    current row of blocks (block number b of every die) instead of the cursor. A mount after a cut then continues in
+    untouched blocks: no page is programmed twice and no mapped page is erased, at the price of the rest of that row. The
+    reservation is written with the first page handed out; the second page, and mapping the first, wait for it. A reservation
+    that fails is tried again until it is written; meanwhile FTL is ``stalled``, and an ``update`` to a page beyond what the
+    superblock reserves answers an error. While ``enable`` is low the FTL writes the exact superblock by itself, so a
+    controller reset loses nothing; should that write fail, what the superblock says is still safe.
     """
 
     model_clock = "own"
@@ -51,6 +54,7 @@ class Ftl(wiring.Component):
             "update_done": Out(stream.Signature(ERROR)),
             "allocate": Out(stream.Signature(allocate_layout(config))),
             "full": Out(1),
+            "stalled": Out(1),
             "sync": In(stream.Signature(1)),
             "sync_done": Out(stream.Signature(ERROR)),
             "enable": In(1),
@@ -69,8 +73,6 @@ class Ftl(wiring.Component):
         connect(m, flipped(self.block_req), cache.req[1])
         connect(m, cache.rsp[0], flipped(self.lookup_rsp))
         connect(m, cache.rsp[1], flipped(self.block_rsp))
-        connect(m, flipped(self.update), cache.update)
-        connect(m, cache.update_done, flipped(self.update_done))
         connect(m, cache.write, writer.i[0])
         connect(m, writer.done[0], cache.write_done)
         connect(m, writer.mem_write, flipped(self.mem_write))
@@ -84,13 +86,15 @@ class Ftl(wiring.Component):
         cursor = Signal(f.ppn_bits + 1)
         sequence = Signal(64)
         durable = Signal.like(cursor)  # the cursor in the superblock: pages from here on were never handed out
+        unreserved = Signal()  # a reservation failed and was not written since
         reserve = Signal()  # a page beyond it was: the superblock must move on before the next one
+        lost = Signal()  # mounted without a superblock: never write one
         serving = Signal()
         exact = Signal()  # an exact superblock is being written
         taken = Signal()
         offer = self.allocate
         m.d.comb += [
-            self.full.eq(serving & cursor[-1]),
+            self.full.eq(serving & cursor[-1]), self.stalled.eq(serving & unreserved),
             offer.valid.eq(serving & ~cursor[-1] & ~reserve & ~remount), offer.payload.ppn.eq(cursor),
             offer.payload.sequence.eq(sequence), offer.payload.erase.eq(cursor[die_bits:row_bits] == 0),
             taken.eq(offer.valid & offer.ready)]
@@ -98,6 +102,21 @@ class Ftl(wiring.Component):
             m.d.sync += [cursor.eq(cursor + 1), sequence.eq(sequence + 1)]
             with m.If((cursor == durable) | exact):
                 m.d.sync += reserve.eq(1)
+
+        # -- updates: a page that a mount after a power cut would hand out again must not be mapped
+        update, done = self.update, self.update_done
+        ahead, refuse, refused = Signal(), Signal(), Signal()
+        m.d.comb += [
+            ahead.eq(update.payload.mapped & reserve & (exact | (update.payload.ppn >= durable))),
+            refuse.eq(update.valid & cache.update.ready & ahead & unreserved & ~exact & ~refused),
+            cache.update.payload.eq(update.payload), cache.update.valid.eq(update.valid & ~ahead & ~refused),
+            update.ready.eq(Mux(ahead, refuse, cache.update.ready & ~refused)),
+            done.valid.eq(cache.update_done.valid | refused),
+            done.payload.error.eq(cache.update_done.payload.error | refused), cache.update_done.ready.eq(done.ready)]
+        with m.If(refused):
+            m.d.sync += refused.eq(~done.ready)
+        with m.Elif(refuse):
+            m.d.sync += refused.eq(1)
 
         # -- superblock
         m.d.sync += enabled_before.eq(self.enable)
@@ -133,8 +152,8 @@ class Ftl(wiring.Component):
                 with m.If(remount):
                     m.next = "CLEAR"
             with m.State("SERVE"):
-                m.d.comb += [serving.eq(1), self.sync.ready.eq(~remount & ~reserve)]
-                with m.If(reserve):
+                m.d.comb += [serving.eq(1), self.sync.ready.eq(~remount & (~reserve | unreserved))]
+                with m.If(reserve & ~unreserved):
                     m.d.sync += [is_reserve.eq(1), is_sync.eq(0)]
                     m.next = "PREPARE"
                 with m.Elif((remount | ~self.enable) & (cursor != durable)):
@@ -143,7 +162,12 @@ class Ftl(wiring.Component):
                 with m.Elif(remount):
                     m.next = "CLEAR"
                 with m.Elif(self.sync.valid):
-                    m.d.sync += [is_reserve.eq(0), is_sync.eq(1)]
+                    m.d.sync += [is_reserve.eq(0), is_sync.eq(1), sync_error.eq(1)]
+                    m.next = "PREPARE"
+                    with m.If(lost):
+                        m.next = "SYNCED"
+                with m.Elif(reserve):  # again, behind all that ends such a state in another way
+                    m.d.sync += [is_reserve.eq(1), is_sync.eq(0)]
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.sync += [
@@ -157,10 +181,13 @@ class Ftl(wiring.Component):
             with m.State("WAIT"):
                 m.d.comb += writer.done[1].ready.eq(1)
                 with m.If(writer.done[1].valid):
-                    # A failed reservation is not retried: it only matters to a power cut before the next sync.
-                    m.d.sync += [durable.eq(sb_cursor), sync_error.eq(writer.done[1].payload.error)]
-                    with m.If(is_reserve):
-                        m.d.sync += reserve.eq(0)
+                    error = writer.done[1].payload.error
+                    m.d.sync += sync_error.eq(error)
+                    # Whether a failed write reached memory is not known: count on the lower cursor.
+                    with m.If(~(error & is_reserve)):
+                        m.d.sync += durable.eq(sb_cursor)
+                    with m.If(is_reserve | unreserved):  # an exact superblock covers the page too: none was taken since
+                        m.d.sync += [reserve.eq(error), unreserved.eq(error)]
                     m.next = "SERVE"
                     with m.If(is_sync):
                         m.next = "SYNCED"
@@ -187,10 +214,10 @@ class Ftl(wiring.Component):
                         m.next = "MOUNT"
             with m.State("MOUNT"):
                 valid = (fields.magic == SUPERBLOCK_MAGIC) & (fields.cursor <= f.total_pages)
-                m.d.sync += [reserve.eq(0), sequence.eq(fields.sequence), cursor.eq(fields.cursor),
-                             durable.eq(fields.cursor)]
+                m.d.sync += [reserve.eq(0), unreserved.eq(0), lost.eq(0), sequence.eq(fields.sequence),
+                             cursor.eq(fields.cursor), durable.eq(fields.cursor)]
                 with m.If(broken | ~(valid | (raw == 0))):
-                    m.d.sync += [cursor.eq(f.total_pages), durable.eq(f.total_pages)]
+                    m.d.sync += [cursor.eq(f.total_pages), durable.eq(f.total_pages), lost.eq(1)]
                 m.next = "SERVE"
         for state in ("PREPARE", "WRITE", "WAIT", "SYNCED"):
             with m.If(fsm.ongoing(state)):

@@ -5,18 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, Status
-from nearflash.contract.nvme import HOST_PAGE, IDENTIFY_BYTES, identify
+from nearflash.contract.identify import CNS, IDENTIFY_BYTES, identify
+from nearflash.contract.nvme import HOST_PAGE
 
 from ..interfaces import bits_for, index_bits
 from ..primitives.memport import ADDR_BITS, MemWriteSignature
 
-__all__ = ["CNS", "Identify"]
-
-CNS = (0x00, 0x01, 0xC0)
+__all__ = ["Identify"]
 
 
 class Identify(wiring.Component):
-    """Writes the page of :func:`nearflash.contract.nvme.identify` for ``req.cns`` to host memory, then one ``result``.
+    """Writes the page of :func:`nearflash.contract.identify.identify` for ``req.cns`` to host memory, then one ``result``.
 
     The page goes to PRP1 up to the end of its host page and, where PRP1 has an offset, the rest to PRP2. Only the
     pages up to their last non-zero beat are stored. One beat per cycle; latency 3 cycles to the first request.

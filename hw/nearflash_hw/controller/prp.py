@@ -117,8 +117,11 @@ class PrpWalker(wiring.Component):
                 with m.Else():
                     m.next = "FETCH"
             with m.State("CHAIN"):
-                with m.If((list_addr[:12] != 0) | (list_addr[ADDR_BITS:] != 0)):
+                with m.If(list_addr[:12] != 0):
                     m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.next = "FAIL"
+                with m.Elif(list_addr[ADDR_BITS:] != 0):
+                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
                     m.next = "FAIL"
                 with m.Else():
                     m.next = "FETCH"

@@ -192,6 +192,7 @@ class Queues(wiring.Component):
         beyond, failed = Signal(), Signal()
         base = self._settings[qid].sq_base
         shift = SQE_BYTES.bit_length() - 1
+        entry = base[shift:ADDR_BITS] + head  # of 64 bytes; with the carry, where a ring runs beyond the bus
         sqe = Signal(SQE_BYTES * 8, reset_less=True)
         m.d.comb += [self.entry.qid.eq(qid), self.entry.sqe.as_value().eq(sqe)]
         m.d.comb += [rd.req.payload.addr.eq(addr), rd.req.payload.beats.eq(SQE_BYTES // beat)]
@@ -203,8 +204,8 @@ class Queues(wiring.Component):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), (base[shift:ADDR_BITS] + head)[: ADDR_BITS - shift])),
-                    beyond.eq(base[ADDR_BITS:].any()), failed.eq(0)]
+                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[ADDR_BITS:].any() | entry[ADDR_BITS - shift]),
+                    failed.eq(0)]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += rd.req.valid.eq(~beyond)
@@ -254,6 +255,7 @@ class Queues(wiring.Component):
         tail, phase, size = Array(self._cq_tail)[qid], Array(self._phase)[qid], self._settings[qid].size
         base = self._settings[qid].cq_base
         shift = CQE_BYTES.bit_length() - 1
+        entry = base[shift:ADDR_BITS] + tail  # of 16 bytes, with the carry
         addr, beyond = Signal(ADDR_BITS), Signal()
         cqe = Signal(CQE_BYTES * 8, reset_less=True)
         beats = max(1, CQE_BYTES // beat)
@@ -277,8 +279,8 @@ class Queues(wiring.Component):
             with m.State("PREPARE"):
                 m.d.comb += self._ended.bit_select(qid, 1).eq(1)
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), (base[shift:ADDR_BITS] + tail)[: ADDR_BITS - shift])),
-                    beyond.eq(base[ADDR_BITS:].any()), asked.eq(0), sent.eq(0),
+                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[ADDR_BITS:].any() | entry[ADDR_BITS - shift]),
+                    asked.eq(0), sent.eq(0),
                     cqe.eq(Cat(held.dw0, held.dw1, (Array(self._sq_head)[qid] | Const(0, 16))[:16],
                                Cat(qid, Const(0, 13)), held.cid, phase, held.status, Const(0, 4)))]
                 with m.If(self._draining):

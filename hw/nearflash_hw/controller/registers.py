@@ -4,7 +4,15 @@ from amaranth.hdl import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import REGISTERS, DeviceConfig
-from nearflash.contract.registers import ADDRESS_BITS, BUS_STATUS, QUEUE_REGISTERS, counters, doorbell, queue_register
+from nearflash.contract.registers import (
+    ADDRESS_BITS,
+    BUS_STATUS,
+    QUEUE_REGISTERS,
+    capabilities,
+    counters,
+    doorbell,
+    queue_register,
+)
 
 from ..interfaces import index_bits
 from ..model import elapsed
@@ -85,7 +93,7 @@ class RegisterFile(wiring.Component):
         stored: dict[str, Signal] = {}  # every "rw" register, by name
         values: dict[int, object] = {}  # what reading an offset returns
         read_only = {
-            "cap_lo": Const((entries - 1) | 1 << 16, 32), "cap_hi": Const(0, 32),
+            "cap_lo": Const(capabilities(config) & 0xFFFF_FFFF, 32), "cap_hi": Const(capabilities(config) >> 32, 32),
             "csts": Cat(self.ready, self.fatal), "bus_status": self.bus_silent,
             "design_id": Const(config.design_id, 32),
             "clock_khz": Const(round(config.clock_mhz * 1000), 32),

@@ -17,6 +17,7 @@ from ..primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
 __all__ = ["ArrayReader", "ArrayWriter", "block_state_layout"]
 
 STATE_BYTES = 8
+TRIES = 4  # to read or write a block's state when programming and erasing: all its pages depend on it
 
 
 def block_state_layout() -> data.StructLayout:
@@ -198,8 +199,10 @@ class ArrayWriter(wiring.Component):
 
     PROGRAM: page register to DRAM (page, then OOB), then the block's state with the next page counted up, so a power cut
     leaves the page unwritten as far as the state tells. ``error``, with nothing written: the block is not erased, the
-    page is not the block's next one, or its state could not be read. ``error`` with the state unchanged: a DRAM write
-    failed. ERASE: the state becomes next page 0, erased, erase count + 1; the page bytes stay, unreadable.
+    page is not the block's next one, or its state could not be read. A DRAM write of the page that fails costs that page
+    alone: ``error``, but it counts as programmed, so that the block's next one may be; its OOB area gets no magic.
+    ERASE: the state becomes next page 0, erased, erase count + 1; the page bytes stay, unreadable. A block's state is read
+    and written up to TRIES times before it gives an ``error``: without it, the whole block is lost until it is erased.
 
     ``page_read_en`` asks for the page memory's read port; it has it while ``page_read_grant`` is high, and takes the
     data the cycle after.
@@ -236,6 +239,7 @@ class ArrayWriter(wiring.Component):
         job = Signal(layouts.flash_command)
         state = Signal(block_state_layout())
         legal, bad = Signal(), Signal()
+        tries = Signal(range(TRIES))  # left of the access to the state
         ppn = page_number(c, self.index, job)
         number = state_number(c, self.index, job)
         addr, lane = state_address(c, number)
@@ -263,7 +267,7 @@ class ArrayWriter(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
-                m.d.sync += [job.eq(self.job.payload), bad.eq(0)]
+                m.d.sync += [job.eq(self.job.payload), bad.eq(0), tries.eq(TRIES - 1)]
                 with m.If(self.job.valid):
                     m.next = "ASK"
             with m.State("ASK"):
@@ -280,7 +284,11 @@ class ArrayWriter(wiring.Component):
                     state.eq(self.state), bad.eq(self.state_error),
                     legal.eq((self.state.flags & onflash.BLOCK_ERASED).any() & (self.state.next_page == job.page)),
                 ]
-                with m.If(self.state_done):
+                with m.If(self.state_done & self.state_error & (tries != 0)):
+                    m.d.sync += tries.eq(tries - 1)
+                    m.next = "ASK"
+                with m.Elif(self.state_done):
+                    m.d.sync += tries.eq(TRIES - 1)
                     m.next = "CHECK"
                     with m.If(job.op == FlashOp.ERASE):
                         m.next = "ERASE"
@@ -297,7 +305,8 @@ class ArrayWriter(wiring.Component):
                     m.next = "DATA"
             with m.State("DATA"):
                 m.d.comb += [wdata.valid.eq(beats.o.valid), beats.o.ready.eq(wdata.ready),
-                             wdata.payload.data.eq(beats.o.payload),
+                             wdata.payload.data.eq(beats.o.payload & ~Const(0xFF, layouts.data_bits)
+                                                   | beats.o.payload[:8] & (in_page | ~bad).replicate(8)),
                              wdata.payload.strb.eq((1 << c.beat_bytes) - 1)]
                 with m.If(beats.o.valid & wdata.ready):
                     m.d.sync += to_write.eq(to_write - 1)
@@ -309,8 +318,6 @@ class ArrayWriter(wiring.Component):
                     m.d.sync += [in_page.eq(0), to_write.eq(c.oob_beats), bad.eq(bad | done.payload.error)]
                     with m.If(in_page):
                         m.next = "REQUEST"
-                    with m.Elif(bad | done.payload.error):
-                        m.next = "FINISH"
                     with m.Else():
                         m.d.sync += state.next_page.eq(state.next_page + 1)
                         m.next = "STATE_REQUEST"
@@ -334,8 +341,11 @@ class ArrayWriter(wiring.Component):
             with m.State("STATE_WRITTEN"):
                 m.d.comb += done.ready.eq(1)
                 with m.If(done.valid):
-                    m.d.sync += bad.eq(done.payload.error)
+                    m.d.sync += [bad.eq(bad | done.payload.error), tries.eq(tries - 1)]
                     m.next = "FINISH"
+                    with m.If(done.payload.error & (tries != 0)):
+                        m.d.sync += bad.eq(bad)
+                        m.next = "STATE_REQUEST"
             with m.State("FINISH"):
                 m.d.sync += [self.done.bit_select(job.die, 1).eq(1), self.error.eq(bad)]
                 m.next = "IDLE"

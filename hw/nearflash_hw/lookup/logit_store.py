@@ -17,8 +17,8 @@ class LogitStore(wiring.Component):
     """Two banks of max_batch x outputs words: one fills while the other is written out.
 
     ``command`` In: the samples of each coming INFER command, in order. ``logit`` In: groups in order, any order within one.
-    ``full`` is up while a whole command is stored; then ``send`` makes its words come out of ``word`` ([sample][output], 1
-    per cycle, ``last`` with the final one), and ``drop`` (a pulse) frees the bank.
+    ``full`` is up while a whole command is stored, with ``error`` if any of its logits had it; then ``send`` makes its words
+    come out of ``word`` ([sample][output], 1 per cycle, ``last`` with the final one), and ``drop`` (a pulse) frees the bank.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -28,6 +28,7 @@ class LogitStore(wiring.Component):
             "command": In(stream.Signature(16)),
             "logit": In(stream.Signature(Layouts(config).logit)),
             "full": Out(1),
+            "error": Out(1),
             "send": In(1),
             "drop": In(1),
             "word": Out(stream.Signature(data.StructLayout({"value": 32, "last": 1}))),
@@ -45,6 +46,7 @@ class LogitStore(wiring.Component):
                      self.command.ready.eq(commands.i.ready)]
         full = [Signal(name=f"full{k}") for k in range(2)]
         length = [Signal(bits_for(size), name=f"length{k}") for k in range(2)]
+        errors = [Signal(name=f"error{k}") for k in range(2)]
         fill, out = Signal(), Signal()  # banks
 
         # -- fill
@@ -67,6 +69,9 @@ class LogitStore(wiring.Component):
             m.d.sync += [
                 write.addr.eq(Cat((base + place)[:address], fill)), write.data.eq(p.value),
                 arrived.eq(arrived + 1)]
+            for k in range(2):
+                with m.If((fill == k) & p.error):
+                    m.d.sync += errors[k].eq(1)
             with m.If(arrived + 1 == group):
                 m.d.sync += [arrived.eq(0), base.eq(base + group), samples.eq(samples + group_samples)]
                 with m.If(samples + group_samples == commands.o.payload):
@@ -82,7 +87,8 @@ class LogitStore(wiring.Component):
         sending = Signal()
         step = Signal()
         m.d.comb += [
-            self.full.eq(Cat(full).bit_select(out, 1)), self.word.payload.value.eq(read.data),
+            self.full.eq(Cat(full).bit_select(out, 1)), self.error.eq(Cat(errors).bit_select(out, 1)),
+            self.word.payload.value.eq(read.data),
             step.eq(~self.word.valid | self.word.ready),
             read.addr.eq(Cat(next_word[:address], out)), read.en.eq(step)]
         with m.If(self.send):
@@ -100,5 +106,5 @@ class LogitStore(wiring.Component):
             m.d.sync += out.eq(~out)
             for k in range(2):
                 with m.If(out == k):
-                    m.d.sync += full[k].eq(0)
+                    m.d.sync += [full[k].eq(0), errors[k].eq(0)]
         return m

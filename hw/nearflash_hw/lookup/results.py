@@ -22,7 +22,8 @@ class Results(wiring.Component):
     INFER: pooled elements pass straight on to ``mlp_pooled``; the logits that come back are stored, and written only if no
     sample of the command was bad. LOOKUP: pooled elements are written as they come (NaN for a bad sample) once every
     earlier command is complete. The status is the first of: pass 1, pass 2 (``executed``), the first bad sample (``dw1`` =
-    its table), the write to host memory.
+    its table), weights that could not be read
+    (UNRECOVERED_READ), the write to host memory.
     """
 
     model_clock = "own"
@@ -84,10 +85,10 @@ class Results(wiring.Component):
                 pending.i.valid.eq(new.valid & (logits.command.ready | ~to_store)),
                 new.ready.eq(pending.i.ready & (logits.command.ready | ~to_store)),
                 logits.word.ready.eq(take_word & writer.word.ready)]
-            stored, send, drop, word = logits.full, logits.send, logits.drop, logits.word
+            stored, weights_bad, send, drop, word = logits.full, logits.error, logits.send, logits.drop, logits.word
         else:
             m.d.comb += [pending.i.valid.eq(new.valid), new.ready.eq(pending.i.ready)]
-            stored, send, drop, word = Signal(), Signal(), Signal(), None
+            stored, weights_bad, send, drop, word = Signal(), Signal(), Signal(), Signal(), None
         m.d.comb += pending.i.payload.eq(new.payload)
 
         with m.If(take_lookup):
@@ -138,6 +139,8 @@ class Results(wiring.Component):
             with m.State("INFER"):
                 with m.If(stored & judged):
                     judge()
+                    with m.If(weights_bad & (executed.o.payload.status == 0) & (verdicts.o.payload.status == 0)):
+                        m.d.sync += outcome.status.eq(Status.UNRECOVERED_READ)
                     m.next = "VERDICT"
             with m.State("VERDICT"):
                 with m.If(outcome.status != 0):

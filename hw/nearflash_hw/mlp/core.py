@@ -37,8 +37,9 @@ class FcCore(wiring.Component):
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
-    ``address``; ``step``: a kernel step was taken; ``busy``. Latency from the last input to a row scan's first output:
-    (column_blocks - 1) x (nb + 1) + kernel latency + 6.
+    ``address``, and ``failed`` (see :class:`~nearflash_hw.mlp.weights.DramWeights`), one per group; ``step``: a kernel step
+    was taken; ``busy``. Latency from the last input to a row scan's first output: (column_blocks - 1) x (nb + 1) + kernel
+    latency + 6.
     """
 
     model_clock = "own"
@@ -60,7 +61,7 @@ class FcCore(wiring.Component):
             **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(self.edges)},
             "o": Out(stream.Signature(beat_layout(lanes, self.acc_bits, core.rows, self.nb_bits))),
-            **({"mem_read": Out(MemReadSignature(beat_bytes))} if dram else
+            **({"mem_read": Out(MemReadSignature(beat_bytes)), "failed": Out(stream.Signature(1))} if dram else
                {"weight_valid": In(1), "weight_first": In(1), "weight_data": In(beat_bytes * 8)}),
             "step": Out(1), "busy": Out(1),
         })
@@ -75,6 +76,7 @@ class FcCore(wiring.Component):
             m.submodules.weights = weights = DramWeights(core, self.beat_bytes, self.address, self.buffered)
             m.d.comb += weights.start.eq(buffer.started)
             connect(m, weights.mem_read, flipped(self.mem_read))
+            connect(m, weights.failed, flipped(self.failed))
         else:
             m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes)
             m.d.comb += [weights.write_valid.eq(self.weight_valid), weights.write_first.eq(self.weight_first),

@@ -35,7 +35,8 @@ class MlpEngine(wiring.Component):
     tables in order (a ``tables`` node lists its tables in ascending order, and their dimensions add up to its width);
     NaN (bad samples) is processed as 0. Samples carry their place ``n`` in their group and ``nb``. ``table_valid``,
     ``table``: quantiser parameters of the tables. ``parameter``: records of contract.program, while nothing is inferred.
-    ``logit``: width x (nb + 1) logits per group, groups in order. ``mem_read``: streamed weights. ``busy``: a group is
+    ``logit``: width x (nb + 1) logits per group, groups in order, the last one with ``error`` if a read of
+    streamed weights failed (its values are then arbitrary). ``mem_read``: streamed weights. ``busy``: a group is
     inside; ``mac_step``: an FC core takes a kernel step.
 
     Flow control: every stream may wait; groups are processed in order everywhere; every core and interaction buffers
@@ -167,7 +168,7 @@ class MlpEngine(wiring.Component):
                     connect(m, out, splitter.i)
                     out = splitter.o
                 connect(m, out, sink)
-        busy.append(self._logits(m, sources[graph[-1].name], bus))
+        busy.append(self._logits(m, sources[graph[-1].name], bus, [unit.failed for unit in dram_cores]))
 
         if dram_cores:
             m.submodules.weight_reads = arbiter = WeightReadArbiter(len(dram_cores), config.beat_bytes)
@@ -182,22 +183,33 @@ class MlpEngine(wiring.Component):
                      self.mac_step.eq(Cat(steps).any())]
         return m
 
-    def _logits(self, m: Module, source, bus):
-        """int32 of the last node to fp32 logits; returns what is busy."""
+    def _logits(self, m: Module, source, bus, failures: list):
+        """int32 of the last node to fp32 logits; returns what is busy.
+
+        Cores work on groups in order and stream their weights once per group, so the next answer of each of ``failures``
+        belongs to the group that leaves: nothing has to travel with it. The answers are there before its last logit,
+        which depends on all weights.
+        """
         exponent = Signal(signed(EXPONENT_BITS))
         with m.If(bus.entry_valid & (bus.target == LOGIT_FORMAT) & (bus.index == 0)):
             m.d.sync += exponent.eq(bus.entry[:EXPONENT_BITS].as_signed())
         p = source.payload
-        tag_bits = len(p.pos) + len(p.n) + len(p.nb)
+        final, error, known = Signal(), Signal(), Signal(init=1)  # the group's last: an fc node sends its rows in order
+        move = Signal()
+        m.d.comb += [
+            final.eq((p.pos == self.config.mlp.graph[-1].width - 1) & (p.n == p.nb)),
+            known.eq(~final | Cat(f.valid for f in failures).all()), move.eq(source.valid & source.ready),
+            error.eq(final & Cat(f.payload for f in failures).any()), *(f.ready.eq(move & final) for f in failures)]
+        tag_bits = len(p.pos) + len(p.n) + len(p.nb) + 1
         m.submodules.to_fp32 = convert = IntToFp32(LOGIT_BITS, tag=tag_bits, exp_bits=EXPONENT_BITS)
         o, nb_bits = self.logit.payload, len(p.n)
         m.d.comb += [
-            convert.i.p.i.eq(p.data[0]), convert.i.p.e.eq(exponent), convert.i.p.tag.eq(Cat(p.n, p.nb, p.pos)),
-            convert.i.valid.eq(source.valid), source.ready.eq(convert.i.ready),
+            convert.i.p.i.eq(p.data[0]), convert.i.p.e.eq(exponent), convert.i.p.tag.eq(Cat(p.n, p.nb, error, p.pos)),
+            convert.i.valid.eq(source.valid & known), source.ready.eq(convert.i.ready & known),
             o.value.eq(convert.o.p.value), o.n.eq(convert.o.p.tag[:nb_bits]), o.nb.eq(convert.o.p.tag[nb_bits:2 * nb_bits]),
-            o.o.eq(convert.o.p.tag[2 * nb_bits:]), self.logit.valid.eq(convert.o.valid),
-            convert.o.ready.eq(self.logit.ready),
+            o.error.eq(convert.o.p.tag[2 * nb_bits]), o.o.eq(convert.o.p.tag[2 * nb_bits + 1:]),
+            self.logit.valid.eq(convert.o.valid), convert.o.ready.eq(self.logit.ready),
         ]
         inside = Signal(range(convert.LATENCY + 1))
-        m.d.sync += inside.eq(inside + (source.valid & source.ready) - (self.logit.valid & self.logit.ready))
+        m.d.sync += inside.eq(inside + move - (self.logit.valid & self.logit.ready))
         return inside != 0

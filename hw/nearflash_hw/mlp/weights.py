@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -19,6 +19,7 @@ from .streams import clog2
 __all__ = ["DramWeights", "OnChipWeights", "WeightReadArbiter"]
 
 BURST_BEATS = 256
+PASSES_OWED = 16  # groups between a core and the logits whose weights are read: more than the layers in between buffer
 
 
 def _word_layout(core: Core) -> data.ArrayLayout:
@@ -73,13 +74,15 @@ class DramWeights(wiring.Component):
     ``take`` needs ``available``; the word comes in the next cycle and is held until the next ``take``. Reads the image at
     ``address`` in bursts of at most 256 beats into a FIFO of two bursts, so the next burst (and the next group's first)
     is on its way while one is used: double buffering. Sustains one word per :func:`weight_word_beats` cycles.
+    ``failed``: for each pass, once all of it is here, whether any of its reads answered an error; at most PASSES_OWED
+    answers wait there, then the next pass does.
     """
 
     def __init__(self, core: Core, beat_bytes: int, address: int, passes: int = 2):
         self.core, self.beat_bytes, self.address, self.passes = core, beat_bytes, address, passes
         super().__init__({
             "available": Out(1), "take": In(1), "word": Out(_word_layout(core)), "start": In(1),
-            "mem_read": Out(MemReadSignature(beat_bytes)),
+            "mem_read": Out(MemReadSignature(beat_bytes)), "failed": Out(stream.Signature(1)),
         })
 
     def elaborate(self, platform):
@@ -99,10 +102,14 @@ class DramWeights(wiring.Component):
         address = Signal.like(req.payload.addr, init=self.address)
         beats = Signal(BEATS_BITS)
         sent, last = Signal(), Signal()
+        m.submodules.failures = failures = StreamFifo(1, PASSES_OWED)
+        owed = Signal(range(PASSES_OWED + 1))  # passes begun whose answer was not taken
+        begin = Signal()
         m.d.comb += [
+            begin.eq(remaining == total),
             beats.eq(Mux(remaining > burst, burst, remaining)), last.eq(remaining <= burst),
-            req.valid.eq((waiting != 0) & (space >= beats)), req.payload.addr.eq(address), req.payload.beats.eq(beats),
-            sent.eq(req.valid & req.ready),
+            req.valid.eq((waiting != 0) & (space >= beats) & (~begin | (owed != PASSES_OWED))),
+            req.payload.addr.eq(address), req.payload.beats.eq(beats), sent.eq(req.valid & req.ready),
             fifo.w_data.eq(rsp.payload.data[:bits]), fifo.w_en.eq(rsp.valid), rsp.ready.eq(1),  # the space was reserved
         ]
         m.d.sync += [waiting.eq(waiting + self.start - (sent & last)),
@@ -110,6 +117,19 @@ class DramWeights(wiring.Component):
         with m.If(sent):
             m.d.sync += [remaining.eq(Mux(last, total, remaining - burst)),
                          address.eq(Mux(last, Const(self.address, len(address)), address + burst * self.beat_bytes))]
+
+        bursts = Signal(range(max(2, -(-total // burst))))  # of the pass that arrives, all of which is here
+        bad = Signal()
+        burst_here, pass_here = Signal(), Signal()
+        m.d.comb += [
+            burst_here.eq(rsp.valid & rsp.payload.last), pass_here.eq(burst_here & (bursts == -(-total // burst) - 1)),
+            failures.i.valid.eq(pass_here), failures.i.payload.eq(bad | rsp.payload.error)]
+        connect(m, failures.o, flipped(self.failed))
+        m.d.sync += owed.eq(owed + (sent & begin) - (self.failed.valid & self.failed.ready))
+        with m.If(rsp.valid):
+            m.d.sync += bad.eq((bad | rsp.payload.error) & ~pass_here)
+        with m.If(burst_here):
+            m.d.sync += bursts.eq(Mux(pass_here, 0, bursts + 1))
 
         gathered = Signal(bits * word_beats, reset_less=True)
         count = Signal(range(word_beats + 1))

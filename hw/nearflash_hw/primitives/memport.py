@@ -9,10 +9,11 @@ until it is transferred.
 
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
+from nearflash.contract.config import BUS_ADDR_BITS
 
 __all__ = ["ADDR_BITS", "BEATS_BITS", "MemReadSignature", "MemWriteSignature", "request_layout"]
 
-ADDR_BITS = 40
+ADDR_BITS = BUS_ADDR_BITS
 BEATS_BITS = 16
 
 

@@ -57,7 +57,7 @@ def fit(
     """Choose every layer's kernel, scan order, weight place and N_batch: the least resources that hide the MLPs behind the
     lookups, by exact search over estimated resources.
 
-    Example: nearflash fit --model rmc1 --board pynq-z2 --dies 4 -o rmc1.toml
+    Example: nearflash fit --model rmc1 --board pynq-z2 -o rmc1.toml
     """
     check_outputs(out=out, json_file=json_file)
     excludes(ctx, "error", "weight_bits", "act_bits")
@@ -66,6 +66,7 @@ def fit(
     if error is not None and not error > 0:
         raise ConfigError("--error", error, "must be above 0")
     base = board_config(target, clock, dies, channels, preset)
+    target.check_memory(base)  # before a search that no device would come of
     from ..compiler.fit import FitOptions, to_records
 
     options = FitOptions(share, limit, bits, act_bits, formats, packed, tuple(filter(None, stream.split(","))), onchip)
@@ -113,14 +114,17 @@ def _measured_formats(spec: ModelSpec, base: DeviceConfig, options: FitOptions, 
 
 def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
               channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None) -> Fit:
-    """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`."""
+    """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`, and
+    :class:`ConfigError` when the device does not fit the board's memory."""
     from ..compiler.fit import NothingFits
     from ..compiler.fit import fit as search
 
     cost = load_tool("estimator")(board.part.family)
 
     def planned(beat: int) -> Fit:
-        return search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
+        found = search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
+        board.check_memory(found.config)
+        return found
 
     for beat in board.beats[:-1]:
         with suppress(NothingFits):
@@ -142,14 +146,15 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
 def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
     """The device of a plan's file, or the one that the search chooses for ``model``; without either, one without an MLP.
 
-    Raises :class:`DataError` when both are given or the file can't be read.
+    Raises :class:`DataError` when both are given or the file can't be read, and :class:`ConfigError` for a device that
+    does not fit the board's memory.
     """
     if model is not None and plan is not None:
         raise DataError("--model", model, "give either --model or --plan")
-    if plan is not None:
-        return load_plan(plan)
-    if model is None:
-        return board_config(board)
+    if plan is not None or model is None:
+        config = board_config(board) if plan is None else load_plan(plan)
+        board.check_memory(config)
+        return config
     from ..compiler.fit import FitOptions
 
     with working("searching kernels") as say:

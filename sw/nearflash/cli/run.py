@@ -227,6 +227,8 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
                              QuantizeOptions(max_bag=bag))
     batch = o.batch or max(1, min(16, base.host.max_batch, len(queries) // 4, 4096 // max(1, spec.lookups)))
     config = compiled.config
+    if board is not None:
+        board.check_memory(config)
     console.print(Text.assemble(
         (spec.name, "bold"), f": {len(spec.tables)} tables, {spec.macs:,} MACs; device {config.name}: "
         f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}"))

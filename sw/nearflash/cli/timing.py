@@ -60,6 +60,7 @@ def timing(
     run = load_tool("timing")
     target = find_board(board)
     config = _config(model, preset, plan)
+    target.check_memory(config)
     mhz = freq or target.clock_mhz
     with working(f"timing {block or config.name}"):
         result = run(config, block, target, tool, mhz, seconds, net_ns)

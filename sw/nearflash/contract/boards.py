@@ -7,10 +7,16 @@ Counts are the datasheets' (DS180, DS190, DS890, DS891, DS987): ``lut`` 6-input 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from .config import DeviceConfig
+
 __all__ = ["BOARDS", "PARTS", "Board", "Part", "find_board"]
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,23 @@ class Part:
 class Board:
     """A board, or a bare part. ``clock_mhz``: what a design without other wishes should run at; ``dram_bytes_per_cycle``:
     what its memory controller sustains at that clock (peak x 0.7). ``beats``: bytes of a data bus to its memory, narrowest
-    first, as wide as a port of its memory controller and, through a width converter, wider."""
+    first, as wide as a port of its memory controller and, through a width converter, wider. ``dram_bytes``: the memory that
+    holds the device's flash contents, map and streamed weights."""
 
     name: str
     part: Part
     clock_mhz: float
     dram_bytes_per_cycle: float
+    dram_bytes: int
     beats: tuple[int, ...] = (16,)
+
+    def check_memory(self, config: DeviceConfig) -> None:
+        """Raises :class:`ConfigError` for a device whose DRAM layout does not fit the board's memory."""
+        end, f = config.layout.end, config.flash
+        if end > self.dram_bytes:
+            raise ConfigError("flash", f"{f.channels} x {f.dies} dies of {f.blocks} x {f.pages} pages of {f.page_bytes} B",
+                              f"needs {end / MIB:,.0f} MiB of DRAM with its map and weights: {self.name} has "
+                              f"{self.dram_bytes / MIB:,.0f} MiB")
 
 
 PARTS = {p.name: p for p in (
@@ -48,15 +64,16 @@ PARTS = {p.name: p for p in (
     Part("XCVU9P", "xcup", 1_182_240, 2_364_480, 2_160, 6_840, 960),
 )}
 
-# Memory peaks: PYNQ-Z1/Z2 DDR3-1050 x 16 = 2.1 GB/s; ZCU104 and KV260 DDR4-2400 x 64 = 19.2 GB/s; a DDR3-1600 x 64 module
-# (12.8 GB/s) beside an XC7A200T and one DDR4-2400 x 64 module beside an XCVU9P are assumed.
+# Memory: PYNQ-Z1 and Z2 512 MiB of DDR3-1050 x 16 (peak 2.1 GB/s), ZCU104 2 GiB at its PS and KV260 4 GiB of DDR4-2400 x 64
+# (19.2 GB/s); a module of 4 GiB of DDR3-1600 x 64 (12.8 GB/s) beside an XC7A200T and one of 16 GiB of DDR4-2400 x 64 beside
+# an XCVU9P are assumed.
 BOARDS = {b.name: b for b in (
-    Board("pynq-z1", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, (8, 16)),  # AXI HP ports of 64 bits
-    Board("pynq-z2", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, (8, 16)),
-    Board("zcu104", PARTS["XCZU7EV"], 200.0, 19.2e9 * 0.7 / 200e6),
-    Board("kv260", PARTS["XCK26"], 200.0, 19.2e9 * 0.7 / 200e6),
-    Board("xc7a200t", PARTS["XC7A200T"], 125.0, 12.8e9 * 0.7 / 125e6),
-    Board("xcvu9p", PARTS["XCVU9P"], 200.0, 19.2e9 * 0.7 / 200e6),
+    Board("pynq-z1", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, 512 * MIB, (8, 16)),  # AXI HP ports of 64 bits
+    Board("pynq-z2", PARTS["XC7Z020"], 100.0, 2.1e9 * 0.7 / 100e6, 512 * MIB, (8, 16)),
+    Board("zcu104", PARTS["XCZU7EV"], 200.0, 19.2e9 * 0.7 / 200e6, 2048 * MIB),
+    Board("kv260", PARTS["XCK26"], 200.0, 19.2e9 * 0.7 / 200e6, 4096 * MIB),
+    Board("xc7a200t", PARTS["XC7A200T"], 125.0, 12.8e9 * 0.7 / 125e6, 4096 * MIB),
+    Board("xcvu9p", PARTS["XCVU9P"], 200.0, 19.2e9 * 0.7 / 200e6, 16384 * MIB),
 )}
 
 

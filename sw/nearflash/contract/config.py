@@ -21,11 +21,13 @@ from .mlp import Node, cores, validate_graph
 from .reading import parse_toml, read_text, reading
 from .typed import check_fields, check_table
 
-__all__ = ["PRESETS", "PRIMITIVES", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
+__all__ = ["BUS_ADDR_BITS", "PRESETS", "PRIMITIVES", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig",
+           "LookupConfig", "MlpConfig"]
 
 PRIMITIVES = ("inferred", "dsp48e1", "dsp48e2")
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
+BUS_ADDR_BITS = 40  #: of both AXI4 masters: what host memory and DRAM can be reached in
 
 
 def _pow2(v: int) -> bool:
@@ -164,9 +166,11 @@ class DeviceConfig:
                f"must be a multiple of beat_bytes ({c.beat_bytes}), from 32 to page_bytes")
         _check(f.ppn_bits <= 30, "flash", f.total_pages, "channels x dies x blocks x pages must be at most 2**30 pages")
         _check(2 <= h.queue_pairs <= 8, "host.queue_pairs", h.queue_pairs, "must be from 2 (admin and one I/O) to 8")
-        _check(_pow2(h.queue_entries) and h.queue_entries <= 4096, "host.queue_entries", h.queue_entries,
-               "must be a power of two of at most 4096")
+        _check(_pow2(h.queue_entries) and 2 <= h.queue_entries <= 4096, "host.queue_entries", h.queue_entries,
+               "must be a power of two from 2 (a queue of one entry is always empty) to 4096")
         _check(h.page_slots <= 16, "host.page_slots", h.page_slots, "must be at most 16")
+        _check(h.mdts_pages * f.page_bytes >= 8192, "host.mdts_pages", h.mdts_pages,
+               f"must be at least {-(-8192 // f.page_bytes)} pages of {f.page_bytes} B: NVMe can state 8 KiB, but no less")
         _check(h.mdts_pages <= 512, "host.mdts_pages", h.mdts_pages, "must be at most 512 (one PRP list page)")
         _check(h.infer_depth <= 16, "host.infer_depth", h.infer_depth, "must be at most 16")
         _check(h.max_batch <= 65535, "host.max_batch", h.max_batch, "must be at most 65535")
@@ -206,6 +210,8 @@ class DeviceConfig:
                f"must hold the model's pooled vectors ({widths} elements)")
         n_tables = sum(len(n.tables) for n in m.graph)
         _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
+        _check(c.layout.end <= 1 << BUS_ADDR_BITS, "flash", f"{f.total_pages} pages of {f.page_bytes} B",
+               f"the device's DRAM would take {c.layout.end} bytes: its port reaches 2**{BUS_ADDR_BITS}")
 
     # -- timing, in cycles of the device clock ------------------------------------------------------------------
     def cycles(self, ns: int) -> int:
@@ -308,6 +314,14 @@ class DeviceConfig:
         streamed = [c for c in cores(self.mlp.graph) if c.weights == "dram"]
         total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in streamed)
         return DramLayout(0, oob, state, mp, sb, weights, up(weights + total))
+
+    @property
+    def results_reach(self) -> int:
+        """Where the results of a command may start, at most, in bytes: the host bus reaches all of any command's results
+        from there. A power of two below the bus's end, so that it takes no adder to check."""
+        outputs = self.mlp.graph[-1].width if self.mlp.graph else 0
+        most = self.host.max_batch * max(self.lookup.accumulators, outputs) * 4
+        return (1 << BUS_ADDR_BITS) - (1 << (most - 1).bit_length())
 
     @property
     def design_id(self) -> int:
@@ -420,7 +434,7 @@ def _tiny() -> DeviceConfig:
         "tiny", clock_mhz=100.0, beat_bytes=8,
         flash=FlashConfig(channels=2, dies=2, blocks=8, pages=8, page_bytes=512, oob_bytes=32, t_read_ns=2_000,
                           t_program_ns=4_000, t_erase_ns=8_000, bus_page_ns=1_000),
-        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=8, page_slots=2, infer_depth=2, max_batch=64),
+        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, page_slots=2, infer_depth=2, max_batch=64),
         lookup=LookupConfig(max_tables=8, max_extents=2, max_dim=64, max_bag=256, tags=16, sample_slots=2,
                             map_cache_lines=8, lanes=2, accumulators=128))
 

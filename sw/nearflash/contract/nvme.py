@@ -1,4 +1,4 @@
-"""NVMe formats the device speaks: 64-byte submission entries, 16-byte completion entries, status codes, identify data.
+"""NVMe formats the device speaks: 64-byte submission entries, 16-byte completion entries, status codes.
 
 Queue pairs are NVMe-format rings (doorbells, phase bit, PRP), created by registers (:mod:`.registers`) rather than by
 admin commands; queue pair 0 accepts :class:`AdminOpcode`, the others :class:`Opcode`. One logical block is one flash page.
@@ -25,7 +25,8 @@ Admin commands:
 - TABLE_CREATE: cdw10 = table id, PRP1 = descriptor (:mod:`.table`), 80 words, in one page.
 - TABLE_DELETE: cdw10 = table id.
 - PROGRAM_LOAD: PRP1/PRP2 = parameter image (:mod:`.program`), cdw10 = its length in 32-bit words.
-- IDENTIFY: cdw10 bits 7:0 = CNS: 00h namespace, 01h controller, C0h device limits; PRP1 = 4096-byte buffer.
+- IDENTIFY: cdw10 bits 7:0 = CNS: 00h namespace, 01h controller, C0h device limits (:mod:`.identify`); PRP1 = 4096-byte
+  buffer.
 
 Source: NVM Express Base Specification 2.0 (sections 3.3, 4.1, 4.6) and NVM Command Set Specification 1.0.
 """
@@ -37,12 +38,9 @@ import struct
 
 import numpy as np
 
-from .config import DeviceConfig, log2
-
 SQE_BYTES = 64
 CQE_BYTES = 16
-IDENTIFY_BYTES = 4096
-HOST_PAGE = 4096  # memory page size (CC.MPS = 0): PRP entries address pages of this size
+HOST_PAGE = 4096  # memory page size (CAP.MPSMIN = CC.MPS = 0): PRP entries address pages of this size
 NLB_MASK = 0xFFFF
 
 
@@ -102,43 +100,3 @@ def sqe(opcode: int, cid: int, *, nsid: int = 0, prp1: int = 0, prp2: int = 0, c
 
 #: One completion queue entry. ``sf``: bit 0 phase, bits 11:1 status.
 CQE = np.dtype([("dw0", "<u4"), ("dw1", "<u4"), ("sqhd", "<u2"), ("sqid", "<u2"), ("cid", "<u2"), ("sf", "<u2")])
-
-
-def identify(config: DeviceConfig, cns: int) -> bytes:
-    """The 4096 bytes IDENTIFY returns for ``cns``; the gateware's ROM is made from this."""
-    page = bytearray(IDENTIFY_BYTES)
-    if cns == 0x00:  # namespace: NSZE, NCAP, NUSE, then LBA format 0 (LBADS = log2 of the block size)
-        struct.pack_into("<QQQ", page, 0, config.lbas, config.lbas, config.lbas)
-        struct.pack_into("<I", page, 128, log2(config.lba_bytes) << 16)
-    elif cns == 0x01:  # controller: VID, SN, MN, FR, MDTS, NN, ONCS (DSM)
-        struct.pack_into("<HH20s40s8s", page, 0, 0x1D0F, 0x1D0F, b"NF%08X" % config.design_id, b"nearflash", b"0.1.0")
-        page[4:24] = page[4:24].replace(b"\0", b" ")
-        page[24:64] = page[24:64].replace(b"\0", b" ")
-        page[64:72] = page[64:72].replace(b"\0", b" ")
-        page[77] = log2(max(1, config.host.mdts_pages * config.lba_bytes // HOST_PAGE)) if (
-            config.host.mdts_pages * config.lba_bytes >= HOST_PAGE) else 0
-        page[512], page[513] = 0x66, 0x44  # SQES, CQES
-        struct.pack_into("<I", page, 516, 1)
-        struct.pack_into("<H", page, 520, 1 << 2)
-    elif cns == 0xC0:
-        for i, (_, v) in enumerate(limits(config).items()):
-            struct.pack_into("<I", page, 4 * i, v)
-    else:
-        raise ValueError(f"cns = {cns:#x}: must be 0x00, 0x01 or 0xc0")
-    return bytes(page)
-
-
-def limits(config: DeviceConfig) -> dict[str, int]:
-    """The device limits page (CNS C0h): 32-bit words in this order."""
-    lk, m = config.lookup, config.mlp
-    return {
-        "version": 1, "design_id": config.design_id, "max_tables": lk.max_tables, "max_extents": lk.max_extents,
-        "max_dim": lk.max_dim, "max_bag": lk.max_bag, "max_batch": config.host.max_batch,
-        "accumulators": lk.accumulators, "acc_bits": lk.acc_bits, "formats": 0b111, "modes": 0b11,
-        "act_bits": m.act_bits, "n_batch": m.n_batch, "outputs": m.graph[-1].width if m.graph else 0,
-        "dense": sum(n.width for n in m.graph if n.kind == "dense"),
-        "tables": sum(len(n.tables) for n in m.graph if n.kind == "tables"),
-        "lba_bytes": config.lba_bytes, "lbas": config.lbas, "beat_bytes": config.beat_bytes,
-        "mdts_pages": config.host.mdts_pages, "queue_pairs": config.host.queue_pairs,
-        "queue_entries": config.host.queue_entries,
-    }

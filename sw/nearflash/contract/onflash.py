@@ -1,7 +1,8 @@
 """What lies in the device's DRAM: flash pages, out-of-band areas, block states, the FTL's map and superblock::
 
   page data    layout.flash + ppn * page_bytes
-  OOB          layout.oob + ppn * oob_bytes: u32 magic, u32 lpn, u64 write sequence, then zeros (place for ECC)
+  OOB          layout.oob + ppn * oob_bytes: u32 magic, u32 lpn, u64 write sequence, then zeros (place for ECC);
+               another magic: nothing was written here, or its program failed
   block state  layout.block_state + ((block * dies + die) * channels + channel) * 8:
                u16 next page to program, u16 flags (bit 0: erased since new), u32 erase count.
                All zero = as from the factory: must be erased before the first program

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from .config import DeviceConfig
 
-__all__ = ["ADDRESS_BITS", "BUS_STATUS", "DOORBELL_BASE", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS", "Register", "counters",
-           "doorbell", "queue_register"]
+__all__ = ["ADDRESS_BITS", "BUS_STATUS", "DOORBELL_BASE", "NVME_VERSION", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS",
+           "Register", "capabilities", "counters", "doorbell", "queue_register"]
 
 ADDRESS_BITS = 13
+NVME_VERSION = 0x0002_0000  #: 2.0, as in VS and in the identify page
 QUEUE_BASE = 0x400
 QUEUE_STRIDE = 0x20
 DOORBELL_BASE = 0x1000
@@ -32,12 +33,13 @@ class Register:
 
 
 REGISTERS = (
-    Register("cap_lo", 0x00, "ro", "NVMe CAP: bits 15:0 MQES (largest queue - 1), bit 16 CQR (contiguous queues)"),
-    Register("cap_hi", 0x04, "ro", "NVMe CAP, high word (DSTRD = 0)"),
-    Register("vs", 0x08, "ro", "NVMe version, 2.0", 0x0002_0000),
+    Register("cap_lo", 0x00, "ro", "NVMe CAP: bits 15:0 MQES (largest queue - 1), bit 16 CQR (contiguous queues), "
+             "bits 31:24 TO (longest wait for RDY, 500 ms)"),
+    Register("cap_hi", 0x04, "ro", "NVMe CAP, high word: bit 5 the NVM command set; DSTRD, MPSMIN and MPSMAX 0"),
+    Register("vs", 0x08, "ro", "NVMe version, 2.0", NVME_VERSION),
     Register("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks"),
     Register("cc", 0x14, "rw", "bit 0 EN: commands are fetched while 1; writing 0 resets every queue's pointers"),
-    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a ring in host memory can't be reached, or bus_status is not 0)"),
+    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a queue entry could not be read or written, or bus_status is not 0)"),
     Register("design_id", 0x100, "ro", "hash of the configuration this device was generated from"),
     Register("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz"),
     Register("bus_status", 0x108, "ro", "buses that have stopped answering, until the device's reset: "
@@ -55,6 +57,15 @@ QUEUE_REGISTERS = (
     Register("cq_base_hi", 0x0C, "rw", "completion queue base address, high word"),
     Register("size", 0x10, "rw", "entries - 1 of both queues"),
 )
+
+
+def capabilities(config: DeviceConfig) -> int:
+    """CAP, 64 bits (NVM Express Base Specification 1.4, section 3.1.1).
+
+    TO is the longest there is: CSTS.RDY falls when the commands in flight are done, and an inference may take as long as its
+    query says."""
+    contiguous, timeout, nvm_command_set = 1, 0xFF, 1
+    return config.host.queue_entries - 1 | contiguous << 16 | timeout << 24 | nvm_command_set << 37
 
 
 def queue_register(q: int, name: str) -> int:

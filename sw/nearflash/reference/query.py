@@ -11,7 +11,6 @@ from nearflash.contract import DataError, DeviceConfig, Opcode, Status, TableSpe
 
 __all__ = ["QueryCheck", "Sample", "check_query", "pack_queries", "unpack_queries"]
 
-ADDR_BITS = 40  # of the device's host bus
 MAX_WORDS = 1 << 30
 
 
@@ -144,7 +143,7 @@ def _check_header(words: np.ndarray, config: DeviceConfig, tables: Mapping[int, 
         return bad
     if out_addr % config.beat_bytes:
         return QueryCheck(Status.INVALID_PRP_OFFSET)
-    if out_addr >> ADDR_BITS:
+    if out_addr >= config.results_reach:
         return QueryCheck(Status.DATA_TRANSFER_ERROR)
     for t in range(n_tables):
         if t not in tables:

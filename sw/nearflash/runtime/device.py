@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contract import AdminOpcode, ConfigError, DataError, DeviceConfig, NearflashError, Opcode, TableSpec
 from ..contract.arrays import as_array
-from ..contract.nvme import IDENTIFY_BYTES, limits
+from ..contract.identify import IDENTIFY_BYTES, limits
 from ..contract.registers import counters
 from ..reference.ftl import FtlModel
 from .backend import Backend, open_backend

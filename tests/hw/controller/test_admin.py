@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, RowFormat, Status, TableSpec
-from nearflash.contract.nvme import IDENTIFY_BYTES, identify, sqe
+from nearflash.contract.identify import IDENTIFY_BYTES, identify
+from nearflash.contract.nvme import sqe
 from nearflash.contract.table import Extent
 from nearflash_hw.controller.admin import Admin
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate

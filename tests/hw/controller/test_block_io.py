@@ -76,7 +76,7 @@ class Harness(wiring.Component):
         connect(m, ftl.allocate, io.allocate)
         connect(m, io.sync, ftl.sync)
         connect(m, ftl.sync_done, io.sync_done)
-        m.d.comb += [io.full.eq(ftl.full), ftl.enable.eq(1)]
+        m.d.comb += [io.full.eq(ftl.full), io.stalled.eq(ftl.stalled), ftl.enable.eq(1)]
         return m
 
 
@@ -123,9 +123,9 @@ class FlashModel:
                         x.to_bytes(size, "little") for x in self.beats.items[c["nth"] * raw : (c["nth"] + 1) * raw])
                     assert (c["column"], c["beats"]) == (0, raw)
                     state = self.b.states.get(block, (f.pages, False, 0))
-                    assert state[0] <= c["page"], "NAND rule broken"
+                    assert state[0] == c["page"], "NAND rule broken"
+                    self.b.states[block] = (c["page"] + 1, True, state[2])
                     if not fails:
-                        self.b.states[block] = (c["page"] + 1, True, state[2])
                         self.b.pages[ppn] = content
                     self.done.items.append({"tag": c["tag"], "error": int(fails)})
                 elif c["op"] == FlashOp.ERASE:
@@ -421,6 +421,35 @@ def test_flash_faults():
     b.model.write = lambda lpn, content: None  # failed pages are beyond the model
     b.run(script)
     assert b.statuses()[-3:] == [0, 0, 0]
+
+
+def test_a_log_whose_superblock_cannot_be_written_refuses_writes():
+    """Neither the page handed out ahead of the superblock nor any later one is written, until the superblock is."""
+    b = Bench(TINY, seed=9)
+    size = TINY.lba_bytes
+
+    def script():
+        b.read(0, 1)
+        yield b.all_done  # mounted
+        b.bad_dram = {TINY.layout.superblock}
+        b.write(0, [b.rng.randbytes(size)], model=False)
+        yield b.all_done
+        b.write(1, [b.rng.randbytes(size)] * 3, model=False)
+        check = b.read(0, 4)
+        b.send(Opcode.FLUSH)
+        yield b.all_done
+        check()
+        b.bad_dram = set()
+        b.read(0, 4)  # meanwhile the superblock is written
+        for i in range(5):
+            b.random_write(i, 1)
+        check = b.read(0, 6)
+        yield b.all_done
+        check()
+
+    b.model.write = lambda lpn, content: None
+    b.run(script)
+    assert b.statuses() == [0, Status.WRITE_FAULT, Status.WRITE_FAULT, 0, Status.WRITE_FAULT, *[0] * 7]
 
 
 @pytest.mark.parametrize("name", ["tiny", "big_page"])

@@ -12,6 +12,7 @@ from nearflash_hw.controller.ftl import Ftl
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
 TINY = DeviceConfig.preset("tiny")
+ROW = TINY.flash.channels * TINY.flash.dies * TINY.flash.pages
 
 
 def wide(beat_bytes: int) -> DeviceConfig:
@@ -52,7 +53,7 @@ class Bench:
         self.take = 0  # pages still to allocate
         self.enable = 1
         self.misses = 0
-        self.ready = self.full = False
+        self.ready = self.full = self.stalled = False
         self.cycle = 0
 
     async def control(self, ctx):
@@ -61,11 +62,11 @@ class Bench:
             ctx.set(dut.enable, self.enable)
             taking = self.take > 0
             ctx.set(dut.allocate.ready, taking)
-            _, _, valid, p, miss, ready, full = await ctx.tick().sample(
-                dut.allocate.valid, dut.allocate.payload, dut.map_miss, dut.ready, dut.full)
+            _, _, valid, p, miss, ready, full, stalled = await ctx.tick().sample(
+                dut.allocate.valid, dut.allocate.payload, dut.map_miss, dut.ready, dut.full, dut.stalled)
             self.cycle += 1
             self.misses += miss
-            self.ready, self.full = bool(ready), bool(full)
+            self.ready, self.full, self.stalled = bool(ready), bool(full), bool(stalled)
             assert not (valid and full)
             if valid and taking:
                 self.take -= 1
@@ -294,6 +295,57 @@ def test_a_power_cut_never_reuses_a_page(pages):
     assert second.allocated == [{"ppn": end, "sequence": end, "erase": 1}]
 
 
+@pytest.mark.parametrize("delay", range(0, 40, 3))
+def test_a_page_taken_while_a_sync_is_written_is_reserved(delay):
+    """The superblock of that sync does not cover it: one that does follows, before the page is mapped and before a cut."""
+    b = Bench(TINY, latency=24)
+    order = []
+
+    def script():
+        yield lambda: b.ready
+        b.take = 3
+        yield lambda: b.take == 0
+        settled = b.cycle
+        yield lambda: b.cycle > settled + 100
+        b.sync.items.append(0)
+        asked = b.cycle
+        yield lambda: b.cycle >= asked + delay
+        b.take = 1
+        yield lambda: b.take == 0
+        b.update.items.append({"lpn": 3, "ppn": 3, "mapped": 1})
+        while not b.update_done.items:
+            order.append((b.stored_superblock()[1], b.memory.read(TINY.layout.map + 12, 1), b.cycle))
+            yield lambda: b.cycle > order[-1][2]
+        yield lambda: b.sync_done.items
+        settled = b.cycle
+        yield lambda: b.cycle > settled + 100
+
+    b.run(script)
+    assert b.stored_superblock()[1] in (4, ROW)  # 4: taken just before the sync looked
+    assert all(cursor > 3 for cursor, entry, _ in order if entry == bytes([4])), "mapped ahead of its reservation"
+
+
+def test_an_update_of_an_uncached_page_leaves_the_line_in_its_place_alone():
+    model = FtlModel(TINY)
+    for i in range(TINY.lbas):
+        model.write(i, bytes(TINY.lba_bytes))
+    b = Bench(TINY, model)
+    other = TINY.lookup.map_cache_lines * 4 * TINY.beat_bytes // 4  # the cache has one line for it and page 0
+
+    def script():
+        b.block.items.append({"lpn": 0})
+        yield lambda: len(b.block_rsp.items) == 1
+        b.update.items.append({"lpn": other, "ppn": 250, "mapped": 1})
+        yield lambda: b.update_done.items
+        b.block.items += [{"lpn": 0}, {"lpn": other}]
+        yield lambda: len(b.block_rsp.items) == 3
+
+    b.run(script)
+    assert got(b.block_rsp.items[1]) == expect(model, 0)
+    assert got(b.block_rsp.items[2]) == (1, 250)
+    assert b.misses == 2, "page 0 left the cache"
+
+
 def test_disabling_keeps_the_exact_cursor():
     b = Bench(TINY, latency=12)
 
@@ -365,3 +417,148 @@ def test_memory_errors_are_reported_and_not_cached():
     assert got(b.block_rsp.items[2]) == expect(model, 100)
     assert got(b.block_rsp.items[3]) == expect(model, 0)
     assert b.update_done.items == [{"error": 1}]
+
+
+@pytest.mark.parametrize("content", [superblock(7, 7), superblock(TINY.flash.total_pages + 1, 9)])
+def test_a_sync_never_overwrites_a_superblock_that_did_not_mount(content):
+    """It answers an error; once the superblock reads well again, a mount goes on where it says."""
+    failing = {"on": content == superblock(7, 7)}
+    b = Bench(TINY, fail=lambda addr: failing["on"] and addr == TINY.layout.superblock)
+    b.memory.write(TINY.layout.superblock, content)
+
+    def script():
+        yield lambda: b.ready
+        failing["on"] = False
+        b.sync.items.append(0)
+        yield lambda: b.sync_done.items
+        assert b.memory.read(TINY.layout.superblock, 16) == content
+        assert b.full
+        b.memory.write(TINY.layout.superblock, superblock(7, 7))  # what a repair would do
+        b.enable = 0
+        yield lambda: not b.ready
+        b.enable = 1
+        yield lambda: b.ready and not b.full
+        b.take = 1
+        yield lambda: b.take == 0
+        b.sync.items.append(0)
+        yield lambda: len(b.sync_done.items) == 2
+
+    b.run(script)
+    assert b.sync_done.items == [{"error": 1}, {"error": 0}]
+    assert b.stored_superblock() == (SUPERBLOCK_MAGIC, 8, 8)
+
+
+class RefusingBench(Bench):
+    """An FTL whose superblock writes fail while ``failing``; refused words do not reach memory."""
+
+    def __init__(self, cursor: int):
+        self.failing = False
+        super().__init__(TINY, latency=12, fail=self.refuses)
+        self.kept = superblock(cursor, cursor)
+        self.memory.write(TINY.layout.superblock, self.kept)
+        self.attempts = 0
+
+    def refuses(self, addr: int) -> bool:
+        if addr != TINY.layout.superblock or not self.failing:
+            return False
+        self.attempts += 1
+        return True
+
+    def settle(self) -> None:
+        """Undo what the model memory stores together with its error."""
+        self.memory.write(TINY.layout.superblock, self.kept)
+
+
+
+def test_a_reservation_is_tried_again_until_it_is_written():
+    """One page is handed out ahead of it, and can't be mapped; no second page comes before the superblock covers it."""
+    b = RefusingBench(ROW)
+
+    def script():
+        yield lambda: b.ready
+        b.failing = True
+        b.take = 6
+        yield lambda: b.take == 5
+        b.update.items.append({"lpn": 3, "ppn": ROW, "mapped": 1})
+        yield lambda: b.attempts >= 3
+        assert b.stalled
+        assert b.take == 5
+        b.settle()
+        b.update.items += [{"lpn": 4, "ppn": ROW - 1, "mapped": 1},
+                           {"lpn": 5, "ppn": ROW, "mapped": 0}]
+        yield lambda: len(b.update_done.items) == 3
+        assert b.update_done.items == [{"error": 1}, {"error": 0}, {"error": 0}]
+        b.settle()
+        b.failing = False
+        yield lambda: b.take == 0
+        assert not b.stalled
+        assert b.stored_superblock() == (SUPERBLOCK_MAGIC, 2 * ROW, 2 * ROW)
+        b.update.items.append({"lpn": 3, "ppn": ROW + 2, "mapped": 1})
+        b.block.items += [{"lpn": 3}]
+        yield lambda: len(b.update_done.items) == 4 and b.block_rsp.items
+
+    b.run(script)
+    assert b.update_done.items[-1] == {"error": 0}
+    assert struct.unpack("<3I", b.memory.read(TINY.layout.map + 12, 12)) == (ROW + 3, ROW, 0)
+    assert [a["ppn"] for a in b.allocated] == list(range(ROW, ROW + 6))
+
+
+def test_an_update_waits_for_the_reservation_of_its_page():
+    """The first page of a row is mapped only once the superblock covers it."""
+    b = Bench(TINY, latency=60)
+    seen = []
+
+    def script():
+        yield lambda: b.ready
+        b.take = 1
+        yield lambda: b.take == 0
+        b.update.items.append({"lpn": 3, "ppn": 0, "mapped": 1})
+        while not b.update_done.items:
+            seen.append((b.memory.read(TINY.layout.superblock + 4, 1), b.memory.read(TINY.layout.map + 12, 1), b.cycle))
+            yield lambda: b.cycle > seen[-1][2]
+
+    b.run(script)
+    reserved = next(c for sb, _, c in seen if sb == bytes([ROW]))
+    mapped = next(c for _, entry, c in seen if entry == bytes([1]))
+    assert mapped - reserved > 60, "the map was written before the superblock's write was answered"
+
+
+@pytest.mark.parametrize("end", ["sync", "disable"])
+@pytest.mark.parametrize("works", [True, False])
+def test_a_stalled_log_still_syncs_and_unmounts(end, works):
+    """The reservation may never be written; FLUSH and a reset end all the same."""
+    b = RefusingBench(ROW)
+
+    def script():
+        yield lambda: b.ready
+        b.failing = True
+        b.take = 1
+        yield lambda: b.stalled
+        before = b.attempts
+        yield lambda: b.attempts > before  # one is under way: the next write is the one that is asked for now
+        b.settle()
+        b.failing = not works
+        if end == "sync":
+            b.sync.items.append(0)
+            yield lambda: b.sync_done.items
+            assert b.sync_done.items == [{"error": int(not works)}]
+            b.failing = False
+            if works:
+                synced = b.cycle
+                yield lambda: b.cycle > synced + 100
+                assert b.stored_superblock() == (SUPERBLOCK_MAGIC, ROW + 1, ROW + 1)
+        b.enable = 0
+        disabled = b.cycle
+        yield lambda: not b.ready and b.cycle > disabled + 100
+        if b.failing:
+            b.settle()
+        b.failing = False
+        b.enable = 1
+        yield lambda: b.ready
+        assert not b.stalled
+        b.take = 1
+        yield lambda: b.take == 0
+
+    b.run(script)
+    # a page whose superblock was never written is handed out again: it could not be mapped
+    assert [a["ppn"] for a in b.allocated] == [ROW, ROW if end == "disable" and not works else ROW + 1]

@@ -370,6 +370,30 @@ def test_no_fetch_before_enable_and_ready():
     host.run(scenario)
 
 
+@pytest.mark.parametrize(("ring", "entry_bytes"), [("sq", 64), ("cq", 16)])
+def test_a_ring_that_runs_beyond_the_bus_is_fatal_where_it_does(ring, entry_bytes):
+    """Its entries in reach work; the next one is not read from or written to address 0."""
+    host = Host(with_host(queue_entries=8192 // entry_bytes))
+    base = (1 << 40) - 4096
+
+    async def scenario(ctx, host):
+        await host.start(ctx)
+        setattr(host.rings[1], ring, base)
+        await host.axil.write(ctx, queue_register(1, f"{ring}_base_lo"), base & 0xFFFF_FFFF)
+        await host.axil.write(ctx, queue_register(1, f"{ring}_base_hi"), base >> 32)
+        for _ in range(4096 // entry_bytes):
+            assert (await host.command(ctx, 1, flush))[0] == 0
+        assert (await host.axil.read(ctx, OFFSET["csts"]))[0] == 1
+        host.put(1, flush(1))
+        await host.ring_sq(ctx, 1)
+        for _ in range(200):
+            await ctx.tick()
+        assert (await host.axil.read(ctx, OFFSET["csts"]))[0] == 3
+        assert not any(host.memory.read(0, 64))
+
+    host.run(scenario, max_cycles=60_000)
+
+
 @pytest.mark.parametrize("where", ["sq", "cq", "sq_beyond", "cq_beyond"])
 def test_bus_errors_on_a_ring_are_fatal_until_reset(where):
     bad = {"on": True}

@@ -78,8 +78,9 @@ def test_constants_strobes_and_size_limit():
         read = {}
         for name, o in OFFSET.items():
             read[name] = (await axil.read(ctx, o))[0]
-        assert read["cap_lo"] == (TINY.host.queue_entries - 1) | 1 << 16
-        assert (read["cap_hi"], read["vs"]) == (0, 0x20000)
+        # CAP: MQES 15, CQR, AMS 0, TO 127.5 s; DSTRD 0, NSSRS 0, CSS NVM, BPS 0, MPSMIN 0, MPSMAX 0
+        assert (read["cap_lo"], read["cap_hi"]) == (0xFF01_000F, 0x0000_0020)
+        assert read["vs"] == 0x0002_0000
         assert (read["design_id"], read["clock_khz"]) == (TINY.design_id, 100_000)
         o = queue_register(1, "cq_base_lo")
         await axil.write(ctx, o, 0xAABBCCDD)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from flash_bench import check_dram, erase, expect_read, filled, program, random_page, read, run_channel
-from nearflash.contract import DeviceConfig
+from nearflash.contract import DeviceConfig, onflash
 from nearflash.reference.flash import NandArray
 from nearflash_hw.flash import Channel
 from nearflash_hw.interfaces import FlashOp
@@ -208,7 +208,80 @@ def test_dram_errors_reach_the_answers():
                     pages=[random_page(config, random.Random(1))])
     assert [(tag, error) for tag, _, error in r.lookups] == [(0, 1), (1, 0), (2, 0)]
     assert r.dones == [(3, 1)]
-    assert memory.read(config.layout.block_state + 8 * ((1 * 2 + 1) * 2), 2) == b"\0\0"  # the page was not counted
+    assert memory.read(config.layout.block_state + 8 * ((1 * 2 + 1) * 2), 2) == b"\1\0"  # the page counts as programmed
+
+
+class Split(MemoryModel):
+    """A memory whose reads and writes fail on their own."""
+
+    def __init__(self, beat_bytes, fail_read, fail_write):
+        super().__init__(beat_bytes)
+        self.on = {"read": fail_read, "write": fail_write}
+
+    def read_port(self, port):
+        return self._with("read", port)
+
+    def write_port(self, port):
+        return self._with("write", port)
+
+    def _with(self, what, port):
+        one = MemoryModel(self.beat_bytes, fail=self.on[what])
+        one.bytes = self.bytes
+        return getattr(one, f"{what}_port")(port)
+
+
+@pytest.mark.parametrize("beat_bytes", [8, 16, 32])
+@pytest.mark.parametrize("part", ["flash", "oob"])
+def test_a_failed_program_costs_its_page_alone(part, beat_bytes):
+    """It answers an error and has no magic; the block's next page can be programmed, the failed one can't."""
+    config = small(beat_bytes)
+    f, layout = config.flash, config.layout
+    rng = random.Random(12)
+    nand = filled(config, rng, 0, {0: 1})
+    ppn = nand.ppn(0, 1, 0, 0)
+    size = f.page_bytes if part == "flash" else f.oob_bytes
+    bad = getattr(layout, part) + (ppn + 1) * size - beat_bytes
+    memory = MemoryModel(beat_bytes, fail=lambda a: a == bad)
+    pages = [random_page(config, rng)[: f.page_bytes] + onflash.oob(7 + i, 70, f.oob_bytes) for i in range(4)]
+    r = run_channel(config, 0, nand=nand, memory=memory, pages=[pages[0], pages[0], pages[1], pages[2]],
+                    blocks=[program(0, 0, 0, 1), program(1, 0, 0, 1), program(2, 0, 0, 2), program(3, 0, 0, 3)])
+    assert r.dones == [(0, 1), (1, 1), (2, 0), (3, 0)]
+    assert memory.read(layout.block_state, 8) == onflash.block_state(4, True, 1)
+    for k, page in ((2, pages[1]), (3, pages[2])):
+        at = nand.ppn(0, k, 0, 0)
+        assert memory.read(layout.flash + at * f.page_bytes, f.page_bytes) == page[: f.page_bytes]
+        assert memory.read(layout.oob + at * f.oob_bytes, f.oob_bytes) == page[f.page_bytes :]
+    magic = memory.read(layout.oob + ppn * f.oob_bytes, 4) == onflash.oob(0, 0, 32)[:4]
+    assert magic == (part == "oob")  # an OOB area that can't be written can't be marked
+
+
+@pytest.mark.parametrize("fails", [1, 3, 4])
+@pytest.mark.parametrize("direction", ["read", "write"])
+@pytest.mark.parametrize("op", ["program", "erase"])
+def test_a_blocks_state_is_tried_four_times(op, direction, fails):
+    config = small()
+    nand = filled(config, random.Random(13), 0, {0: 1})
+    count = {"read": 0, "write": 0}
+
+    def failing(what):
+        def fail(address):
+            if address != config.layout.block_state:
+                return False
+            count[what] += 1
+            return what == direction and count[what] <= fails
+        return fail
+
+    memory = Split(8, failing("read"), failing("write"))
+    page = random_page(config, random.Random(14))
+    first = program(0, 0, 0, 1) if op == "program" else erase(0, 0, 0)
+    r = run_channel(config, 0, nand=nand, memory=memory, blocks=[first], pages=[page] if op == "program" else [])
+    assert r.dones == [(0, int(fails == 4))]
+    assert count[direction] == min(fails + 1, 4)
+    if direction == "read" and fails == 4:
+        assert count["write"] == 0
+    elif fails < 4:
+        state = (2, True, 1) if op == "program" else (0, True, 2)
+        assert memory.read(config.layout.block_state, 8) == onflash.block_state(*state)
 
 
 def test_full_queues_push_back_and_lose_nothing():

@@ -5,6 +5,7 @@ import random
 import pytest
 from lookup_models import small_config
 from nearflash.contract import Status
+from nearflash_hw.lookup.logit_store import LogitStore
 from nearflash_hw.lookup.results import Results
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
 
@@ -42,7 +43,9 @@ class Bench:
         for i, c in enumerate(commands):
             self.command(i, **c)
 
-    def command(self, i, lookup=False, batch=1, outcome=None, executed=None, bad=None, write_error=False):
+    def command(self, i, lookup=False, batch=1, outcome=None, executed=None, bad=None, write_error=False,
+                unread=False):
+        """``unread``: one of the command's logits says that weights could not be read."""
         rng, addr = self.rng, BASE + i * SPACING
         good = {"status": 0, "dw0": 0, "dw1": 0}
         final = outcome or executed
@@ -50,6 +53,7 @@ class Bench:
                             "outcome": outcome or good}}
         if not outcome:
             feed["executed"] = executed or good
+            at = rng.randrange(batch)
             feed["status"], feed["pooled"], logits, words = [], [], [], []
             for b, s in enumerate(samples_of(self.config, batch, lookup)):
                 status, table = (bad or {}).get(b, (0, 0))
@@ -65,17 +69,20 @@ class Bench:
                 if not lookup:
                     values = [rng.getrandbits(32) for _ in range(self.outputs)]
                     words += values
-                    logits += [{"value": v, "n": s["n"], "nb": s["nb"], "o": o} for o, v in enumerate(values)]
+                    logits += [{"value": v, "n": s["n"], "nb": s["nb"], "o": o, "error": int(unread and b == at and o == 0)}
+                               for o, v in enumerate(values)]
                     if s["n"] == s["nb"]:
                         rng.shuffle(logits)
                         self.groups.append(logits)
                         logits = []
-            if lookup or not final:
+            if lookup or not (final or unread):
                 for k, w in enumerate(words):
                     self.content[addr + 4 * k] = w
             self.to_mlp += [] if lookup else feed["pooled"]
         if write_error:
             final = final or {"status": Status.DATA_TRANSFER_ERROR, "dw0": 0, "dw1": 0}
+        if unread and not lookup:
+            final = final or {"status": Status.UNRECOVERED_READ, "dw0": 0, "dw1": 0}
         self.completions.append({"qid": i % 2, "cid": 100 + i, **(final or good)})
         self.queued.append(feed)
         for k in range(0, SPACING, 8):
@@ -132,19 +139,21 @@ def test_random_commands(stall, n_batch):
     rng = random.Random(31 + n_batch)
     config = small_config(n_batch=n_batch, outputs=3)  # so that a command can end within a beat
     commands = []
-    for _ in range(25):
+    for _ in range(40):
         c = {"lookup": rng.random() < 0.4, "batch": rng.randint(1, config.host.max_batch)}
-        fault = rng.choice(["none", "none", "pass 1", "pass 2", "sample", "samples", "pass 2 and sample"])
+        fault = rng.choice(["none", "none", "pass 1", "pass 2", "sample", "samples", "pass 2 and sample", "weights",
+                            "weights and sample", "weights and pass 2"])
+        c["unread"] = "weights" in fault
         if fault == "pass 1":
             c["outcome"] = {"status": Status.INDEX_OUT_OF_RANGE, "dw0": rng.getrandbits(30), "dw1": 1}
-        if fault.startswith("pass 2"):
+        if "pass 2" in fault:
             c["executed"] = {"status": Status.BAD_BATCH, "dw0": 5, "dw1": 0}
         if "sample" in fault:
             c["bad"] = {rng.randrange(c["batch"]): (rng.choice([Status.ROW_UNMAPPED, Status.ROW_NOT_FINITE]), k)
-                        for k in range(1 if fault == "sample" else 3)}
+                        for k in range(3 if fault == "samples" else 1)}
         commands.append(c)
     bench = Bench(config, commands, stall, seed=5)
-    bench.run(20000)
+    bench.run(30000)
     bench.check_memory()
 
 
@@ -188,6 +197,42 @@ def test_the_next_infer_reaches_the_mlp_while_this_one_waits_and_a_lookup_holds(
     assert seen["forwarded"] < seen["first"]
     assert bench.completion.items == bench.completions
     bench.check_memory()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_bank_is_not_filled_again_before_its_last_word_is_out(outputs):
+    """Logits of later commands are at the door while both banks are full, and while each is slowly written out."""
+    config = small_config(n_batch=1, outputs=outputs)
+    dut = reused(LogitStore, config)
+    batches = [3, 8, 1, 8, 2, 1]
+    values = [[1000 * c + k for k in range(b * outputs)] for c, b in enumerate(batches)]
+    logits = [{"value": v, "n": 0, "nb": 0, "o": k % outputs, "error": 0} for vs in values for k, v in enumerate(vs)]
+    commands, source = StreamSource(dut.command, batches), StreamSource(dut.logit, logits)
+    words = []
+
+    async def write_out(ctx):
+        for n in range(len(values)):
+            await ctx.tick().until(dut.full)
+            await ctx.tick().repeat(60)  # whatever could come in has
+            held = sum(map(len, values[n : n + 2]))
+            assert source.sent <= sum(map(len, values[:n])) + held + 2, "more was taken than two banks hold"
+            ctx.set(dut.send, 1)
+            await ctx.tick()
+            ctx.set(dut.send, 0)
+            last = 0
+            while not last:
+                await ctx.tick().repeat(20)
+                ctx.set(dut.word.ready, 1)
+                value, last = await ctx.tick().sample(dut.word.payload.value, dut.word.payload.last).until(dut.word.valid)
+                words.append(value)
+                ctx.set(dut.word.ready, 0)
+            assert len(words) == sum(map(len, values[: n + 1]))
+            ctx.set(dut.drop, 1)
+            await ctx.tick()
+            ctx.set(dut.drop, 0)
+
+    simulate(dut, [commands, source, write_out], until=lambda: len(words) == sum(map(len, values)), max_cycles=6000)
+    assert words == [v for vs in values for v in vs]
 
 
 def test_words_are_written_at_one_per_cycle():

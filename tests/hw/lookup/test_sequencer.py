@@ -177,6 +177,8 @@ def malformed(rng, config, specs):
     case("lookup with dense features", lookup=True, n_dense=3)
     case("results not beat-aligned", out_addr=0x1004)
     case("results beyond the bus", out_addr=1 << 40)
+    case("results that may run beyond the bus", out_addr=config.results_reach)
+    case("results that end before it does", out_addr=config.results_reach - config.beat_bytes)
     case("one word short", edit=lambda w: w[:-1])
     case("half", edit=lambda w: w[: len(w) // 2])
     case("only the dense features", edit=lambda w: w[:3])

@@ -10,6 +10,7 @@ from nearflash_hw.mlp import products
 from nearflash_hw.mlp.buffer import plan_edges
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.kernel import Kernel
+from nearflash_hw.mlp.weights import PASSES_OWED
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,8 +22,10 @@ def make_core(rows, columns, kr, kc, scan, weights="onchip", weight_bits=8):
 
 
 def run(core, *, n_batch=1, act_bits=8, lanes=1, widths=None, in_lanes=1, samples=5, stall=0.0, mem_stall=0.0, buffered=2,
-        beat_bytes=16, seed=0, hold=False, element_major=False, sizes=None, latency=5, **form):
-    """Compare a core with NumPy over random groups; returns (cycles of inputs taken, sink, steps, cycles)."""
+        beat_bytes=16, seed=0, hold=False, element_major=False, sizes=None, latency=5, late=False,
+        **form):
+    """Compare a core with NumPy over random groups; returns (cycles of inputs taken, sink, steps, cycles). ``late``: nobody
+    asks whether weights were read before the core has stopped for it."""
     rng, nprng = random.Random(seed), np.random.default_rng(seed)
     widths = widths or (core.columns,)
     edges = plan_edges([("x", w, in_lanes) for w in widths], core.kc)
@@ -77,13 +80,26 @@ def run(core, *, n_batch=1, act_bits=8, lanes=1, widths=None, in_lanes=1, sample
 
     actors = [*sources, sink, load]
     if core.weights == "dram":
-        actors.append(memory.read_port(dut.mem_read))
+        failed = StreamSink(dut.failed, 1.0 if late else stall, seed=77)
+
+        async def ask_late(ctx):
+            while len(sink.items) < PASSES_OWED * len(expected) // len(sizes):
+                await ctx.tick()
+            await ctx.tick().repeat(200)
+            assert len(sink.items) < len(expected), "the core went on"
+            failed.stall = 0.0
+
+        if late:
+            actors.append(ask_late)
+        actors += [memory.read_port(dut.mem_read), failed]
     simulate(dut, actors, until=lambda: len(sink.items) >= len(expected), max_cycles=20_000)
     assert all(s.drained for s in sources)
     assert len(sink.items) == len(expected)
     for got, (p, n, nb, a) in zip(sink.items, expected, strict=True):
         assert (got["pos"], got["n"], got["nb"]) == (p, n, nb)
         assert got["data"][: len(a)] == a
+    if core.weights == "dram":
+        assert failed.items == [0] * len(sizes)
     assert not trace["busy"][-1]
     assert memory.pending == 0
     assert len(trace["steps"]) == core.steps * samples
@@ -97,6 +113,11 @@ def run(core, *, n_batch=1, act_bits=8, lanes=1, widths=None, in_lanes=1, sample
 def test_core_matches_numpy(scan, n_batch, weights, stall):
     core = make_core(7, 11, 2, 4, scan, weights)
     run(core, n_batch=n_batch, stall=stall, mem_stall=stall, samples=7, seed=n_batch)
+
+
+def test_a_core_waits_for_those_who_ask_whether_its_weights_were_read():
+    """It keeps as many answers as it has places for."""
+    run(make_core(6, 8, 2, 4, "row", "dram"), samples=PASSES_OWED + 5, sizes=[1] * (PASSES_OWED + 5), late=True)
 
 
 @pytest.mark.parametrize("scan", ["row", "column"])

@@ -1,6 +1,7 @@
 import random
 import struct
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nearflash.contract.program import (
     expected_records,
     record,
     scale_entry,
+    weight_word_beats,
 )
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import FcParams, MlpParams, ScaleParams, run_graph
@@ -133,7 +135,9 @@ def bits_of(x):
     return np.asarray(x, np.float32).view(np.uint32)
 
 
-def run(config, dims, *, samples=6, stall=0.0, seed=0, sizes=None, reload=False, bad=(), serial=False):
+def run(config, dims, *, samples=6, stall=0.0, seed=0, sizes=None, reload=False, bad=(), serial=False,
+        unread=()):
+    """``unread``: (byte address, group): the read of that address for that group answers an error."""
     rng, nprng = random.Random(seed), np.random.default_rng(seed)
     graph, mlp = config.mlp.graph, config.mlp
     dut = reused(MlpEngine, config)
@@ -169,7 +173,13 @@ def run(config, dims, *, samples=6, stall=0.0, seed=0, sizes=None, reload=False,
         at += size
 
     records, dram = program(config, params, dense_quant)
-    memory = MemoryModel(config.beat_bytes, latency=8, stall=stall, seed=seed)
+    reads = Counter()
+
+    def fail(address):
+        reads[address] += 1  # once per group
+        return (address, reads[address] - 1) in unread
+
+    memory = MemoryModel(config.beat_bytes, latency=8, stall=stall, seed=seed, fail=fail)
     for address, image in dram:
         memory.write(address, image)
     old = program(config, random_params(np.random.default_rng(99), config), (1, 0))[0] if reload else []
@@ -217,7 +227,9 @@ def run(config, dims, *, samples=6, stall=0.0, seed=0, sizes=None, reload=False,
     assert memory.pending == 0
     assert len(sink.items) == total
     at = 0
-    for group in expected:
+    for k, group in enumerate(expected):
+        failed = any(i["error"] for i in sink.items[at : at + len(group)])
+        assert failed == any(g == k for _, g in unread), f"group {k}"
         got = {(i["n"], i["o"]): (i["value"], i["nb"]) for i in sink.items[at : at + len(group)]}
         assert got == group
         at += len(group)
@@ -273,6 +285,17 @@ def test_engine_forms(name, packed, primitive, monkeypatch):
         config, dims = configure(name, 2, **form)
         cycles.append(run(config, dims, samples=5, seed=6)[1].cycles)
     assert cycles[0] == cycles[1]
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_weights_that_cannot_be_read_fail_their_group_alone(stall):
+    """The first, a middle and the last beat of either streamed core, for one group each, and both cores for one."""
+    config, dims = configure("wide_deep", 2)
+    first, second = ((dram_weight_address(config, c), c.steps * weight_word_beats(c, 16) * 16)
+                     for c in cores(config.mlp.graph) if c.weights == "dram")
+    unread = {(first[0], 1), (first[0] + first[1] // 32 * 16, 3), (first[0] + first[1] - 16, 4), (second[0], 6),
+              (second[0] + second[1] - 16, 7), (first[0], 9), (second[0] + 16, 9)}
+    run(config, dims, samples=22, sizes=[2] * 11, stall=stall, seed=21, unread=unread)
 
 
 def test_bad_samples_do_not_disturb_others():

@@ -74,14 +74,14 @@ class AxiSlave:
                     a = addr + beat * self.beat_bytes
                     ctx.set(axi.rid, burst_id)
                     ctx.set(axi.rdata, self.memory.get(a, pattern(a, self.beat_bytes)))
-                    ctx.set(axi.rresp, 2 if self.fail(a) else 0)
+                    ctx.set(axi.rresp, self._response(self.fail(a)))
                     ctx.set(axi.rlast, beat == beats - 1)
             if b is None and self.rng.random() >= self.stall:
                 b = self._pick(self.b_queues)
                 if b is not None:
                     burst_id = next(k for k, q in self.b_queues.items() if q is b)
                     ctx.set(axi.bid, burst_id)
-                    ctx.set(axi.bresp, 2 if b[0][1] else 0)
+                    ctx.set(axi.bresp, self._response(b[0][1]))
             ctx.set(axi.rvalid, r is not None)
             ctx.set(axi.bvalid, b is not None)
             _, _, *s = await ctx.tick().sample(*signals)
@@ -116,6 +116,10 @@ class AxiSlave:
             if b is not None and bready:
                 b.popleft()
                 b = None
+
+    def _response(self, failed):
+        """OKAY or, at random, SLVERR or DECERR (AMBA AXI and ACE protocol specification, table A3-4)."""
+        return self.rng.choice((0b10, 0b11)) if failed else 0b00
 
     def _pick(self, queues):
         due = [q for q in queues.values() if q and q[0][0] <= self.cycle]
@@ -259,6 +263,26 @@ def test_a_writer_without_data_does_not_block_another():
                    StreamSource(dut.write[1].data, words)],
              until=lambda: len(dones[0].items) == len(dones[1].items) == 1, max_cycles=300)
     assert slave.memory == {a + 8 * i: i for a in (0, 64) for i in range(4)}
+
+
+def test_answers_nobody_takes_wait_and_none_is_lost():
+    """A client's queue of answers fills up; the rest waits on the B channel until it takes them, each with its own error."""
+    dut = MemInterconnect(8, 0, 2)
+    slave = AxiSlave(dut.axi, 8, fail=lambda addr: addr in (0, 24, 40))
+    requests = [{"addr": 8 * k, "beats": 1} for k in range(7)]
+    dones = [StreamSink(dut.write[k].done, stall=1.0 - k) for k in range(2)]
+
+    async def release(ctx):
+        for _ in range(200):
+            await ctx.tick()
+        assert not dones[0].items
+        dones[0].stall = 0.0
+
+    simulate(dut, [slave, *dones, release, StreamSource(dut.write[0].req, requests),
+                   StreamSource(dut.write[0].data, [{"data": 5, "strb": 0xFF}] * 7)],
+             until=lambda: len(dones[0].items) >= 7, max_cycles=600)
+    assert dones[0].items == [{"error": int(r["addr"] in (0, 24, 40))} for r in requests]
+    assert slave.idle
 
 
 @pytest.mark.parametrize("kwargs", [{"n_read": 17, "n_write": 1}, {"n_read": 1, "n_write": -1},
