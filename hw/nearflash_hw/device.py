@@ -124,9 +124,10 @@ class Device(wiring.Component):
                       *(p for r in readers.values() for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, *(ch.mem_write for ch in flash)]
-        for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
-                                         ("dram", dram_reads, dram_writes, self.m_axi_dram)):
-            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS)
+        dram_bits = (c.layout.end - 1).bit_length()
+        for name, reads, writes, axi, bits in (("host", host_reads, host_writes, self.m_axi_host, ADDR_BITS),
+                                               ("dram", dram_reads, dram_writes, self.m_axi_dram, dram_bits)):
+            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS, address_bits=bits)
             m.submodules[f"{name}_interconnect"] = ic
             for k, port in enumerate(reads):
                 connect(m, port, ic.read[k])
