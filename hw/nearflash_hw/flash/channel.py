@@ -11,7 +11,7 @@ from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from .bus import ChannelBus
 from .die import Die, die_command
-from .queue import DieQueues
+from .queue import DieQueue, DieQueues
 from .roundrobin import round_robin
 from .server import ArraySignature
 
@@ -25,7 +25,8 @@ class DieScheduler(wiring.Component):
 
     A path has work for a die when the die's queue is not empty and, for the block path, its oldest command may start
     (``startable``). Where both have, they alternate, so a command waits for at most one of the other path. Dies are
-    served round-robin; a command reaches its die 3 cycles after it became the choice.
+    served round-robin; a command reaches its die 3 cycles after it became the choice, or 2 where there is one die alone,
+    whose queues (:class:`~.queue.DieQueue`) show it without a ``pop``.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -64,13 +65,14 @@ class DieScheduler(wiring.Component):
                         last_die.eq(die),
                         path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1)),
                     ]
-                    m.next = "POP"
-            with m.State("POP"):
-                for k in (LOOKUP, BLOCK):
-                    with m.If(path == k):
-                        m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
-                        with m.If(self.pop[k].ready):
-                            m.next = "GIVE"
+                    m.next = "POP" if dies > 1 else "GIVE"
+            if dies > 1:
+                with m.State("POP"):
+                    for k in (LOOKUP, BLOCK):
+                        with m.If(path == k):
+                            m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
+                            with m.If(self.pop[k].ready):
+                                m.next = "GIVE"
             with m.State("GIVE"):
                 m.d.sync += last_path.bit_select(last_die, 1).eq(path)
                 for k in (LOOKUP, BLOCK):
@@ -136,9 +138,11 @@ class Channel(wiring.Component):
         layouts = Layouts(c)
         n = c.flash.dies
         block_depth = c.host.page_slots * 2
-        m.submodules.lookup_queue = lookup_queue = DieQueues(layouts.flash_command, n, c.lookup.tags)
-        m.submodules.block_queue = block_queue = DieQueues(
-            layouts.flash_command, n, block_depth, flag=lambda command: command.op == FlashOp.PROGRAM)
+        queues = []
+        for depth, flag in ((c.lookup.tags, None), (block_depth, lambda command: command.op == FlashOp.PROGRAM)):
+            queues.append(DieQueues(layouts.flash_command, n, depth, flag) if n > 1
+                          else DieQueue(layouts.flash_command, depth, flag))
+        m.submodules.lookup_queue, m.submodules.block_queue = lookup_queue, block_queue = queues
         m.submodules.scheduler = scheduler = DieScheduler(c)
         m.submodules.bus = bus = ChannelBus(c)
         dies = [Die(c) for _ in range(n)]
@@ -150,24 +154,28 @@ class Channel(wiring.Component):
         connect(m, flipped(self.block_cmd), block_queue.i)
         for k, queue in enumerate((lookup_queue, block_queue)):
             connect(m, queue.o, scheduler.command[k])
-            connect(m, scheduler.pop[k], queue.pop)
+            if n > 1:
+                connect(m, scheduler.pop[k], queue.pop)
             m.d.comb += scheduler.pending[k].eq(queue.pending)
         for d, die in enumerate(dies):
             connect(m, scheduler.o[d], die.command)
             m.d.comb += scheduler.free[d].eq(die.command.ready)
 
         # -- PROGRAM order: the die number of each PROGRAM, from its acceptance until its data are in. One deeper than the
-        # queue, which the oldest PROGRAM may have left.
-        m.submodules.order = order = StreamFifo(layouts.die_bits, block_depth + 1)
+        # queue, which the oldest PROGRAM may have left. One die has them in order already.
         turn = Signal(n)
-        m.d.comb += [
-            order.i.valid.eq(self.block_cmd.valid & self.block_cmd.ready
-                             & (self.block_cmd.payload.op == FlashOp.PROGRAM)),
-            order.i.payload.eq(self.block_cmd.payload.die),
-            order.o.ready.eq(bus.in_done.any()),
-            turn.bit_select(order.o.payload, 1).eq(order.o.valid & self.block_in.valid),
-            scheduler.startable.eq(~block_queue.flagged | turn),
-        ]
+        if n > 1:
+            m.submodules.order = order = StreamFifo(layouts.die_bits, block_depth + 1)
+            m.d.comb += [
+                order.i.valid.eq(self.block_cmd.valid & self.block_cmd.ready
+                                 & (self.block_cmd.payload.op == FlashOp.PROGRAM)),
+                order.i.payload.eq(self.block_cmd.payload.die),
+                order.o.ready.eq(bus.in_done.any()),
+                turn.bit_select(order.o.payload, 1).eq(order.o.valid & self.block_in.valid),
+            ]
+        else:
+            m.d.comb += turn.eq(self.block_in.valid)
+        m.d.comb += scheduler.startable.eq(~block_queue.flagged | turn)
 
         # -- the bus
         connect(m, flipped(self.block_in), bus.block_in)
