@@ -113,8 +113,8 @@ class RowLocator(wiring.Component):
         cross0, cross1 = reg(a[:16] * b[16:], "cross0"), reg(a[16:] * b[:16], "cross1")
         outer, cross = reg(Cat(low, high), "outer"), reg(cross0 + cross1, "cross")
         product = reg((outer + (cross << 16))[:64], "product")
-        # 5: shift; a shift that magic_divide never gives has no page. Of the page only the bits that a logical block's number
-        # has: the remainder proves what is left of it, too
+        # 5: shift; a shift that magic_divide never gives has no page. Of the page only the bits that a logical block's
+        # number has: the remainder proves what is left of it, too
         shift5 = delay(shift2, 3, "shift")[3]
         amount = Signal(6)
         m.d.comb += amount.eq(shift5 - MAX_ROW_BITS)
