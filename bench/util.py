@@ -42,7 +42,8 @@ def baseline_file() -> Path:
 def measured() -> dict[str, Resources]:
     with progress() as bar:
         task = bar.add_task("synthesising", total=None, note="")
-        return measure(device(), FAMILY, progress=lambda path, n, of: bar.update(task, completed=n, total=of, note=path))[0]
+        found = measure(device(), FAMILY, progress=lambda path, n, of: bar.update(task, completed=n, total=of, note=path))
+        return found.units
 
 
 def compare(now: dict[str, Resources], before: dict[str, Resources]) -> Rows:

@@ -70,7 +70,7 @@ def row(folder: Path, model: str, board: Board, onchip: bool, synthesise: bool, 
             **{f"estimated_{k}_count": plan[f"total_{k}_count"] for k in KINDS},
             **{k: v for k, v in plan.items() if k.startswith("total_") and k.endswith("_share")}}
     if synthesise:
-        total = sum(measure(config, board.part.family)[0].values(), Resources())
+        total = sum(measure(config, board.part.family).units.values(), Resources())
         out |= {f"synthesised_{k}_count": getattr(total, k) for k in KINDS}
         out |= {f"synthesised_{k}_share": v for k, v in total.shares(board.part).items()}
     if simulate:

@@ -14,6 +14,7 @@ from .controller.host_dma import HostReader
 from .controller.nvme import Nvme
 from .controller.prp import PrpWalker
 from .flash.channel import Channel
+from .flash.server import ArrayServer
 from .lookup.engine import LookupEngine
 from .lookup.pooling import Pooling
 from .mlp.engine import MlpEngine
@@ -57,7 +58,8 @@ class Device(wiring.Component):
         readers = {k: HostReader(c, fast=k == "admin") for k in ("admin", "validate", "execute")}
         for name, reader in readers.items():
             m.submodules[f"{name}_reader"] = reader
-        flash = [Channel(c, k) for k in range(channels)]
+        flash = [Channel(c) for _ in range(channels)]
+        m.submodules.arrays = arrays = ArrayServer(c)
         for k, ch in enumerate(flash):
             m.submodules[f"channel{k}"] = ch
 
@@ -93,6 +95,7 @@ class Device(wiring.Component):
             connect(m, block_io.flash_in[k], ch.block_in)
             connect(m, ch.block_data, block_io.flash_data[k])
             connect(m, ch.block_done, block_io.flash_done[k])
+            connect(m, ch.array, arrays.channel[k])
             connect(m, lookup.flash_cmd[k], ch.lookup_cmd)
             connect(m, ch.lookup_data, lookup.flash_data[k])
 
@@ -107,7 +110,7 @@ class Device(wiring.Component):
         connect(m, pooling.drained, lookup.drained)
         connect(m, pooling.pooled, lookup.pooled)
         mlp_busy, mac_step = Signal(), Signal()
-        dram_reads = [ftl.mem_read, *(ch.mem_read for ch in flash)]
+        dram_reads = [ftl.mem_read, arrays.mem_read]
         if c.mlp.graph:
             m.submodules.mlp = mlp = MlpEngine(c)
             connect(m, lookup.dense, mlp.dense)
@@ -124,11 +127,12 @@ class Device(wiring.Component):
         host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read,
                       *(p for r in readers.values() for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
-        dram_writes = [ftl.mem_write, nvme.dram_write, *(ch.mem_write for ch in flash)]
+        dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
+        dram_bits = (c.layout.end - 1).bit_length()
         silent = []  # in the order of register bus_status
-        for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
-                                         ("dram", dram_reads, dram_writes, self.m_axi_dram)):
-            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS)
+        for name, reads, writes, axi, bits in (("host", host_reads, host_writes, self.m_axi_host, ADDR_BITS),
+                                               ("dram", dram_reads, dram_writes, self.m_axi_dram, dram_bits)):
+            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS, address_bits=bits)
             m.submodules[f"{name}_interconnect"] = ic
             for k, port in enumerate(reads):
                 connect(m, port, ic.read[k])

@@ -16,6 +16,7 @@ from amaranth.hdl import signed
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 from nearflash.contract import DeviceConfig
+from nearflash.contract.table import MAX_ROW_BITS
 
 __all__ = ["FlashOp", "ItemKind", "Layouts"]
 
@@ -59,6 +60,7 @@ class Layouts:
         self.page_bits = index_bits(f.pages)
         self.ppn_bits = max(1, f.ppn_bits)
         self.lpn_bits = 32
+        self.lba_bits = bits_for(config.lbas)  # of a logical block, or of a number of them
         self.column_bits = bits_for(config.raw_page_beats)
         self.table_bits = index_bits(lk.max_tables)
         self.slot_bits = index_bits(lk.sample_slots)
@@ -130,14 +132,19 @@ class Layouts:
     # -- tables ---------------------------------------------------------------------------------------------------
     @property
     def table_write(self) -> data.StructLayout:
-        """A validated table's parameters, broadcast by the table manager when a table is opened or closed."""
+        """A validated table's parameters, broadcast by the table manager when a table is opened or closed. Each is as wide
+        as its largest valid value: what is checked is the descriptor's word."""
         return data.StructLayout({
-            "table": self.table_bits, "open": 1, "rows": 32, "dim": 16, "format": 2, "mean": 1, "headroom": 5,
-            "stride": self.column_bits, "rows_per_page": 16, "magic": 32, "shift": 6, "lsb_exp": signed(16),
+            "table": self.table_bits, "open": 1, "rows": MAX_ROW_BITS, "dim": bits_for(self.config.lookup.max_dim),
+            "format": 2, "mean": 1, "headroom": 5, "stride": self.column_bits,
+            "rows_per_page": bits_for(self.config.page_beats), "magic": 32, "shift": 6, "lsb_exp": signed(9),
             "quant_mult": 16, "quant_shift": signed(8),
-            "extents": data.ArrayLayout(data.StructLayout({"first_page": 32, "lba": 32, "pages": 32}),
-                                        self.config.lookup.max_extents),
-            "n_extents": 5})
+            "extents": data.ArrayLayout(self.extent, self.config.lookup.max_extents), "n_extents": 5})
+
+    @property
+    def extent(self) -> data.StructLayout:
+        """A table's pages from ``first_page`` on lie in ``pages`` logical blocks from ``lba`` on."""
+        return data.StructLayout({"first_page": self.lba_bits, "lba": self.lba_bits, "pages": self.lba_bits})
 
     # -- lookup -> pooling -> MLP ---------------------------------------------------------------------------------
     @property

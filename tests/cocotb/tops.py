@@ -16,7 +16,7 @@ from nearflash_hw.controller.ftl import Ftl
 from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
 from nearflash_hw.device import Device
-from nearflash_hw.flash.channel import Channel
+from nearflash_hw.flash import ArrayServer, Channel
 from nearflash_hw.lookup.engine import LookupEngine
 from nearflash_hw.lookup.pooling import Pooling
 from nearflash_hw.lookup.translator import Translator
@@ -123,7 +123,8 @@ def model_device() -> Device:
 
 
 def channel() -> Rig:
-    return Rig({"channel": Channel(CONFIG, 0)}, memories={"channel": "dram"})
+    return Rig({"channel": Channel(CONFIG), "arrays": ArrayServer(CONFIG)}, [("channel.array", "arrays.channel.0")],
+               {"arrays": "dram"})
 
 
 def ftl() -> Rig:

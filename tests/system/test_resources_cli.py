@@ -60,6 +60,9 @@ def test_one_block_is_synthesised(nearflash, model, tmp_path):
     result = json.loads(table.read_text())
     rows = {r["name"]: r["value"] for r in result["results"]}
     assert rows["mlp.core0/measured_dsp_count"] == rows["mlp.core0/estimated_dsp_count"] >= 1
+    assert rows["mlp.core0/measured_control_sets_count"] == rows["total/measured_control_sets_count"] > 1
+    assert 0 <= rows["total/measured_single_ff_control_sets_count"] < rows["total/measured_control_sets_count"]
+    assert "control sets" in done.stdout
     assert result["tool"].startswith("yosys 0.")
     assert set(result["results"][0]) == {"name", "unit", "value"}
 

@@ -1,7 +1,8 @@
 """The register file, generated from :mod:`nearflash.contract.registers`, and the performance counters."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import REGISTERS, DeviceConfig
 from nearflash.contract.registers import (
@@ -14,7 +15,7 @@ from nearflash.contract.registers import (
     queue_register,
 )
 
-from ..interfaces import index_bits
+from ..interfaces import bits_for, index_bits
 from ..model import elapsed
 from ..primitives.axi_lite import AxiLiteSignature, AxiLiteSlave
 
@@ -35,28 +36,47 @@ def doorbell_layout(config: DeviceConfig) -> data.StructLayout:
 
 class PerfCounters(wiring.Component):
     """48-bit counters, one per name of :func:`~nearflash.contract.registers.counters`, each adding its bit of ``event``
-    every cycle (``cycles`` counts by itself). ``capture`` takes counter ``index`` (0 beyond the last) into ``value``, which
-    has it from the next cycle on."""
+    every cycle (``cycles`` counts by itself). ``capture`` (every other cycle at most) takes counter ``index`` (0 beyond the
+    last) into ``value``, which has it from the next cycle on.
+
+    The counts lie in a memory. What happened since a counter was last visited there is counted in a few bits beside it; a
+    visit, one a cycle in turn or for a capture, adds them. So a count is the sum of both at any time.
+    """
 
     model_clock = "free"
 
     def __init__(self, config: DeviceConfig):
         self.names = counters(config)
-        self.counts = [Signal(COUNTER_BITS, name=name) for name in self.names]
+        self.counts = Memory(shape=COUNTER_BITS, depth=1 << index_bits(len(self.names)), init=[])
         super().__init__({
             "event": In(len(self.names)), "capture": In(1), "index": In(index_bits(len(self.names)) + 1),
             "value": Out(COUNTER_BITS)})
 
     def elaborate(self, platform):
         m = Module()
-        for k, count in enumerate(self.counts):
-            with m.If(1 if self.names[k] == "cycles" else self.event[k]):
-                m.d.sync += count.eq(count + elapsed(platform))
+        n = len(self.names)
+        bits = index_bits(n)
+        step = elapsed(platform)
+        # A round of visits takes as long again with captures between them, and the first one only clears the memory, which
+        # sees no reset. A model's step is a rest of any length.
+        recent_bits = bits_for(2 << bits) if isinstance(step, int) else COUNTER_BITS
+        recent = [Signal(recent_bits, name=f"recent_{name}") for name in self.names]
+        m.submodules.counts = counts = self.counts
+        read, write = counts.read_port(domain="comb"), counts.write_port()
+        cleared = Signal()
+        turn, at = Signal(bits), Signal(bits)
+        total = Signal(COUNTER_BITS)
+        m.d.comb += [
+            at.eq(Mux(self.capture, self.index[:bits], turn)), read.addr.eq(at),
+            total.eq(Mux(cleared, read.data, 0) + Array([*recent, *[Const(0, recent_bits)] * ((1 << bits) - n)])[at]),
+            write.addr.eq(Mux(cleared, at, turn)), write.data.eq(Mux(cleared, total, 0)), write.en.eq(1)]
         with m.If(self.capture):
-            with m.If(self.index < len(self.counts)):
-                m.d.sync += self.value.eq(Array(self.counts)[self.index])
-            with m.Else():
-                m.d.sync += self.value.eq(0)
+            m.d.sync += self.value.eq(Mux(self.index < n, total, 0))
+        with m.If(~self.capture | ~cleared):
+            m.d.sync += [turn.eq(turn + 1), cleared.eq(cleared | turn.all())]
+        for k, count in enumerate(recent):
+            new = step if self.names[k] == "cycles" else Mux(self.event[k], step, 0)
+            m.d.sync += count.eq(Mux(cleared & (at == k), 0, count) + new)
         return m
 
 

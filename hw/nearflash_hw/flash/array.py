@@ -1,4 +1,4 @@
-"""The emulated cell array: a channel's pages, out-of-band areas and block states in DRAM.
+"""The emulated cell arrays: every channel's pages, out-of-band areas and block states in DRAM.
 
 Formats and addresses: :mod:`nearflash.contract.onflash`. A real array senses a whole page into the page register; here
 only the window that will be asked for is loaded, because sensing 4 KiB for each 128-byte vector would take 32 times
@@ -14,7 +14,7 @@ from ..interfaces import FlashOp, Layouts, index_bits
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
 
-__all__ = ["ArrayReader", "ArrayWriter", "block_state_layout"]
+__all__ = ["ArrayReader", "ArrayWriter", "array_job", "block_state_layout"]
 
 STATE_BYTES = 8
 TRIES = 4  # to read or write a block's state when programming and erasing: all its pages depend on it
@@ -25,21 +25,32 @@ def block_state_layout() -> data.StructLayout:
     return data.StructLayout({"next_page": 16, "flags": 16, "erase_count": 32})
 
 
+def array_job(config: DeviceConfig) -> data.StructLayout:
+    """A flash command and the channel that it is for."""
+    layouts = Layouts(config)
+    return data.StructLayout({"channel": layouts.channel_bits, "command": layouts.flash_command})
+
+
 def log2(v: int) -> int:
     return v.bit_length() - 1
 
 
-def page_number(config: DeviceConfig, channel: int, command):
-    """PPN {block, page, die, channel} of a flash command, channel in the low bits."""
-    f = config.flash
-    return Cat(Const(channel, log2(f.channels)), command.die[:log2(f.dies)], command.page[:log2(f.pages)],
+def die_number(config: DeviceConfig, channel, die):
+    """Number {channel, die} of a die among all of the device."""
+    return Cat(die[:log2(config.flash.dies)], channel[:log2(config.flash.channels)])
+
+
+def page_number(config: DeviceConfig, job):
+    """PPN {block, page, die, channel} of an array job, channel in the low bits."""
+    f, command = config.flash, job.command
+    return Cat(job.channel[:log2(f.channels)], command.die[:log2(f.dies)], command.page[:log2(f.pages)],
                command.block[:log2(f.blocks)])
 
 
-def state_number(config: DeviceConfig, channel: int, command):
+def state_number(config: DeviceConfig, job):
     """Place of the block's state in DRAM, in states."""
-    f = config.flash
-    return Cat(Const(channel, log2(f.channels)), command.die[:log2(f.dies)], command.block[:log2(f.blocks)])
+    f, command = config.flash, job.command
+    return Cat(job.channel[:log2(f.channels)], command.die[:log2(f.dies)], command.block[:log2(f.blocks)])
 
 
 def state_address(config: DeviceConfig, number):
@@ -50,29 +61,29 @@ def state_address(config: DeviceConfig, number):
 
 class ArrayReader(wiring.Component):
     """Loads windows into page registers. Takes a READ ``job`` (column + beats within the raw page, beats at least 1):
-    reads the block's state, then the window's beats of the page, then those of the OOB area, and pulses the die's bit of
-    ``done``, with ``error`` for a DRAM error. Pages from the block's next page on load as FFh. A job with another op
-    (from :class:`ArrayWriter`) reads the state only, into ``state``: ``state_done`` pulses with ``error``.
+    reads the block's state, then the window's beats of the page, then those of the OOB area, and pulses the die's bit
+    {channel, die} of ``done``, with ``error`` for a DRAM error. Pages from the block's next page on load as FFh. A job with
+    another op (from :class:`ArrayWriter`) reads the state only, into ``state``: ``state_done`` pulses with ``error``.
 
-    Up to ROUTES requests are under way, so one job's DRAM latency overlaps the next one's. The page memory takes a beat
-    in any cycle in which ``write_stall`` is low.
+    Up to ROUTES requests are under way, so one job's DRAM latency overlaps the next one's. A channel's page memory takes a
+    beat (its bit of ``write_en``) in any cycle in which its bit of ``write_stall`` is low.
     """
 
     ROUTES = 8
 
-    def __init__(self, config: DeviceConfig, index: int):
-        self.config, self.index = config, index
+    def __init__(self, config: DeviceConfig):
+        self.config = config
         layouts = Layouts(config)
-        dies = config.flash.dies
+        channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
-            "job": In(stream.Signature(layouts.flash_command)),
-            "done": Out(dies),
+            "job": In(stream.Signature(array_job(config))),
+            "done": Out(channels * dies),
             "state_done": Out(1),
             "state": Out(block_state_layout()),
             "error": Out(1),
             "mem": Out(MemReadSignature(config.beat_bytes)),
-            "write_stall": In(1),
-            "write_en": Out(1),
+            "write_stall": In(channels),
+            "write_en": Out(channels),
             "write_addr": Out(index_bits(dies * config.raw_page_beats)),
             "write_data": Out(layouts.data_bits),
         })
@@ -84,33 +95,36 @@ class ArrayReader(wiring.Component):
         dies = c.flash.dies
         address_bits = index_bits(dies * c.raw_page_beats)
         # One route per DRAM request: what to do with its answer.
-        route = data.StructLayout({"die": layouts.die_bits, "state": 1, "read": 1, "last": 1, "page": layouts.page_bits,
-                                   "lane": max(1, log2(c.beat_bytes // STATE_BYTES)), "start": address_bits})
+        route = data.StructLayout({"channel": layouts.channel_bits, "die": layouts.die_bits, "state": 1, "read": 1,
+                                   "last": 1, "page": layouts.page_bits, "lane": max(1, log2(c.beat_bytes // STATE_BYTES)),
+                                   "start": address_bits})
         m.submodules.routes = routes = StreamFifo(route, self.ROUTES)
         base = Array(Const(d * c.raw_page_beats, address_bits) for d in range(dies))
 
         # -- requests
-        job = Signal(layouts.flash_command)
+        held = Signal(array_job(c), reset_less=True)
+        job = held.command
         end = Signal(layouts.column_bits + 1)
         in_page, in_oob = Signal(), Signal()
         page_beats, oob_beats = Signal(layouts.column_bits), Signal(layouts.column_bits)
         page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         oob_column = Signal(layouts.column_bits)
-        ppn = page_number(c, self.index, job)
-        addr, lane = state_address(c, state_number(c, self.index, job))
+        ppn = page_number(c, held)
+        addr, lane = state_address(c, state_number(c, held))
         is_read = Signal()
         m.d.comb += [is_read.eq(job.op == FlashOp.READ), end.eq(job.column + job.beats)]
         new = routes.i.payload
         send = Signal()
         # A request and its route leave together: the route waits in its FIFO before the request is shown.
         m.d.comb += [routes.i.valid.eq(send & self.mem.req.ready), self.mem.req.valid.eq(send & routes.i.ready),
-                     new.die.eq(job.die), new.page.eq(job.page), new.lane.eq(lane), new.read.eq(is_read)]
+                     new.channel.eq(held.channel), new.die.eq(job.die), new.page.eq(job.page), new.lane.eq(lane),
+                     new.read.eq(is_read)]
         sent = Signal()
         m.d.comb += sent.eq(self.mem.req.valid & self.mem.req.ready)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
-                m.d.sync += job.eq(self.job.payload)
+                m.d.sync += held.eq(self.job.payload)
                 with m.If(self.job.valid):
                     m.next = "STATE"
             with m.State("STATE"):
@@ -168,7 +182,7 @@ class ArrayReader(wiring.Component):
             with m.If(expected.last):
                 m.d.sync += bad.eq(0)
                 with m.If(expected.read):
-                    m.d.sync += self.done.bit_select(expected.die, 1).eq(1)
+                    m.d.sync += self.done.bit_select(die_number(c, expected.channel, expected.die), 1).eq(1)
                 with m.Else():
                     m.d.sync += self.state_done.eq(1)
         with m.FSM():
@@ -181,8 +195,9 @@ class ArrayReader(wiring.Component):
                             self.error.eq(rsp.payload.error),
                         ]
                         m.next = "STATE"
-                    with m.Elif(~self.write_stall):
-                        m.d.comb += [rsp.ready.eq(1), self.write_en.eq(1), finish.eq(rsp.payload.last)]
+                    with m.Elif(~self.write_stall.bit_select(expected.channel, 1)):
+                        m.d.comb += [rsp.ready.eq(1), self.write_en.bit_select(expected.channel, 1).eq(1),
+                                     finish.eq(rsp.payload.last)]
                         m.d.sync += [
                             offset.eq(Mux(rsp.payload.last, 0, offset + 1)),
                             bad.eq(bad | rsp.payload.error), self.error.eq(bad | rsp.payload.error),
@@ -195,7 +210,8 @@ class ArrayReader(wiring.Component):
 
 
 class ArrayWriter(wiring.Component):
-    """Programs pages and erases blocks, one ``job`` (PROGRAM or ERASE) at a time; pulses the die's bit of ``done``.
+    """Programs pages and erases blocks, one ``job`` (PROGRAM or ERASE) at a time; pulses the die's bit {channel, die} of
+    ``done``.
 
     PROGRAM: page register to DRAM (page, then OOB), then the block's state with the next page counted up, so a power cut
     leaves the page unwritten as far as the state tells. ``error``, with nothing written: the block is not erased, the
@@ -204,29 +220,29 @@ class ArrayWriter(wiring.Component):
     ERASE: the state becomes next page 0, erased, erase count + 1; the page bytes stay, unreadable. A block's state is read
     and written up to TRIES times before it gives an ``error``: without it, the whole block is lost until it is erased.
 
-    ``page_read_en`` asks for the page memory's read port; it has it while ``page_read_grant`` is high, and takes the
-    data the cycle after.
+    A channel's bit of ``page_read_en`` asks for its page memory's read port; it has it while the bit of ``page_read_grant``
+    is high, and takes the data, from that channel's ``page_read_data``, the cycle after.
     """
 
     model_clock = "own"
 
-    def __init__(self, config: DeviceConfig, index: int):
-        self.config, self.index = config, index
+    def __init__(self, config: DeviceConfig):
+        self.config = config
         layouts = Layouts(config)
-        dies = config.flash.dies
+        channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
-            "job": In(stream.Signature(layouts.flash_command)),
-            "done": Out(dies),
+            "job": In(stream.Signature(array_job(config))),
+            "done": Out(channels * dies),
             "error": Out(1),
-            "state_job": Out(stream.Signature(layouts.flash_command)),
+            "state_job": Out(stream.Signature(array_job(config))),
             "state_done": In(1),
             "state": In(block_state_layout()),
             "state_error": In(1),
             "mem": Out(MemWriteSignature(config.beat_bytes)),
-            "page_read_en": Out(1),
-            "page_read_grant": In(1),
+            "page_read_en": Out(channels),
+            "page_read_grant": In(channels),
             "page_read_addr": Out(index_bits(dies * config.raw_page_beats)),
-            "page_read_data": In(layouts.data_bits),
+            "page_read_data": In(layouts.data_bits).array(channels),
         })
 
     def elaborate(self, platform):
@@ -236,25 +252,26 @@ class ArrayWriter(wiring.Component):
         dies = c.flash.dies
         m.submodules.beats = beats = StreamFifo(layouts.data_bits, 4)
         base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
-        job = Signal(layouts.flash_command)
-        state = Signal(block_state_layout())
+        held = Signal(array_job(c), reset_less=True)
+        job, channel = held.command, held.channel
+        state = Signal(block_state_layout(), reset_less=True)
         legal, bad = Signal(), Signal()
         tries = Signal(range(TRIES))  # left of the access to the state
-        ppn = page_number(c, self.index, job)
-        number = state_number(c, self.index, job)
+        ppn = page_number(c, held)
+        number = state_number(c, held)
         addr, lane = state_address(c, number)
         req, wdata, done = self.mem.req, self.mem.data, self.mem.done
 
         # -- page register to write data: reads run ahead of the DRAM as far as the FIFO holds
         to_read, to_write = Signal(layouts.column_bits), Signal(layouts.column_bits)
         in_flight = Signal()
-        taken = Signal()
-        address = Signal(index_bits(dies * c.raw_page_beats))
+        wanted, taken = Signal(), Signal()
+        address = Signal(index_bits(dies * c.raw_page_beats), reset_less=True)
         m.d.comb += [
-            self.page_read_en.eq((to_read != 0) & (beats.level + in_flight < beats.depth)),
-            self.page_read_addr.eq(address),
-            taken.eq(self.page_read_en & self.page_read_grant),
-            beats.i.valid.eq(in_flight), beats.i.payload.eq(self.page_read_data),
+            wanted.eq((to_read != 0) & (beats.level + in_flight < beats.depth)),
+            self.page_read_en.bit_select(channel, 1).eq(wanted), self.page_read_addr.eq(address),
+            taken.eq(wanted & self.page_read_grant.bit_select(channel, 1)),
+            beats.i.valid.eq(in_flight), beats.i.payload.eq(Array(self.page_read_data)[channel]),
         ]
         m.d.sync += in_flight.eq(taken)
         with m.If(taken):
@@ -262,12 +279,12 @@ class ArrayWriter(wiring.Component):
 
         page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         in_page = Signal()
-        m.d.comb += self.state_job.payload.eq(job)
+        m.d.comb += self.state_job.payload.eq(held)
         m.d.sync += self.done.eq(0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
-                m.d.sync += [job.eq(self.job.payload), bad.eq(0), tries.eq(TRIES - 1)]
+                m.d.sync += [held.eq(self.job.payload), bad.eq(0), tries.eq(TRIES - 1)]
                 with m.If(self.job.valid):
                     m.next = "ASK"
             with m.State("ASK"):
@@ -347,6 +364,6 @@ class ArrayWriter(wiring.Component):
                         m.d.sync += bad.eq(bad)
                         m.next = "STATE_REQUEST"
             with m.State("FINISH"):
-                m.d.sync += [self.done.bit_select(job.die, 1).eq(1), self.error.eq(bad)]
+                m.d.sync += [self.done.bit_select(die_number(c, channel, job.die), 1).eq(1), self.error.eq(bad)]
                 m.next = "IDLE"
         return m

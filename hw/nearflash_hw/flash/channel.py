@@ -9,12 +9,11 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import FlashOp, Layouts, index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import ArrayReader, ArrayWriter
 from .bus import ChannelBus
 from .die import Die, die_command
-from .queue import DieQueues
+from .queue import DieQueue, DieQueues
 from .roundrobin import round_robin
+from .server import ArraySignature
 
 __all__ = ["Channel", "DieScheduler"]
 
@@ -26,7 +25,8 @@ class DieScheduler(wiring.Component):
 
     A path has work for a die when the die's queue is not empty and, for the block path, its oldest command may start
     (``startable``). Where both have, they alternate, so a command waits for at most one of the other path. Dies are
-    served round-robin; a command reaches its die 3 cycles after it became the choice.
+    served round-robin; a command reaches its die 3 cycles after it became the choice, or 2 where there is one die alone,
+    whose queues (:class:`~.queue.DieQueue`) show it without a ``pop``.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -65,13 +65,14 @@ class DieScheduler(wiring.Component):
                         last_die.eq(die),
                         path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1)),
                     ]
-                    m.next = "POP"
-            with m.State("POP"):
-                for k in (LOOKUP, BLOCK):
-                    with m.If(path == k):
-                        m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
-                        with m.If(self.pop[k].ready):
-                            m.next = "GIVE"
+                    m.next = "POP" if dies > 1 else "GIVE"
+            if dies > 1:
+                with m.State("POP"):
+                    for k in (LOOKUP, BLOCK):
+                        with m.If(path == k):
+                            m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
+                            with m.If(self.pop[k].ready):
+                                m.next = "GIVE"
             with m.State("GIVE"):
                 m.d.sync += last_path.bit_select(last_die, 1).eq(path)
                 for k in (LOOKUP, BLOCK):
@@ -89,7 +90,7 @@ class DieScheduler(wiring.Component):
 
 
 class Channel(wiring.Component):
-    """Channel ``index``: ``config.flash.dies`` dies on one bus, their arrays emulated in DRAM.
+    """One channel: ``config.flash.dies`` dies on one bus, their ``array`` emulated in DRAM (:class:`~.server.ArrayServer`).
 
     ``lookup_cmd``: READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on ``block_data``, PROGRAMs and
     ERASEs, answered on ``block_done``, once each. Each answer has its command's tag; answers of different dies come in
@@ -105,19 +106,17 @@ class Channel(wiring.Component):
     beats (the paper's C_EV) plus READ_OVERHEAD cycles, on an idle channel, with a DRAM that loads the window within tR
     and a t_command of 0 cycles; with another t_command, t_command - 1 cycles more.
 
-    The READ, PROGRAM and ERASE rules are those of :mod:`nearflash.reference.flash`. ``mem_read`` and ``mem_write`` are
-    the DRAM that stands in for the array. For counters: ``bus_busy``; ``die_busy`` (a bit per die, from command to end);
-    ``read_started`` and ``program_started`` (pulses at the start of tR and tPROG).
+    The READ, PROGRAM and ERASE rules are those of :mod:`nearflash.reference.flash`. For counters: ``bus_busy``;
+    ``die_busy`` (a bit per die, from command to end); ``read_started`` and ``program_started`` (pulses at the start of tR
+    and tPROG).
     """
 
     READ_OVERHEAD = 9
 
     model_clock = "own"
 
-    def __init__(self, config: DeviceConfig, index: int):
-        if not 0 <= index < config.flash.channels:
-            raise ValueError(f"index = {index}: must be from 0 to {config.flash.channels - 1}")
-        self.config, self.index = config, index
+    def __init__(self, config: DeviceConfig):
+        self.config = config
         layouts = Layouts(config)
         super().__init__({
             "lookup_cmd": In(stream.Signature(layouts.flash_command)),
@@ -126,8 +125,7 @@ class Channel(wiring.Component):
             "block_in": In(stream.Signature(layouts.data_bits)),
             "block_data": Out(stream.Signature(layouts.flash_data)),
             "block_done": Out(stream.Signature(layouts.flash_done)),
-            "mem_read": Out(MemReadSignature(config.beat_bytes)),
-            "mem_write": Out(MemWriteSignature(config.beat_bytes)),
+            "array": Out(ArraySignature(config)),
             "bus_busy": Out(1),
             "die_busy": Out(config.flash.dies),
             "read_started": Out(1),
@@ -140,13 +138,13 @@ class Channel(wiring.Component):
         layouts = Layouts(c)
         n = c.flash.dies
         block_depth = c.host.page_slots * 2
-        m.submodules.lookup_queue = lookup_queue = DieQueues(layouts.flash_command, n, c.lookup.tags)
-        m.submodules.block_queue = block_queue = DieQueues(
-            layouts.flash_command, n, block_depth, flag=lambda command: command.op == FlashOp.PROGRAM)
+        queues = []
+        for depth, flag in ((c.lookup.tags, None), (block_depth, lambda command: command.op == FlashOp.PROGRAM)):
+            queues.append(DieQueues(layouts.flash_command, n, depth, flag) if n > 1
+                          else DieQueue(layouts.flash_command, depth, flag))
+        m.submodules.lookup_queue, m.submodules.block_queue = lookup_queue, block_queue = queues
         m.submodules.scheduler = scheduler = DieScheduler(c)
         m.submodules.bus = bus = ChannelBus(c)
-        m.submodules.reader = reader = ArrayReader(c, self.index)
-        m.submodules.writer = writer = ArrayWriter(c, self.index)
         dies = [Die(c) for _ in range(n)]
         for d, die in enumerate(dies):
             m.submodules[f"die{d}"] = die
@@ -156,24 +154,28 @@ class Channel(wiring.Component):
         connect(m, flipped(self.block_cmd), block_queue.i)
         for k, queue in enumerate((lookup_queue, block_queue)):
             connect(m, queue.o, scheduler.command[k])
-            connect(m, scheduler.pop[k], queue.pop)
+            if n > 1:
+                connect(m, scheduler.pop[k], queue.pop)
             m.d.comb += scheduler.pending[k].eq(queue.pending)
         for d, die in enumerate(dies):
             connect(m, scheduler.o[d], die.command)
             m.d.comb += scheduler.free[d].eq(die.command.ready)
 
         # -- PROGRAM order: the die number of each PROGRAM, from its acceptance until its data are in. One deeper than the
-        # queue, which the oldest PROGRAM may have left.
-        m.submodules.order = order = StreamFifo(layouts.die_bits, block_depth + 1)
+        # queue, which the oldest PROGRAM may have left. One die has them in order already.
         turn = Signal(n)
-        m.d.comb += [
-            order.i.valid.eq(self.block_cmd.valid & self.block_cmd.ready
-                             & (self.block_cmd.payload.op == FlashOp.PROGRAM)),
-            order.i.payload.eq(self.block_cmd.payload.die),
-            order.o.ready.eq(bus.in_done.any()),
-            turn.bit_select(order.o.payload, 1).eq(order.o.valid & self.block_in.valid),
-            scheduler.startable.eq(~block_queue.flagged | turn),
-        ]
+        if n > 1:
+            m.submodules.order = order = StreamFifo(layouts.die_bits, block_depth + 1)
+            m.d.comb += [
+                order.i.valid.eq(self.block_cmd.valid & self.block_cmd.ready
+                                 & (self.block_cmd.payload.op == FlashOp.PROGRAM)),
+                order.i.payload.eq(self.block_cmd.payload.die),
+                order.o.ready.eq(bus.in_done.any()),
+                turn.bit_select(order.o.payload, 1).eq(order.o.valid & self.block_in.valid),
+            ]
+        else:
+            m.d.comb += turn.eq(self.block_in.valid)
+        m.d.comb += scheduler.startable.eq(~block_queue.flagged | turn)
 
         # -- the bus
         connect(m, flipped(self.block_in), bus.block_in)
@@ -193,13 +195,13 @@ class Channel(wiring.Component):
                 die.out_started.eq(bus.out_started[d]), die.out_done.eq(bus.out_done[d]),
             ]
 
-        # -- array jobs: READs to the reader, the others to the writer, which asks the reader for block states
-        m.submodules.reads = reads = StreamArbiter(layouts.flash_command, n + 1)
+        # -- array jobs
+        array = self.array
+        m.submodules.reads = reads = StreamArbiter(layouts.flash_command, n)
         m.submodules.writes = writes = StreamArbiter(layouts.flash_command, n)
         m.submodules.dones = dones = StreamArbiter(layouts.flash_done, n)
-        connect(m, reads.o, reader.job)
-        connect(m, writes.o, writer.job)
-        connect(m, writer.state_job, reads.i[n])
+        connect(m, reads.o, flipped(array.read_job))
+        connect(m, writes.o, flipped(array.write_job))
         connect(m, dones.o, flipped(self.block_done))
         for d, die in enumerate(dies):
             is_read = Signal(name=f"is_read_{d}")
@@ -208,28 +210,23 @@ class Channel(wiring.Component):
                 reads.i[d].payload.eq(die.job.payload), reads.i[d].valid.eq(die.job.valid & is_read),
                 writes.i[d].payload.eq(die.job.payload), writes.i[d].valid.eq(die.job.valid & ~is_read),
                 die.job.ready.eq(Mux(is_read, reads.i[d].ready, writes.i[d].ready)),
-                die.job_done.eq(reader.done[d] | writer.done[d]),
-                die.job_error.eq(Mux(is_read, reader.error, writer.error)),
+                die.job_done.eq(array.done[d]),
+                die.job_error.eq(Mux(is_read, array.read_error, array.write_error)),
             ]
             connect(m, die.done, dones.i[d])
-        m.d.comb += [
-            writer.state.eq(reader.state), writer.state_done.eq(reader.state_done), writer.state_error.eq(reader.error),
-        ]
-        connect(m, reader.mem, flipped(self.mem_read))
-        connect(m, writer.mem, flipped(self.mem_write))
 
         # -- page registers of all dies in one memory; the bus goes first on both ports
         m.submodules.page = page = Memory(shape=layouts.data_bits, depth=n * c.raw_page_beats, init=[])
         write, read = page.write_port(), page.read_port()
         m.d.comb += [
-            write.en.eq(bus.write_en | reader.write_en),
-            write.addr.eq(Mux(bus.write_en, bus.write_addr, reader.write_addr)),
-            write.data.eq(Mux(bus.write_en, bus.write_data, reader.write_data)),
-            reader.write_stall.eq(bus.write_en),
-            read.en.eq(bus.read_en | writer.page_read_en),
-            read.addr.eq(Mux(bus.read_en, bus.read_addr, writer.page_read_addr)),
-            writer.page_read_grant.eq(~bus.read_en),
-            bus.read_data.eq(read.data), writer.page_read_data.eq(read.data),
+            write.en.eq(bus.write_en | array.load_en),
+            write.addr.eq(Mux(bus.write_en, bus.write_addr, array.load_addr)),
+            write.data.eq(Mux(bus.write_en, bus.write_data, array.load_data)),
+            array.load_stall.eq(bus.write_en),
+            read.en.eq(bus.read_en | array.fetch_en),
+            read.addr.eq(Mux(bus.read_en, bus.read_addr, array.fetch_addr)),
+            array.fetch_grant.eq(~bus.read_en),
+            bus.read_data.eq(read.data), array.fetch_data.eq(read.data),
         ]
 
         m.d.comb += [

@@ -1,4 +1,4 @@
-"""One FIFO per die in one shared memory."""
+"""What waits for a channel's dies: one FIFO per die in one shared memory, or one FIFO alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from amaranth.hdl import Array, Module, Signal, ValueLike
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
 
-__all__ = ["DieQueues"]
+__all__ = ["DieQueue", "DieQueues"]
 
 
 class DieQueues(wiring.Component):
@@ -114,4 +115,26 @@ class DieQueues(wiring.Component):
                 if self.flag:
                     m.d.sync += self.flagged.bit_select(die, 1).eq(pop_flag.data)
                 m.next = "IDLE"
+        return m
+
+
+class DieQueue(wiring.Component):
+    """The queue of a channel's only die: a FIFO of ``depth`` payloads of ``layout``. ``o`` shows the oldest, 2 cycles after
+    it came at the earliest; ``pending`` and ``flagged`` (``flag(payload)``) are of it, as in :class:`DieQueues`."""
+
+    def __init__(self, layout: data.Layout, depth: int, flag: Callable[[Any], ValueLike] | None = None):
+        if depth < 1:
+            raise ValueError(f"depth = {depth}: must be at least 1")
+        self.layout, self.depth, self.flag = layout, depth, flag
+        super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout)),
+                          "pending": Out(1), "flagged": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=self.layout.size, depth=self.depth)
+        m.d.comb += [
+            fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy),
+            self.o.payload.as_value().eq(fifo.r_data), self.o.valid.eq(fifo.r_rdy), fifo.r_en.eq(self.o.ready),
+            self.pending.eq(fifo.r_rdy), self.flagged.eq(self.flag(self.o.payload) if self.flag else 0),
+        ]
         return m

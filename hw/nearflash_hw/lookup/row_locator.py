@@ -1,13 +1,13 @@
 """Where a row lies: table and row index to logical block and column."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.table import MAX_ROW_BITS
 
-from ..interfaces import Layouts
+from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from .scoreboard import slot_lookup_layout
 
@@ -21,7 +21,7 @@ def located_layout(config: DeviceConfig) -> data.StructLayout:
     lo = Layouts(config)
     return data.StructLayout({
         "slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1,
-        "ok": 1, "lpn": lo.lpn_bits, "column": lo.column_bits, "beats": lo.column_bits})
+        "ok": 1, "lpn": lo.lba_bits, "column": lo.column_bits, "beats": lo.column_bits})
 
 
 class RowLocator(wiring.Component):
@@ -47,9 +47,9 @@ class RowLocator(wiring.Component):
 
         # -- table parameters, in two memories read where the pipeline needs them
         division = data.StructLayout({"magic": 32, "shift": 6})
-        extent = data.StructLayout({"first_page": 32, "lba": 32, "pages": 32})
+        extent = lo.extent
         place = data.StructLayout({
-            "rows_per_page": 16, "stride": lo.column_bits, "used": lk.max_extents,
+            "rows_per_page": bits_for(self.config.page_beats), "stride": lo.column_bits, "used": lk.max_extents,
             "extents": data.ArrayLayout(extent, lk.max_extents)})
         m.submodules.divisions = div_ram = Memory(shape=division, depth=lk.max_tables, init=[])
         m.submodules.places = place_ram = Memory(shape=place, depth=lk.max_tables, init=[])
@@ -67,7 +67,7 @@ class RowLocator(wiring.Component):
 
         # -- what only waits for the result
         keep = data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1})
-        found = data.StructLayout({"ok": 1, "lpn": lo.lpn_bits, "column": lo.column_bits, "beats": lo.column_bits})
+        found = data.StructLayout({"ok": 1, "lpn": lo.lba_bits, "column": lo.column_bits, "beats": lo.column_bits})
         m.submodules.kept = kept = StreamFifo(keep, IN_FLIGHT)
         m.submodules.found = results = StreamFifo(found, IN_FLIGHT)
         m.d.comb += [
@@ -113,11 +113,12 @@ class RowLocator(wiring.Component):
         cross0, cross1 = reg(a[:16] * b[16:], "cross0"), reg(a[16:] * b[:16], "cross1")
         outer, cross = reg(Cat(low, high), "outer"), reg(cross0 + cross1, "cross")
         product = reg((outer + (cross << 16))[:64], "product")
-        # 5: shift; a shift that magic_divide never gives has no page
+        # 5: shift; a shift that magic_divide never gives has no page. Of the page only the bits that a logical block's
+        # number has: the remainder proves what is left of it, too
         shift5 = delay(shift2, 3, "shift")[3]
         amount = Signal(6)
         m.d.comb += amount.eq(shift5 - MAX_ROW_BITS)
-        page = reg((product[MAX_ROW_BITS:] >> amount[:4])[:32], "page")
+        page = reg((product[MAX_ROW_BITS:] >> amount[:4])[: lo.lba_bits], "page")
         shift_ok = delay(reg((shift5 >= MAX_ROW_BITS) & ~amount[4:].any(), "shift_ok"), 4, "shift_ok")[4]
         m.d.comb += [place_r.addr.eq(table[5]), place_r.en.eq(valid[5])]
         # 6: compare with every extent; register the place
@@ -127,7 +128,8 @@ class RowLocator(wiring.Component):
         rows_per_page, stride = reg(here.rows_per_page, "rows_per_page"), reg(here.stride, "stride")
         page7 = reg(page, "page7")
         # 7: products for the remainder; the last extent that starts at or before the page
-        back_low, back_high = reg(page7[:16] * rows_per_page, "back_low"), reg(page7[16:] * rows_per_page, "back_high")
+        back_low = reg(page7[:16] * rows_per_page, "back_low")
+        back_high = reg(page7[16:] * rows_per_page, "back_high") if lo.lba_bits > 16 else Const(0)
         chosen = Signal(extent)
         for k in range(lk.max_extents):
             with m.If(after[k]):
@@ -138,11 +140,11 @@ class RowLocator(wiring.Component):
         page8 = reg(page7, "page8")
         # 8: first row of the page; page within the extent
         back = reg(back_low + (back_high << 16), "back")
-        offset = reg((page8 - extent8.first_page)[:32], "offset")
+        offset = reg((page8 - extent8.first_page)[: lo.lba_bits], "offset")
         lba, pages = reg(extent8.lba, "lba"), reg(extent8.pages, "pages")
         # 9: row within the page (negative and too large both leave high bits set)
-        row = reg((index[9] - back)[:49], "row")
-        inside, lpn = reg(offset < pages, "inside"), reg((lba + offset)[:32], "lpn")
+        row = reg(index[9] - back, "row")
+        inside, lpn = reg(offset < pages, "inside"), reg((lba + offset)[: lo.lba_bits], "lpn")
         # 10: the checks and the column
         rows10, stride10 = delay(rows_per_page, 3, "rows_per_page_")[3], delay(stride, 3, "stride_")[3]
         ok = reg(~row[16:].any() & (row[:16] < rows10) & inside & has_extent & shift_ok, "ok")

@@ -93,7 +93,9 @@ class Translator(wiring.Component):
         for name, n in (("channel", f.channels), ("die", f.dies), ("page", f.pages), ("block", f.blocks)):
             field[name] = answer.ppn[at : at + log2(n)] if n > 1 else 0
             at += log2(n)
-        queues = [StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
+        # A channel of one die takes a command every cycle and has room for as many as there are tags.
+        queues = [RegisterSlice(lo.flash_command, "through") if f.dies == 1
+                  else StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
         for k, q in enumerate(queues):
             m.submodules[f"queue{k}"] = q
             connect(m, q.o, flipped(self.flash_cmd[k]))

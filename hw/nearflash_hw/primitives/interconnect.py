@@ -12,7 +12,7 @@ from .arbiter import StreamArbiter
 from .axi import AxiSignature
 from .bus_watch import BusWatch
 from .fifo import StreamFifo
-from .memport import ADDR_BITS, BEATS_BITS, MemReadSignature, MemWriteSignature, request_layout
+from .memport import ADDR_BITS, BEATS_BITS, MemReadSignature, MemWriteSignature
 from .register_slice import RegisterSlice
 
 __all__ = ["BurstSplitter", "MemInterconnect"]
@@ -24,9 +24,14 @@ CACHE = 0b0011  # normal, non-cacheable, bufferable
 SILENCE = 1 << 20  # cycles: milliseconds, where a memory behind any bus takes microseconds
 
 
-def burst_layout() -> data.StructLayout:
-    """``len`` as on AXI (beats - 1); ``final``: the last burst of a client's request."""
-    return data.StructLayout({"addr": ADDR_BITS, "len": 8, "final": 1})
+def burst_layout(address_bits: int, clients: int) -> data.StructLayout:
+    """``len`` as on AXI (beats - 1); ``final``: the last burst of ``client``'s request."""
+    return data.StructLayout({"addr": address_bits, "len": 8, "final": 1, "client": index_bits(clients)})
+
+
+def owned_request_layout(address_bits: int, clients: int) -> data.StructLayout:
+    """A request, of an address below 2**address_bits, and whose it is."""
+    return data.StructLayout({"addr": address_bits, "beats": BEATS_BITS, "client": index_bits(clients)})
 
 
 class BurstSplitter(wiring.Component):
@@ -36,9 +41,10 @@ class BurstSplitter(wiring.Component):
     limits hold by construction. Latency 1, then one burst a cycle, also for one-burst requests.
     """
 
-    def __init__(self, beat_bytes: int):
-        self.beat_bytes = beat_bytes
-        super().__init__({"i": In(stream.Signature(request_layout())), "o": Out(stream.Signature(burst_layout()))})
+    def __init__(self, beat_bytes: int, address_bits: int = ADDR_BITS, clients: int = 1):
+        self.beat_bytes, self.address_bits = beat_bytes, address_bits
+        super().__init__({"i": In(stream.Signature(owned_request_layout(address_bits, clients))),
+                          "o": Out(stream.Signature(burst_layout(address_bits, clients)))})
 
     def elaborate(self, platform):
         m = Module()
@@ -48,27 +54,25 @@ class BurstSplitter(wiring.Component):
         window_shift = beat_shift + limit_bits
 
         active = Signal()
-        addr = Signal(ADDR_BITS)
-        left = Signal(BEATS_BITS)
-        room = limit - addr[beat_shift:window_shift]  # beats to the next cut
-        end = Signal(BEATS_BITS + 1)  # of what is left, counted from the last cut before ``addr``
+        addr = Signal(self.address_bits, reset_less=True)
+        client = Signal.like(self.o.payload.client, reset_less=True)
+        # Of the request, in beats from the last cut before ``addr``: so what is left of it needs no register of its own.
+        end = Signal(BEATS_BITS + 1, reset_less=True)
         final, emit = Signal(), Signal()
         m.d.comb += [
             final.eq(~end[limit_bits:].any() | (end == limit)),
             self.o.valid.eq(active), self.o.payload.addr.eq(addr), self.o.payload.final.eq(final),
-            self.o.payload.len.eq(Mux(final, left, room) - 1),
+            self.o.payload.client.eq(client),
+            # The burst's end, a cut or the request's, less its begin less 1; a cut is a multiple of what the sum keeps.
+            self.o.payload.len.eq((Mux(final, end, 0) + ~addr[beat_shift:window_shift])[:limit_bits]),
             emit.eq(active & self.o.ready), self.i.ready.eq(~active | (emit & final))]
 
         with m.If(emit):
-            m.d.sync += [
-                addr.eq((addr[window_shift:] + 1) << window_shift),
-                left.eq(left - room),
-                end.eq(end - limit),
-            ]
+            m.d.sync += [addr.eq((addr[window_shift:] + 1) << window_shift), end.eq(end - limit)]
             with m.If(final):
                 m.d.sync += active.eq(0)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), left.eq(self.i.payload.beats),
+            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), client.eq(self.i.payload.client),
                          end.eq(self.i.payload.addr[beat_shift:window_shift] + self.i.payload.beats)]
         return m
 
@@ -76,11 +80,11 @@ class BurstSplitter(wiring.Component):
 class MemInterconnect(wiring.Component):
     """Connects ``n_read`` read clients and ``n_write`` write clients to one AXI4 port.
 
-    Requests are cut into AXI bursts (:class:`BurstSplitter`); each client has up to ``outstanding`` bursts under way;
-    bursts of different clients are granted round-robin, of one client every other cycle at most. The AXI ID is the client's
-    index, so a memory may interleave the clients' read data; each client's data and answers come in the order of its
-    requests. ``rsp.last`` and ``done`` come once for a client's request, whatever it was cut into; ``done.error`` is set if
-    any of its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
+    Requests of different clients are granted round-robin, of one client every other cycle at most, and cut into AXI bursts
+    (:class:`BurstSplitter`); a client that has ``outstanding`` bursts under way waits. The AXI ID is the client's index, so
+    a memory may interleave the clients' read data; each client's data and answers come in the order of its requests.
+    ``rsp.last`` and ``done`` come once for a client's request, whatever it was cut into; ``done.error`` is set if any of
+    its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
     clients.
 
     Latency: request to ARVALID or AWVALID 4 cycles, RVALID to ``rsp.valid`` 1 cycle, ``data`` to WVALID 2 cycles (a burst's
@@ -88,9 +92,10 @@ class MemInterconnect(wiring.Component):
 
     What clients must keep:
 
+    * every address is below 2**address_bits: the bits above are dropped;
     * the R channel is shared: a client whose ``rsp`` is not ready holds up every reader behind it, so ask only for what
       there is room to take without help from another reader;
-    * write data go out in the order the bursts were granted: once a request's first data word is offered (the burst
+    * write data go out in the order the requests were granted: once a request's first data word is offered (the request
       is not granted before), the rest must follow without help from another writer;
     * ``done`` is queued 2 deep per client, then it holds up the B channel.
 
@@ -101,15 +106,17 @@ class MemInterconnect(wiring.Component):
     model_clock = "own"
 
     def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8,
-                 silence: int = SILENCE):
+                 address_bits: int = ADDR_BITS, silence: int = SILENCE):
         if max(n_read, n_write) > 1 << id_bits:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << id_bits} (id_bits = {id_bits})")
         if n_read < 0 or n_write < 0:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must not be negative")
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")
+        if not 13 <= address_bits <= ADDR_BITS:
+            raise ValueError(f"address_bits = {address_bits}: must be from 13 (two pages) to {ADDR_BITS}")
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
-        self.id_bits, self.outstanding, self.silence = id_bits, outstanding, silence
+        self.id_bits, self.outstanding, self.address_bits, self.silence = id_bits, outstanding, address_bits, silence
         super().__init__({
             "read": In(MemReadSignature(beat_bytes)).array(n_read),
             "write": In(MemWriteSignature(beat_bytes)).array(n_write),
@@ -129,43 +136,50 @@ class MemInterconnect(wiring.Component):
             self._elaborate_write(m)
         return m
 
-    def _address_channel(self, m: Module, ch: str, clients: list, gates: list) -> tuple[StreamArbiter, list[SyncFIFO]]:
-        """Splitters, arbiter and address register of one direction. Returns the arbiter (its output transfers as a burst
-        enters the address register) and, per client, the queue of ``final`` flags of the bursts under way. ``gates[k]``,
-        once high, must stay high until client k's burst is granted."""
-        axi = self.axi
-        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(burst_layout(), len(clients))
+    def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room
+                         ) -> tuple[StreamArbiter, BurstSplitter, list[SyncFIFO]]:
+        """Arbiter, splitter and address register of one direction; ``room``: the address register may be loaded. Returns the
+        first two (the splitter's output transfers as a burst enters the address register) and, per client, the queue of
+        ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
+        granted."""
+        axi, n, bits = self.axi, len(clients), self.address_bits
+        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(owned_request_layout(bits, n), n)
+        m.submodules[f"{ch}_split"] = split = BurstSplitter(self.beat_bytes, bits, n)
+        connect(m, arbiter.o, split.i)
         queues = []
+        taken = Signal(n, name=f"{ch}_taken")  # the queue of the burst's client has a place
+        m.d.comb += split.o.ready.eq(room & taken.any())
+        burst = split.o.payload
         for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
-            m.submodules[f"{ch}_split{k}"] = split = BurstSplitter(self.beat_bytes)
             m.submodules[f"{ch}_flags{k}"] = flags = SyncFIFO(width=1, depth=self.outstanding)
-            m.submodules[f"{ch}_slice{k}"] = burst = RegisterSlice(burst_layout(), "half")
+            m.submodules[f"{ch}_slice{k}"] = slice_ = RegisterSlice(
+                data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "half")
+            given, i = slice_.o.payload, arbiter.i[k]
             m.d.comb += [
-                split.i.payload.eq(client.req.payload), split.i.valid.eq(client.req.valid),
-                client.req.ready.eq(split.i.ready),
-                burst.i.payload.eq(split.o.payload), burst.i.valid.eq(split.o.valid & flags.w_rdy),
-                split.o.ready.eq(burst.i.ready & flags.w_rdy),
-                flags.w_data.eq(split.o.payload.final), flags.w_en.eq(burst.i.valid & burst.i.ready),
-                arbiter.i[k].payload.eq(burst.o.payload), arbiter.i[k].valid.eq(burst.o.valid & gate),
-                burst.o.ready.eq(arbiter.i[k].ready & gate),
+                slice_.i.payload.addr.eq(client.req.payload.addr), slice_.i.payload.beats.eq(client.req.payload.beats),
+                slice_.i.valid.eq(client.req.valid), client.req.ready.eq(slice_.i.ready),
+                i.payload.addr.eq(given.addr), i.payload.beats.eq(given.beats), i.payload.client.eq(k),
+                # Without the queue's place here a client that has many bursts under way would hold up all others.
+                i.valid.eq(slice_.o.valid & gate & flags.w_rdy), slice_.o.ready.eq(i.ready & gate & flags.w_rdy),
+                taken[k].eq((burst.client == k) & flags.w_rdy),
+                flags.w_data.eq(burst.final), flags.w_en.eq(split.o.valid & room & (burst.client == k)),
             ]
             queues.append(flags)
         valid, ready = getattr(axi, ch + "valid"), getattr(axi, ch + "ready")
         with m.If(ready):
             m.d.sync += valid.eq(0)
-        with m.If(arbiter.o.valid & arbiter.o.ready):
+        with m.If(split.o.valid & split.o.ready):
             m.d.sync += [
                 valid.eq(1),
-                getattr(axi, ch + "id").eq(arbiter.grant),
-                getattr(axi, ch + "addr").eq(arbiter.o.payload.addr),
-                getattr(axi, ch + "len").eq(arbiter.o.payload.len),
+                getattr(axi, ch + "id").eq(burst.client),
+                getattr(axi, ch + "addr").eq(burst.addr),
+                getattr(axi, ch + "len").eq(burst.len),
             ]
-        return arbiter, queues
+        return arbiter, split, queues
 
     def _elaborate_read(self, m: Module) -> None:
         axi = self.axi
-        arbiter, queues = self._address_channel(m, "ar", list(self.read), [1] * self.n_read)
-        m.d.comb += arbiter.o.ready.eq(~axi.arvalid | axi.arready)
+        *_, queues = self._address_channel(m, "ar", list(self.read), [1] * self.n_read, ~axi.arvalid | axi.arready)
 
         # Two entries cut the path from the clients' ready to RREADY at full rate.
         beat = data.StructLayout({"data": self.beat_bytes * 8, "last": 1, "error": 1, "id": index_bits(self.n_read)})
@@ -190,37 +204,34 @@ class MemInterconnect(wiring.Component):
             ]
         m.d.comb += buffer.o.ready.eq(ready.any())
 
-        # A burst that has been cut waits for nothing but its turn on the bus.
+        # What came and waits for its client is no debt of the bus.
         m.submodules.read_watch = watch = BusWatch(self.silence)
         m.d.comb += [
-            watch.owed.eq(Cat(flags.r_rdy for flags in queues).any() & ~axi.rvalid),
+            watch.owed.eq(Cat(flags.r_rdy for flags in queues).any() & ~axi.rvalid & ~buffer.o.valid),
             watch.progress.eq(axi.arvalid & axi.arready), self.silent_reads.eq(watch.silent)]
 
     def _elaborate_write(self, m: Module) -> None:
         axi = self.axi
-        # A burst asks for the W channel only once its client offers data; the flag keeps the request up if that data
-        # word then leaves with an earlier burst.
+        # A request is granted only once its client offers data; the flag keeps it up if that data word then leaves with an
+        # earlier request.
         offered = Signal(self.n_write)
         words = []
         for k, client in enumerate(self.write):
             m.submodules[f"w_slice{k}"] = word = RegisterSlice(client.data.payload.shape(), "through")
             connect(m, flipped(client.data), word.i)
             words.append(word.o)
+        # Order in which W data must go out. A burst enters it from the address register, a cycle after it entered that; one
+        # place is kept for it.
+        order_layout = data.StructLayout({"client": index_bits(self.n_write), "len": 8})
+        m.submodules.w_order = order = StreamFifo(order_layout, self.outstanding + 1)
         gates = [offered[k] | word.valid for k, word in enumerate(words)]
-        arbiter, queues = self._address_channel(m, "aw", list(self.write), gates)
+        arbiter, split, queues = self._address_channel(
+            m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & (order.level < self.outstanding))
+        m.d.comb += [order.i.payload.client.eq(axi.awid), order.i.payload.len.eq(axi.awlen)]
+        m.d.sync += order.i.valid.eq(split.o.valid & split.o.ready)
         for k, request in enumerate(arbiter.i):
             with m.If(request.valid):
                 m.d.sync += offered[k].eq(~request.ready)
-
-        # Order in which W data must go out.
-        index = index_bits(self.n_write)
-        # A burst enters it from the address register, a cycle after its grant; one place is kept for it.
-        m.submodules.w_order = order = StreamFifo(data.StructLayout({"client": index, "len": 8}), self.outstanding + 1)
-        m.d.comb += [
-            arbiter.o.ready.eq((~axi.awvalid | axi.awready) & (order.level < self.outstanding)),
-            order.i.payload.client.eq(axi.awid), order.i.payload.len.eq(axi.awlen),
-        ]
-        m.d.sync += order.i.valid.eq(arbiter.o.valid & arbiter.o.ready)
         w_layout = data.StructLayout({"data": self.beat_bytes * 8, "strb": self.beat_bytes, "last": 1})
         m.submodules.w_buffer = buffer = StreamFifo(w_layout, 2)
         count = Signal(8)

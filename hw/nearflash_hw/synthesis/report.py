@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from nearflash.contract import DeviceConfig
-from nearflash.contract.resources import Resources
+from nearflash.contract.resources import ControlSets, Resources
 
 from ..device import Device
 from .netlist import Unit, subtree, units
-from .yosys import synthesise, yosys_version
+from .yosys import ControlSet, control_sets, synthesise, yosys_version
 
-__all__ = ["TOOL", "measure"]
+__all__ = ["TOOL", "Measured", "measure"]
 
 TOOL = "yosys"
+SHARED = ("\\clk", "\\rst")  # one net in all units; others of two units are different nets, whatever their names
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Resources and control sets by unit's path, control sets of all units together, and the tool with its version."""
+
+    units: dict[str, Resources]
+    control_sets: dict[str, ControlSets]
+    total_control_sets: ControlSets
+    tool: str
 
 
 def measure(config: DeviceConfig, family: str, block: str = "", *,
-            progress: Callable[[str, int, int], None] | None = None) -> tuple[dict[str, Resources], str]:
-    """(resources by unit, tool and version) of ``config``'s device, or of the submodule ``block`` ("mlp.core0": instance
+            progress: Callable[[str, int, int], None] | None = None) -> Measured:
+    """Resources and control sets, by unit, of ``config``'s device, or of the submodule ``block`` ("mlp.core0": instance
     names joined by dots), synthesised for ``family`` ("xc7", "xcup"). A path's own logic, without the units below it, stands
     under the path itself; "" is the device's top. ``progress``: called with (path, done, all).
 
@@ -45,4 +58,24 @@ def measure(config: DeviceConfig, family: str, block: str = "", *,
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return {u.path: out[u.path] for u in found}, f"{TOOL} {yosys_version()}"
+    sets = {u.path: control_sets(u.rtlil, family) for u in found}
+    return Measured({u.path: out[u.path] for u in found}, {p: _counted(s) for p, s in sets.items()}, _counted(_joined(sets)),
+                    f"{TOOL} {yosys_version()}")
+
+
+def _counted(sets: Counter[ControlSet]) -> ControlSets:
+    return ControlSets(len(sets), sum(n == 1 for n in sets.values()))
+
+
+def _joined(by_unit: dict[str, Counter[ControlSet]]) -> Counter[ControlSet]:
+    """The control sets of all units in one count."""
+    out: Counter[ControlSet] = Counter()
+    for path, sets in by_unit.items():
+        for (clock, enable, reset), n in sets.items():
+            out[_net(path, clock), _net(path, enable), _net(path, reset)] += n
+    return out
+
+
+def _net(path: str, name: str) -> str:
+    """A unit's net among all units'; a constant is the same everywhere."""
+    return name if name in SHARED or not name.startswith(("\\", "$")) else f"{path} {name}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,10 @@ from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import ConfigError, NearflashError
 from nearflash.contract.resources import Resources
 
-__all__ = ["FAMILIES", "SynthesisError", "run_yosys", "synthesise", "yosys_version"]
+__all__ = ["FAMILIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesise", "yosys_version"]
+
+#: The nets of a flip-flop's clock, enable and set or reset, as RTLIL writes them ("" where it has no such pin).
+ControlSet = tuple[str, str, str]
 
 FAMILIES = ("xc7", "xcup")
 SECONDS = 1800  # cap on one unit
@@ -26,6 +31,9 @@ BRAM18 = {"RAMB18E1": 1, "RAMB36E1": 2, "RAMB18E2": 1, "RAMB36E2": 2}
 #: Cells without a resource of their own: MUXF7/8/9 are part of a slice, INV is absorbed or counted as a LUT below.
 FREE = {"MUXF7", "MUXF8", "MUXF9", "GND", "VCC", "BUFG", "IBUF", "OBUF", "$scopeinfo"}
 NAME_CLASH = "count_id(wire->name)"  # Yosys 0.70 trips over its own wire names on some designs; without names it doesn't
+RESETS = ("R", "S", "CLR", "PRE")
+_FLIP_FLOP = re.compile(r"^ *cell \\FD\w+ .*?^ *end$", re.MULTILINE | re.DOTALL)
+_PIN = re.compile(r"^ *connect \\(\w+) (.*)$", re.MULTILINE)
 CHILD = ("import sys; from pyosys import libyosys as y; d = y.Design()\n"
          "for line in open(sys.argv[1]): y.run_pass(line.strip(), d)\n")
 
@@ -69,11 +77,25 @@ def synthesise(rtlil: str, family: str) -> Resources:
     Raises :class:`~nearflash.contract.ConfigError` for another family, :class:`SynthesisError` when Yosys fails or maps to
     a cell whose resources aren't known.
     """
+    return _resources(_cells((_synthesised(rtlil, family) / "stat.json").read_text()))
+
+
+def control_sets(rtlil: str, family: str) -> Counter[ControlSet]:
+    """How many flip-flops each control set of the same synthesis has. Raises as :func:`synthesise`."""
+    found: Counter[ControlSet] = Counter()
+    for cell in _FLIP_FLOP.findall((_synthesised(rtlil, family) / "flip_flops.il").read_text()):
+        pins = dict(_PIN.findall(cell))
+        found[pins.get("C", ""), pins.get("CE", ""), next((pins[p] for p in RESETS if p in pins), "")] += 1
+    return found
+
+
+def _synthesised(rtlil: str, family: str) -> Path:
+    """Folder with what Yosys made of module ``\\unit``."""
     if family not in FAMILIES:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
     passes = ["read_rtlil unit.il", "hierarchy -top unit",
               f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}",
-              "tee -q -o stat.json stat -json"]
+              "tee -q -o stat.json stat -json", "dump -o flip_flops.il t:FD*"]
     folder = cache_dir() / "synthesis" / digest(rtlil, yosys_version(), *passes)
     with cache_entry(folder) as work:
         if work is not None:
@@ -86,7 +108,7 @@ def synthesise(rtlil: str, family: str) -> Resources:
                 run_yosys([*passes[:2], "rename -hide w:*", *passes[2:]], work, ["stat.json"])
             _cells((work / "stat.json").read_text())  # an unreadable result is not kept
             (work / "unit.il").unlink()
-    return _resources(_cells((folder / "stat.json").read_text()))
+    return folder
 
 
 def _cells(text: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..contract import BOARDS, ConfigError, DeviceConfig
 from ..contract.boards import Board, find_board
-from ..contract.resources import RESOURCE_NAMES, Resources
+from ..contract.resources import RESOURCE_NAMES, ControlSets, Resources
 from ..figures import figure_format, save_figure
 from ..tools import load_tool
 from .fit import device_of
@@ -36,7 +36,7 @@ def report(
                                               "flip-flops (PNG, PDF, SVG).")] = None,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
-    """Synthesise a device (Yosys) and report LUT, LUTRAM, FF, BRAM, URAM and DSP of every block.
+    """Synthesise a device (Yosys) and report LUT, LUTRAM, FF, BRAM, URAM, DSP and control sets of every block.
 
     Every block is synthesised apart and flattened, so nothing is optimised across blocks; results are cached by content.
     Beside each measured figure stands the estimate made before synthesis, and its error. The JSON file holds the figures as
@@ -52,26 +52,29 @@ def report(
     expected: dict[str, Resources] = load_tool("estimator")(target.part.family).device(config)
     tool = f"estimate ({target.part.family})"
     measured: dict[str, Resources] = {}
+    sets: dict[str, ControlSets] = {}
     if not estimate_only:
-        measured, tool = synthesised(config, target, block)
+        found = synthesised(config, target, block)
+        measured, tool = found.units, found.tool
+        sets = {**found.control_sets, "total": found.total_control_sets}
     elif block:
-        found = {p: r for p, r in expected.items() if p == block or p.startswith(block + ".")}
-        if not found:
+        within = {p: r for p, r in expected.items() if p == block or p.startswith(block + ".")}
+        if not within:
             raise ConfigError("--block", block, f"must be one of {', '.join(filter(None, expected))}")
-        expected = found
+        expected = within
     if plot is not None:
         draw_treemap(measured or expected, f"{config.name} on {target.part.name}", plot)
     write_json(json_file, {"tool": tool, "part": target.part.name, "board": target.name, "device": config.name,
                            "design_id": f"{config.design_id:#010x}", "hierarchy": "kept between blocks, flattened in them",
-                           "results": records(target, measured, expected)})
+                           "results": records(target, measured, expected, sets)})
     resource_table(f"{config.name}{f', block {block}' if block else ''} on {target.part.name}; {tool}", target, measured,
-                   expected)
+                   expected, sets)
     if plot is not None:
         console.print(f"written to {plot}")
 
 
-def synthesised(config: DeviceConfig, target: Board, block: str = "") -> tuple[dict[str, Resources], str]:
-    """Resources by unit, measured, with a progress bar; and the tool that did it."""
+def synthesised(config: DeviceConfig, target: Board, block: str = "") -> Any:
+    """What synthesis measures (``nearflash_hw.synthesis.report.Measured``), with a progress bar."""
     measure = load_tool("synthesis")
     columns = (text_column("synthesising"), BarColumn(), MofNCompleteColumn(), text_column("blocks, {task.fields[last]}"),
                TimeElapsedColumn())
@@ -102,13 +105,20 @@ def _error(measured: Resources, expected: Resources | None) -> str:
     return " ".join(out)
 
 
-def resource_table(title: str, target: Board, measured: dict[str, Resources], expected: dict[str, Resources]) -> None:
-    """Print blocks by their room, rooms added up. ``measured`` may be empty: then the estimates are shown."""
+def _sets(sets: ControlSets | None) -> str:
+    return "" if sets is None else f"{sets.count:,d} ({sets.single:,d})"
+
+
+def resource_table(title: str, target: Board, measured: dict[str, Resources], expected: dict[str, Resources],
+                   sets: dict[str, ControlSets]) -> None:
+    """Print blocks by their room, rooms added up. ``measured`` may be empty: then the estimates are shown. ``sets``: control
+    sets by unit and of the "total"."""
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
     table.add_column("block")
     for heading in ("LUT", "of it memory", "FF", "BRAM36", "URAM", "DSP"):
         table.add_column(heading, justify="right")
     if measured:
+        table.add_column("control sets (of one FF)", justify="right")
         table.add_column("estimate - measured: LUT FF BRAM36 DSP", justify="right")
     shown = measured or expected
     rooms: dict[str, list[str]] = {}
@@ -118,19 +128,23 @@ def resource_table(title: str, target: Board, measured: dict[str, Resources], ex
         total = sum((shown[p] for p in paths), Resources())
         guess = sum((expected[p] for p in paths), Resources()) if all(p in expected for p in paths) else None
         if len(paths) > 1 or total != Resources():
-            table.add_row(room or "top", *_cells(total, target), *([_error(total, guess)] if measured else []))
+            table.add_row(room or "top", *_cells(total, target),
+                          *([_sets(sets.get(room) if len(paths) == 1 else None), _error(total, guess)] if measured else []))
         for path in paths if len(paths) > 1 else []:
             table.add_row(f"  {path}" if path != room else f"  {room}, its own", *_cells(shown[path], target),
-                          *([_error(shown[path], expected.get(path))] if measured else []), style="dim")
+                          *([_sets(sets[path]), _error(shown[path], expected.get(path))] if measured else []), style="dim")
     total = sum(shown.values(), Resources())
     whole = sum((expected[p] for p in shown if p in expected), Resources())
     table.add_section()
-    table.add_row("total", *_cells(total, target), *([_error(total, whole)] if measured else []), style="bold")
+    table.add_row("total", *_cells(total, target), *([_sets(sets["total"]), _error(total, whole)] if measured else []),
+                  style="bold")
     console.print(table)
 
 
-def records(target: Board, measured: dict[str, Resources], expected: dict[str, Resources]) -> list[dict[str, Any]]:
-    """``{name, unit, value}`` of every block and the total: measured, estimated, and shares of the part."""
+def records(target: Board, measured: dict[str, Resources], expected: dict[str, Resources],
+            sets: dict[str, ControlSets]) -> list[dict[str, Any]]:
+    """``{name, unit, value}`` of every block and the total: measured, estimated, and shares of the part; ``sets``: control
+    sets by unit and of the "total"."""
     out: list[dict[str, Any]] = []
 
     def add(path: str, kind: str, r: Resources) -> None:
@@ -145,6 +159,9 @@ def records(target: Board, measured: dict[str, Resources], expected: dict[str, R
             add("total", kind, total)
             for name, share in total.shares(target.part).items():
                 out.append({"name": f"total/{kind}_{name}_share", "unit": f"of {target.part.name}", "value": share})
+    for path, found in sets.items():
+        out += [{"name": f"{path or 'top'}/measured_{name}_count", "unit": "control sets", "value": value}
+                for name, value in (("control_sets", found.count), ("single_ff_control_sets", found.single))]
     return out
 
 

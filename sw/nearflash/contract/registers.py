@@ -39,7 +39,7 @@ REGISTERS = (
     Register("vs", 0x08, "ro", "NVMe version, 2.0", NVME_VERSION),
     Register("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks"),
     Register("cc", 0x14, "rw", "bit 0 EN: commands are fetched while 1; writing 0 resets every queue's pointers"),
-    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a queue entry could not be read or written, or bus_status is not 0)"),
+    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a queue entry could not be read or written, or bus_status isn't 0)"),
     Register("design_id", 0x100, "ro", "hash of the configuration this device was generated from"),
     Register("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz"),
     Register("bus_status", 0x108, "ro", "buses that have stopped answering, until the device's reset: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from .boards import Part
 
-__all__ = ["RESOURCE_NAMES", "Resources"]
+__all__ = ["RESOURCE_NAMES", "ControlSets", "Resources"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ class Resources:
         """Of each resource that ``part`` has: the share of it that this is."""
         have = {"lut": part.lut, "ff": part.ff, "bram18": 2 * part.bram36, "uram": part.uram, "dsp": part.dsp}
         return {k: getattr(self, k) / n for k, n in have.items() if n}
+
+
+@dataclass(frozen=True)
+class ControlSets:
+    """``count``: different (clock, enable, set or reset) of a design's flip-flops, of which those of one slice must have the
+    same; ``single``: how many of them belong to one flip-flop alone."""
+
+    count: int = 0
+    single: int = 0
 
 
 RESOURCE_NAMES = tuple(f.name for f in fields(Resources))

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 from nearflash.contract import REGISTERS, DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, QUEUE_REGISTERS, counters, doorbell, queue_register
@@ -164,7 +165,8 @@ def test_a_counter_carries_into_its_high_word():
     sim.add_clock(1e-6)
 
     async def process(ctx):
-        ctx.set(dut.counts[1], (1 << 32) - 2)
+        await ctx.tick().repeat(40)  # the memory is cleared first
+        ctx.set(dut.counts.data[1], (1 << 32) - 2)
         ctx.set(dut.event, 0b10)
         ctx.set(dut.index, 1)
         await ctx.tick().repeat(4)
@@ -179,6 +181,39 @@ def test_a_counter_carries_into_its_high_word():
 
     sim.add_testbench(process)
     sim.run()
+
+
+def test_counters_are_exact_under_any_captures_and_after_a_reset():
+    dut, names, rng = PerfCounters(TINY), counters(TINY), random.Random(1)
+    reset = Signal()
+    sim = Simulator(ResetInserter(reset)(dut))
+    sim.add_clock(1e-6)
+    wrong = []
+
+    async def process(ctx):
+        for _ in range(2):
+            counts = [0] * len(names)
+            for cycle in range(1200):
+                # every event at its fastest, then at random; captures as often as they may come, then seldom
+                events = (1 << len(names)) - 1 if cycle < 600 else rng.getrandbits(len(names))
+                capture = cycle % 2 and rng.random() < (1.0 if cycle % 400 < 200 else 0.2)
+                index = rng.randrange(len(names) + 2)
+                ctx.set(dut.event, events)
+                ctx.set(dut.capture, capture)
+                ctx.set(dut.index, index)
+                expected = counts[index] if index < len(names) else 0
+                await ctx.tick()
+                counts = [c + (name == "cycles" or events >> k & 1) for k, (c, name) in enumerate(
+                    zip(counts, names, strict=True))]
+                if capture and ctx.get(dut.value) != expected:
+                    wrong.append((cycle, index, ctx.get(dut.value), expected))
+            ctx.set(reset, 1)
+            await ctx.tick()
+            ctx.set(reset, 0)
+
+    sim.add_testbench(process)
+    sim.run()
+    assert not wrong
 
 
 def test_address_space_fits():

@@ -6,11 +6,45 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.reference.flash import NandArray
-from nearflash_hw.flash import Channel
+from nearflash_hw.flash import ArrayServer, Channel
 from nearflash_hw.interfaces import FlashOp
+from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+
+
+class Flash(wiring.Component):
+    """Channels ``indices`` with the array server, the others at rest. Ports are a channel's, numbered for several."""
+
+    def __init__(self, config: DeviceConfig, *indices: int):
+        self.config, self.indices = config, indices
+        self.units = [Channel(config) for _ in indices]
+        members = {f"{name}{k if len(indices) > 1 else ''}": member for k, unit in enumerate(self.units)
+                   for name, member in unit.signature.members.items() if name != "array"}
+        super().__init__({**members, "mem_read": Out(MemReadSignature(config.beat_bytes)),
+                          "mem_write": Out(MemWriteSignature(config.beat_bytes))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.arrays = arrays = ArrayServer(self.config)
+        connect(m, arrays.mem_read, flipped(self.mem_read))
+        connect(m, arrays.mem_write, flipped(self.mem_write))
+        for k, (index, unit) in enumerate(zip(self.indices, self.units, strict=True)):
+            m.submodules[f"channel{index}"] = unit
+            connect(m, unit.array, arrays.channel[index])
+            for name, member in unit.signature.members.items():
+                if name == "array":
+                    continue
+                inner, outer = getattr(unit, name), getattr(self, f"{name}{k if len(self.indices) > 1 else ''}")
+                if member.is_signature:
+                    connect(m, inner, flipped(outer))
+                else:
+                    m.d.comb += outer.eq(inner)
+        return m
 
 
 def read(tag: int, die: int, block: int, page: int, column: int, beats: int) -> dict:
@@ -93,7 +127,7 @@ def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | Non
     """Send everything, wait for every answer, check that nothing more comes and the channel is at rest. The page
     source and the sink of block data start at cycles ``pages_from`` and ``block_data_from``."""
     lookups, blocks = list(lookups), list(blocks)
-    dut = reused(Channel, config, channel)
+    dut = reused(Flash, config, channel)
     memory = memory or MemoryModel(config.beat_bytes, latency=5, stall=stall, seed=seed)
     if nand:
         for address, content in nand.dram():

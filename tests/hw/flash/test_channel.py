@@ -7,7 +7,6 @@ import pytest
 from flash_bench import check_dram, erase, expect_read, filled, program, random_page, read, run_channel
 from nearflash.contract import DeviceConfig, onflash
 from nearflash.reference.flash import NandArray
-from nearflash_hw.flash import Channel
 from nearflash_hw.interfaces import FlashOp
 from nearflash_sim.bench import MemoryModel
 
@@ -293,11 +292,6 @@ def test_full_queues_push_back_and_lose_nothing():
     r = run_channel(config, 1, nand=nand, lookups=lookups, blocks=blocks)
     assert sorted(r.lookups) == sorted(expect_read(nand, 1, c) for c in lookups)
     assert sorted(r.blocks) == sorted(expect_read(nand, 1, c) for c in blocks)
-
-
-def test_a_channel_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="index = 2"):
-        Channel(DeviceConfig.preset("tiny"), 2)
 
 
 def test_model_counts_erases_and_keeps_rules():

@@ -18,14 +18,15 @@ def paper(dies: int, **flash) -> DeviceConfig:
 
 @pytest.mark.parametrize("preset", ["paper", "tiny", "mqsim", "ull"])
 @pytest.mark.parametrize("path", ["lookup", "block"])
-def test_idle_die_takes_c_ev_and_a_constant(preset, path):
-    config = DeviceConfig.preset(preset, channels=1, dies=2, blocks=2, pages=4)
+@pytest.mark.parametrize("dies", [1, 2])
+def test_idle_die_takes_c_ev_and_a_constant(preset, path, dies):
+    config = DeviceConfig.preset(preset, channels=1, dies=dies, blocks=2, pages=4)
     if preset == "mqsim":
         config = replace(config, clock_mhz=20.0)  # the same shape in fewer cycles
     nand = filled(config, random.Random(1), 0, {0: 1})
     for beats in (1, 8, config.page_beats):
         r = run_channel(config, nand=nand, memory=MemoryModel(config.beat_bytes, latency=30), settle=5,
-                        **{f"{path}s": [read(3, 1, 0, 0, 0, beats)]})
+                        **{f"{path}s": [read(3, dies - 1, 0, 0, 0, beats)]})
         end = (r.lookup_cycles if path == "lookup" else r.block_cycles)[0]
         took = end - 1  # the command is transferred in the bench's cycle 1; a command phase of 0 takes a cycle too
         assert took - read_cycles(config, beats * config.beat_bytes) == Channel.READ_OVERHEAD - (config.t_command > 0)

@@ -3,8 +3,8 @@ from collections import deque
 
 import pytest
 from amaranth.lib import data
-from nearflash_hw.flash.queue import DieQueues
-from nearflash_sim.bench import StreamSource, simulate
+from nearflash_hw.flash.queue import DieQueue, DieQueues
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
 
 LAYOUT = data.StructLayout({"die": 2, "v": 12})
 
@@ -67,6 +67,28 @@ def test_each_die_is_a_fifo_and_the_flag_follows_its_head(dies, depth):
     assert not any(model)
 
 
+@pytest.mark.parametrize("depth", [2, 70])
+def test_the_queue_of_one_die_is_a_fifo_that_shows_its_head(depth):
+    dut = DieQueue(LAYOUT, depth, flag=lambda p: p.v[0])
+    items = [{"die": 0, "v": v} for v in range(3 * depth)]
+    src, sink = StreamSource(dut.i, items, 0.1, seed=1), StreamSink(dut.o, 0.5, seed=2)
+    seen = []
+
+    async def watch(ctx):
+        while True:
+            _, _, pending, flagged, valid, head = await ctx.tick().sample(
+                dut.pending, dut.flagged, dut.o.valid, dut.o.payload)
+            seen.append(pending)
+            assert pending == valid
+            assert not pending or flagged == head.v & 1
+
+    simulate(dut, [src, sink, watch], until=lambda: len(sink.items) == len(items), max_cycles=2000)
+    assert sink.items == items
+    assert set(seen) == {0, 1}
+
+
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="depth = 0"):
         DieQueues(LAYOUT, 1, 0)
+    with pytest.raises(ValueError, match="depth = 0"):
+        DieQueue(LAYOUT, 0)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from lookup_models import FtlModel, broadcast, ppn_of, small_config, table_write, two_tables
-from nearflash.contract import RowFormat, Status, TableSpec
+from nearflash.contract import DeviceConfig, RowFormat, Status, TableSpec
 from nearflash.contract.table import Extent
 from nearflash_hw.lookup.row_locator import RowLocator
 from nearflash_hw.lookup.translator import Translator
@@ -31,16 +31,19 @@ def lookups(rng, specs, n, slots=2):
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize("preset", ["tiny", "paper"])
+@pytest.mark.parametrize("preset", ["tiny", "paper", "largest"])
 def test_rows_are_where_division_says(preset, stall):
     rng = random.Random(preset)
-    config = small_config(graph=False) if preset == "tiny" else small_config(graph=False).preset(preset)
+    config = small_config(graph=False) if preset == "tiny" else DeviceConfig.preset("paper")
+    if preset == "largest":
+        config = DeviceConfig.preset("paper", blocks=65536, pages=4096)
     beat = config.page_beats
     specs = {
         0: TableSpec(rows=150, dim=12, format=RowFormat.INT8, extents=(Extent(0, 40, 3), Extent(3, 8, 5))),
         1: TableSpec(rows=60, dim=8, extents=(Extent(0, 100, 4),)),
-        # the largest table there can be (its extents need no device that large here)
-        2: TableSpec(rows=(1 << 31) - 1, dim=64, extents=(Extent(0, 5, 1 << 29), Extent(1 << 29, 1 << 30, 3 << 29))),
+        # all logical blocks, and as many rows as they hold or as there can be
+        2: TableSpec(rows=min((1 << 31) - 1, config.lbas * TableSpec(1, 64).rows_per_page(config)), dim=64,
+                     extents=(Extent(0, 9, config.lbas - 9), Extent(config.lbas - 9, 0, 9))),
         3: TableSpec(rows=3, dim=beat * config.beat_bytes // 4 if preset == "tiny" else 1024, extents=(Extent(0, 0, 3),)),
     }
     dut = reused(RowLocator, config)

@@ -154,21 +154,23 @@ def test_splitter_cuts_at_the_limits(beat_bytes):
     requests = [{"addr": 0, "beats": 1}, {"addr": PAGE - beat_bytes, "beats": 2}, {"addr": PAGE, "beats": 256},
                 {"addr": 0, "beats": 65535}, {"addr": (1 << 40) - PAGE, "beats": PAGE // beat_bytes}]
     requests += [random_request(rng, beat_bytes, rng.randrange(0, 1 << 38, PAGE), 1 << 14) for _ in range(40)]
-    dut = BurstSplitter(beat_bytes)
-    source, sink = StreamSource(dut.i, requests, 0.3, seed=1), StreamSink(dut.o, 0.3, seed=2)
+    dut = BurstSplitter(beat_bytes, clients=3)
+    owned = [{**r, "client": i % 3} for i, r in enumerate(requests)]
+    source, sink = StreamSource(dut.i, owned, 0.3, seed=1), StreamSink(dut.o, 0.3, seed=2)
     bursts = [(expected_bursts(r["addr"], r["beats"], beat_bytes)) for r in requests]
-    expected = [{"addr": a, "len": n - 1, "final": int(i == len(b) - 1)} for b in bursts for i, (a, n) in enumerate(b)]
+    expected = [{"addr": a, "len": n - 1, "final": int(i == len(b) - 1), "client": k % 3}
+                for k, b in enumerate(bursts) for i, (a, n) in enumerate(b)]
     simulate(dut, [source, sink], until=lambda: len(sink.items) >= len(expected), max_cycles=5000)
     assert sink.items == expected
 
 
-@pytest.mark.parametrize(("beat_bytes", "stall", "latency", "outstanding"),
-                         [(16, 0.0, 0, 8), (16, 0.4, 30, 8), (8, 0.2, 60, 2), (32, 0.3, 8, 1)])
-def test_nothing_lost_under_random_load(beat_bytes, stall, latency, outstanding):
+@pytest.mark.parametrize(("beat_bytes", "stall", "latency", "outstanding", "address_bits"),
+                         [(16, 0.0, 0, 8, 40), (16, 0.4, 30, 8, 24), (8, 0.2, 60, 2, 24), (32, 0.3, 8, 1, 40)])
+def test_nothing_lost_under_random_load(beat_bytes, stall, latency, outstanding, address_bits):
     """Three readers and three writers; data, last, errors and the bursts on the bus against a model."""
     rng = random.Random(stall * 10 + beat_bytes)
     n, requests, span = 3, 12, 1 << 14
-    dut = MemInterconnect(beat_bytes, n, n, outstanding=outstanding)
+    dut = MemInterconnect(beat_bytes, n, n, outstanding=outstanding, address_bits=address_bits)
 
     def fail(addr):
         return addr // beat_bytes % 61 == 7
@@ -246,6 +248,21 @@ def test_arbitration_is_fair():
     assert all(abs(2 * order[:n].count(0) - n) <= 2 for n in range(1, 40))
 
 
+def test_a_reader_with_many_bursts_under_way_does_not_block_another():
+    class OneFirst(AxiSlave):
+        """Answers reader 0 only when reader 1 has everything."""
+
+        def _pick(self, queues):
+            return super()._pick({k: q for k, q in queues.items() if k == 1 or len(sinks[1].items) == 6})
+
+    dut = MemInterconnect(8, 2, 0, outstanding=2)
+    sinks = [StreamSink(dut.read[k].rsp) for k in range(2)]
+    simulate(dut, [OneFirst(dut.axi, 8), *sinks, *(StreamSource(dut.read[k].req, [{"addr": k << 20, "beats": 1}] * 6)
+                                                   for k in range(2))],
+             until=lambda: all(len(s.items) == 6 for s in sinks), max_cycles=400)
+    assert max(sinks[1].cycles) < min(sinks[0].cycles)
+
+
 def test_a_writer_without_data_does_not_block_another():
     dut = MemInterconnect(8, 0, 2)
     slave = AxiSlave(dut.axi, 8)
@@ -286,7 +303,9 @@ def test_answers_nobody_takes_wait_and_none_is_lost():
 
 
 @pytest.mark.parametrize("kwargs", [{"n_read": 17, "n_write": 1}, {"n_read": 1, "n_write": -1},
-                                    {"n_read": 1, "n_write": 1, "outstanding": 0}])
+                                    {"n_read": 1, "n_write": 1, "outstanding": 0},
+                                    {"n_read": 1, "n_write": 1, "address_bits": 12},
+                                    {"n_read": 1, "n_write": 1, "address_bits": 41}])
 def test_limits_are_named(kwargs):
     with pytest.raises(ValueError, match="must"):
         MemInterconnect(16, **kwargs)

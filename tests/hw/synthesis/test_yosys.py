@@ -8,10 +8,11 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError
-from nearflash.contract.resources import Resources
+from nearflash.contract.resources import ControlSets, Resources
 from nearflash_hw.synthesis import yosys
 from nearflash_hw.synthesis.netlist import subtree
-from nearflash_hw.synthesis.yosys import SynthesisError, run_yosys, synthesise
+from nearflash_hw.synthesis.report import measure
+from nearflash_hw.synthesis.yosys import SynthesisError, control_sets, run_yosys, synthesise
 from yosys_share import XILINX
 
 
@@ -42,6 +43,43 @@ class Ram(wiring.Component):
         return m
 
 
+class Registers(wiring.Component):
+    """Eight flip-flops with an enable and the reset, five with another enable and none, one with neither."""
+
+    a: In(8)
+    en: In(2)
+    b: Out(8)
+    c: Out(5)
+    d: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        kept, last = Signal(5, reset_less=True), Signal(reset_less=True)
+        with m.If(self.en[0]):
+            m.d.sync += self.b.eq(self.a)
+        with m.If(self.en[1]):
+            m.d.sync += kept.eq(self.a)
+        m.d.sync += last.eq(self.a[7])
+        m.d.comb += [self.c.eq(kept), self.d.eq(last)]
+        return m
+
+
+class Pair(wiring.Component):
+    """Two units with enables of the same names."""
+
+    def __init__(self):
+        super().__init__({f"{name}{k}": member for k in range(2) for name, member in Registers().signature.members.items()})
+
+    def elaborate(self, platform):
+        m = Module()
+        for k in range(2):
+            m.submodules[f"unit{k}"] = unit = Registers()
+            for name, member in unit.signature.members.items():
+                inner, outer = getattr(unit, name), getattr(self, f"{name}{k}")
+                m.d.comb += outer.eq(inner) if member.flow == Out else inner.eq(outer)
+        return m
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
@@ -59,6 +97,22 @@ def test_memory_primitives():
     assert synthesise(subtree(Ram(64, 512), ""), "xc7").bram18 == 2
     small = synthesise(subtree(Ram(6, 32), ""), "xc7")
     assert (small.lutram, small.ff, small.bram18) == (4, 6, 0)
+
+
+def test_control_sets_are_those_of_the_flip_flops():
+    found = control_sets(subtree(Registers(), ""), "xc7")
+    assert sorted(found.values()) == [1, 5, 8]
+    by_size = {n: key for key, n in found.items()}
+    assert by_size[8][2] == r"\rst"
+    assert by_size[8][1] != by_size[5][1]
+    assert {key[0] for key in found} == {r"\clk"}
+
+
+def test_units_share_the_control_sets_of_clock_and_reset_alone(monkeypatch):
+    monkeypatch.setattr("nearflash_hw.synthesis.report.Device", lambda config: Pair())
+    measured = measure(None, "xc7")
+    assert measured.control_sets["unit0"] == measured.control_sets["unit1"] == ControlSets(3, 1)
+    assert measured.total_control_sets == ControlSets(5, 0)  # the one without an enable has a flip-flop in each unit
 
 
 @pytest.mark.usefixtures("own_cache")
