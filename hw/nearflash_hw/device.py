@@ -69,6 +69,7 @@ class Device(wiring.Component):
                      nvme.ftl_ready.eq(ftl.ready & lookup.cleared & pooling.cleared),
                      nvme.infer_idle.eq(lookup.idle)]
         connect(m, nvme.block_cmd, block_io.cmd)
+        connect(m, nvme.trim_cmd, block_io.trim_cmd)
         connect(m, block_io.completion, nvme.block_completion)
         connect(m, nvme.infer_cmd, lookup.infer_cmd)
         connect(m, lookup.completion, nvme.infer_completion)

@@ -43,12 +43,13 @@ class Copier(wiring.Component):
         connect(m, dram.axi, flipped(self.m_axi_dram))
 
         source, target, beats = Signal(32), Signal(32), Signal(16)
-        sabotage, to_host, errors = Signal(4), Signal(), Signal(8)
+        sabotage, to_host, errors, decoded = Signal(4), Signal(), Signal(8), Signal()
         r_wait, w_wait, done = Signal(), Signal(), Signal()
         delay = Signal(16)
         m.submodules.timer = timer = Countdown(16)
         m.d.comb += [timer.value.eq(delay), timer.run.eq(1)]
-        regs = {SOURCE: source, TARGET: target, BEATS: beats, SABOTAGE: sabotage, DELAY: delay, STATUS: Cat(done, errors)}
+        regs = {SOURCE: source, TARGET: target, BEATS: beats, SABOTAGE: sabotage, DELAY: delay,
+                STATUS: Cat(done, errors, decoded)}
         with m.Switch(slave.rd_word):
             for offset, reg in regs.items():
                 with m.Case(offset // 4):
@@ -62,7 +63,7 @@ class Copier(wiring.Component):
                     m.d.comb += timer.load.eq(1)
                     m.d.sync += [to_host.eq(slave.wr_data[1]), r_wait.eq(1), w_wait.eq(1), done.eq(0)]
                 with m.Case(STATUS // 4):
-                    m.d.sync += [done.eq(0), errors.eq(0)]
+                    m.d.sync += [done.eq(0), errors.eq(0), decoded.eq(0)]
         m.d.comb += [slave.wr_ok.eq(slave.wr_word <= STATUS // 4), self.irq.eq(done)]
 
         for to, a, b in ((0, host, dram), (1, dram, host)):  # a: read, b: written
@@ -84,6 +85,10 @@ class Copier(wiring.Component):
                 m.d.sync += done.eq(1)
                 with m.If(w.done.payload.error):
                     m.d.sync += errors.eq(errors | 0x80)
+
+        axi = self.m_axi_host
+        with m.If((axi.rvalid & axi.rresp.all()) | (axi.bvalid & axi.bresp.all())):  # DECERR
+            m.d.sync += decoded.eq(1)
 
         ticks = Signal()
         with m.If(sabotage != 0):  # otherwise the copier comes to rest, which a gated model is about
@@ -205,12 +210,13 @@ def test_reset_forgets_bursts_and_keeps_memory(device):
     assert copy(device, 0, 0, 64, to_host=False)[1] == 1
 
 
-def test_injected_faults_answer_slverr(device):
-    device.host.inject_fault(0x1010, 16)
+@pytest.mark.parametrize("decode", [False, True])
+def test_injected_faults_answer_errors(device, decode):
+    device.host.inject_fault(0x1010, 16, decode=decode)
     device.host.write(0x1010, b"old!")
-    assert copy(device, 0x1000, 0, 64, to_host=False)[1] == 1 | 1 << 1
+    assert copy(device, 0x1000, 0, 64, to_host=False)[1] == 1 | 1 << 1 | decode << 9
     device.dram.fill(0, 0x55, 64)
-    assert copy(device, 0, 0x1000, 64, to_host=True)[1] == 1 | 0x80 << 1
+    assert copy(device, 0, 0x1000, 64, to_host=True)[1] == 1 | 0x80 << 1 | decode << 9
     assert device.host.read(0x1000, 64) == b"\x55" * 16 + b"old!" + bytes(12) + b"\x55" * 32
     device.host.clear_faults()
     assert copy(device, 0, 0x1000, 64, to_host=True)[1] == 1

@@ -161,9 +161,9 @@ def infer_raw(device, spec, dense, bags, **change):
     words, batch, _ = pack_batch(dense, normalize_bags(bags))
     query, out = device.driver.buffer(words.tobytes()), device.driver.buffer(4096)
     p1, p2, lists = device.driver.prp(query)
-    fields = {"cdw10": words.size, "cdw11": batch, "cdw12": len(bags) | spec.dense << 16} | change
-    done = call(device, INFER, Opcode.INFER, prp1=p1, prp2=p2, cdw14=out.address & 0xFFFFFFFF, cdw15=out.address >> 32,
-                **fields)
+    fields = {"prp1": p1, "prp2": p2, "cdw10": words.size, "cdw11": batch, "cdw12": len(bags) | spec.dense << 16,
+              "cdw14": out.address & 0xFFFFFFFF, "cdw15": out.address >> 32} | change
+    done = call(device, INFER, Opcode.INFER, **fields)
     content = out.read()
     for b in (query, out, *lists):
         b.release()

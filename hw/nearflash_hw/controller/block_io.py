@@ -22,19 +22,22 @@ __all__ = ["BlockIo"]
 
 
 class BlockIo(wiring.Component):
-    """Executes the commands on ``cmd`` in order, the pages of one command in parallel, one ``completion`` each.
+    """Executes the commands on ``cmd`` in order, the pages of one command in parallel, one ``completion`` each, and between
+    them those on ``trim_cmd``.
 
-    ``page_slots`` page buffers form a ring in one block RAM with one write and one read port (one beat per cycle
-    each). READ: translate, flash READ into a slot with tag = slot, then DMA to the host in page order; unmapped pages
-    are zeros. WRITE: DMA from the host into a slot, then allocate, ERASE if asked, PROGRAM (both with tag = slot; the
-    channel answers a die's commands in order), and once programmed change the map: a logical block is never torn.
-    FLUSH: everything earlier is complete, so it only syncs the FTL. DSM deallocate: all ranges are checked, then unmapped.
+    ``page_slots`` page buffers form a ring in one block RAM with one write and one read port (one beat per cycle each).
+    READ: translate, flash READ into a slot with tag = slot, then DMA to the host in page order; unmapped pages are zeros.
+    WRITE: DMA from the host into a slot, then allocate, ERASE if asked, PROGRAM (both with tag = slot; the channel answers a
+    die's commands in order), and once programmed change the map: a logical block is never torn. FLUSH: everything earlier is
+    complete, so it only syncs the FTL. DSM deallocate (``trim_cmd``): all ranges are taken in and checked, then unmapped
+    beside the commands that follow, one such list at a time: its walk may take as long as the device is large. What runs
+    meanwhile sees each block mapped or not.
 
     The first failure sets the command's status and stops new pages; what is in flight is completed. Pages of a failed
     WRITE are each either old or new. Statuses: CAPACITY_EXCEEDED (``full``), WRITE_FAULT (flash or map write, or
     no page because the log is ``stalled``),
-    UNRECOVERED_READ (flash or map read), DATA_TRANSFER_ERROR (host bus), LBA_OUT_OF_RANGE (a DSM range), or the PRP
-    list's.
+    UNRECOVERED_READ (flash or map read), DATA_TRANSFER_ERROR (host bus), LBA_OUT_OF_RANGE (a DSM range),
+    COMMAND_SIZE_LIMIT (a DSM's ranges together), or the PRP list's.
     """
 
     model_clock = "own"
@@ -45,6 +48,7 @@ class BlockIo(wiring.Component):
         n = config.flash.channels
         super().__init__({
             "cmd": In(stream.Signature(lay.block_command)),
+            "trim_cmd": In(stream.Signature(lay.block_command)),
             "completion": Out(stream.Signature(lay.completion)),
             "ftl_req": Out(stream.Signature(lay.translate_request)),
             "ftl_rsp": In(stream.Signature(lay.translate_response)),
@@ -93,7 +97,13 @@ class BlockIo(wiring.Component):
         self._stop = Signal()  # the command failed
         self._faults = {s: Signal(name=f"fault_{s.name.lower()}") for s in (
             Status.CAPACITY_EXCEEDED, Status.WRITE_FAULT, Status.UNRECOVERED_READ, Status.DATA_TRANSFER_ERROR,
-            Status.LBA_OUT_OF_RANGE)}
+            Status.LBA_OUT_OF_RANGE, Status.COMMAND_SIZE_LIMIT)}
+        # the list of ranges that is unmapped beside other commands: it holds a use of the map's update port
+        self._trimming = Signal()
+        self._trim_updates, self._page_updates = Signal(), Signal()
+        self._trim_done = Signal(lay.completion)
+        self._trim_answers, self._trim_answered = Signal(), Signal()
+        self._answering = Signal()  # the completion of another command is on offer
         self._bad_list = Signal()  # the piece on offer carries a PRP status
         self._pieces_over = Signal()  # the transfer's last piece was taken
         # the ring of slots: taken at the head, freed at the tail, in page order
@@ -423,13 +433,15 @@ class BlockIo(wiring.Component):
                     with m.Else():
                         m.next = "UPDATE"
             with m.State("UPDATE"):
-                m.d.comb += [
-                    change.valid.eq(1), change.payload.mapped.eq(1), change.payload.ppn.eq(ppns.o.payload),
-                    change.payload.lpn.eq(self._command.slba + self._retired)]
-                with m.If(change.ready):
-                    m.next = "DONE"
+                m.d.comb += self._page_updates.eq(1)
+                with m.If(~self._trim_updates):
+                    m.d.comb += [
+                        change.valid.eq(1), change.payload.mapped.eq(1), change.payload.ppn.eq(ppns.o.payload),
+                        change.payload.lpn.eq(self._command.slba + self._retired)]
+                    with m.If(change.ready):
+                        m.next = "DONE"
             with m.State("DONE"):
-                m.d.comb += self.update_done.ready.eq(1)
+                m.d.comb += [self._page_updates.eq(1), self.update_done.ready.eq(1)]
                 with m.If(self.update_done.valid):
                     m.d.comb += [self._free.eq(1), ppns.o.ready.eq(1)]
                     with m.If(self.update_done.payload.error):
@@ -440,40 +452,58 @@ class BlockIo(wiring.Component):
 
     # -- dataset management -----------------------------------------------------------------------------------------
     def _trim(self, m):
-        """Unmaps the ranges once all are known to be good. Returns whether it is idle and done."""
-        run = self._running["TRIM"]
+        """Takes a list of ranges in; unmaps it once all are known to be good, beside later commands. Returns whether the
+        command in front is done with it."""
+        run, cmd = self._running["TRIM"], self._command
         m.submodules.ranges = ranges = RangeList(self.config)
         rsp = self.host_read.rsp
+        count = Signal(range(MAX_RANGES + 1))
+        start = self._start & (cmd.opcode == Opcode.DSM)
+        with m.If(start):
+            m.d.sync += count.eq(cmd.nlb[:8] + 1)
         m.d.comb += [
-            ranges.start.eq(self._start), ranges.count.eq(self._command.nlb[:8] + 1),
+            ranges.start.eq(start), ranges.count.eq(count),
             ranges.beat.valid.eq(run & rsp.valid), ranges.beat.payload.eq(rsp.payload.data),
             rsp.ready.eq(~run | ranges.beat.ready)]
-        change = self.update
-        over = Signal()
+        here = Signal()  # the list is in and nothing more of it is on its way
+        m.d.comb += here.eq(run & ~self._stop & ranges.stored & (self._owed == 0))
+        with m.If(here):
+            m.d.comb += [self._faults[Status.LBA_OUT_OF_RANGE].eq(ranges.bad),
+                         self._faults[Status.COMMAND_SIZE_LIMIT].eq(ranges.long & ~ranges.bad)]
+
+        change, done = self.update, self._trim_done
         with m.FSM(name="trim") as trim:
             with m.State("IDLE"):
-                with m.If(run & ~self._stop & ranges.stored & (self._owed == 0) & ~over):
-                    with m.If(ranges.bad):
-                        m.d.comb += self._faults[Status.LBA_OUT_OF_RANGE].eq(1)
-                    with m.Else():
-                        m.next = "WALK"
-            with m.State("WALK"):
-                m.d.comb += [
-                    ranges.walk.eq(1), change.valid.eq(ranges.lpn.valid), change.payload.lpn.eq(ranges.lpn.payload),
-                    change.payload.ppn.eq(0), change.payload.mapped.eq(0), ranges.lpn.ready.eq(change.ready)]
-                with m.If(change.valid & change.ready):
-                    m.next = "DONE"
-                with m.Elif(ranges.walked):
-                    m.d.sync += over.eq(1)
-                    m.next = "IDLE"
-            with m.State("DONE"):
-                m.d.comb += self.update_done.ready.eq(1)
-                with m.If(self.update_done.valid):
-                    m.d.comb += self._faults[Status.WRITE_FAULT].eq(self.update_done.payload.error)
+                m.d.sync += [done.qid.eq(cmd.qid), done.cid.eq(cmd.cid), done.status.eq(0)]
+                with m.If(here & ~ranges.bad & ~ranges.long & self._pieces_over):
                     m.next = "WALK"
-        with m.If(self._start):
-            m.d.sync += over.eq(0)
-        return trim.ongoing("IDLE") & (self._stop | over)
+            with m.State("WALK"):
+                m.d.comb += ranges.walk.eq(1)
+                with m.If(ranges.walked):
+                    m.next = "ANSWER"
+                with m.Elif(ranges.lpn.valid & ~self._page_updates):
+                    m.next = "UPDATE"
+            with m.State("UPDATE"):
+                m.d.comb += [
+                    self._trim_updates.eq(1), change.valid.eq(1), change.payload.lpn.eq(ranges.lpn.payload),
+                    change.payload.ppn.eq(0), change.payload.mapped.eq(0), ranges.lpn.ready.eq(change.ready)]
+                with m.If(change.ready):
+                    m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += [self._trim_updates.eq(1), self.update_done.ready.eq(1)]
+                with m.If(self.update_done.valid):
+                    with m.If(self.update_done.payload.error):
+                        m.d.sync += done.status.eq(Status.WRITE_FAULT)
+                    m.next = "WALK"
+            with m.State("ANSWER"):
+                with m.If(~self._answering):
+                    m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += self._trim_answers.eq(1)
+                with m.If(self._trim_answered):
+                    m.next = "IDLE"
+        m.d.comb += self._trimming.eq(~trim.ongoing("IDLE"))
+        return self._stop | self._trimming
 
     # -- commands -------------------------------------------------------------------------------------------------
     def _control(self, m, finished):
@@ -487,6 +517,9 @@ class BlockIo(wiring.Component):
             self.prp_req.payload.length.eq(length),
             self.completion.payload.qid.eq(cmd.qid), self.completion.payload.cid.eq(cmd.cid),
             self.completion.payload.status.eq(status)]
+        with m.If(self._trim_answers):
+            m.d.comb += [self.completion.valid.eq(1), self.completion.payload.eq(self._trim_done),
+                         self._trim_answered.eq(self.completion.ready)]
         with m.If(~self._stop):
             for code, fault in self._faults.items():
                 with m.If(fault):
@@ -495,9 +528,10 @@ class BlockIo(wiring.Component):
                 m.d.sync += status.eq(self._piece.payload.status)
         with m.FSM(name="command"):
             with m.State("IDLE"):
-                m.d.comb += self.cmd.ready.eq(1)
-                with m.If(self.cmd.valid):
-                    m.d.sync += [cmd.eq(self.cmd.payload), status.eq(0)]
+                trim = self.trim_cmd.valid & ~self._trimming  # first: it comes seldom, and what follows would never let it
+                m.d.comb += [self.cmd.ready.eq(~trim), self.trim_cmd.ready.eq(~self._trimming)]
+                m.d.sync += [cmd.eq(Mux(trim, self.trim_cmd.payload, self.cmd.payload)), status.eq(0)]
+                with m.If(self.cmd.valid | trim):
                     m.next = "START"
             with m.State("START"):
                 m.d.comb += self._start.eq(1)
@@ -530,6 +564,9 @@ class BlockIo(wiring.Component):
                     m.d.comb += self._running[name].eq(1)
                     with m.If(end):
                         m.next = "COMPLETE"
+                        if name == "TRIM":
+                            with m.If(~self._stop):  # goes on by itself
+                                m.next = "IDLE"
             with m.State("SYNC"):
                 m.d.comb += self.sync.valid.eq(1)
                 with m.If(self.sync.ready):
@@ -540,6 +577,8 @@ class BlockIo(wiring.Component):
                     m.d.comb += self._faults[Status.WRITE_FAULT].eq(self.sync_done.payload.error)
                     m.next = "COMPLETE"
             with m.State("COMPLETE"):
-                m.d.comb += self.completion.valid.eq(1)
-                with m.If(self.completion.ready):
-                    m.next = "IDLE"
+                m.d.comb += self._answering.eq(1)
+                with m.If(~self._trim_answers):
+                    m.d.comb += self.completion.valid.eq(1)
+                    with m.If(self.completion.ready):
+                        m.next = "IDLE"

@@ -15,10 +15,10 @@ _RANGE = data.StructLayout({"attributes": 32, "blocks": 32, "slba": 64})
 
 
 class RangeList(wiring.Component):
-    """Takes ``count`` ranges of 16 bytes from ``beat`` after a ``start`` pulse (NVM Command Set Specification 1.0,
-    section 3.2.3.1: u32 attributes, u32 length in logical blocks, u64 starting LBA). ``stored``: all are in; ``bad``:
-    one reaches beyond the device. ``walk`` (level, only when stored): their logical pages on ``lpn``, then ``walked``.
-    A range of no blocks is legal. Beats beyond the count are taken and ignored."""
+    """Takes ``count`` ranges of 16 bytes from ``beat`` after a ``start`` pulse (NVM Command Set Specification 1.0, section
+    3.2.3.1: u32 attributes, u32 length in logical blocks, u64 starting LBA). ``stored``: all are in; ``bad``: one reaches
+    beyond the device; ``long``: together they hold more blocks than it. ``walk`` (level, only when stored): their logical
+    pages on ``lpn``, then ``walked``. A range of no blocks is legal. Beats beyond the count are taken and ignored."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config
@@ -28,6 +28,7 @@ class RangeList(wiring.Component):
             "beat": In(stream.Signature(config.beat_bytes * 8)),
             "stored": Out(1),
             "bad": Out(1),
+            "long": Out(1),
             "walk": In(1),
             "lpn": Out(stream.Signature(32)),
             "walked": Out(1),
@@ -72,6 +73,7 @@ class RangeList(wiring.Component):
 
         # -- check and store
         end, beyond, check = Signal(33), Signal(), Signal()
+        total = Signal(33)  # blocks so far; what counts is that it once was too many
         storing = Signal()
         m.d.comb += [
             storing.eq(has & (index != self.count)), wr.en.eq(storing), wr.addr.eq(index),
@@ -79,7 +81,9 @@ class RangeList(wiring.Component):
             self.stored.eq((index == self.count) & ~check)]
         m.d.sync += [check.eq(storing), end.eq(found.slba[:32] + found.blocks), beyond.eq(found.slba[32:].any())]
         with m.If(storing):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += [index.eq(index + 1), total.eq(total + found.blocks)]
+        with m.If(check & (total > c.lbas)):
+            m.d.sync += self.long.eq(1)
         with m.If(check & (beyond | (end > c.lbas))):
             m.d.sync += self.bad.eq(1)
 
@@ -107,5 +111,5 @@ class RangeList(wiring.Component):
                 with m.If(self.start):
                     m.next = "READ"
         with m.If(self.start):
-            m.d.sync += [index.eq(0), self.bad.eq(0), has.eq(0), at.eq(0)]
+            m.d.sync += [index.eq(0), self.bad.eq(0), self.long.eq(0), total.eq(0), has.eq(0), at.eq(0)]
         return m

@@ -56,7 +56,7 @@ _API = {
     "nf_memory_clear": (None, (c_int,)),
     "nf_memory_bytes": (c_uint64, (c_int,)),
     "nf_memory_timing": (None, (c_int, c_uint64, c_uint64, c_uint32, c_uint32)),
-    "nf_memory_fault": (None, (c_int, c_uint64, c_uint64, c_int, c_int)),
+    "nf_memory_fault": (None, (c_int, c_uint64, c_uint64, c_int, c_int, c_int)),
     "nf_memory_clear_faults": (None, (c_int,)),
     "nf_memory_silence": (None, (c_int, c_int)),
     "nf_memory_traffic": (None, (c_int, POINTER(c_uint64))),
@@ -132,12 +132,14 @@ class Memory:
             raise ValueError(f"stall = {stall}: must be at least 0 and below 1")
         self._device._call("nf_memory_timing", self._which, read_latency, write_latency, int(stall * 65536), seed)
 
-    def inject_fault(self, addr: int, n: int, *, read: bool = True, write: bool = True) -> None:
-        """Accesses to ``n`` bytes from ``addr`` answer SLVERR from now on; refused words are not written."""
+    def inject_fault(self, addr: int, n: int, *, read: bool = True, write: bool = True, decode: bool = False
+                     ) -> None:
+        """Accesses to ``n`` bytes from ``addr`` answer SLVERR, or with ``decode`` DECERR, from now on; refused words are not
+        written."""
         self._check(addr, n)
         if n < 1:
             raise ValueError(f"n = {n}: must be at least 1")
-        self._device._call("nf_memory_fault", self._which, addr, addr + n - 1, int(read), int(write))
+        self._device._call("nf_memory_fault", self._which, addr, addr + n - 1, int(read), int(write), int(decode))
 
     def clear_faults(self) -> None:
         self._device._call("nf_memory_clear_faults", self._which)

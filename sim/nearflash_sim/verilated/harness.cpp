@@ -152,6 +152,7 @@ std::string hex(uint64_t v) {
 struct FaultRange {
     uint64_t first, last;
     bool read, write;
+    uint8_t response;  // 2 SLVERR, 3 DECERR
 };
 
 // An AXI4 memory. Ports: a struct of references to one port's signals. Answers in order of requests; a burst's first beat
@@ -266,7 +267,7 @@ class AxiMemory {
 
     uint8_t fault(uint64_t addr, bool write) const {
         for (const FaultRange& f : faults)
-            if (addr + kBeat > f.first && addr <= f.last && (write ? f.write : f.read)) return 2;  // SLVERR
+            if (addr + kBeat > f.first && addr <= f.last && (write ? f.write : f.read)) return f.response;
         return 0;
     }
 
@@ -610,8 +611,10 @@ NF_API void nf_memory_timing(Device* d, int which, uint64_t read_latency, uint64
         m.seed(seed);
     });
 }
-NF_API void nf_memory_fault(Device* d, int which, uint64_t first, uint64_t last, int read, int write) {
-    d->with_memory(which, [&](auto& m) { m.faults.push_back({first, last, read != 0, write != 0}); });
+NF_API void nf_memory_fault(Device* d, int which, uint64_t first, uint64_t last, int read, int write, int decode) {
+    d->with_memory(which, [&](auto& m) {
+        m.faults.push_back({first, last, read != 0, write != 0, uint8_t(decode ? 3 : 2)});
+    });
 }
 NF_API void nf_memory_clear_faults(Device* d, int which) {
     d->with_memory(which, [](auto& m) { m.faults.clear(); });

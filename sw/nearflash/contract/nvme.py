@@ -75,6 +75,7 @@ class Status(enum.IntEnum):
     INVALID_PRP_OFFSET = 0x013  #: PRP1 not beat-aligned, or another PRP entry not page-aligned
     LBA_OUT_OF_RANGE = 0x080
     CAPACITY_EXCEEDED = 0x081  #: no free page left to write
+    COMMAND_SIZE_LIMIT = 0x183  #: the ranges of a dataset management command hold more blocks than the device
     # command specific (type 1): vendor range
     UNKNOWN_TABLE = 0x1C0  #: dw0 = table
     INDEX_OUT_OF_RANGE = 0x1C1  #: dw0 = position of the word in the query stream, dw1 = table

@@ -94,11 +94,12 @@ class Bench(Elaboratable):
 
 
 class Engine:
-    """Takes commands (while ``accept`` holds) and completes each ``delay`` cycles later (while ``complete`` holds)."""
+    """Takes commands (from each of ``cmds`` while its number is in ``accepts``) and completes each ``delay`` cycles later
+    (while ``complete`` holds)."""
 
-    def __init__(self, cmd, completion, delay=5, status=0):
-        self.cmd, self.completion, self.delay, self.status = cmd, completion, delay, status
-        self.accept, self.complete = True, True
+    def __init__(self, cmds, completion, delay=5, status=0):
+        self.cmds, self.completion, self.delay, self.status = cmds, completion, delay, status
+        self.accepts, self.complete = set(range(len(cmds))), True
         self.taken = []
         self.open = []  # (due cycle, command)
 
@@ -106,23 +107,26 @@ class Engine:
         cycle = 0
         sending = None
         while True:
-            ctx.set(self.cmd.ready, int(self.accept))
+            for k, cmd in enumerate(self.cmds):
+                ctx.set(cmd.ready, int(k in self.accepts))
             if sending is None and self.complete and self.open and self.open[0][0] <= cycle:
                 sending = self.open[0]
                 ctx.set(self.completion.payload, {
                     "qid": sending[1].qid, "cid": sending[1].cid, "status": self.status, "dw0": 0x12345678,
                     "dw1": sending[1].cid ^ 0xFFFFFFFF})
                 ctx.set(self.completion.valid, 1)
-            _, _, cv, cr, p, dv, dr = await ctx.tick().sample(
-                self.cmd.valid, self.cmd.ready, self.cmd.payload, self.completion.valid, self.completion.ready)
+            _, _, dv, dr, *offers = await ctx.tick().sample(
+                self.completion.valid, self.completion.ready,
+                *(s for cmd in self.cmds for s in (cmd.valid, cmd.ready, cmd.payload)))
             cycle += 1
             if dv and dr:
                 self.open.pop(0)
                 sending = None
                 ctx.set(self.completion.valid, 0)
-            if cv and cr:
-                self.taken.append(p)
-                self.open.append((cycle + self.delay, p))
+            for valid, ready, p in zip(*[iter(offers)] * 3, strict=True):
+                if valid and ready:
+                    self.taken.append(p)
+                    self.open.append((cycle + self.delay, p))
 
 
 @dataclass
@@ -146,8 +150,8 @@ class Host:
         self.memory = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed, fail=fail)
         self.dram = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed + 1)
         self.axil = AxilMaster(self.dut.axil, seed, stall)
-        self.block = Engine(self.dut.block_cmd, self.dut.block_completion)
-        self.infer = Engine(self.dut.infer_cmd, self.dut.infer_completion)
+        self.block = Engine([self.dut.block_cmd, self.dut.trim_cmd], self.dut.block_completion)
+        self.infer = Engine([self.dut.infer_cmd], self.dut.infer_completion)
         self.parameters = StreamSink(self.dut.parameter, stall, seed=seed + 2)
         self.tables = []
         self.rings = {}

@@ -45,7 +45,8 @@ class Harness(wiring.Component):
         lay, n = Layouts(config), config.flash.channels
         self.n = n
         super().__init__({
-            "cmd": In(stream.Signature(lay.block_command)), "completion": Out(stream.Signature(lay.completion)),
+            "cmd": In(stream.Signature(lay.block_command)), "trim_cmd": In(stream.Signature(lay.block_command)),
+            "completion": Out(stream.Signature(lay.completion)),
             "flash_cmd": Out(stream.Signature(lay.flash_command)).array(n),
             "flash_in": Out(stream.Signature(lay.data_bits)).array(n),
             "flash_data": In(stream.Signature(lay.flash_data)).array(n),
@@ -60,8 +61,9 @@ class Harness(wiring.Component):
         m.submodules.io = io = BlockIo(self.config)
         m.submodules.ftl = ftl = Ftl(self.config)
         m.submodules.prp = prp = PrpWalker(self.config)
-        for outer, inner in (("cmd", io.cmd), ("completion", io.completion), ("host_read", io.host_read),
-                             ("host_write", io.host_write), ("list_read", prp.mem_read), ("map_read", ftl.mem_read),
+        for outer, inner in (("cmd", io.cmd), ("trim_cmd", io.trim_cmd), ("completion", io.completion),
+                             ("host_read", io.host_read), ("host_write", io.host_write), ("list_read", prp.mem_read),
+                             ("map_read", ftl.mem_read),
                              ("map_write", ftl.mem_write)):
             connect(m, inner, flipped(getattr(self, outer)))
         for k in range(self.n):
@@ -148,7 +150,9 @@ class Bench:
         self.bad_dram: set[int] = set()  # DRAM beats that do
         self.host = MemoryModel(config.beat_bytes, stall=stall, seed=1, fail=lambda a: a >> 12 in self.bad_host)
         self.dram = MemoryModel(config.beat_bytes, stall=stall, seed=2, fail=lambda a: a in self.bad_dram)
-        self.cmd = StreamSource(self.dut.cmd)
+        self.cmd, self.trim_cmd = StreamSource(self.dut.cmd), StreamSource(self.dut.trim_cmd)
+        self.sent: list[dict] = []
+        self.in_turn = True  # lists of ranges and other commands wait for each other, as a careful host's do
         self.completion = StreamSink(self.dut.completion, stall, 3)
         self.pages, self.states, self.deepest = {}, {}, 0
         self.flash = [FlashModel(self, k, stall) for k in range(config.flash.channels)]
@@ -183,8 +187,22 @@ class Bench:
         return bytes(self.host.bytes.get((pages[at + i >> 12] << 12) + (at + i & 4095), 0xEE) for i in range(n))
 
     def send(self, opcode, slba=0, n=1, buf=(0, 0, [], 0), deallocate=0):
-        self.cmd.items.append({"opcode": opcode, "qid": 1, "cid": len(self.cmd.items), "slba": slba, "nlb": n - 1,
-                               "prp1": buf[0], "prp2": buf[1], "deallocate": deallocate})
+        self.sent.append({"opcode": opcode, "qid": 1, "cid": len(self.sent), "slba": slba, "nlb": n - 1,
+                          "prp1": buf[0], "prp2": buf[1], "deallocate": deallocate})
+
+    async def feed(self, ctx):
+        """Hands commands on, each to its port."""
+        n = trims = 0
+        while True:
+            while n < len(self.sent):
+                item = self.sent[n]
+                trim = item["opcode"] == Opcode.DSM
+                if self.in_turn and len(self.completion.items) < n and (trim or trims):
+                    break
+                trims = int(trim)
+                (self.trim_cmd if trim else self.cmd).items.append(item)
+                n += 1
+            await ctx.tick()
 
     # -- commands that keep the oracle
     def write(self, slba, contents, model=True):
@@ -235,26 +253,28 @@ class Bench:
             return waiting["over"]
 
         d = self.dut
-        actors = [self.cmd, self.completion, self.host.read_port(d.host_read), self.host.read_port(d.list_read),
+        actors = [self.cmd, self.trim_cmd, self.feed, self.completion,
+                  self.host.read_port(d.host_read), self.host.read_port(d.list_read),
                   self.host.write_port(d.host_write), self.dram.read_port(d.map_read),
                   self.dram.write_port(d.map_write)]
         for ch in self.flash:
             actors += [ch, ch.cmd, ch.beats, ch.data, ch.done]
         simulate(d, actors, until=until, max_cycles=max_cycles, settle=60)
         assert self.host.pending == self.dram.pending == 0
-        assert len(self.completion.items) == len(self.cmd.items)
+        assert len(self.completion.items) == len(self.sent)
         for ch in self.flash:
             assert not any(ch.queues)
             assert (ch.data.drained, ch.done.drained) == (True, True)
             assert len(ch.beats.items) == ch.programs * self.config.raw_page_beats
 
     def all_done(self):
-        return len(self.completion.items) == len(self.cmd.items)
+        return len(self.completion.items) == len(self.sent)
 
     def statuses(self):
-        assert [c["cid"] for c in self.completion.items] == list(range(len(self.cmd.items)))
+        if self.in_turn:
+            assert [c["cid"] for c in self.completion.items] == list(range(len(self.sent)))
         assert all((c["qid"], c["dw0"], c["dw1"]) == (1, 0, 0) for c in self.completion.items)
-        return [Status(c["status"]) for c in self.completion.items]
+        return [Status(c["status"]) for c in sorted(self.completion.items, key=lambda c: c["cid"])]
 
     def check_image(self):
         """Everything the reference model says is in DRAM (after a FLUSH) is in the flash models and the DRAM."""
@@ -349,13 +369,104 @@ def test_dataset_management():
         check = b.read(lbas - 5, 5)
         yield b.all_done
         check()
+        b.trim([], struct.pack("<IIQ", 0, lbas - 1, 0) + struct.pack("<IIQ", 0, 2, lbas - 2))  # overlapping, one too many
         b.trim([(i % lbas, 0) for i in range(254)] + [(lbas - 1, 1), (lbas - 5, 2)])  # the longest list
         check = b.read(lbas - 5, 5)
         yield b.all_done
         check()
 
     b.run(script)
-    assert b.statuses() == [0] + [Status.LBA_OUT_OF_RANGE] * 6 + [0, Status.INVALID_OPCODE] + [0] * 3
+    assert b.statuses() == [0] + [Status.LBA_OUT_OF_RANGE] * 6 + [0, Status.INVALID_OPCODE, 0,
+                            Status.COMMAND_SIZE_LIMIT, 0, 0]
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["tiny", "beat32"])
+def test_other_commands_go_on_while_ranges_are_unmapped(name, stall):
+    """The whole device is unmapped, a block at a time; reads and writes of every kind are answered meanwhile."""
+    config = CONFIGS[name]
+    b = Bench(config, stall, seed=11)
+    lbas, size = config.lbas, config.lba_bytes
+
+    def script():
+        contents = [b.rng.randbytes(size) for _ in range(2)]
+        b.write(0, contents)
+        yield b.all_done
+        b.in_turn = False
+        b.trim([(0, lbas)])
+        b.trim([(0, 1), (lbas - 1, 1)])  # waits for the first one
+        yield lambda: b.trim_cmd.sent == 1
+        started = len(b.completion.items)
+        for _ in range(2):
+            b.read(lbas - 1, 1)
+            b.write(lbas - 2, [b.rng.randbytes(size)])
+        b.send(Opcode.FLUSH)
+        yield lambda: len(b.completion.items) >= started + 3
+        order = [c["cid"] for c in b.completion.items[started:]]
+        assert order[:3] == [3, 4, 5], "block I/O waited for the ranges"
+        yield b.all_done
+        assert [c["cid"] for c in b.completion.items if c["cid"] in (1, 2)] == [1, 2]
+        checks = [b.read(i, 1) for i in (0, 1, lbas // 2)]
+        yield b.all_done
+        for check in checks:
+            check()
+
+    b.run(script, max_cycles=120_000)
+    assert set(b.statuses()) == {Status.SUCCESS}
+    entries = struct.unpack(f"<{lbas}I", b.dram.read(config.layout.map, 4 * lbas))
+    assert not any(entries[: lbas - 2])
+
+
+def test_ranges_and_block_io_do_not_disturb_each_other():
+    """Lists of every length against writes, reads and flushes of other blocks, completions slowly taken."""
+    b = Bench(TINY, 0.1, seed=13)
+    half = TINY.lbas // 2
+    checks = []
+
+    def script():
+        b.random_write(half, 4)
+        yield b.all_done
+        b.in_turn = False
+        b.completion.stall = 0.98
+        for k in range(12):
+            b.trim([(half + b.rng.randrange(half - 40), b.rng.choice([1, 1, 2, 30])) for _ in range(b.rng.randint(1, 3))])
+            slba = b.rng.randrange(half - 4)
+            b.random_write(slba, 1 + k % 4)
+            checks.append(b.read(slba, 1 + k % 4))
+            b.send(Opcode.FLUSH)
+            b.send(Opcode.READ, half - 1, 1, b.buffer(TINY.lba_bytes))
+        b.trim([(half, half)])
+        yield b.all_done
+        b.send(Opcode.FLUSH)
+        yield b.all_done
+
+    b.run(script, max_cycles=200_000)
+    assert set(b.statuses()) == {Status.SUCCESS}
+    assert sorted(c["cid"] for c in b.completion.items) == list(range(len(b.sent)))
+    for check in checks:
+        check()
+    b.check_image()
+
+
+def test_a_list_that_meets_an_error_is_answered_and_the_next_one_works():
+    b = Bench(TINY, seed=12)
+    lbas = TINY.lbas
+
+    def script():
+        b.random_write(0, 4)
+        yield b.all_done
+        b.bad_dram = {TINY.layout.map + 8}
+        b.trim([], struct.pack("<IIQ", 0, 4, 0))
+        yield b.all_done
+        b.bad_dram = set()
+        b.trim([(0, 4), (lbas - 1, 1)])
+        check = b.read(0, 4)
+        yield b.all_done
+        check()
+
+    b.model.trim = lambda lpn: None
+    b.run(script)
+    assert b.statuses() == [0, Status.WRITE_FAULT, 0, 0]
 
 
 def test_capacity_exceeded_and_the_device_stays_readable():

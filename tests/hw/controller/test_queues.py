@@ -139,14 +139,14 @@ def test_queues_take_turns():
 
     async def scenario(ctx, host):
         await host.start(ctx)
-        host.block.accept = False
+        host.block.accepts = set()
         for q in (1, 2, 3):
             for i in range(8):
                 host.put(q, flush(100 * q + i))
             await host.ring_sq(ctx, q)
         for _ in range(200):
             await ctx.tick()
-        host.block.accept = True
+        host.block.accepts = {0, 1}
         for q in (1, 2, 3):
             for i in range(8):
                 assert (await host.completion(ctx, q))[:2] == (0, 100 * q + i)
@@ -162,7 +162,7 @@ def test_a_busy_target_keeps_no_other_queue_waiting():
     host = Host(config)
 
     async def scenario(ctx, host):
-        host.infer.accept = False
+        host.infer.accepts = set()
         await host.start(ctx)
         for q in (1, 3):  # the second of these finds the inference path taken
             for i in range(4):
@@ -174,11 +174,35 @@ def test_a_busy_target_keeps_no_other_queue_waiting():
             assert (await host.command(ctx, 2, flush))[0] == 0
             assert (await host.command(ctx, 0, lambda cid: sqe(0x7F, cid)))[0] == Status.INVALID_OPCODE
         assert not host.infer.taken
-        host.infer.accept = True
+        host.infer.accepts = {0}
         for q in (1, 3):
             for i in range(4):
                 assert (await host.completion(ctx, q))[:2] == (0, 10 * q + i)
         assert [c.qid for c in host.infer.taken] in ([1, 3] * 4, [3, 1] * 4)
+
+    host.run(scenario)
+
+
+def test_lists_of_ranges_keep_no_block_command_waiting():
+    """Dataset management waits for its own path, which may be taken for long."""
+    host = Host(with_host(queue_pairs=4))
+
+    async def scenario(ctx, host):
+        host.block.accepts = {0}
+        await host.start(ctx)
+        for q in (1, 3):
+            for i in range(3):
+                host.put(q, sqe(Opcode.DSM, 10 * q + i, nsid=1, cdw11=4))
+            await host.ring_sq(ctx, q)
+        for _ in range(200):
+            await ctx.tick()
+        for _ in range(10):
+            assert (await host.command(ctx, 2, flush))[0] == 0
+        assert len(host.block.taken) == 10
+        host.block.accepts = {0, 1}
+        for q in (1, 3):
+            for i in range(3):
+                assert (await host.completion(ctx, q))[:2] == (0, 10 * q + i)
 
     host.run(scenario)
 
@@ -192,7 +216,7 @@ def test_waiting_queues_get_a_busy_target_in_turn(seed):
 
     async def scenario(ctx, host):
         await host.start(ctx)
-        host.infer.accept = False
+        host.infer.accepts = set()
         for q in queues:
             for i in range(6):
                 host.put(q, lookup(10 * q + i))
@@ -202,10 +226,10 @@ def test_waiting_queues_get_a_busy_target_in_turn(seed):
         await host.ring_sq(ctx, 3)
         while len(host.infer.taken) < 24:
             before = len(host.infer.taken)
-            host.infer.accept = True
+            host.infer.accepts = {0}
             while len(host.infer.taken) == before:
                 await ctx.tick()
-            host.infer.accept = False
+            host.infer.accepts = set()
             for _ in range(37 + 11 * seed):
                 await ctx.tick()
         for q in queues:
