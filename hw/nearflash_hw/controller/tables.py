@@ -230,7 +230,9 @@ class TableManager(wiring.Component):
                     m.next = "BROADCAST"
             with m.State("BROADCAST"):
                 m.d.comb += self.table_valid.eq(1)
-                m.d.sync += is_open.bit_select(table.table, 1).eq(table.open)
+                # Not assigned but toggled: so the bits need no enables, a control set each.
+                with m.If(is_open.bit_select(table.table, 1) != table.open):
+                    m.d.sync += is_open.eq(is_open ^ (1 << table.table))
                 m.next = "RESULT"
             with m.State("RESULT"):
                 m.d.comb += self.result.valid.eq(1)
@@ -244,8 +246,6 @@ class TableManager(wiring.Component):
         config, table = self.config, self.table
         max_extents = config.lookup.max_extents
         number = word.as_signed()
-        used = Signal(max_extents)
-        m.d.comb += [used[k].eq(k < table.n_extents) for k in range(max_extents)]
         checks = {
             0: (table.rows, (word == 0) | word[MAX_ROW_BITS]),
             1: (table.dim, (word == 0) | word[:2].any() | (word > config.lookup.max_dim)),
@@ -260,6 +260,12 @@ class TableManager(wiring.Component):
             10: (table.n_extents, (word == 0) | (word > max_extents)),
             11: (table.headroom, word > HEADROOM_MAX),
         }
+        # Of the extent whose word it is: is it in use, the word (0 if not), its first block, the block after it.
+        begin = Signal(Layouts(config).lba_bits, reset_less=True)
+        used, value, end = Signal(), Signal(32), Signal(33)
+        m.d.comb += [
+            used.eq((index >= EXTENT_WORD) & (index[2:] < table.n_extents + EXTENT_WORD // 4)),
+            value.eq(Mux(used, word, 0)), end.eq(begin + word)]
         m.d.sync += bad.eq(0)
         with m.Switch(index):
             for k, (field, out_of_range) in checks.items():
@@ -268,18 +274,22 @@ class TableManager(wiring.Component):
                     m.d.sync += field.eq(word)
                     if k == 2:
                         m.d.sync += table.mean.eq(word[8])
-            for k in range(max_extents):
-                e, at = table.extents[k], EXTENT_WORD + 4 * k
+            with m.Default():  # the extents: first page, first block, blocks, and a word that means nothing
+                with m.Switch(index[:2]):
+                    for at, out_of_range in enumerate((word != total, word >= config.lbas,
+                                                       (word == 0) | (end > config.lbas))):
+                        with m.Case(at):
+                            m.d.sync += bad.eq(used & out_of_range)
+        with m.If(index[:2] == 1):
+            m.d.sync += begin.eq(word)
+        with m.If(used & (index[:2] == 2)):
+            m.d.sync += total.eq(total + word)
+        for k in range(max_extents):
+            e, at = table.extents[k], EXTENT_WORD + 4 * k
+            with m.Switch(index):
                 with m.Case(at):
-                    m.d.sync += bad.eq(used[k] & (word != total))
-                    m.d.sync += e.first_page.eq(Mux(used[k], word, 0))
+                    m.d.sync += e.first_page.eq(value)
                 with m.Case(at + 1):
-                    m.d.sync += bad.eq(used[k] & (word >= config.lbas))
-                    m.d.sync += e.lba.eq(Mux(used[k], word, 0))
+                    m.d.sync += e.lba.eq(value)
                 with m.Case(at + 2):
-                    end = Signal(33, name=f"sum{k}")
-                    m.d.comb += end.eq(e.lba + word)
-                    m.d.sync += bad.eq(used[k] & ((word == 0) | (end > config.lbas)))
-                    m.d.sync += [e.pages.eq(Mux(used[k], word, 0)), ends[k].eq(Mux(used[k], end, 0))]
-                    with m.If(used[k]):
-                        m.d.sync += total.eq(total + word)
+                    m.d.sync += [e.pages.eq(value), ends[k].eq(Mux(used, end, 0))]
