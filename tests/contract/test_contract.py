@@ -11,7 +11,7 @@ from nearflash.contract import PRESETS, ConfigError, DataError, DeviceConfig, Ml
 from nearflash.contract import program as pg
 from nearflash.contract.boards import find_board
 from nearflash.contract.nvme import CQE, SQE_BYTES, Opcode, sqe
-from nearflash.contract.registers import REGISTERS, counters, doorbell, queue_register
+from nearflash.contract.registers import Field, Register, counters, doorbell, queue_register, register_map
 from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
 
 GRAPH = (
@@ -237,10 +237,34 @@ def test_nvme_formats():
 
 def test_registers_do_not_overlap():
     c = DeviceConfig.preset("paper")
-    offsets = [r.offset for r in REGISTERS]
-    names = ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size")
-    offsets += [queue_register(q, n) for q in range(8) for n in names]
-    offsets += [doorbell(q, k) for q in range(8) for k in (False, True)]
-    assert len(set(offsets)) == len(offsets)
+    c = replace(c, host=replace(c.host, queue_pairs=8))
+    registers = {r.name: r.offset for r in register_map(c)}
+    offsets = list(registers.values())
+    for q in range(8):
+        for name in ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size"):
+            assert registers[f"queue{q}_{name}"] == queue_register(q, name)
+        assert (registers[f"sq{q}_tail"], registers[f"cq{q}_head"]) == (doorbell(q, False), doorbell(q, True))
+    assert len(set(offsets)) == len(offsets) == len(registers)
     assert all(o % 4 == 0 and o < 1 << 13 for o in offsets)
     assert len(set(counters(c))) == len(counters(c))
+
+
+@pytest.mark.parametrize("fields", [
+    (Field("a", 0, 8, "rw", ""), Field("b", 7, 1, "ro", "")), (Field("a", 30, 3, "rw", ""),),
+    (Field("a", 0, 2, "rw", "", 4),)])
+def test_fields_that_do_not_fit_are_refused(fields):
+    with pytest.raises(ValueError, match="register x: field"):
+        Register("x", 0, "", fields)
+
+
+def test_registers_as_the_specification_has_them():
+    """NVM Express Base Specification 2.0, section 3.1.3: offsets, and what the fields of CAP, CC and CSTS begin with."""
+    registers = {r.name: r for r in register_map(DeviceConfig.preset("tiny"))}
+    assert [registers[n].offset for n in ("cap_lo", "cap_hi", "vs", "intms", "cc", "csts")] == [0, 4, 8, 0xC, 0x14, 0x1C]
+    places = {(r, f.name): (f.lsb, f.width) for r in ("cap_lo", "cap_hi", "cc", "csts") for f in registers[r].fields}
+    assert places == {
+        ("cap_lo", "mqes"): (0, 16), ("cap_lo", "cqr"): (16, 1), ("cap_lo", "ams"): (17, 2), ("cap_lo", "to"): (24, 8),
+        ("cap_hi", "dstrd"): (0, 4), ("cap_hi", "nssrs"): (4, 1), ("cap_hi", "css"): (5, 8), ("cap_hi", "mpsmin"): (16, 4),
+        ("cap_hi", "mpsmax"): (20, 4), ("cc", "en"): (0, 1), ("cc", "css"): (4, 3), ("cc", "mps"): (7, 4),
+        ("cc", "ams"): (11, 3), ("cc", "shn"): (14, 2), ("cc", "iosqes"): (16, 4), ("cc", "iocqes"): (20, 4),
+        ("csts", "rdy"): (0, 1), ("csts", "cfs"): (1, 1)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import nearflash
 import pytest
-from nearflash.contract import REGISTERS, ConfigError, DeviceConfig
+from nearflash.contract import ConfigError, DeviceConfig, register_map
 from nearflash.contract.identify import IDENTIFY_BYTES, identify, limits
 
 CONFIGS = {name: DeviceConfig.preset(name) for name in ("tiny", "paper", "tlc")}
@@ -76,7 +76,7 @@ def test_device_page():
 
 
 def test_the_version_is_that_of_the_registers_and_of_the_package():
-    vs = next(r for r in REGISTERS if r.name == "vs")
+    vs = next(r for r in register_map(CONFIGS["tiny"]) if r.name == "vs")
     assert struct.unpack_from("<I", identify(CONFIGS["tiny"], 0x01), 80)[0] == vs.reset
     assert identify(CONFIGS["tiny"], 0x01)[64:72].decode().rstrip() == nearflash.__version__
 

@@ -18,7 +18,7 @@ from nearflash.contract.program import (
     expected_records,
     weight_word_beats,
 )
-from nearflash.contract.registers import DOORBELL_BASE, QUEUE_BASE, QUEUE_REGISTERS, QUEUE_STRIDE, REGISTERS
+from nearflash.contract.registers import DOORBELL_BASE, OFFSETS, queue_register
 from nearflash.contract.table import EXTENT_WORD, Extent, PoolMode
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.ftl import FtlModel
@@ -27,7 +27,7 @@ from nearflash.reference.pooling import pool_bags
 from nearflash.reference.query import check_query, unpack_queries
 from nearflash.runtime.backend import Backend, HostAllocator
 
-NAMES = {r.offset: r.name for r in REGISTERS}
+NAMES = {offset: name for name, offset in OFFSETS.items()}
 
 
 class SparseBytes:
@@ -148,11 +148,9 @@ class FakeBackend(Backend):
         return any(r["cq_head"] != r["cq_tail"] for r in self.rings)
 
     def _queue(self, q, name):
-        at = QUEUE_BASE + q * QUEUE_STRIDE
-        offset = {r.name: r.offset for r in QUEUE_REGISTERS}
         if name == "size":
-            return self.regs[at + offset["size"]] + 1
-        return self.regs[at + offset[name + "_lo"]] | self.regs[at + offset[name + "_hi"]] << 32
+            return self.regs[queue_register(q, "size")] + 1
+        return self.regs[queue_register(q, name + "_lo")] | self.regs[queue_register(q, name + "_hi")] << 32
 
     def _fetch(self, q):
         r = self.rings[q]

@@ -97,7 +97,7 @@ def test_config_and_registers(nearflash, tmp_path):
     (tmp_path / "c.toml").write_text(r.stdout)
     again = nearflash("config", tmp_path / "c.toml")
     assert again.stdout == r.stdout
-    assert "| 0x001c | csts | ro |" in nearflash("registers").stdout
+    assert "| 0x001c | csts |" in nearflash("registers").stdout
 
 
 def test_training_on_one_class_is_not_lost(nearflash, tmp_path):

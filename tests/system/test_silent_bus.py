@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from device_bench import GuardedSim
 from nearflash.contract import DeviceTimeout
-from nearflash.contract.registers import BUS_STATUS
+from nearflash.contract.registers import BUSES
 from nearflash.runtime import Device
 from test_device_models import CASES, compiled, configured, dense_of, queries
 
@@ -40,7 +40,7 @@ def test_every_wait_ends_and_says_why(which, seed):
     with pytest.raises(DeviceTimeout) as e:
         ask_on(device, ticket, dense_of(spec, dense), bags)
     status = device.driver.read_register("bus_status")
-    named = [name for bit, name in enumerate(BUS_STATUS) if status >> bit & 1]
+    named = [name for bit, name in enumerate(BUSES.values()) if status >> bit & 1]
     assert named
     assert all(name.startswith({"host": "host", "dram": "DRAM"}[which]) for name in named)
     assert f"CSTS.CFS: no answer to {', '.join(named)}" in str(e.value)

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
-from nearflash.contract.registers import ADDRESS_BITS, BUS_STATUS, counters
+from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters
 
 from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
@@ -56,7 +56,7 @@ class Nvme(wiring.Component):
             "block_completion": In(stream.Signature(layouts.completion)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "infer_completion": In(stream.Signature(layouts.completion)),
-            "infer_idle": In(1), "bus_silent": In(len(BUS_STATUS)),
+            "infer_idle": In(1), "bus_silent": In(len(BUSES)),
             "table_valid": Out(1), "table": Out(layouts.table_write),
             "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
             "sq_read": Out(MemReadSignature(beat)), "cq_write": Out(MemWriteSignature(beat)),
@@ -83,7 +83,8 @@ class Nvme(wiring.Component):
             queues.settings.eq(registers.settings), queues.enable.eq(registers.enabled),
             queues.start.eq(self.ftl_ready), queues.doorbell_valid.eq(registers.doorbell_valid),
             queues.doorbell.eq(registers.doorbell)]
-        m.d.sync += self.irq.eq((queues.unseen & ~registers.mask).any())
+        m.d.comb += registers.posted.eq(queues.posted)
+        m.d.sync += self.irq.eq((queues.unseen & ~registers.mask).any() | registers.irq)
 
         m.d.comb += [
             dispatcher.entry_valid.eq(queues.entry_valid), dispatcher.entry.eq(queues.entry),

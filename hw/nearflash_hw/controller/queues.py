@@ -41,7 +41,8 @@ class Queues(wiring.Component):
     holds, so a completion always finds a free entry and never waits for the host.
 
     Completions: one at a time, written to host memory and counted in ``unseen`` (bit per queue) once the write is
-    answered. A doorbell value beyond the ring, or a CQ head beyond the completions posted, is ignored.
+    answered, when ``posted`` pulses. A doorbell value beyond the ring, or a CQ head beyond the completions posted, is
+    ignored.
 
     Lifecycle: with ``enable`` and ``start`` the device becomes ``ready``. When ``enable`` falls, commands in flight
     finish, their completions are dropped, the pointers return to 0 and only then does ``ready`` fall. A failed read
@@ -58,7 +59,7 @@ class Queues(wiring.Component):
             "settings": In(data.ArrayLayout(queue_settings_layout(config), n)),
             "enable": In(1), "start": In(1), "ready": Out(1), "fatal": Out(1),
             "doorbell_valid": In(1), "doorbell": In(doorbell_layout(config)),
-            "unseen": Out(n),
+            "unseen": Out(n), "posted": Out(n),
             "entry_valid": Out(1), "entry": Out(entry_layout()),
             "verdict": In(1), "target": In(range(TARGETS)), "acceptable": In(1), "take": Out(1),
             "target_free": In(TARGETS),
@@ -309,6 +310,7 @@ class Queues(wiring.Component):
             with m.State("DONE"):
                 m.d.comb += wr.done.ready.eq(1)
                 with m.If(wr.done.valid):
-                    m.d.comb += self._post_failed.eq(wr.done.payload.error)
+                    m.d.comb += [self._post_failed.eq(wr.done.payload.error),
+                                 self.posted.eq(Mux(wr.done.payload.error, 0, self._writing))]
                     m.d.sync += self._writing.eq(0)
                     m.next = "IDLE"

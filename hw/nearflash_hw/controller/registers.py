@@ -4,16 +4,8 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
-from nearflash.contract import REGISTERS, DeviceConfig
-from nearflash.contract.registers import (
-    ADDRESS_BITS,
-    BUS_STATUS,
-    QUEUE_REGISTERS,
-    capabilities,
-    counters,
-    doorbell,
-    queue_register,
-)
+from nearflash.contract import DeviceConfig
+from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters, doorbell, register_map
 
 from ..interfaces import bits_for, index_bits
 from ..model import elapsed
@@ -81,13 +73,14 @@ class PerfCounters(wiring.Component):
 
 
 class RegisterFile(wiring.Component):
-    """Every register of the contract behind one AXI4-Lite slave.
+    """Every register of :func:`~nearflash.contract.registers.register_map` behind one AXI4-Lite slave.
 
     ``settings`` are the queue registers; ``doorbell`` is a one-cycle pulse with ``doorbell_valid``; ``ready`` and
-    ``fatal`` show up in CSTS. Writing perf_index takes the selected counter as a whole, so its halves belong together.
-    Unmapped offsets answer SLVERR. Writes to read-only registers and bits do nothing; doorbells read 0. Bits that mean
-    nothing (below 4 KiB of a queue base) read 0, and a queue size beyond the largest is stored as the largest.
-    A doorbell write must carry its low two bytes; one with a value above 65535 is ignored.
+    ``fatal`` show up in CSTS, ``bus_silent`` in bus_status. ``posted``: a bit per queue pair, a completion was posted now.
+    ``irq``: anything that irq_pending and irq_enable have in common. Writing perf_index takes the selected counter as a
+    whole, so its halves belong together. Unmapped offsets and writes of parts of a register answer SLVERR and do nothing (as
+    AXI4-Lite allows), but for a doorbell's low two bytes. Writes to read-only registers and bits do nothing, and a queue
+    size beyond the largest is stored as the largest. A doorbell value above 65535 is ignored.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -95,8 +88,8 @@ class RegisterFile(wiring.Component):
         n = config.host.queue_pairs
         super().__init__({
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
-            "ready": In(1), "fatal": In(1), "bus_silent": In(len(BUS_STATUS)),
-            "enabled": Out(1), "mask": Out(n),
+            "ready": In(1), "fatal": In(1), "bus_silent": In(len(BUSES)), "posted": In(n),
+            "enabled": Out(1), "mask": Out(n), "irq": Out(1),
             "settings": Out(data.ArrayLayout(queue_settings_layout(config), n)),
             "doorbell_valid": Out(1), "doorbell": Out(doorbell_layout(config)),
             "event": In(len(counters(config))),
@@ -105,76 +98,75 @@ class RegisterFile(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        n, entries = config.host.queue_pairs, config.host.queue_entries
+        n = config.host.queue_pairs
+        plan = register_map(config)
         m.submodules.slave = slave = AxiLiteSlave(ADDRESS_BITS)
         m.submodules.perf = perf = PerfCounters(config)
         connect(m, flipped(self.axil), slave.bus)
 
-        stored: dict[str, Signal] = {}  # every "rw" register, by name
-        values: dict[int, object] = {}  # what reading an offset returns
-        read_only = {
-            "cap_lo": Const(capabilities(config) & 0xFFFF_FFFF, 32), "cap_hi": Const(capabilities(config) >> 32, 32),
-            "csts": Cat(self.ready, self.fatal), "bus_status": self.bus_silent,
-            "design_id": Const(config.design_id, 32),
-            "clock_khz": Const(round(config.clock_mhz * 1000), 32),
-            "perf_lo": perf.value[:32], "perf_hi": perf.value[32:],
-        }
-        plan = [(r, r.name, r.offset) for r in REGISTERS]
-        plan += [(r, f"queue{q}_{r.name}", queue_register(q, r.name)) for q in range(n) for r in QUEUE_REGISTERS]
-        size_bits = index_bits(entries)
+        # What the device says itself, by register and field; other "ro" fields are constants.
+        was_fatal = Signal()
+        m.d.sync += was_fatal.eq(self.fatal)
+        status = {("csts", "rdy"): self.ready, ("csts", "cfs"): self.fatal,
+                  ("perf_lo", "perf_lo"): perf.value[:32], ("perf_hi", "perf_hi"): perf.value[32:],
+                  **{("bus_status", name): self.bus_silent[k] for k, name in enumerate(BUSES)}}
+        events = {"completion": self.posted, "fatal": self.fatal & ~was_fatal}  # of irq_pending
+        stored: dict[tuple[str, str], Signal] = {}
+
+        selected = {r.name: slave.wr_word == r.offset // 4 for r in plan}
+        whole = slave.wr_strb.all()
+        for r in plan:
+            for f in r.fields:
+                if f.access in ("rw", "w1c"):
+                    stored[r.name, f.name] = value = Signal(f.width, name=f"{r.name}_{f.name}", init=f.reset)
+                    write, new = slave.wr_en & whole & selected[r.name], slave.wr_data[f.lsb:f.lsb + f.width]
+                    if f.access == "w1c":
+                        m.d.sync += value.eq(value & ~Mux(write, new, 0) | events[f.name])
+                    else:
+                        with m.If(write):
+                            m.d.sync += value.eq(new)
+        for q in range(n):
+            size = stored[f"queue{q}_size", f"queue{q}_size"]
+            with m.If(slave.wr_en & whole & selected[f"queue{q}_size"] & slave.wr_data[len(size):].any()):
+                m.d.sync += size.eq(config.host.queue_entries - 1)
 
         with m.Switch(slave.wr_word):
-            for reg, name, offset in plan:
-                if reg.access == "ro":
-                    values[offset] = read_only.get(name, Const(reg.reset, 32))
-                    with m.Case(offset // 4):
-                        m.d.comb += slave.wr_ok.eq(1)
-                    continue
-                low = 12 if reg.name.endswith("base_lo") else 0
-                width = size_bits if reg.name == "size" else 32
-                stored[name] = value = Signal(32, name=name, init=reg.reset)
-                values[offset] = value
-                with m.Case(offset // 4):
-                    m.d.comb += slave.wr_ok.eq(1)
-                    with m.If(slave.wr_en):
-                        for byte in range(4):
-                            lo, hi = max(8 * byte, low), min(8 * byte + 8, width)
-                            if lo < hi:
-                                with m.If(slave.wr_strb[byte]):
-                                    m.d.sync += value[lo:hi].eq(slave.wr_data[lo:hi])
-                        if width < 32:
-                            with m.If(slave.wr_strb.all() & slave.wr_data[width:].any()):
-                                m.d.sync += value[:width].eq(entries - 1)
+            for r in plan:
+                if r.access != "wo":
+                    with m.Case(r.offset // 4):
+                        m.d.comb += slave.wr_ok.eq(whole)
             for q in range(n):
                 for completion in (False, True):
-                    offset = doorbell(q, completion)
-                    values[offset] = Const(0, 32)
-                    with m.Case(offset // 4):
+                    with m.Case(doorbell(q, completion) // 4):
                         m.d.comb += [
                             slave.wr_ok.eq(1), self.doorbell.qid.eq(q), self.doorbell.completion.eq(completion),
                             self.doorbell_valid.eq(slave.wr_en & slave.wr_strb[:2].all() & ~slave.wr_data[16:].any())]
         m.d.comb += self.doorbell.value.eq(slave.wr_data[:16])
 
         with m.Switch(slave.rd_word):
-            for offset, value in values.items():
-                with m.Case(offset // 4):
-                    m.d.comb += [slave.rd_data.eq(value), slave.rd_ok.eq(1)]
+            for r in plan:
+                with m.Case(r.offset // 4):
+                    m.d.comb += slave.rd_ok.eq(1)
+                    for f in r.fields:
+                        if f.access != "wo":
+                            value = stored.get((r.name, f.name), status.get((r.name, f.name), f.reset))
+                            m.d.comb += slave.rd_data[f.lsb:f.lsb + f.width].eq(value)
 
         # perf_index is stored in one cycle and the counter captured in the next, before any read that follows the write's
         # response can be answered.
         written = Signal()
-        index = next(r.offset for r in REGISTERS if r.name == "perf_index")
-        m.d.sync += written.eq(slave.wr_en & (slave.wr_word == index // 4))
-        beyond = stored["perf_index"][len(perf.index) - 1 :].any()
+        index = stored["perf_index", "perf_index"]
+        m.d.sync += written.eq(slave.wr_en & selected["perf_index"])
+        beyond = index[len(perf.index) - 1 :].any()
         m.d.comb += [
-            perf.event.eq(self.event), perf.capture.eq(written),
-            perf.index.eq(Cat(stored["perf_index"][: len(perf.index) - 1], beyond))]
+            perf.event.eq(self.event), perf.capture.eq(written), perf.index.eq(Cat(index[: len(perf.index) - 1], beyond))]
 
-        m.d.comb += [self.enabled.eq(stored["cc"][0]), self.mask.eq(stored["intms"])]
+        pending, enable = (Cat(stored[f"irq_{kind}", name] for name in events) for kind in ("pending", "enable"))
+        m.d.comb += [self.enabled.eq(stored["cc", "en"]), self.mask.eq(stored["intms", "intms"]),
+                     self.irq.eq((pending & enable).any())]
         for q in range(n):
-            m.d.comb += [
-                self.settings[q].sq_base.eq(Cat(stored[f"queue{q}_sq_base_lo"], stored[f"queue{q}_sq_base_hi"])),
-                self.settings[q].cq_base.eq(Cat(stored[f"queue{q}_cq_base_lo"], stored[f"queue{q}_cq_base_hi"])),
-                self.settings[q].size.eq(stored[f"queue{q}_size"]),
-            ]
+            m.d.comb += self.settings[q].size.eq(stored[f"queue{q}_size", f"queue{q}_size"])
+            for base in ("sq_base", "cq_base"):
+                low, high = (stored[(f"queue{q}_{base}_{half}",) * 2] for half in ("lo", "hi"))
+                m.d.comb += self.settings[q][base].eq(Cat(Const(0, 32 - len(low)), low, high))
         return m

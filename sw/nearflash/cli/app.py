@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -152,25 +153,27 @@ def config(
 
 @app.command()
 def registers(
-    preset: Annotated[str, typer.Option(help="Device preset, for the list of counters.")] = "paper",
+    preset: Annotated[str, typer.Option(help="Device preset.")] = "paper",
     json_file: Json = None,
 ) -> None:
     """Print the register map as Markdown.
 
     Example: nearflash registers > registers.md
     """
-    from ..contract.registers import QUEUE_BASE, QUEUE_REGISTERS, QUEUE_STRIDE, REGISTERS, counters, doorbell
+    from ..contract.registers import counters, register_map
 
     check_outputs(json_file=json_file)
     c = load_config(preset)
-    rows = [(f"{r.offset:#06x}", r.name, r.access, r.doc) for r in REGISTERS]
-    rows += [(f"{QUEUE_BASE + r.offset:#06x} + q * {QUEUE_STRIDE:#x}", r.name, r.access, r.doc) for r in QUEUE_REGISTERS]
-    rows += [(f"{doorbell(0, done):#06x} + q * 8", name, "wo", doc) for done, name, doc in (
-        (False, "sq_tail", "submission queue tail doorbell"), (True, "cq_head", "completion queue head doorbell"))]
-    write_json(json_file, {"registers": [dict(zip(("offset", "name", "access", "doc"), r, strict=True)) for r in rows],
-                           "counters": list(counters(c))})
-    emit("| offset | name | access | meaning |\n|---|---|---|---|\n"
-         + "".join(f"| {o} | {n} | {a} | {d} |\n" for o, n, a, d in rows)
+    registers = register_map(c)
+    write_json(json_file, {"registers": [asdict(r) for r in registers], "counters": list(counters(c))})
+    lines = []
+    for r in registers:
+        lines.append((f"{r.offset:#06x}", r.name, "", "", "", r.doc))
+        for f in r.fields:
+            bits = f"{f.lsb + f.width - 1}:{f.lsb}" if f.width > 1 else str(f.lsb)
+            lines.append(("", f.name, bits, f.access, f"{f.reset:#x}", f.doc))
+    emit("| offset | register, field | bits | access | reset | meaning |\n|---|---|---|---|---|---|\n"
+         + "".join(f"| {' | '.join(line)} |\n" for line in lines)
          + "\nCounters (`perf_index`): " + ", ".join(f"{i} {n}" for i, n in enumerate(counters(c))) + "\n", json_file)
 
 

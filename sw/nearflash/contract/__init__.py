@@ -5,12 +5,12 @@ from .config import PRESETS, DeviceConfig, DramLayout, FlashConfig, HostConfig, 
 from .errors import CommandError, ConfigError, DataError, DeviceTimeout, LimitError, ModelError, NearflashError
 from .mlp import Core, Node, cores
 from .nvme import AdminOpcode, Opcode, Status
-from .registers import REGISTERS, Register
+from .registers import Field, Register, register_map
 from .table import RowFormat, TableSpec
 
 __all__ = [
-    "BOARDS", "PARTS", "PRESETS", "REGISTERS", "AdminOpcode", "Board", "CommandError", "ConfigError", "Core",
-    "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "FlashConfig", "HostConfig", "LimitError",
+    "BOARDS", "PARTS", "PRESETS", "AdminOpcode", "Board", "CommandError", "ConfigError", "Core",
+    "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "Field", "FlashConfig", "HostConfig", "LimitError",
     "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowFormat",
-    "Status", "TableSpec", "cores",
+    "Status", "TableSpec", "cores", "register_map",
 ]

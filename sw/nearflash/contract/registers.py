@@ -5,58 +5,135 @@ AXI4-Lite, 32-bit registers. 64-bit values take two registers, low word first. O
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .config import DeviceConfig
 
-__all__ = ["ADDRESS_BITS", "BUS_STATUS", "DOORBELL_BASE", "NVME_VERSION", "QUEUE_BASE", "QUEUE_STRIDE", "REGISTERS",
-           "Register", "capabilities", "counters", "doorbell", "queue_register"]
+__all__ = ["ADDRESS_BITS", "BUSES", "DOORBELL_BASE", "IRQ_FATAL", "NVME_VERSION", "OFFSETS", "QUEUE_BASE", "QUEUE_STRIDE",
+           "Field", "Register", "capabilities", "counters", "doorbell", "queue_register", "register_map"]
 
 ADDRESS_BITS = 13
 NVME_VERSION = 0x0002_0000  #: 2.0, as in VS and in the identify page
 QUEUE_BASE = 0x400
 QUEUE_STRIDE = 0x20
 DOORBELL_BASE = 0x1000
-#: What each bit of register bus_status says has stopped answering.
-BUS_STATUS = ("host memory reads", "host memory writes", "DRAM reads", "DRAM writes")
+#: Bits of register bus_status: field and what has stopped answering.
+BUSES = {"host_read": "host memory reads", "host_write": "host memory writes", "dram_read": "DRAM reads",
+         "dram_write": "DRAM writes"}
+IRQ_FATAL = 8  #: bit of irq_enable and irq_pending, above those of the queue pairs
 
 
 @dataclass(frozen=True)
-class Register:
-    """One register: byte ``offset``, ``access`` "ro" or "rw", ``reset`` value, what it means."""
+class Field:
+    """``width`` bits of a register from bit ``lsb`` on. ``access``: "ro"; "rw"; "wo", reads as 0; "w1c", the device sets
+    bits and writing 1 clears them. ``reset``: after the device's reset; of a constant, the constant."""
 
     name: str
-    offset: int
+    lsb: int
+    width: int
     access: str
     doc: str
     reset: int = 0
 
+    @property
+    def mask(self) -> int:
+        """Its bits of the register."""
+        return (1 << self.width) - 1 << self.lsb
 
-REGISTERS = (
-    Register("cap_lo", 0x00, "ro", "NVMe CAP: bits 15:0 MQES (largest queue - 1), bit 16 CQR (contiguous queues), "
-             "bits 31:24 TO (longest wait for RDY, 500 ms)"),
-    Register("cap_hi", 0x04, "ro", "NVMe CAP, high word: bit 5 the NVM command set; DSTRD, MPSMIN and MPSMAX 0"),
-    Register("vs", 0x08, "ro", "NVMe version, 2.0", NVME_VERSION),
-    Register("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks"),
-    Register("cc", 0x14, "rw", "bit 0 EN: commands are fetched while 1; writing 0 resets every queue's pointers"),
-    Register("csts", 0x1C, "ro", "bit 0 RDY, bit 1 CFS (a queue entry could not be read or written, or bus_status isn't 0)"),
-    Register("design_id", 0x100, "ro", "hash of the configuration this device was generated from"),
-    Register("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz"),
-    Register("bus_status", 0x108, "ro", "buses that have stopped answering, until the device's reset: "
-             + ", ".join(f"bit {bit} {what}" for bit, what in enumerate(BUS_STATUS))),
-    Register("perf_index", 0x200, "rw", "selects a counter (see counters()); writing it latches perf_lo and perf_hi"),
-    Register("perf_lo", 0x204, "ro", "selected counter, low word"),
-    Register("perf_hi", 0x208, "ro", "selected counter, high word"),
-)
 
-#: Registers of each queue pair, at QUEUE_BASE + q * QUEUE_STRIDE + offset; all "rw".
-QUEUE_REGISTERS = (
-    Register("sq_base_lo", 0x00, "rw", "submission queue base address, low word, 4 KiB-aligned"),
-    Register("sq_base_hi", 0x04, "rw", "submission queue base address, high word"),
-    Register("cq_base_lo", 0x08, "rw", "completion queue base address, low word, 4 KiB-aligned"),
-    Register("cq_base_hi", 0x0C, "rw", "completion queue base address, high word"),
-    Register("size", 0x10, "rw", "entries - 1 of both queues"),
-)
+@dataclass(frozen=True)
+class Register:
+    """The 32-bit register ``name`` at byte ``offset``: what it is, and its fields. Bits in no field read as 0 and ignore
+    writes."""
+
+    name: str
+    offset: int
+    doc: str
+    fields: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        taken = 0
+        for f in self.fields:
+            if f.mask & taken or f.mask >> 32 or f.reset << f.lsb & ~f.mask:
+                raise ValueError(f"register {self.name}: field {f.name} does not fit")
+            taken |= f.mask
+
+    @property
+    def access(self) -> str:
+        """"ro", "wo", or else "rw"."""
+        kinds = {f.access for f in self.fields}
+        return kinds.pop() if kinds in ({"ro"}, {"wo"}) else "rw"
+
+    @property
+    def reset(self) -> int:
+        return sum(f.reset << f.lsb for f in self.fields)
+
+    def bits(self, *access: str) -> int:
+        """Mask of the fields of any of these accesses."""
+        return sum(f.mask for f in self.fields if f.access in access)
+
+
+def _word(name: str, offset: int, access: str, doc: str, reset: int = 0, lsb: int = 0, width: int = 32) -> Register:
+    """A register with one field, of its own name."""
+    return Register(name, offset, doc, (Field(name, lsb, min(width, 32 - lsb), access, doc, reset),))
+
+
+def register_map(config: DeviceConfig) -> tuple[Register, ...]:
+    """Every register of the device of ``config``, by offset (NVM Express Base Specification 2.0, section 3.1, below 40h)."""
+    cap = capabilities(config)
+    pairs = config.host.queue_pairs
+    interrupts = (Field("completion", 0, pairs, "", "a completion was posted: a bit per queue pair"),
+                  Field("fatal", IRQ_FATAL, 1, "", "CSTS.CFS rose"))
+
+    def part(name: str, lsb: int, width: int, doc: str, word: int) -> Field:
+        return Field(name, lsb, width, "ro", doc, word >> lsb & (1 << width) - 1)
+
+    low, high = cap & 0xFFFF_FFFF, cap >> 32
+    registers = [
+        Register("cap_lo", 0x00, "controller capabilities (CAP), low word", (
+            part("mqes", 0, 16, "largest queue - 1", low), part("cqr", 16, 1, "queues are contiguous", low),
+            part("ams", 17, 2, "arbitration: round robin alone", low),
+            part("to", 24, 8, "longest wait for RDY, 500 ms", low))),
+        Register("cap_hi", 0x04, "controller capabilities (CAP), high word", (
+            part("dstrd", 0, 4, "doorbell stride", high), part("nssrs", 4, 1, "no subsystem reset register", high),
+            part("css", 5, 8, "command sets: bit 0 NVM", high), part("mpsmin", 16, 4, "smallest page: 4 KiB", high),
+            part("mpsmax", 20, 4, "largest page: 4 KiB", high))),
+        Register("vs", 0x08, "NVMe version (VS)", (
+            part("ter", 0, 8, "tertiary", NVME_VERSION), part("mnr", 8, 8, "minor", NVME_VERSION),
+            part("mjr", 16, 16, "major", NVME_VERSION))),
+        _word("intms", 0x0C, "rw", "interrupt mask, one bit per queue pair; 1 masks", width=pairs),
+        Register("cc", 0x14, "controller configuration (CC)", (
+            Field("en", 0, 1, "rw", "commands are fetched while 1; writing 0 resets every queue's pointers"),
+            Field("css", 4, 3, "rw", "command set: 0, stored only"), Field("mps", 7, 4, "rw", "page size: 0, stored only"),
+            Field("ams", 11, 3, "rw", "arbitration: 0, stored only"), Field("shn", 14, 2, "rw", "shutdown: stored only"),
+            Field("iosqes", 16, 4, "rw", "6: stored only"), Field("iocqes", 20, 4, "rw", "4: stored only"))),
+        Register("csts", 0x1C, "controller status (CSTS)", (
+            Field("rdy", 0, 1, "ro", "commands are taken"),
+            Field("cfs", 1, 1, "ro", "fatal: a queue entry could not be read or written, or bus_status is not 0"))),
+        _word("design_id", 0x100, "ro", "hash of the configuration this device was generated from", config.design_id),
+        _word("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz", round(config.clock_mhz * 1000)),
+        Register("bus_status", 0x108, "buses that have stopped answering, until the device's reset", tuple(
+            Field(name, bit, 1, "ro", doc) for bit, (name, doc) in enumerate(BUSES.items()))),
+        Register("irq_enable", 0x110, "what of irq_pending raises the interrupt, beside what intms lets through", tuple(
+            replace(f, access="rw") for f in interrupts)),
+        Register("irq_pending", 0x114, "what happened since it was last cleared", tuple(
+            replace(f, access="w1c") for f in interrupts)),
+        _word("perf_index", 0x200, "rw", "selects a counter; writing it latches perf_lo and perf_hi"),
+        _word("perf_lo", 0x204, "ro", "selected counter, low word"),
+        _word("perf_hi", 0x208, "ro", "selected counter, high word"),
+    ]
+    for q in range(pairs):
+        at = QUEUE_BASE + q * QUEUE_STRIDE
+        for k, kind in enumerate(("submission", "completion")):
+            base, doc = f"queue{q}_{'sc'[k]}q_base", f"{kind} queue {q}: base address"
+            registers += [_word(f"{base}_lo", at + 8 * k, "rw", f"{doc}, low word, 4 KiB-aligned", lsb=12),
+                          _word(f"{base}_hi", at + 8 * k + 4, "rw", f"{doc}, high word")]
+        registers.append(_word(f"queue{q}_size", at + 0x10, "rw", f"entries - 1 of both queues {q}; more than there can be "
+                               "is stored as the largest", width=(config.host.queue_entries - 1).bit_length()))
+    for q in range(pairs):
+        for completion, what in ((False, "sq{}_tail"), (True, "cq{}_head")):
+            registers.append(_word(what.format(q), doorbell(q, completion), "wo", "doorbell", width=16))
+    return tuple(registers)
 
 
 def capabilities(config: DeviceConfig) -> int:
@@ -69,8 +146,9 @@ def capabilities(config: DeviceConfig) -> int:
 
 
 def queue_register(q: int, name: str) -> int:
-    """Byte offset of queue pair ``q``'s register ``name``."""
-    return QUEUE_BASE + q * QUEUE_STRIDE + next(r.offset for r in QUEUE_REGISTERS if r.name == name)
+    """Byte offset of queue pair ``q``'s register ``name``: ``sq_base_lo``, ``sq_base_hi``, ``cq_base_lo``, ``cq_base_hi``,
+    ``size``."""
+    return QUEUE_BASE + q * QUEUE_STRIDE + 4 * ("sq_base_lo", "sq_base_hi", "cq_base_lo", "cq_base_hi", "size").index(name)
 
 
 def doorbell(q: int, completion: bool) -> int:
@@ -87,3 +165,7 @@ def counters(config: DeviceConfig) -> tuple[str, ...]:
         *(f"channel{c}_bus_busy" for c in range(f.channels)),
         *(f"channel{c}_die{d}_busy" for c in range(f.channels) for d in range(f.dies)),
     )
+
+
+#: Byte offsets that all devices have in common: of the registers that are not of a queue pair.
+OFFSETS = {r.name: r.offset for r in register_map(DeviceConfig.preset("tiny")) if r.offset < QUEUE_BASE}

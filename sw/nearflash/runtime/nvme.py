@@ -12,12 +12,11 @@ import numpy as np
 
 from ..contract import CommandError, DeviceTimeout, NearflashError, Status
 from ..contract.nvme import CQE, CQE_BYTES, HOST_PAGE, SQE_BYTES, sqe
-from ..contract.registers import BUS_STATUS, REGISTERS, doorbell, queue_register
+from ..contract.registers import BUSES, OFFSETS, doorbell, queue_register
 from .backend import Backend
 
 __all__ = ["Buffer", "Command", "Completion", "NvmeDriver"]
 
-_OFFSET = {r.name: r.offset for r in REGISTERS}
 _READY, _FATAL = 1, 2  # CSTS
 _PRPS = HOST_PAGE // 8  # entries of one PRP list page
 _SETTLE = 8  # cycles between an acknowledged completion and a low interrupt, and then some
@@ -147,10 +146,10 @@ class NvmeDriver:
 
     # -- registers ------------------------------------------------------------------------------------------------
     def read_register(self, name: str) -> int:
-        return self.backend.mmio_read32(_OFFSET[name])
+        return self.backend.mmio_read32(OFFSETS[name])
 
     def write_register(self, name: str, value: int) -> None:
-        self.backend.mmio_write32(_OFFSET[name], value)
+        self.backend.mmio_write32(OFFSETS[name], value)
 
     # -- commands -------------------------------------------------------------------------------------------------
     def buffer(self, content: bytes | int) -> Buffer:
@@ -246,7 +245,7 @@ class NvmeDriver:
         if not self.read_register("csts") & _FATAL:
             return ""
         status = self.read_register("bus_status")
-        silent = [name for bit, name in enumerate(BUS_STATUS) if status >> bit & 1]
+        silent = [name for bit, name in enumerate(BUSES.values()) if status >> bit & 1]
         if silent:
             return f" (CSTS.CFS: no answer to {', '.join(silent)}; only a reset of the device helps)"
         return " (CSTS.CFS: the device could not reach its rings)"

@@ -8,12 +8,11 @@ import numpy as np
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
 from nearflash.contract.nvme import CQE, CQE_BYTES, SQE_BYTES
-from nearflash.contract.registers import REGISTERS, doorbell, queue_register
+from nearflash.contract.registers import OFFSETS as OFFSET
+from nearflash.contract.registers import doorbell, queue_register
 from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
 from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
-
-OFFSET = {r.name: r.offset for r in REGISTERS}
 
 
 class AxilMaster:
