@@ -10,11 +10,11 @@ from nearflash.contract.registers import ADDRESS_BITS, counters
 
 from .controller.block_io import BlockIo
 from .controller.ftl import Ftl
-from .controller.host_dma import HostReader
 from .controller.nvme import Nvme
-from .controller.prp import PrpWalker
 from .flash.channel import Channel
 from .flash.server import ArrayServer
+from .host.host_dma import HostReader
+from .host.prp import PrpWalker
 from .lookup.engine import LookupEngine
 from .lookup.pooling import Pooling
 from .mlp.engine import MlpEngine

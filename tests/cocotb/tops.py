@@ -13,10 +13,10 @@ from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import Core, DeviceConfig
 from nearflash.models.spec import ModelSpec, TableShape
 from nearflash_hw.controller.ftl import Ftl
-from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
 from nearflash_hw.device import Device
 from nearflash_hw.flash import ArrayServer, Channel
+from nearflash_hw.host.host_dma import HostReader
 from nearflash_hw.lookup.engine import LookupEngine
 from nearflash_hw.lookup.pooling import Pooling
 from nearflash_hw.lookup.translator import Translator

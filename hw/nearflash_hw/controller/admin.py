@@ -5,10 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import AdminOpcode, DeviceConfig
 
+from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts
 from ..primitives.memport import MemWriteSignature
 from .dispatch import admin_command_layout
-from .host_dma import host_data_layout
 from .identify import Identify
 from .program_loader import ProgramLoader
 from .tables import TableManager

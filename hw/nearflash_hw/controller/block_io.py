@@ -8,6 +8,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
 from nearflash.contract.nvme import Opcode, Status
 
+from ..host.pieces import PieceCutter
 from ..interfaces import FlashOp, Layouts, bits_for, index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
@@ -15,7 +16,6 @@ from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .ftl import allocate_layout, update_layout
 from .map_cache import ERROR
 from .page_feeder import BeatReader, PageFeeder, read_layout
-from .pieces import PieceCutter
 from .range_list import MAX_RANGES, RANGE_BYTES, RangeList
 
 __all__ = ["BlockIo"]

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
 
+from ..host.queues import TARGETS, entry_layout
 from ..interfaces import Layouts
-from .queues import TARGETS, entry_layout
 
 __all__ = ["Dispatcher", "admin_command_layout"]
 

@@ -6,6 +6,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters
 
+from ..host.host_dma import host_data_layout
+from ..host.queues import Queues
+from ..host.registers import RegisterFile
 from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.axi_lite import AxiLiteSignature
@@ -13,9 +16,6 @@ from ..primitives.memport import MemReadSignature, MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
 from .admin import Admin
 from .dispatch import Dispatcher
-from .host_dma import host_data_layout
-from .queues import Queues
-from .registers import RegisterFile
 
 __all__ = ["Nvme"]
 

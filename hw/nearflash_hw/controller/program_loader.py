@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, DeviceConfig, Status, cores
 from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected_records, weight_units
 
+from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.memport import ADDR_BITS, MemWriteSignature
-from .host_dma import host_data_layout
 
 __all__ = ["ProgramLoader"]
 

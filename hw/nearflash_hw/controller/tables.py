@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, RowFormat, Status
 from nearflash.contract.table import DESCRIPTOR_WORDS, EXTENT_WORD, MAX_ROW_BITS, PoolMode
 
+from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
-from .host_dma import host_data_layout
 
 __all__ = ["TableManager"]
 

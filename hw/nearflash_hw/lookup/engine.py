@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..controller.host_dma import host_data_layout
+from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature

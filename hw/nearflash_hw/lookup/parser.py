@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Status
 
-from ..controller.host_dma import host_data_layout
+from ..host.host_dma import host_data_layout
 from ..interfaces import ItemKind, Layouts
 from .words import WordUnpacker
 

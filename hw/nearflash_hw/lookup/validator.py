@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Opcode, Status
 
-from ..controller.host_dma import host_data_layout
+from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.clear_walk import ClearWalk
 from ..primitives.memport import ADDR_BITS

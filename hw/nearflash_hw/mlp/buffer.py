@@ -9,8 +9,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from ..engine.streams import beat_layout, clog2, low_bit
 from ..interfaces import bits_for, index_bits
-from .streams import beat_layout, clog2, low_bit
 
 __all__ = ["Edge", "InputBuffer", "plan_edges"]
 

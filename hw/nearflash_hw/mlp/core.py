@@ -8,12 +8,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Core
 
+from ..engine.kernel import Kernel
+from ..engine.streams import beat_layout, clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
 from .buffer import Edge, InputBuffer
-from .kernel import Kernel
-from .streams import beat_layout, clog2
 from .weights import DramWeights, OnChipWeights
 
 __all__ = ["FcCore"]
@@ -33,7 +33,7 @@ class FcCore(wiring.Component):
     on a column block as soon as all the group's samples have it, and finishes all outputs in its last column
     (inter-layer composition). Results wait in a buffer that the epilogue reads ``lanes`` rows at a time, so the next
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
-    ``packed``, ``primitive``: see :class:`~nearflash_hw.mlp.products.Products`.
+    ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
 
     Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
     sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at

@@ -11,6 +11,7 @@ from nearflash.contract.program import DENSE_QUANT, EPILOGUE, INTERACTION, LOGIT
 from nearflash.reference.mlp import LOGIT_BITS
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
+from ..engine.requantize import SHIFT_BITS
 from ..interfaces import Layouts
 from ..primitives.float32 import Fp32Quantizer, IntToFp32
 from ..primitives.memport import MemReadSignature
@@ -19,7 +20,6 @@ from .core import FcCore
 from .epilogue import Epilogue
 from .interaction import Interaction
 from .parameters import ParameterBus
-from .requantize import SHIFT_BITS
 from .router import DenseInput, Fork, LaneSplitter, PooledInput
 from .weights import WeightReadArbiter
 

@@ -8,9 +8,9 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
+from ..engine.requantize import SHIFT_BITS, Requantizer
+from ..engine.streams import CreditFifo, beat_layout
 from ..interfaces import bits_for
-from .requantize import SHIFT_BITS, Requantizer
-from .streams import CreditFifo, beat_layout
 
 __all__ = ["Epilogue", "scale_layout"]
 

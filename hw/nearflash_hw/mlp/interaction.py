@@ -9,11 +9,11 @@ from nearflash.contract import Node
 from nearflash.contract.mlp import interaction_word
 from nearflash.reference.requantize import MULT_BITS
 
+from ..engine.kernel import Kernel
+from ..engine.requantize import SHIFT_BITS, Requantizer
+from ..engine.streams import CreditFifo, beat_layout, clog2
 from ..interfaces import bits_for, index_bits
 from .buffer import Edge, InputBuffer
-from .kernel import Kernel
-from .requantize import SHIFT_BITS, Requantizer
-from .streams import CreditFifo, beat_layout, clog2
 
 __all__ = ["Interaction"]
 

@@ -9,9 +9,9 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, Node
 from nearflash.contract.program import MULT_BITS
 
+from ..engine.streams import beat_layout, clog2
 from ..interfaces import Layouts, index_bits
 from ..primitives.float32 import Fp32Quantizer
-from .streams import beat_layout, clog2
 
 __all__ = ["DenseInput", "Fork", "LaneSplitter", "PooledInput"]
 

@@ -10,11 +10,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Core
 from nearflash.contract.program import weight_word_beats
 
+from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import BEATS_BITS, MemReadSignature, request_layout
-from .streams import clog2
 
 __all__ = ["DramWeights", "OnChipWeights", "WeightReadArbiter"]
 

@@ -1,5 +1,6 @@
 """Verbs for Amaranth-simulator test benches."""
 
-from .amaranth import MemoryModel, StreamSink, StreamSource, reused, simulate
+from .amaranth import reused, simulate
+from .streams import StreamSink, StreamSource
 
-__all__ = ["MemoryModel", "StreamSink", "StreamSource", "reused", "simulate"]
+__all__ = ["StreamSink", "StreamSource", "reused", "simulate"]

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Const, Elaboratable, Fragment, MemoryData, Module, Value
+from amaranth.hdl import ClockDomain, Const, Elaboratable, Fragment, MemoryData, Module, Value
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 from nearflash_hw.elaboration import without_gc
 
-from .payload import reader, writer
+from .streams import Processes
 
 FORMER_LIVES = os.environ.get("NEARFLASH_FORMER_LIVES", "")  # seed of what a design went through before its test
 LONGEST_LIFE = 64 if not FORMER_LIVES else 1024  # cycles
@@ -32,206 +32,6 @@ CLEARING = 4096  # cap on the cycles in which a design clears its memories
 
 class SimulationTimeout(AssertionError):
     """A simulation reached its cycle cap."""
-
-
-class _Payload:
-    """A stream's payload, on raw bits."""
-
-    def __init__(self, stream: Any):
-        payload = stream.payload
-        shape = payload.shape()
-        self.bits, self.read, self.write = Value.cast(payload).as_unsigned(), reader(shape), writer(shape)
-        self.valid_and_bits = Cat(stream.valid, self.bits)
-
-    def put(self, ctx: Any, value: Any) -> None:
-        """Drive ``value`` and valid."""
-        ctx.set(self.valid_and_bits, self.write(value) << 1 | 1)
-
-
-class StreamSource:
-    """Puts ``items`` (ints, or dicts for struct payloads) on a stream; idle with probability ``stall`` before each."""
-
-    def __init__(self, stream: Any, items: Iterable[Any] = (), stall: float = 0.0, seed: int = 0):
-        self.stream, self.items, self.stall, self.rng = stream, list(items), stall, random.Random(seed)
-        self.sent = 0
-
-    async def process(self, ctx: Any) -> None:
-        """Runs for ever; items may be appended while running."""
-        payload, ticks = _Payload(self.stream), aiter(ctx.tick().sample(self.stream.ready))
-        while True:
-            if self.sent >= len(self.items) or self.rng.random() < self.stall:
-                await anext(ticks)
-                continue
-            payload.put(ctx, self.items[self.sent])
-            while not (await anext(ticks))[-1]:
-                pass
-            self.sent += 1
-            ctx.set(self.stream.valid, 0)
-
-    @property
-    def drained(self) -> bool:
-        return self.sent == len(self.items)
-
-
-class StreamSink:
-    """Takes every transfer of a stream into ``items``; not ready with probability ``stall`` each cycle.
-
-    Also checks the stream rules: once valid, valid stays and the payload is stable until the transfer.
-    """
-
-    def __init__(self, stream: Any, stall: float = 0.0, seed: int = 0, on_item: Callable[[Any], None] | None = None):
-        self.stream, self.stall, self.rng, self.on_item = stream, stall, random.Random(seed), on_item
-        self.items: list[Any] = []
-        self.cycles: list[int] = []
-        self._waiting: int | None = None
-
-    async def process(self, ctx: Any) -> None:
-        payload, cycle, was_ready = _Payload(self.stream), 0, None
-        ticks = aiter(ctx.tick().sample(self.stream.valid, payload.bits))
-        while True:
-            ready = self.rng.random() >= self.stall
-            if ready != was_ready:
-                ctx.set(self.stream.ready, ready)
-                was_ready = ready
-            _, _, valid, item = await anext(ticks)
-            cycle += 1
-            if self._waiting is not None:
-                assert valid, "valid fell before the transfer"
-                assert item == self._waiting, (
-                    f"payload changed while waiting: {payload.read(self._waiting)} -> {payload.read(item)}")
-            if valid and ready:
-                item = payload.read(item)
-                self.items.append(item)
-                self.cycles.append(cycle)
-                self._waiting = None
-                if self.on_item:
-                    self.on_item(item)
-            else:
-                self._waiting = item if valid else None
-
-
-class MemoryModel:
-    """Byte-addressed sparse memory behind any number of memport read and write ports (client side of the DUT).
-
-    ``latency``: cycles from request to first data; ``stall``: probability of a stall per beat; ``fail``: a predicate on
-    the address of a beat that answers with an error.
-    """
-
-    def __init__(self, beat_bytes: int, latency: int = 5, stall: float = 0.0, seed: int = 0,
-                 fail: Callable[[int], bool] = lambda addr: False):
-        self.beat_bytes, self.latency, self.stall, self.fail = beat_bytes, latency, stall, fail
-        self.rng = random.Random(seed)
-        self.bytes: dict[int, int] = {}
-        self.pending = 0  # requests taken and not fully answered, over all ports
-
-    def read(self, addr: int, n: int) -> bytes:
-        return bytes(self.bytes.get(addr + i, 0) for i in range(n))
-
-    def write(self, addr: int, content: bytes) -> None:
-        for i, b in enumerate(content):
-            self.bytes[addr + i] = b
-
-    def _request(self, p: dict[str, int], what: str) -> tuple[int, int]:
-        """(address, beats) of a request that was taken."""
-        assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
-        assert p["beats"] > 0, f"{what} of 0 beats"
-        self.pending += 1
-        return p["addr"], p["beats"]
-
-    def read_port(self, port: Any) -> _Pair:
-        """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
-        queue: list[tuple[int, int, int]] = []  # (ready cycle, addr, beats)
-        state = {"cycle": 0}
-
-        async def requests(ctx: Any) -> None:
-            ctx.set(port.req.ready, 1)
-            payload = _Payload(port.req)
-            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
-                state["cycle"] += 1
-                if valid:
-                    addr, beats = self._request(payload.read(bits), "read")
-                    queue.append((state["cycle"] + self.latency, addr, beats))
-
-        async def responses(ctx: Any) -> None:
-            payload, ticks = _Payload(port.rsp), aiter(ctx.tick().sample(port.rsp.ready))
-            while True:
-                if not queue or state["cycle"] < queue[0][0]:
-                    await anext(ticks)
-                    continue
-                _, addr, beats = queue.pop(0)
-                for i in range(beats):
-                    while self.rng.random() < self.stall:
-                        await anext(ticks)
-                    a = addr + i * self.beat_bytes
-                    payload.put(ctx, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
-                                      "last": int(i == beats - 1), "error": int(self.fail(a))})
-                    while not (await anext(ticks))[-1]:
-                        pass
-                    ctx.set(port.rsp.valid, 0)
-                self.pending -= 1
-
-        return _Pair(requests, responses)
-
-    def write_port(self, port: Any) -> _Pair:
-        """The process that serves a MemWrite port."""
-        queue: list[tuple[int, int]] = []
-        done: list[tuple[int, bool]] = []
-        state = {"cycle": 0}
-
-        async def requests(ctx: Any) -> None:
-            ctx.set(port.req.ready, 1)
-            payload = _Payload(port.req)
-            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
-                state["cycle"] += 1
-                if valid:
-                    queue.append(self._request(payload.read(bits), "write"))
-
-        async def content(ctx: Any) -> None:
-            payload = _Payload(port.data)
-            ticks = aiter(ctx.tick().sample(port.data.valid, payload.bits))
-            while True:
-                if not queue:
-                    await anext(ticks)
-                    continue
-                addr, beats = queue.pop(0)
-                bad = False
-                for i in range(beats):
-                    while self.rng.random() < self.stall:
-                        await anext(ticks)
-                    ctx.set(port.data.ready, 1)
-                    valid = 0
-                    while not valid:
-                        _, _, valid, bits = await anext(ticks)
-                    ctx.set(port.data.ready, 0)
-                    a, beat = addr + i * self.beat_bytes, payload.read(bits)
-                    bad |= self.fail(a)
-                    raw = beat["data"].to_bytes(self.beat_bytes, "little")
-                    for j in range(self.beat_bytes):
-                        if beat["strb"] >> j & 1:
-                            self.bytes[a + j] = raw[j]
-                done.append((state["cycle"] + self.latency, bad))
-
-        async def responses(ctx: Any) -> None:
-            payload, ticks = _Payload(port.done), aiter(ctx.tick().sample(port.done.ready))
-            while True:
-                if not done or state["cycle"] < done[0][0]:
-                    await anext(ticks)
-                    continue
-                _, bad = done.pop(0)
-                payload.put(ctx, {"error": int(bad)})
-                while not (await anext(ticks))[-1]:
-                    pass
-                ctx.set(port.done.valid, 0)
-                self.pending -= 1
-
-        return _Pair(requests, content, responses)
-
-
-class _Pair:
-    """Processes that serve one port together."""
-
-    def __init__(self, *processes: Any):
-        self.processes = processes
 
 
 class _Simulation:
@@ -330,7 +130,7 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     """
     processes: list[Callable[[Any], Any]] = []
     for a in actors:
-        processes += a.processes if isinstance(a, _Pair) else [a.process if hasattr(a, "process") else a]
+        processes += a.processes if isinstance(a, Processes) else [a.process if hasattr(a, "process") else a]
     result = {}
 
     async def watch(ctx: Any) -> None:

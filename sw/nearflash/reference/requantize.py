@@ -1,6 +1,6 @@
 """The one definition of requantisation: 47-bit accumulator to activation, by a 16-bit multiplier and a right shift.
 
-The gateware's :class:`nearflash_hw.mlp.requantize.Requantizer` computes the same bits.
+The gateware's :class:`nearflash_hw.engine.requantize.Requantizer` computes the same bits.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from nearflash.contract.identify import IDENTIFY_BYTES, identify
 from nearflash.contract.nvme import sqe
 from nearflash.contract.table import Extent
 from nearflash_hw.controller.admin import Admin
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
-from nvme_host_model import Host
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.models import MemoryModel
+from nearflash_sim.models.nvme_host import Host
 
 TINY = DeviceConfig.preset("tiny")
 

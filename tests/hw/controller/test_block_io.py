@@ -13,10 +13,11 @@ from nearflash.contract.nvme import Opcode, Status
 from nearflash.reference.ftl import FtlModel
 from nearflash_hw.controller.block_io import BlockIo
 from nearflash_hw.controller.ftl import Ftl
-from nearflash_hw.controller.prp import PrpWalker
+from nearflash_hw.host.prp import PrpWalker
 from nearflash_hw.interfaces import FlashOp, Layouts
 from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
 

@@ -9,7 +9,8 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.onflash import SUPERBLOCK_MAGIC, superblock
 from nearflash.reference.ftl import FtlModel
 from nearflash_hw.controller.ftl import Ftl
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
 ROW = TINY.flash.channels * TINY.flash.dies * TINY.flash.pages

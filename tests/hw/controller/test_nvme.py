@@ -10,7 +10,7 @@ from nearflash.contract.nvme import sqe
 from nearflash.contract.registers import counters
 from nearflash_hw.controller.dispatch import Dispatcher
 from nearflash_hw.controller.nvme import Nvme
-from nvme_host_model import OFFSET, Host
+from nearflash_sim.models.nvme_host import OFFSET, Host
 
 TINY = DeviceConfig.preset("tiny")
 WITH_MLP = replace(TINY, mlp=replace(TINY.mlp, graph=(

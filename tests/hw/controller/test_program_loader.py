@@ -11,11 +11,12 @@ from amaranth.lib.wiring import connect
 from nearflash.contract import AdminOpcode, ConfigError, DeviceConfig, Node, Opcode, Status, cores
 from nearflash.contract.nvme import sqe
 from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected_records, record, weight_units
-from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
 from nearflash_hw.controller.program_loader import ProgramLoader
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
-from nvme_host_model import Host
+from nearflash_hw.host.host_dma import HostReader
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
+from nearflash_sim.models.nvme_host import Host
 
 TINY = DeviceConfig.preset("tiny")
 BUFFER, LIST = 0x100000, 0x80000

@@ -9,9 +9,10 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib.wiring import connect
 from nearflash.contract import DeviceConfig, RowFormat, Status, TableSpec
 from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, PoolMode, magic_divide
-from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.tables import TableManager
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_hw.host.host_dma import HostReader
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
 BUFFER = 0x10000

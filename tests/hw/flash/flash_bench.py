@@ -14,7 +14,8 @@ from nearflash.reference.flash import NandArray
 from nearflash_hw.flash import ArrayServer, Channel
 from nearflash_hw.interfaces import FlashOp
 from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 
 class Flash(wiring.Component):

@@ -5,7 +5,8 @@ import random
 import pytest
 from flash_bench import Flash, beats_of, check_dram, expect_read, filled, packets, program, random_page, read
 from nearflash.contract import DeviceConfig
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.models import MemoryModel
 
 
 @pytest.mark.parametrize("dies", [1, 2])

@@ -8,7 +8,7 @@ from flash_bench import check_dram, erase, expect_read, filled, program, random_
 from nearflash.contract import DeviceConfig, onflash
 from nearflash.reference.flash import NandArray
 from nearflash_hw.interfaces import FlashOp
-from nearflash_sim.bench import MemoryModel
+from nearflash_sim.models import MemoryModel
 
 
 def small(beat_bytes: int = 8, **flash) -> DeviceConfig:

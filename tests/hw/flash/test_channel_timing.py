@@ -8,7 +8,7 @@ from flash_bench import erase, expect_read, filled, program, random_page, read, 
 from nearflash.contract import DeviceConfig
 from nearflash.reference.flash import read_cycles
 from nearflash_hw.flash import Channel
-from nearflash_sim.bench import MemoryModel
+from nearflash_sim.models import MemoryModel
 
 
 def paper(dies: int, **flash) -> DeviceConfig:

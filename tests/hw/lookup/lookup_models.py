@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from nearflash.contract import DeviceConfig, Node, RowFormat, TableSpec
 from nearflash.contract.table import Extent, magic_divide
-from nearflash_hw.interfaces import FlashOp
 from nearflash_sim.bench import StreamSink, StreamSource
 
 MASK = (1 << 32) - 1
@@ -49,103 +48,6 @@ def broadcast(dut, writes):
             ctx.set(dut.table_valid, 0)
             await ctx.tick()
     return process
-
-
-class HostReaderModel:
-    """Answers PRP requests from ``buffers`` (prp1 -> bytes). ``fail(prp1, n)`` for the n-th request of this reader may
-    return (beats, status): the transfer then ends with that status after so many beats. ``swap(prp1)`` replaces content."""
-
-    def __init__(self, config, req, data, buffers, stall=0.0, seed=0, fail=lambda prp1, n: None, swap=lambda prp1: None):
-        self.beat, self.buffers, self.fail, self.swap = config.beat_bytes, buffers, fail, swap
-        self.requests = 0
-        self.out = StreamSource(data, stall=stall, seed=seed)
-        self.req = StreamSink(req, stall, seed + 1, on_item=self.request)
-        self.actors = [self.out, self.req]
-
-    def request(self, r):
-        content = self.swap(r["prp1"]) or self.buffers[r["prp1"]]
-        content = content[: r["length"]]
-        beats = -(-r["length"] // self.beat)
-        content = content.ljust(beats * self.beat, b"\xee")
-        words = [int.from_bytes(content[i : i + self.beat], "little") for i in range(0, beats * self.beat, self.beat)]
-        bad = self.fail(r["prp1"], self.requests)
-        self.requests += 1
-        if bad is None:
-            self.out.items += [{"data": w, "last": int(k == beats - 1), "status": 0} for k, w in enumerate(words)]
-        else:
-            self.out.items += [{"data": w, "last": 0, "status": 0} for w in words[: bad[0]]]
-            self.out.items.append({"data": 0, "last": 1, "status": bad[1]})
-
-
-class FtlModel:
-    """Answers translations in order. ``mapping``: lpn -> ppn, missing = unmapped, "error" = DRAM error."""
-
-    def __init__(self, req, rsp, mapping, stall=0.0, seed=0):
-        self.mapping = mapping
-        self.rsp = StreamSource(rsp, stall=stall, seed=seed)
-        self.req = StreamSink(req, stall, seed + 1, on_item=self.request)
-        self.actors = [self.req, self.rsp]
-
-    def request(self, r):
-        ppn = self.mapping.get(r["lpn"])
-        if ppn is None or ppn == "error":
-            self.rsp.items.append({"ppn": 0, "mapped": int(ppn is not None), "error": int(ppn is not None)})
-        else:
-            self.rsp.items.append({"ppn": ppn, "mapped": 1, "error": 0})
-
-
-def ppn_of(config, channel, cmd):
-    """The PPN a flash command on ``channel`` addresses: {block, page, die, channel}."""
-    f = config.flash
-    return ((cmd["block"] * f.pages + cmd["page"]) * f.dies + cmd["die"]) * f.channels + channel
-
-
-class FlashModel:
-    """All channels: READs finish after a random number of cycles, in any order, one vector at a time per channel.
-
-    ``page(ppn)`` gives the bytes of a page; ``media(ppn)`` says which pages can't be read."""
-
-    def __init__(self, config, commands, outputs, page, media=lambda ppn: False, latency=40, stall=0.0, seed=0):
-        self.config, self.page, self.media, self.rng = config, page, media, random.Random(seed)
-        self.latency, self.active, self.peak = latency, set(), 0
-        self.reads = 0
-        self.waiting = [[] for _ in commands]
-        self.out = [StreamSource(o, stall=stall, seed=seed + k) for k, o in enumerate(outputs)]
-        self.sinks = [StreamSink(c, stall, seed + 9 + k, on_item=lambda i, k=k: self.command(k, i))
-                      for k, c in enumerate(commands)]
-        self.actors = [*self.out, *self.sinks, self.clock]
-
-    def command(self, channel, cmd):
-        assert cmd["op"] == FlashOp.READ
-        assert cmd["tag"] not in self.active, "tag used twice"
-        assert cmd["beats"] >= 1
-        assert cmd["column"] + cmd["beats"] <= self.config.page_beats
-        self.active.add(cmd["tag"])
-        self.peak = max(self.peak, len(self.active))
-        self.reads += 1
-        self.waiting[channel].append([self.rng.randint(1, self.latency), cmd])
-
-    async def clock(self, ctx):
-        beat = self.config.beat_bytes
-        while True:
-            await ctx.tick()
-            for channel, queue in enumerate(self.waiting):
-                for w in queue:
-                    w[0] -= 1
-                ready = [w for w in queue if w[0] <= 0]
-                if not ready or not self.out[channel].drained:
-                    continue
-                w = self.rng.choice(ready)
-                queue.remove(w)
-                cmd = w[1]
-                ppn = ppn_of(self.config, channel, cmd)
-                raw = self.page(ppn)
-                for k in range(cmd["beats"]):
-                    a = (cmd["column"] + k) * beat
-                    self.out[channel].items.append({
-                        "data": int.from_bytes(raw[a : a + beat], "little"), "tag": cmd["tag"],
-                        "last": int(k == cmd["beats"] - 1), "error": int(self.media(ppn))})
-                self.active.discard(cmd["tag"])  # free again at the earliest with the last beat
 
 
 def pool_word(row, weight, element):

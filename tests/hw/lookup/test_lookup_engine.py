@@ -4,23 +4,12 @@ import random
 
 import numpy as np
 import pytest
-from lookup_models import (
-    FlashModel,
-    FtlModel,
-    HostReaderModel,
-    MlpModel,
-    PoolingModel,
-    broadcast,
-    mlp_logit,
-    pool_word,
-    small_config,
-    table_write,
-    two_tables,
-)
+from lookup_models import MlpModel, PoolingModel, broadcast, mlp_logit, pool_word, small_config, table_write, two_tables
 from nearflash.contract import Opcode, Status
 from nearflash.reference.query import check_query, pack_queries, unpack_queries
 from nearflash_hw.lookup.engine import LookupEngine
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import FlashModel, FtlModel, HostReaderModel, MemoryModel
 
 MASK = (1 << 32) - 1
 NAN = 0x7FC00000

@@ -7,7 +7,8 @@ from lookup_models import small_config
 from nearflash.contract import Status
 from nearflash_hw.lookup.logit_store import LogitStore
 from nearflash_hw.lookup.results import Results
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 DIMS = (4, 8)
 BASE, SPACING = 0x10000, 0x2000

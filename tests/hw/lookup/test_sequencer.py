@@ -4,12 +4,13 @@ import random
 
 import numpy as np
 import pytest
-from lookup_models import HostReaderModel, broadcast, small_config, table_write, two_tables
+from lookup_models import broadcast, small_config, table_write, two_tables
 from nearflash.contract import Opcode, Status
 from nearflash.reference.query import check_query, pack_queries, unpack_queries
 from nearflash_hw.interfaces import ItemKind
 from nearflash_hw.lookup.sequencer import Sequencer
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import HostReaderModel
 
 ONE = 0x3F800000
 

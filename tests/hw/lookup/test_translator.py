@@ -3,12 +3,14 @@
 import random
 
 import pytest
-from lookup_models import FtlModel, broadcast, ppn_of, small_config, table_write, two_tables
+from lookup_models import broadcast, small_config, table_write, two_tables
 from nearflash.contract import DeviceConfig, RowFormat, Status, TableSpec
 from nearflash.contract.table import Extent
 from nearflash_hw.lookup.row_locator import RowLocator
 from nearflash_hw.lookup.translator import Translator
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import FtlModel
+from nearflash_sim.models.flash import ppn_of
 
 
 def place(config, spec, index):

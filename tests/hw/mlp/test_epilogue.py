@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 from nearflash.reference.requantize import requantize
+from nearflash_hw.engine.requantize import Requantizer
 from nearflash_hw.mlp.epilogue import Epilogue
-from nearflash_hw.mlp.requantize import Requantizer
 from nearflash_sim.bench import StreamSink, StreamSource, simulate
 
 

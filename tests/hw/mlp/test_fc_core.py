@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dsp48_model import Dsp48
 from nearflash.contract import Core
-from nearflash_hw.mlp import products
+from nearflash_hw.engine import products
+from nearflash_hw.engine.kernel import Kernel
 from nearflash_hw.mlp.buffer import plan_edges
 from nearflash_hw.mlp.core import FcCore
-from nearflash_hw.mlp.kernel import Kernel
 from nearflash_hw.mlp.weights import PASSES_OWED
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
+from nearflash_sim.models import MemoryModel
+from nearflash_sim.models.dsp48 import Dsp48
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mlp_model import as_beats, split_groups, weight_image

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dsp48_model import Dsp48
 from nearflash.contract import ConfigError, DeviceConfig, MlpConfig, Node, cores
 from nearflash.contract.program import (
     DENSE_QUANT,
@@ -23,7 +22,9 @@ from nearflash.contract.program import (
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import FcParams, MlpParams, ScaleParams, run_graph
 from nearflash_hw.mlp import MlpEngine, products
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
+from nearflash_sim.models.dsp48 import Dsp48
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mlp_model import as_beats, split_groups, weight_image

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from nearflash_hw.primitives.register_slice import READY, RegisterSlice
-from nearflash_sim.bench.amaranth import StreamSink, StreamSource, simulate
+from nearflash_sim.bench import StreamSink, StreamSource, simulate
 
 WORDS = 200
 

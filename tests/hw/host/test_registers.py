@@ -8,10 +8,10 @@ from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator
 from nearflash.contract import DeviceConfig, register_map
 from nearflash.contract.registers import ADDRESS_BITS, IRQ_FATAL, counters, doorbell, queue_register
-from nearflash_hw.controller.registers import PerfCounters, RegisterFile
+from nearflash_hw.host.registers import PerfCounters, RegisterFile
 from nearflash_hw.primitives.axi_lite import OKAY, SLVERR
 from nearflash_sim.bench import reused, simulate
-from nvme_host_model import OFFSET, AxilMaster
+from nearflash_sim.models.nvme_host import OFFSET, AxilMaster
 
 TINY = DeviceConfig.preset("tiny")
 PAIRS3 = replace(TINY, host=replace(TINY.host, queue_pairs=3))

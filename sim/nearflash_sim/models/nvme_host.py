@@ -10,9 +10,11 @@ from amaranth.lib.wiring import connect
 from nearflash.contract.nvme import CQE, CQE_BYTES, SQE_BYTES
 from nearflash.contract.registers import OFFSETS as OFFSET
 from nearflash.contract.registers import doorbell, queue_register
-from nearflash_hw.controller.host_dma import HostReader
 from nearflash_hw.controller.nvme import Nvme
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_hw.host.host_dma import HostReader
+
+from ..bench import StreamSink, StreamSource, reused, simulate
+from .memory import MemoryModel
 
 
 class AxilMaster:

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dsp48_model import Dsp48
 from nearflash.contract import ConfigError, DeviceConfig, MlpConfig, Node
 from nearflash.contract.config import PRIMITIVES
 from nearflash.contract.mlp import kernel_latency
-from nearflash_hw.mlp import products
-from nearflash_hw.mlp.kernel import Kernel
+from nearflash_hw.engine import products
+from nearflash_hw.engine.kernel import Kernel
 from nearflash_hw.verilog import to_verilog
 from nearflash_sim import backend
 from nearflash_sim.bench import simulate
+from nearflash_sim.models.dsp48 import Dsp48
 from yosys_share import XILINX
 
 CORNERS_X, CORNERS_W = (-127, 127, 0, 1, -1), (-128, 127, 0, 1, -1)

@@ -7,7 +7,7 @@ import pytest
 from nearflash.contract import DeviceConfig, Opcode, Status
 from nearflash.contract.nvme import CQE_BYTES, sqe
 from nearflash.contract.registers import doorbell, queue_register
-from nvme_host_model import OFFSET, Host
+from nearflash_sim.models.nvme_host import OFFSET, Host
 
 TINY = DeviceConfig.preset("tiny")
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 from nearflash.contract import DeviceConfig, Status
-from nearflash_hw.controller.host_dma import HostReader
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_hw.host.host_dma import HostReader
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 PAGE = 4096
 

@@ -4,8 +4,9 @@ import struct
 
 import pytest
 from nearflash.contract import DeviceConfig, Status
-from nearflash_hw.controller.prp import PrpWalker
-from nearflash_sim.bench import MemoryModel, StreamSink, StreamSource, reused, simulate
+from nearflash_hw.host.prp import PrpWalker
+from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
+from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
 PAGE = 4096

@@ -1,0 +1,128 @@
+"""A memory behind memory ports (:mod:`nearflash_hw.primitives.memport`), for test benches of the Amaranth simulator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ..bench.streams import Payload, Processes
+
+__all__ = ["MemoryModel"]
+
+
+class MemoryModel:
+    """Byte-addressed sparse memory behind any number of memport read and write ports (client side of the DUT).
+
+    ``latency``: cycles from request to first data; ``stall``: probability of a stall per beat; ``fail``: a predicate on
+    the address of a beat that answers with an error.
+    """
+
+    def __init__(self, beat_bytes: int, latency: int = 5, stall: float = 0.0, seed: int = 0,
+                 fail: Callable[[int], bool] = lambda addr: False):
+        self.beat_bytes, self.latency, self.stall, self.fail = beat_bytes, latency, stall, fail
+        self.rng = random.Random(seed)
+        self.bytes: dict[int, int] = {}
+        self.pending = 0  # requests taken and not fully answered, over all ports
+
+    def read(self, addr: int, n: int) -> bytes:
+        return bytes(self.bytes.get(addr + i, 0) for i in range(n))
+
+    def write(self, addr: int, content: bytes) -> None:
+        for i, b in enumerate(content):
+            self.bytes[addr + i] = b
+
+    def _request(self, p: dict[str, int], what: str) -> tuple[int, int]:
+        """(address, beats) of a request that was taken."""
+        assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
+        assert p["beats"] > 0, f"{what} of 0 beats"
+        self.pending += 1
+        return p["addr"], p["beats"]
+
+    def read_port(self, port: Any) -> Processes:
+        """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
+        queue: list[tuple[int, int, int]] = []  # (ready cycle, addr, beats)
+        state = {"cycle": 0}
+
+        async def requests(ctx: Any) -> None:
+            ctx.set(port.req.ready, 1)
+            payload = Payload(port.req)
+            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
+                state["cycle"] += 1
+                if valid:
+                    addr, beats = self._request(payload.read(bits), "read")
+                    queue.append((state["cycle"] + self.latency, addr, beats))
+
+        async def responses(ctx: Any) -> None:
+            payload, ticks = Payload(port.rsp), aiter(ctx.tick().sample(port.rsp.ready))
+            while True:
+                if not queue or state["cycle"] < queue[0][0]:
+                    await anext(ticks)
+                    continue
+                _, addr, beats = queue.pop(0)
+                for i in range(beats):
+                    while self.rng.random() < self.stall:
+                        await anext(ticks)
+                    a = addr + i * self.beat_bytes
+                    payload.put(ctx, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
+                                      "last": int(i == beats - 1), "error": int(self.fail(a))})
+                    while not (await anext(ticks))[-1]:
+                        pass
+                    ctx.set(port.rsp.valid, 0)
+                self.pending -= 1
+
+        return Processes(requests, responses)
+
+    def write_port(self, port: Any) -> Processes:
+        """The process that serves a MemWrite port."""
+        queue: list[tuple[int, int]] = []
+        done: list[tuple[int, bool]] = []
+        state = {"cycle": 0}
+
+        async def requests(ctx: Any) -> None:
+            ctx.set(port.req.ready, 1)
+            payload = Payload(port.req)
+            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
+                state["cycle"] += 1
+                if valid:
+                    queue.append(self._request(payload.read(bits), "write"))
+
+        async def content(ctx: Any) -> None:
+            payload = Payload(port.data)
+            ticks = aiter(ctx.tick().sample(port.data.valid, payload.bits))
+            while True:
+                if not queue:
+                    await anext(ticks)
+                    continue
+                addr, beats = queue.pop(0)
+                bad = False
+                for i in range(beats):
+                    while self.rng.random() < self.stall:
+                        await anext(ticks)
+                    ctx.set(port.data.ready, 1)
+                    valid = 0
+                    while not valid:
+                        _, _, valid, bits = await anext(ticks)
+                    ctx.set(port.data.ready, 0)
+                    a, beat = addr + i * self.beat_bytes, payload.read(bits)
+                    bad |= self.fail(a)
+                    raw = beat["data"].to_bytes(self.beat_bytes, "little")
+                    for j in range(self.beat_bytes):
+                        if beat["strb"] >> j & 1:
+                            self.bytes[a + j] = raw[j]
+                done.append((state["cycle"] + self.latency, bad))
+
+        async def responses(ctx: Any) -> None:
+            payload, ticks = Payload(port.done), aiter(ctx.tick().sample(port.done.ready))
+            while True:
+                if not done or state["cycle"] < done[0][0]:
+                    await anext(ticks)
+                    continue
+                _, bad = done.pop(0)
+                payload.put(ctx, {"error": int(bad)})
+                while not (await anext(ticks))[-1]:
+                    pass
+                ctx.set(port.done.valid, 0)
+                self.pending -= 1
+
+        return Processes(requests, content, responses)
