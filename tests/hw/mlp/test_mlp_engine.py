@@ -21,7 +21,8 @@ from nearflash.contract.program import (
 )
 from nearflash.reference.fp32 import quantize_fp32
 from nearflash.reference.mlp import FcParams, MlpParams, ScaleParams, run_graph
-from nearflash_hw.mlp import MlpEngine, products
+from nearflash_hw.engine import products
+from nearflash_hw.mlp import MlpEngine
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 from nearflash_sim.models import MemoryModel
 from nearflash_sim.models.dsp48 import Dsp48
