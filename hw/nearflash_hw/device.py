@@ -21,11 +21,8 @@ from .mlp.engine import MlpEngine
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 from .primitives.interconnect import MemInterconnect
-from .primitives.memport import ADDR_BITS
 
-__all__ = ["ID_BITS", "Device"]
-
-ID_BITS = 5
+__all__ = ["Device"]
 
 
 class Device(wiring.Component):
@@ -37,7 +34,7 @@ class Device(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        axi = AxiSignature(ADDR_BITS, config.beat_bytes * 8, ID_BITS)
+        axi = AxiSignature(config.bus.address_bits, config.beat_bytes * 8, config.bus.id_bits)
         super().__init__({
             "s_axi": In(AxiLiteSignature(ADDRESS_BITS)),
             "m_axi_host": Out(axi),
@@ -129,11 +126,14 @@ class Device(wiring.Component):
                       *(p for r in readers.values() for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
-        dram_bits = (c.layout.end - 1).bit_length()
+        reach = {"host": c.bus.address_bits, "dram": (c.layout.end - 1).bit_length()}
         silent = []  # in the order of register bus_status
-        for name, reads, writes, axi, bits in (("host", host_reads, host_writes, self.m_axi_host, ADDR_BITS),
-                                               ("dram", dram_reads, dram_writes, self.m_axi_dram, dram_bits)):
-            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), id_bits=ID_BITS, address_bits=bits)
+        for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
+                                         ("dram", dram_reads, dram_writes, self.m_axi_dram)):
+            based = name == "dram"
+            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), c.bus, reach_bits=reach[name], based=based)
+            if based:
+                m.d.comb += ic.base.eq(nvme.dram_base)
             m.submodules[f"{name}_interconnect"] = ic
             for k, port in enumerate(reads):
                 connect(m, port, ic.read[k])

@@ -39,19 +39,20 @@ def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, boar
 class SimBackend(Backend):
     """A simulated device. Time passes only in register accesses, :meth:`wait_irq` and :meth:`idle`.
 
-    ``trace``: build with waveforms; see :meth:`waves`. ``gated``, ``board``: see :func:`build`. ``host_latency``
-    and ``dram_latency``: read latency in cycles.
+    ``trace``: build with waveforms; see :meth:`waves`. ``gated``, ``board``: see :func:`build`. ``dram_base``: where the
+    device's DRAM begins in the memory behind its port. ``host_latency`` and ``dram_latency``: read latency in cycles.
     """
 
     has_backdoor = True
 
     def __init__(self, config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False,
-                 host_latency: int = 100, dram_latency: int = 30):
+                 dram_base: int = 0, host_latency: int = 100, dram_latency: int = 30):
         self.config = config
         self.library = build(config, trace=trace, gated=gated, board=board)
         self.device = VerilatedDevice(self.library, host_latency=host_latency, dram_latency=dram_latency)
         self.device.reset()
-        self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)
+        self.dram_base = dram_base
+        self._allocator = HostAllocator(HOST_BASE, min(HOST_BYTES, (1 << config.bus.address_bits) - HOST_BASE))
 
     def mmio_read32(self, offset: int) -> int:
         return self.device.read_register(offset)
@@ -72,10 +73,10 @@ class SimBackend(Backend):
         self.device.host.write(address, content)
 
     def dram_read(self, address: int, nbytes: int) -> bytes:
-        return self.device.dram.read(address, nbytes)
+        return self.device.dram.read(self.dram_base + address, nbytes)
 
     def dram_write(self, address: int, content: bytes) -> None:
-        self.device.dram.write(address, content)
+        self.device.dram.write(self.dram_base + address, content)
 
     def wait_irq(self, timeout: int) -> bool:
         try:

@@ -10,7 +10,7 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 from nearflash.compiler import PlanOptions, compile_device
-from nearflash.contract import Core, DeviceConfig
+from nearflash.contract import BusConfig, Core, DeviceConfig
 from nearflash.models.spec import ModelSpec, TableShape
 from nearflash_hw.controller.ftl import Ftl
 from nearflash_hw.controller.nvme import Nvme
@@ -29,7 +29,7 @@ from nearflash_hw.primitives.memport import ADDR_BITS, MemReadSignature, MemWrit
 __all__ = ["CONFIG", "FC_CORES", "MODEL", "Rig", "channel", "device", "fc_cores", "ftl", "lookup", "mlp", "model_device",
            "nvme", "pooling", "translator", "with_model"]
 
-ID_BITS = 4
+BUS = BusConfig(id_bits=4)
 KEYWORDS = {"table": "table_write"}  # ports whose names are Verilog's
 
 
@@ -63,7 +63,7 @@ class Rig(wiring.Component):
                 members[name] = member
                 self.exposed.append((u, port, name))
         for master in self.memories:
-            members[master] = Out(AxiSignature(ADDR_BITS, beat_bytes * 8, ID_BITS))
+            members[master] = Out(AxiSignature(ADDR_BITS, beat_bytes * 8, BUS.id_bits))
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -83,7 +83,7 @@ class Rig(wiring.Component):
             reads, writes = ([getattr(self.units[u], p) for u, p in ports
                               if isinstance(self.units[u].signature.members[p].signature, kind)]
                              for kind in (MemReadSignature, MemWriteSignature))
-            m.submodules[f"{master}_interconnect"] = ic = MemInterconnect(self.beat_bytes, len(reads), len(writes), ID_BITS)
+            m.submodules[f"{master}_interconnect"] = ic = MemInterconnect(self.beat_bytes, len(reads), len(writes), BUS)
             for clients, sockets in ((reads, ic.read), (writes, ic.write)):
                 for k, client in enumerate(clients):
                     connect(m, client, sockets[k])

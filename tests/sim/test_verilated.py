@@ -30,7 +30,7 @@ class Copier(wiring.Component):
     ``irq`` until a write to STATUS. SABOTAGE breaks one AXI rule at a time on the host port."""
 
     def __init__(self):
-        axi = AxiSignature(ADDR_BITS, BEAT * 8, 4)
+        axi = AxiSignature(ADDR_BITS, BEAT * 8, 5)
         super().__init__({"s_axi": In(AxiLiteSignature(12)), "m_axi_host": Out(axi), "m_axi_dram": Out(axi), "irq": Out(1)})
 
     def elaborate(self, platform):

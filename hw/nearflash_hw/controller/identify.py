@@ -86,7 +86,7 @@ class Identify(wiring.Component):
                 with m.Elif(Mux(second, entry[:12].any(), entry[:low].any())):
                     m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
                     m.next = "RESULT"
-                with m.Elif(entry[ADDR_BITS:].any()):
+                with m.Elif(entry[self.config.bus.address_bits:].any()):
                     m.d.sync += status.eq(Status.DATA_TRANSFER_ERROR)
                     m.next = "RESULT"
                 with m.Else():

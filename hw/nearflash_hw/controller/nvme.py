@@ -33,7 +33,8 @@ class Nvme(wiring.Component):
     Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
     completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.
 
-    ``bus_silent``: a bit per bus of register bus_status; any is fatal.
+    ``bus_silent``: a bit per bus of register bus_status; any is fatal. ``dram_base``: what the DRAM's addresses begin at,
+    in 4 KiB; fatal where the device's DRAM would not end within the bus's reach.
 
     ``perf``: one bit per counter of :func:`~nearflash.contract.registers.counters`, added every cycle (bit 0, ``cycles``,
     is counted internally).
@@ -57,6 +58,7 @@ class Nvme(wiring.Component):
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "infer_completion": In(stream.Signature(layouts.completion)),
             "infer_idle": In(1), "bus_silent": In(len(BUSES)),
+            "dram_base": Out(config.bus.address_bits - 12),
             "table_valid": Out(1), "table": Out(layouts.table_write),
             "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
             "sq_read": Out(MemReadSignature(beat)), "cq_write": Out(MemWriteSignature(beat)),
@@ -76,10 +78,14 @@ class Nvme(wiring.Component):
         m.submodules.completions = completions = StreamArbiter(Layouts(config).completion, 4)
 
         connect(m, flipped(self.axil), registers.axil)
+        wraps = Signal()
+        room = (1 << config.bus.address_bits - 12) - (config.layout.end >> 12)  # for the base
+        m.d.sync += wraps.eq(registers.dram_base > room)
         m.d.comb += [
-            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal | self.bus_silent.any()),
-            registers.bus_silent.eq(self.bus_silent), registers.event.eq(self.perf.as_value()),
-            self.enabled.eq(registers.enabled | queues.ready),
+            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal | self.bus_silent.any() | wraps),
+            self.dram_base.eq(registers.dram_base), registers.bus_silent.eq(self.bus_silent),
+            registers.event.eq(self.perf.as_value()),
+            self.enabled.eq(registers.enabled & ~wraps | queues.ready),
             queues.settings.eq(registers.settings), queues.enable.eq(registers.enabled),
             queues.start.eq(self.ftl_ready), queues.doorbell_valid.eq(registers.doorbell_valid),
             queues.doorbell.eq(registers.doorbell)]

@@ -56,7 +56,7 @@ class PrpWalker(wiring.Component):
         low = (beat - 1).bit_length()
         m.d.comb += [
             bad_offset.eq(Mux(first, entry[:low] != 0, entry[:12] != 0)),
-            beyond.eq(entry[ADDR_BITS:] != 0),
+            beyond.eq(entry[self.config.bus.address_bits:] != 0),
         ]
         failure = Signal(11)
 
@@ -96,7 +96,7 @@ class PrpWalker(wiring.Component):
                 with m.Elif(prp2[:3] != 0):
                     m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
                     m.next = "FAIL"
-                with m.Elif(prp2[ADDR_BITS:] != 0):
+                with m.Elif(prp2[self.config.bus.address_bits:] != 0):
                     m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
                     m.next = "FAIL"
                 with m.Else():
@@ -120,7 +120,7 @@ class PrpWalker(wiring.Component):
                 with m.If(list_addr[:12] != 0):
                     m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
                     m.next = "FAIL"
-                with m.Elif(list_addr[ADDR_BITS:] != 0):
+                with m.Elif(list_addr[self.config.bus.address_bits:] != 0):
                     m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
                     m.next = "FAIL"
                 with m.Else():

@@ -7,7 +7,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.nvme import CQE_BYTES, SQE_BYTES
 
 from ..interfaces import Layouts, bits_for, index_bits
-from ..primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
+from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .registers import doorbell_layout, queue_settings_layout
 
 __all__ = ["TARGETS", "Queues", "entry_layout", "sqe_layout"]
@@ -189,11 +189,12 @@ class Queues(wiring.Component):
         m.d.comb += self.take.eq(self.verdict & self.acceptable & first_in_line)
 
         head = Array(self._sq_head)[qid]
-        addr = Signal(ADDR_BITS)
+        reach = self.config.bus.address_bits
+        addr = Signal(reach)
         beyond, failed = Signal(), Signal()
         base = self._settings[qid].sq_base
         shift = SQE_BYTES.bit_length() - 1
-        entry = base[shift:ADDR_BITS] + head  # of 64 bytes; with the carry, where a ring runs beyond the bus
+        entry = base[shift:reach] + head  # of 64 bytes; with the carry, where a ring runs beyond the bus
         sqe = Signal(SQE_BYTES * 8, reset_less=True)
         m.d.comb += [self.entry.qid.eq(qid), self.entry.sqe.as_value().eq(sqe)]
         m.d.comb += [rd.req.payload.addr.eq(addr), rd.req.payload.beats.eq(SQE_BYTES // beat)]
@@ -205,7 +206,7 @@ class Queues(wiring.Component):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[ADDR_BITS:].any() | entry[ADDR_BITS - shift]),
+                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[reach:].any() | entry[reach - shift]),
                     failed.eq(0)]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
@@ -255,9 +256,9 @@ class Queues(wiring.Component):
         qid = held.qid
         tail, phase, size = Array(self._cq_tail)[qid], Array(self._phase)[qid], self._settings[qid].size
         base = self._settings[qid].cq_base
-        shift = CQE_BYTES.bit_length() - 1
-        entry = base[shift:ADDR_BITS] + tail  # of 16 bytes, with the carry
-        addr, beyond = Signal(ADDR_BITS), Signal()
+        shift, reach = CQE_BYTES.bit_length() - 1, self.config.bus.address_bits
+        entry = base[shift:reach] + tail  # of 16 bytes, with the carry
+        addr, beyond = Signal(reach), Signal()
         cqe = Signal(CQE_BYTES * 8, reset_less=True)
         beats = max(1, CQE_BYTES // beat)
         asked = Signal()
@@ -280,7 +281,7 @@ class Queues(wiring.Component):
             with m.State("PREPARE"):
                 m.d.comb += self._ended.bit_select(qid, 1).eq(1)
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[ADDR_BITS:].any() | entry[ADDR_BITS - shift]),
+                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[reach:].any() | entry[reach - shift]),
                     asked.eq(0), sent.eq(0),
                     cqe.eq(Cat(held.dw0, held.dw1, (Array(self._sq_head)[qid] | Const(0, 16))[:16],
                                Cat(qid, Const(0, 13)), held.cid, phase, held.status, Const(0, 4)))]

@@ -75,12 +75,14 @@ class PerfCounters(wiring.Component):
 class RegisterFile(wiring.Component):
     """Every register of :func:`~nearflash.contract.registers.register_map` behind one AXI4-Lite slave.
 
-    ``settings`` are the queue registers; ``doorbell`` is a one-cycle pulse with ``doorbell_valid``; ``ready`` and
-    ``fatal`` show up in CSTS, ``bus_silent`` in bus_status. ``posted``: a bit per queue pair, a completion was posted now.
-    ``irq``: anything that irq_pending and irq_enable have in common. Writing perf_index takes the selected counter as a
-    whole, so its halves belong together. Unmapped offsets and writes of parts of a register answer SLVERR and do nothing (as
-    AXI4-Lite allows), but for a doorbell's low two bytes. Writes to read-only registers and bits do nothing, and a queue
-    size beyond the largest is stored as the largest. A doorbell value above 65535 is ignored.
+    ``settings`` are the queue registers, ``dram_base`` the DRAM's, in 4 KiB; ``doorbell`` is a one-cycle pulse with
+    ``doorbell_valid``; ``ready`` and ``fatal`` show up in CSTS, ``bus_silent`` in bus_status. ``posted``: a bit per queue
+    pair, a completion was posted now. ``irq``: anything that irq_pending and irq_enable have in common. Writing perf_index
+    takes the selected counter as a whole, so its halves belong together.
+
+    Unmapped offsets and writes of parts of a register answer SLVERR and do nothing (as AXI4-Lite allows), but for a
+    doorbell's low two bytes. Writes to read-only registers and bits do nothing, and a queue size beyond the largest is
+    stored as the largest. A doorbell value above 65535 is ignored.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -89,7 +91,7 @@ class RegisterFile(wiring.Component):
         super().__init__({
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
             "ready": In(1), "fatal": In(1), "bus_silent": In(len(BUSES)), "posted": In(n),
-            "enabled": Out(1), "mask": Out(n), "irq": Out(1),
+            "dram_base": Out(config.bus.address_bits - 12), "enabled": Out(1), "mask": Out(n), "irq": Out(1),
             "settings": Out(data.ArrayLayout(queue_settings_layout(config), n)),
             "doorbell_valid": Out(1), "doorbell": Out(doorbell_layout(config)),
             "event": In(len(counters(config))),
@@ -164,6 +166,8 @@ class RegisterFile(wiring.Component):
         pending, enable = (Cat(stored[f"irq_{kind}", name] for name in events) for kind in ("pending", "enable"))
         m.d.comb += [self.enabled.eq(stored["cc", "en"]), self.mask.eq(stored["intms", "intms"]),
                      self.irq.eq((pending & enable).any())]
+        m.d.comb += self.dram_base.eq(Cat(stored[(f"dram_base_{half}",) * 2] for half in ("lo", "hi")
+                                          if (f"dram_base_{half}",) * 2 in stored))
         for q in range(n):
             m.d.comb += self.settings[q].size.eq(stored[f"queue{q}_size", f"queue{q}_size"])
             for base in ("sq_base", "cq_base"):

@@ -9,7 +9,6 @@ from nearflash.contract import DeviceConfig, Opcode, Status
 from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.clear_walk import ClearWalk
-from ..primitives.memport import ADDR_BITS
 from .parser import QueryParser, outcome_layout
 
 __all__ = ["Validator", "checked_layout"]
@@ -80,12 +79,13 @@ class Validator(wiring.Component):
             parser.start.payload.weighted.eq(cmd.weighted), parser.start.payload.lookup.eq(lookup),
             self.o.payload.command.eq(cmd), self.o.payload.outcome.eq(outcome),
         ]
-        room_bits = ((1 << ADDR_BITS) - c.results_reach).bit_length() - 1
+        reach = c.bus.address_bits
+        room_bits = ((1 << reach) - c.results_reach).bit_length() - 1
         n_dense = sum(n.width for n in graph if n.kind == "dense")
         n_tables = sum(len(n.tables) for n in nodes)
         bad_shape, bad_offset, bad_address = Signal(), Signal(), Signal()  # of ``cmd``, a cycle late
         m.d.sync += [bad_offset.eq(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()),
-                     bad_address.eq(cmd.out_addr[ADDR_BITS:].any() | cmd.out_addr[room_bits:ADDR_BITS].all())]
+                     bad_address.eq(cmd.out_addr[reach:].any() | cmd.out_addr[room_bits:reach].all())]
         m.d.sync += bad_shape.eq(
             (cmd.batch == 0) | (cmd.batch > c.host.max_batch) | (cmd.tables == 0) | (cmd.tables > lk.max_tables)
             | (cmd.words == 0) | cmd.words[WORD_BITS:].any() | (lookup & (cmd.dense != 0))

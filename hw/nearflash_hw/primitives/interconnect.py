@@ -6,6 +6,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import BusConfig
 
 from ..interfaces import bits_for, index_bits
 from .arbiter import StreamArbiter
@@ -17,11 +18,9 @@ from .register_slice import RegisterSlice
 
 __all__ = ["BurstSplitter", "MemInterconnect"]
 
-MAX_BURST = 256  # AXI4 limit on the beats of an INCR burst
-PAGE = 4096  # AXI4: no burst crosses a 4 KiB boundary
+PAGE_BITS = 12  # AXI4: no burst crosses a 4 KiB boundary
+PAGE = 1 << PAGE_BITS
 INCR = 1
-CACHE = 0b0011  # normal, non-cacheable, bufferable
-SILENCE = 1 << 20  # cycles: milliseconds, where a memory behind any bus takes microseconds
 
 
 def burst_layout(address_bits: int, clients: int) -> data.StructLayout:
@@ -37,19 +36,19 @@ def owned_request_layout(address_bits: int, clients: int) -> data.StructLayout:
 class BurstSplitter(wiring.Component):
     """Cuts requests ``i`` into AXI bursts ``o``.
 
-    Cuts fall on multiples of min(256 beats, 4 KiB), so the address after a cut needs no adder on its low bits and both
-    limits hold by construction. Latency 1, then one burst a cycle, also for one-burst requests.
+    Cuts fall on multiples of min(``max_burst`` beats, 4 KiB), so the address after a cut needs no adder on its low bits and
+    both limits hold by construction. Latency 1, then one burst a cycle, also for one-burst requests.
     """
 
-    def __init__(self, beat_bytes: int, address_bits: int = ADDR_BITS, clients: int = 1):
-        self.beat_bytes, self.address_bits = beat_bytes, address_bits
+    def __init__(self, beat_bytes: int, max_burst: int = 256, address_bits: int = ADDR_BITS, clients: int = 1):
+        self.beat_bytes, self.max_burst, self.address_bits = beat_bytes, max_burst, address_bits
         super().__init__({"i": In(stream.Signature(owned_request_layout(address_bits, clients))),
                           "o": Out(stream.Signature(burst_layout(address_bits, clients)))})
 
     def elaborate(self, platform):
         m = Module()
         beat_shift = (self.beat_bytes - 1).bit_length()
-        limit = min(MAX_BURST, PAGE // self.beat_bytes)
+        limit = min(self.max_burst, PAGE // self.beat_bytes)
         limit_bits = (limit - 1).bit_length()
         window_shift = beat_shift + limit_bits
 
@@ -92,35 +91,41 @@ class MemInterconnect(wiring.Component):
 
     What clients must keep:
 
-    * every address is below 2**address_bits: the bits above are dropped;
+    * every address is below 2**reach_bits (the bus's address_bits, or fewer): the bits above are dropped;
     * the R channel is shared: a client whose ``rsp`` is not ready holds up every reader behind it, so ask only for what
       there is room to take without help from another reader;
     * write data go out in the order the requests were granted: once a request's first data word is offered (the request
       is not granted before), the rest must follow without help from another writer;
     * ``done`` is queued 2 deep per client, then it holds up the B channel.
 
-    ``silent_reads`` and ``silent_writes``: the memory owed an answer for ``silence`` cycles in which nothing moved (AR and
+    ``base`` (``based`` alone): added to every address, in 4 KiB. It changes only while nothing is under way.
+
+    ``silent_reads`` and ``silent_writes``: the memory owed an answer for bus.silence_cycles in which nothing moved (AR and
     R; AW, W and B). Until reset, which alone recovers from it: whoever waits for the answer waits for ever.
     """
 
     model_clock = "own"
 
-    def __init__(self, beat_bytes: int, n_read: int, n_write: int, id_bits: int = 4, outstanding: int = 8,
-                 address_bits: int = ADDR_BITS, silence: int = SILENCE):
-        if max(n_read, n_write) > 1 << id_bits:
-            raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << id_bits} (id_bits = {id_bits})")
+    def __init__(self, beat_bytes: int, n_read: int, n_write: int, bus: BusConfig | None = None, outstanding: int = 8,
+                 reach_bits: int | None = None, based: bool = False):
+        self.bus = bus = bus or BusConfig()
+        reach_bits = bus.address_bits if reach_bits is None else reach_bits
+        if max(n_read, n_write) > 1 << bus.id_bits:
+            raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must be at most {1 << bus.id_bits} "
+                             f"(id_bits = {bus.id_bits})")
         if n_read < 0 or n_write < 0:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must not be negative")
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")
-        if not 13 <= address_bits <= ADDR_BITS:
-            raise ValueError(f"address_bits = {address_bits}: must be from 13 (two pages) to {ADDR_BITS}")
+        if not 13 <= reach_bits <= bus.address_bits:
+            raise ValueError(f"reach_bits = {reach_bits}: must be from 13 (two pages) to {bus.address_bits}")
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
-        self.id_bits, self.outstanding, self.address_bits, self.silence = id_bits, outstanding, address_bits, silence
+        self.outstanding, self.reach_bits, self.based = outstanding, reach_bits, based
         super().__init__({
             "read": In(MemReadSignature(beat_bytes)).array(n_read),
             "write": In(MemWriteSignature(beat_bytes)).array(n_write),
-            "axi": Out(AxiSignature(ADDR_BITS, beat_bytes * 8, id_bits)),
+            "axi": Out(AxiSignature(bus.address_bits, beat_bytes * 8, bus.id_bits)),
+            **({"base": In(bus.address_bits - PAGE_BITS)} if based else {}),
             "silent_reads": Out(1), "silent_writes": Out(1),
         })
 
@@ -129,7 +134,7 @@ class MemInterconnect(wiring.Component):
         size = (self.beat_bytes - 1).bit_length()
         for ch in ("ar", "aw"):
             m.d.comb += [getattr(self.axi, ch + "size").eq(size), getattr(self.axi, ch + "burst").eq(INCR),
-                         getattr(self.axi, ch + "cache").eq(CACHE)]
+                         getattr(self.axi, ch + "cache").eq(self.bus.cache)]
         if self.n_read:
             self._elaborate_read(m)
         if self.n_write:
@@ -142,9 +147,9 @@ class MemInterconnect(wiring.Component):
         first two (the splitter's output transfers as a burst enters the address register) and, per client, the queue of
         ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
         granted."""
-        axi, n, bits = self.axi, len(clients), self.address_bits
+        axi, n, bits = self.axi, len(clients), self.reach_bits
         m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(owned_request_layout(bits, n), n)
-        m.submodules[f"{ch}_split"] = split = BurstSplitter(self.beat_bytes, bits, n)
+        m.submodules[f"{ch}_split"] = split = BurstSplitter(self.beat_bytes, self.bus.max_burst, bits, n)
         connect(m, arbiter.o, split.i)
         queues = []
         taken = Signal(n, name=f"{ch}_taken")  # the queue of the burst's client has a place
@@ -172,7 +177,8 @@ class MemInterconnect(wiring.Component):
             m.d.sync += [
                 valid.eq(1),
                 getattr(axi, ch + "id").eq(burst.client),
-                getattr(axi, ch + "addr").eq(burst.addr),
+                getattr(axi, ch + "addr").eq(
+                    Cat(burst.addr[:PAGE_BITS], burst.addr[PAGE_BITS:] + self.base) if self.based else burst.addr),
                 getattr(axi, ch + "len").eq(burst.len),
             ]
         return arbiter, split, queues
@@ -205,7 +211,7 @@ class MemInterconnect(wiring.Component):
         m.d.comb += buffer.o.ready.eq(ready.any())
 
         # What came and waits for its client is no debt of the bus.
-        m.submodules.read_watch = watch = BusWatch(self.silence)
+        m.submodules.read_watch = watch = BusWatch(self.bus.silence_cycles)
         m.d.comb += [
             watch.owed.eq(Cat(flags.r_rdy for flags in queues).any() & ~axi.rvalid & ~buffer.o.valid),
             watch.progress.eq(axi.arvalid & axi.arready), self.silent_reads.eq(watch.silent)]
@@ -276,7 +282,7 @@ class MemInterconnect(wiring.Component):
         unanswered = Signal(bits_for(self.n_write * self.outstanding))  # bursts sent whole
         moves = {ch: getattr(axi, f"{ch}valid") & getattr(axi, f"{ch}ready") for ch in ("aw", "w", "b")}
         m.d.sync += unanswered.eq(unanswered + (moves["w"] & axi.wlast) - moves["b"])
-        m.submodules.write_watch = watch = BusWatch(self.silence)
+        m.submodules.write_watch = watch = BusWatch(self.bus.silence_cycles)
         m.d.comb += [
             watch.owed.eq(axi.awvalid | axi.wvalid | ((unanswered != 0) & ~axi.bvalid)),
             watch.progress.eq(Cat(moves.values()).any()), self.silent_writes.eq(watch.silent)]

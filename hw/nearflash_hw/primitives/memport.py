@@ -9,11 +9,11 @@ until it is transferred.
 
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
-from nearflash.contract.config import BUS_ADDR_BITS
+from nearflash.contract.config import REACH_BITS
 
 __all__ = ["ADDR_BITS", "BEATS_BITS", "MemReadSignature", "MemWriteSignature", "request_layout"]
 
-ADDR_BITS = BUS_ADDR_BITS
+ADDR_BITS = REACH_BITS
 BEATS_BITS = 16
 
 

@@ -1,7 +1,7 @@
 """What hardware and software agree on. NumPy only, Python 3.10; imports nothing else of nearflash."""
 
 from .boards import BOARDS, PARTS, Board, Part
-from .config import PRESETS, DeviceConfig, DramLayout, FlashConfig, HostConfig, LookupConfig, MlpConfig
+from .config import PRESETS, BusConfig, DeviceConfig, DramLayout, FlashConfig, HostConfig, LookupConfig, MlpConfig
 from .errors import CommandError, ConfigError, DataError, DeviceTimeout, LimitError, ModelError, NearflashError
 from .mlp import Core, Node, cores
 from .nvme import AdminOpcode, Opcode, Status
@@ -9,7 +9,7 @@ from .registers import Field, Register, register_map
 from .table import RowFormat, TableSpec
 
 __all__ = [
-    "BOARDS", "PARTS", "PRESETS", "AdminOpcode", "Board", "CommandError", "ConfigError", "Core",
+    "BOARDS", "PARTS", "PRESETS", "AdminOpcode", "Board", "BusConfig", "CommandError", "ConfigError", "Core",
     "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "Field", "FlashConfig", "HostConfig", "LimitError",
     "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowFormat",
     "Status", "TableSpec", "cores", "register_map",

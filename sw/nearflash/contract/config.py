@@ -21,13 +21,13 @@ from .mlp import Node, cores, validate_graph
 from .reading import parse_toml, read_text, reading
 from .typed import check_fields, check_table
 
-__all__ = ["BUS_ADDR_BITS", "PRESETS", "PRIMITIVES", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig",
+__all__ = ["PRESETS", "PRIMITIVES", "REACH_BITS", "BusConfig", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig",
            "LookupConfig", "MlpConfig"]
 
 PRIMITIVES = ("inferred", "dsp48e1", "dsp48e2")
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
-BUS_ADDR_BITS = 40  #: of both AXI4 masters: what host memory and DRAM can be reached in
+REACH_BITS = 40  # of an address within the device: what it can reach at most
 
 
 def _pow2(v: int) -> bool:
@@ -117,6 +117,28 @@ class MlpConfig:
 
 
 @dataclass(frozen=True)
+class BusConfig:
+    """Both AXI4 masters: what a shell, or the processing system behind it, takes."""
+
+    address_bits: int = 40  #: of the ports, and what host memory and DRAM can be reached in
+    max_burst: int = 256  #: beats of a burst, a power of two (AXI4: 256, AXI3: 16)
+    id_bits: int = 5  #: one ID a client
+    cache: int = 0b0011  #: AxCACHE; 0b0011: normal, non-cacheable, bufferable
+    silence_cycles: int = 1 << 20  #: without an answer until register bus_status says so
+
+    def validate(self) -> None:
+        """Raises :class:`ConfigError`."""
+        _check(32 <= self.address_bits <= REACH_BITS, "bus.address_bits", self.address_bits,
+               f"must be from 32 to {REACH_BITS}")
+        _check(_pow2(self.max_burst) and 2 <= self.max_burst <= 256, "bus.max_burst", self.max_burst,
+               "must be a power of two from 2 to 256")
+        _check(1 <= self.id_bits <= 16, "bus.id_bits", self.id_bits, "must be from 1 to 16")
+        _check(0 <= self.cache <= 15, "bus.cache", self.cache, "must be 4 bits")
+        _check(1024 <= self.silence_cycles < 1 << 32, "bus.silence_cycles", self.silence_cycles,
+               "must be from 1024 to 2**32 - 1")
+
+
+@dataclass(frozen=True)
 class DramLayout:
     """Byte addresses in the device's DRAM, each region 4 KiB-aligned."""
 
@@ -140,6 +162,7 @@ class DeviceConfig:
     host: HostConfig = field(default_factory=HostConfig)  #: queues and block I/O
     lookup: LookupConfig = field(default_factory=LookupConfig)  #: embedding lookups and pooling
     mlp: MlpConfig = field(default_factory=MlpConfig)  #: the model's layers
+    bus: BusConfig = field(default_factory=BusConfig)  #: AXI4 masters
 
     def __post_init__(self) -> None:
         c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
@@ -210,8 +233,9 @@ class DeviceConfig:
                f"must hold the model's pooled vectors ({widths} elements)")
         n_tables = sum(len(n.tables) for n in m.graph)
         _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
-        _check(c.layout.end <= 1 << BUS_ADDR_BITS, "flash", f"{f.total_pages} pages of {f.page_bytes} B",
-               f"the device's DRAM would take {c.layout.end} bytes: its port reaches 2**{BUS_ADDR_BITS}")
+        c.bus.validate()
+        _check(c.layout.end <= 1 << c.bus.address_bits, "flash", f"{f.total_pages} pages of {f.page_bytes} B",
+               f"the device's DRAM would take {c.layout.end} bytes: its port reaches 2**{c.bus.address_bits}")
 
     # -- timing, in cycles of the device clock ------------------------------------------------------------------
     def cycles(self, ns: int) -> int:
@@ -321,7 +345,7 @@ class DeviceConfig:
         from there. A power of two below the bus's end, so that it takes no adder to check."""
         outputs = self.mlp.graph[-1].width if self.mlp.graph else 0
         most = self.host.max_batch * max(self.lookup.accumulators, outputs) * 4
-        return (1 << BUS_ADDR_BITS) - (1 << (most - 1).bit_length())
+        return (1 << self.bus.address_bits) - (1 << (most - 1).bit_length())
 
     @property
     def design_id(self) -> int:
@@ -389,7 +413,8 @@ class DeviceConfig:
         return replace(c, flash=replace(c.flash, **flash))
 
 
-_GROUPS: dict[str, Any] = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig}
+_GROUPS: dict[str, Any] = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig,
+                             "bus": BusConfig}
 
 
 def _toml(v: Any) -> str:

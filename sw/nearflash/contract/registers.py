@@ -109,11 +109,16 @@ def register_map(config: DeviceConfig) -> tuple[Register, ...]:
             Field("iosqes", 16, 4, "rw", "6: stored only"), Field("iocqes", 20, 4, "rw", "4: stored only"))),
         Register("csts", 0x1C, "controller status (CSTS)", (
             Field("rdy", 0, 1, "ro", "commands are taken"),
-            Field("cfs", 1, 1, "ro", "fatal: a queue entry could not be read or written, or bus_status is not 0"))),
+            Field("cfs", 1, 1, "ro", "fatal: a queue entry could not be read or written, bus_status is not 0, "
+                  "or dram_base lies too high"))),
         _word("design_id", 0x100, "ro", "hash of the configuration this device was generated from", config.design_id),
         _word("clock_khz", 0x104, "ro", "device clock the configuration assumes, kHz", round(config.clock_mhz * 1000)),
         Register("bus_status", 0x108, "buses that have stopped answering, until the device's reset", tuple(
             Field(name, bit, 1, "ro", doc) for bit, (name, doc) in enumerate(BUSES.items()))),
+        _word("dram_base_lo", 0x118, "rw", "what addresses of the device's DRAM begin at, low word, 4 KiB-aligned; to "
+              "be changed while CSTS.RDY is 0", lsb=12),
+        *([_word("dram_base_hi", 0x11C, "rw", "the same, high word", width=config.bus.address_bits - 32)]
+          if config.bus.address_bits > 32 else []),
         Register("irq_enable", 0x110, "what of irq_pending raises the interrupt, beside what intms lets through", tuple(
             replace(f, access="rw") for f in interrupts)),
         Register("irq_pending", 0x114, "what happened since it was last cleared", tuple(

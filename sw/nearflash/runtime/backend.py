@@ -74,11 +74,14 @@ class Backend(abc.ABC):
         """Record waveforms to ``path`` while the context is open (simulators only)."""
         raise NotImplementedError(f"{type(self).__name__} cannot record waveforms")
 
+    #: Where the device's DRAM begins, as its AXI port addresses it: 4 KiB-aligned, written to the device before it starts.
+    dram_base: int = 0
+
     #: True when the device's DRAM can be read and written past the device (simulation, boards with shared memory).
     has_backdoor: bool = False
 
     def dram_read(self, address: int, nbytes: int) -> bytes:
-        """Bytes of the device's DRAM, past the device."""
+        """Bytes of the device's DRAM, past the device; addresses from its beginning."""
         raise NotImplementedError(f"{type(self).__name__} has no back door to the device's DRAM")
 
     def dram_write(self, address: int, content: bytes) -> None:

@@ -113,6 +113,10 @@ class NvmeDriver:
                 self.backend.mmio_write32(queue_register(q, name + "_lo"), value & 0xFFFFFFFF)
                 self.backend.mmio_write32(queue_register(q, name + "_hi"), value >> 32)
             self.backend.mmio_write32(queue_register(q, "size"), ring.entries - 1)
+        base = self.backend.dram_base
+        self.write_register("dram_base_lo", base & 0xFFFFFFFF)
+        if self.backend.config.bus.address_bits > 32:
+            self.write_register("dram_base_hi", base >> 32)
         self.write_register("intms", 0)
         self.write_register("cc", 1)
         self._wait_ready(1)
@@ -248,7 +252,7 @@ class NvmeDriver:
         silent = [name for bit, name in enumerate(BUSES.values()) if status >> bit & 1]
         if silent:
             return f" (CSTS.CFS: no answer to {', '.join(silent)}; only a reset of the device helps)"
-        return " (CSTS.CFS: the device could not reach its rings)"
+        return " (CSTS.CFS: the device could not reach its rings, or its DRAM would lie beyond its bus)"
 
     def _wait(self, done: Callable[[], bool], what: str, timeout: int) -> None:
         deadline = self.backend.cycles + timeout

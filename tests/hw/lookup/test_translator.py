@@ -38,7 +38,7 @@ def test_rows_are_where_division_says(preset, stall):
     rng = random.Random(preset)
     config = small_config(graph=False) if preset == "tiny" else DeviceConfig.preset("paper")
     if preset == "largest":
-        config = DeviceConfig.preset("paper", blocks=65536, pages=4096)
+        config = DeviceConfig.preset("paper", blocks=65536, pages=512)  # as much as the bus reaches
     beat = config.page_beats
     specs = {
         0: TableSpec(rows=150, dim=12, format=RowFormat.INT8, extents=(Extent(0, 40, 3), Extent(3, 8, 5))),

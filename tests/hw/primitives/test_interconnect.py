@@ -2,6 +2,7 @@
 import random
 
 import pytest
+from nearflash.contract import BusConfig
 from nearflash_hw.primitives.interconnect import BurstSplitter, MemInterconnect
 from nearflash_sim.bench import StreamSink, StreamSource, simulate
 from nearflash_sim.models import AxiSlave
@@ -51,7 +52,7 @@ def test_nothing_lost_under_random_load(beat_bytes, stall, latency, outstanding,
     """Three readers and three writers; data, last, errors and the bursts on the bus against a model."""
     rng = random.Random(stall * 10 + beat_bytes)
     n, requests, span = 3, 12, 1 << 14
-    dut = MemInterconnect(beat_bytes, n, n, outstanding=outstanding, address_bits=address_bits)
+    dut = MemInterconnect(beat_bytes, n, n, outstanding=outstanding, reach_bits=address_bits)
 
     def fail(addr):
         return addr // beat_bytes % 61 == 7
@@ -183,20 +184,54 @@ def test_answers_nobody_takes_wait_and_none_is_lost():
     assert slave.idle
 
 
-@pytest.mark.parametrize("kwargs", [{"n_read": 17, "n_write": 1}, {"n_read": 1, "n_write": -1},
+@pytest.mark.parametrize("kwargs", [{"n_read": 33, "n_write": 1}, {"n_read": 1, "n_write": -1},
                                     {"n_read": 1, "n_write": 1, "outstanding": 0},
-                                    {"n_read": 1, "n_write": 1, "address_bits": 12},
-                                    {"n_read": 1, "n_write": 1, "address_bits": 41}])
+                                    {"n_read": 1, "n_write": 1, "reach_bits": 12},
+                                    {"n_read": 1, "n_write": 1, "reach_bits": 41}])
 def test_limits_are_named(kwargs):
     with pytest.raises(ValueError, match="must"):
         MemInterconnect(16, **kwargs)
+
+
+@pytest.mark.parametrize("max_burst", [2, 16])
+def test_bursts_of_a_narrower_bus_from_a_base(max_burst):
+    """As an AXI3 port takes them; every address moves by the base, and stays within 4 KiB and the bus."""
+    rng, base = random.Random(max_burst), 0x1234_5000
+    dut = MemInterconnect(8, 1, 1, BusConfig(address_bits=32, max_burst=max_burst, cache=0b0010), reach_bits=20, based=True)
+    slave = AxiSlave(dut.axi, 8, stall=0.2)
+    requests = [random_request(rng, 8, 0, 1 << 12) for _ in range(12)]
+    reads, dones, caches = StreamSink(dut.read[0].rsp), StreamSink(dut.write[0].done), set()
+
+    async def place(ctx):
+        ctx.set(dut.base, base >> 12)
+        async for _, _, ar, cache in ctx.tick().sample(dut.axi.arvalid, dut.axi.arcache):
+            if ar:
+                caches.add(cache)
+
+    words = [{"data": i, "strb": 0xFF} for i in range(sum(r["beats"] for r in requests))]
+    simulate(dut, [place, slave, reads, dones, StreamSource(dut.read[0].req, requests),
+                   StreamSource(dut.write[0].req, requests), StreamSource(dut.write[0].data, words)], max_cycles=40_000,
+             until=lambda: len(dones.items) == len(requests) and len(reads.items) == len(words))
+    for bursts in (slave.reads, slave.writes):
+        assert max(n for _, _, n in bursts) == max_burst
+        at = 0
+        for r in requests:
+            left, a = r["beats"], base + r["addr"]
+            while left:
+                _, addr, n = bursts[at]
+                assert addr == a
+                assert n <= left
+                assert (addr % (8 * max_burst)) + 8 * n <= 8 * max_burst
+                a, left, at = a + 8 * n, left - n, at + 1
+        assert at == len(bursts)
+    assert caches == {0b0010}
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_bus_that_stops_is_noticed(seed):
     """Whatever was under way: the side that owes something is named, once it has owed it for long enough, and for good."""
     rng, silence = random.Random(seed), 200
-    dut = MemInterconnect(16, 2, 2, silence=silence)
+    dut = MemInterconnect(16, 2, 2, BusConfig(silence_cycles=silence))
     slave = AxiSlave(dut.axi, 16, latency=9, stall=0.2, seed=seed)
     stop = rng.randint(20, 300)
     moved, noticed = [], {}
