@@ -17,6 +17,7 @@ def test_the_same_device_in_a_corner_of_its_memory():
     spec = CASES[NAME].spec
     _, model = compiled(NAME)
     config = replace(configured(NAME), bus=BUS)
+    model = replace(model, config=config)
     base = (1 << 32) - (config.layout.end + 4095) // 4096 * 4096  # it ends with the bus
     dense, bags = queries(spec, 5, np.random.default_rng(1))
     answers = []
