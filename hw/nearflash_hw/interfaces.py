@@ -16,6 +16,7 @@ from amaranth.hdl import signed
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 from nearflash.contract import DeviceConfig
+from nearflash.contract.config import log2
 from nearflash.contract.table import MAX_ROW_BITS
 
 __all__ = ["FlashOp", "ItemKind", "Layouts"]
@@ -69,6 +70,14 @@ class Layouts:
         self.tag_bits = max(config.tag_bits, index_bits(h.page_slots))
 
     # -- flash --------------------------------------------------------------------------------------------------
+    @property
+    def ppn(self) -> data.StructLayout:
+        """A physical page number, channel in the low bits: pages that follow each other lie on different channels, then
+        dies. A field of one value has no bits."""
+        f = self.config.flash
+        return data.StructLayout({name: log2(n) for name, n in (
+            ("channel", f.channels), ("die", f.dies), ("page", f.pages), ("block", f.blocks))})
+
     @property
     def flash_command(self) -> data.StructLayout:
         """One operation for one die. ``column`` and ``beats`` are in beats over page plus OOB; READ moves that range,

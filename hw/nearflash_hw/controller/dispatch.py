@@ -1,16 +1,29 @@
 """Checks submission entries and sends each to where it is carried out."""
 
+from enum import IntEnum
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
 
-from ..host.queues import TARGETS, entry_layout
+from ..host.queues import entry_layout
 from ..interfaces import Layouts
 
-__all__ = ["Dispatcher", "admin_command_layout"]
+__all__ = ["Dispatcher", "Target", "admin_command_layout"]
 
-REJECT, ADMIN, BLOCK, INFER, TRIM = range(TARGETS)
+
+
+class Target(IntEnum):
+    """Where a command goes: answered at once, the admin engine, block I/O, inference, dataset management."""
+
+    REJECT = 0
+    ADMIN = 1
+    BLOCK = 2
+    INFER = 3
+    TRIM = 4
+
+
 NSID = 1
 NSID_ALL = 0xFFFFFFFF
 
@@ -35,8 +48,8 @@ class Dispatcher(wiring.Component):
         self.config = config
         layouts = Layouts(config)
         super().__init__({
-            "entry_valid": In(1), "entry": In(entry_layout()), "verdict": Out(1), "target": Out(range(TARGETS)),
-            "acceptable": Out(1), "take": In(1), "target_free": Out(TARGETS),
+            "entry_valid": In(1), "entry": In(entry_layout()), "verdict": Out(1), "target": Out(range(len(Target))),
+            "acceptable": Out(1), "take": In(1), "target_free": Out(len(Target)),
             "hold_infer": In(1), "program_loaded": In(1),
             "reject": Out(stream.Signature(layouts.completion)),
             "admin_cmd": Out(stream.Signature(admin_command_layout())),
@@ -88,7 +101,7 @@ class Dispatcher(wiring.Component):
                     prp_bad.eq(~is_admin & is_rw & sqe.prp1[:low].any())]
                 m.next = "TARGET"
             with m.State("TARGET"):
-                m.d.sync += [target.eq(REJECT), status.eq(0), held.eq(0)]
+                m.d.sync += [target.eq(Target.REJECT), status.eq(0), held.eq(0)]
                 with m.If(~known):
                     m.d.sync += status.eq(Status.INVALID_OPCODE)
                 with m.Elif(flags_bad):
@@ -102,14 +115,14 @@ class Dispatcher(wiring.Component):
                 with m.Elif(prp_bad):
                     m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
                 with m.Elif(is_admin):
-                    m.d.sync += target.eq(ADMIN)
+                    m.d.sync += target.eq(Target.ADMIN)
                 with m.Elif(is_block):
-                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, TRIM, BLOCK))
+                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, Target.TRIM, Target.BLOCK))
                 with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
                     # Not while a program is being loaded: the command then waits for what comes of it.
                     m.d.sync += status.eq(Status.NO_PROGRAM)
                 with m.Else():
-                    m.d.sync += [target.eq(INFER), held.eq(self.hold_infer)]
+                    m.d.sync += [target.eq(Target.INFER), held.eq(self.hold_infer)]
                 m.next = "VERDICT"
             with m.State("VERDICT"):
                 m.d.comb += self.verdict.eq(1)
@@ -120,27 +133,27 @@ class Dispatcher(wiring.Component):
                 m.d.sync += port.valid.eq(0)
         with m.If(self.take):
             with m.Switch(target):
-                with m.Case(REJECT):
+                with m.Case(Target.REJECT):
                     p = self.reject.payload
                     m.d.sync += [
                         self.reject.valid.eq(1), p.qid.eq(entry.qid), p.cid.eq(sqe.cid), p.status.eq(status),
                         p.dw0.eq(0), p.dw1.eq(0)]
-                with m.Case(ADMIN):
+                with m.Case(Target.ADMIN):
                     p = self.admin_cmd.payload
                     m.d.sync += [
                         self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(sqe.prp1),
                         p.prp2.eq(sqe.prp2), p.cdw10.eq(sqe.cdw10)]
-                with m.Case(BLOCK):
+                with m.Case(Target.BLOCK):
                     p = self.block_cmd.payload
                     m.d.sync += [
                         self.block_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
                         p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2)]
-                with m.Case(TRIM):
+                with m.Case(Target.TRIM):
                     p = self.trim_cmd.payload
                     m.d.sync += [
                         self.trim_cmd.valid.eq(1), p.opcode.eq(Opcode.DSM), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
                         p.nlb.eq(sqe.cdw10[:8]), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2), p.deallocate.eq(sqe.cdw11[2])]
-                with m.Case(INFER):
+                with m.Case(Target.INFER):
                     p = self.infer_cmd.payload
                     m.d.sync += [
                         self.infer_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),

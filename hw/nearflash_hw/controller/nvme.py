@@ -15,7 +15,7 @@ from ..primitives.axi_lite import AxiLiteSignature
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
 from .admin import Admin
-from .dispatch import Dispatcher
+from .dispatch import Dispatcher, Target
 
 __all__ = ["Nvme"]
 
@@ -72,7 +72,7 @@ class Nvme(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.registers = registers = RegisterFile(config)
-        m.submodules.queues = queues = Queues(config)
+        m.submodules.queues = queues = Queues(config, len(Target))
         m.submodules.dispatcher = dispatcher = Dispatcher(config)
         m.submodules.admin = admin = Admin(config)
         m.submodules.completions = completions = StreamArbiter(Layouts(config).completion, 4)

@@ -5,7 +5,7 @@ only the window that will be asked for is loaded, because sensing 4 KiB for each
 the DRAM bandwidth, which the emulation, not the modelled device, would be limited by.
 """
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, onflash
@@ -40,11 +40,11 @@ def die_number(config: DeviceConfig, channel, die):
     return Cat(die[:log2(config.flash.dies)], channel[:log2(config.flash.channels)])
 
 
-def page_number(config: DeviceConfig, job):
-    """PPN {block, page, die, channel} of an array job, channel in the low bits."""
-    f, command = config.flash, job.command
-    return Cat(job.channel[:log2(f.channels)], command.die[:log2(f.dies)], command.page[:log2(f.pages)],
-               command.block[:log2(f.blocks)])
+def page_number(m: Module, config: DeviceConfig, job) -> Value:
+    """PPN of an array job."""
+    ppn = Signal(Layouts(config).ppn)
+    m.d.comb += [ppn.channel.eq(job.channel), *(ppn[name].eq(job.command[name]) for name in ("die", "page", "block"))]
+    return ppn.as_value()
 
 
 def state_number(config: DeviceConfig, job):
@@ -109,7 +109,7 @@ class ArrayReader(wiring.Component):
         page_beats, oob_beats = Signal(layouts.column_bits), Signal(layouts.column_bits)
         page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         oob_column = Signal(layouts.column_bits)
-        ppn = page_number(c, held)
+        ppn = page_number(m, c, held)
         addr, lane = state_address(c, state_number(c, held))
         is_read = Signal()
         m.d.comb += [is_read.eq(job.op == FlashOp.READ), end.eq(job.column + job.beats)]
@@ -257,7 +257,7 @@ class ArrayWriter(wiring.Component):
         state = Signal(block_state_layout(), reset_less=True)
         legal, bad = Signal(), Signal()
         tries = Signal(range(TRIES))  # left of the access to the state
-        ppn = page_number(c, held)
+        ppn = page_number(m, c, held)
         number = state_number(c, held)
         addr, lane = state_address(c, number)
         req, wdata, done = self.mem.req, self.mem.data, self.mem.done

@@ -10,10 +10,7 @@ from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .registers import doorbell_layout, queue_settings_layout
 
-__all__ = ["TARGETS", "Queues", "entry_layout", "sqe_layout"]
-
-#: Places a command may go to: answered at once, the admin engine, block I/O, inference, dataset management.
-TARGETS = 5
+__all__ = ["Queues", "entry_layout", "sqe_layout"]
 
 
 def sqe_layout() -> data.StructLayout:
@@ -29,6 +26,7 @@ def entry_layout() -> data.StructLayout:
 
 class Queues(wiring.Component):
     """The rings of every queue pair: pointers, phase bits, doorbells (NVM Express Base Specification 2.0, section 3.3).
+    ``targets``: how many places there are that commands may go to; which, only the one who gives the verdicts knows.
 
     Fetch: round-robin over the queues that have an entry and room for its completion. The entry is offered on
     ``entry`` with ``entry_valid`` until one cycle of ``verdict``: its ``target``, and in ``acceptable`` whether that
@@ -52,8 +50,8 @@ class Queues(wiring.Component):
     2 cycles from a completion to its write request. One entry is read and one completion written at a time.
     """
 
-    def __init__(self, config: DeviceConfig):
-        self.config = config
+    def __init__(self, config: DeviceConfig, targets: int):
+        self.config, self.targets = config, targets
         n = config.host.queue_pairs
         super().__init__({
             "settings": In(data.ArrayLayout(queue_settings_layout(config), n)),
@@ -61,8 +59,8 @@ class Queues(wiring.Component):
             "doorbell_valid": In(1), "doorbell": In(doorbell_layout(config)),
             "unseen": Out(n), "posted": Out(n),
             "entry_valid": Out(1), "entry": Out(entry_layout()),
-            "verdict": In(1), "target": In(range(TARGETS)), "acceptable": In(1), "take": Out(1),
-            "target_free": In(TARGETS),
+            "verdict": In(1), "target": In(range(targets)), "acceptable": In(1), "take": Out(1),
+            "target_free": In(targets),
             "completion": In(stream.Signature(Layouts(config).completion)),
             "sq_read": Out(MemReadSignature(config.beat_bytes)),
             "cq_write": Out(MemWriteSignature(config.beat_bytes)),
@@ -81,10 +79,10 @@ class Queues(wiring.Component):
         self._cq_tail = [Signal(bits, name=f"cq_tail{q}") for q in range(n)]
         self._phase = [Signal(init=1, name=f"phase{q}") for q in range(n)]
         self._in_flight = [Signal(bits + 1, name=f"in_flight{q}") for q in range(n)]
-        self._waits_for = [Signal(range(TARGETS), name=f"waits_for{q}") for q in range(n)]
+        self._waits_for = [Signal(range(self.targets), name=f"waits_for{q}") for q in range(n)]
         self._deferred = Signal(n)
-        self._last_to = [Signal(3, name=f"last_to{t}") for t in range(TARGETS)]  # queue last served, per target
-        self._line = [Signal(n, name=f"line{t}") for t in range(TARGETS)]  # one-hot: the deferred queue served next
+        self._last_to = [Signal(3, name=f"last_to{t}") for t in range(self.targets)]  # queue last served, per target
+        self._line = [Signal(n, name=f"line{t}") for t in range(self.targets)]  # one-hot: the deferred queue served next
         self._pending = [Signal(bits, name=f"pending{q}") for q in range(n)]  # completions posted and not acknowledged
         self._started = Signal(n)  # one-hot: a command left its queue
         self._ended = Signal(n)  # one-hot: a completion entered its queue, or was dropped
@@ -183,7 +181,7 @@ class Queues(wiring.Component):
         pick = self._next_after(m, qid, runnable, "fetch")
         first_in_line = Signal()
         with m.Switch(self.target):
-            for t in range(TARGETS):
+            for t in range(self.targets):
                 with m.Case(t):
                     m.d.comb += first_in_line.eq(~self._line[t].any() | self._line[t].bit_select(qid, 1))
         m.d.comb += self.take.eq(self.verdict & self.acceptable & first_in_line)

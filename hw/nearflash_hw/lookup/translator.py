@@ -4,7 +4,6 @@ from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Status
-from nearflash.contract.config import log2
 
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.fifo import StreamFifo
@@ -88,11 +87,8 @@ class Translator(wiring.Component):
             head.ready.eq(issue | (poison.valid & poison.ready)),
             rsp.ready.eq(head.ready & head.payload.ok),
         ]
-        # {block, page, die, channel}; a field of one value has no bits in the PPN
-        at, field = 0, {}
-        for name, n in (("channel", f.channels), ("die", f.dies), ("page", f.pages), ("block", f.blocks)):
-            field[name] = answer.ppn[at : at + log2(n)] if n > 1 else 0
-            at += log2(n)
+        ppn = Signal(lo.ppn)
+        m.d.comb += ppn.eq(answer.ppn)
         # A channel of one die takes a command every cycle and has room for as many as there are tags.
         queues = [RegisterSlice(lo.flash_command, "through") if f.dies == 1
                   else StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
@@ -101,10 +97,10 @@ class Translator(wiring.Component):
             connect(m, q.o, flipped(self.flash_cmd[k]))
             p = q.i.payload
             m.d.comb += [
-                q.i.valid.eq(known & good & tags.take.valid & (field["channel"] == k)),
-                p.op.eq(FlashOp.READ), p.die.eq(field["die"]), p.block.eq(field["block"]), p.page.eq(field["page"]),
+                q.i.valid.eq(known & good & tags.take.valid & (ppn.channel == k)),
+                p.op.eq(FlashOp.READ), p.die.eq(ppn.die), p.block.eq(ppn.block), p.page.eq(ppn.page),
                 p.column.eq(head.payload.column), p.beats.eq(head.payload.beats), p.tag.eq(tags.take.payload)]
-        ready = Array(q.i.ready for q in queues)[field["channel"]] if f.channels > 1 else queues[0].i.ready
+        ready = Array(q.i.ready for q in queues)[ppn.channel] if f.channels > 1 else queues[0].i.ready
         entry = self.tag_write.entry
         m.d.comb += [
             issue.eq(known & good & tags.take.valid & ready), tags.take.ready.eq(known & good & ready),
