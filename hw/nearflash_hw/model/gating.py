@@ -57,7 +57,9 @@ class _Module:
 
     def __post_init__(self) -> None:
         self.ports = {name: (kind, int(high or 0) + 1) for kind, high, name in _PORT.findall(self.body)}
-        self.widths = {name: int(high or 0) + 1 for high, name, _ in _REGISTER.findall(self.body)}
+        registers = _REGISTER.findall(self.body)
+        self.widths = {name: int(high or 0) + 1 for high, name, _ in registers}
+        self.memories = {name for _, name, depth in registers if depth}
         logic = _DECLARATION.sub("", _INSTANCE.sub("", _CLOCKED.sub(lambda m: m[2], self.body)))
         self.names = _names(logic)  # in its assignments: not those that only instances are connected to
         clocks = {clock for clock, _ in _CLOCKED.findall(self.body)}
@@ -121,10 +123,6 @@ class _Module:
             if decides:
                 text = f"{last} = 1'b0; {text} {found} = {found} | {last};"
             yield max(1 if n in self.memories else self.widths[n] for n in names), text
-
-    @property
-    def memories(self) -> set[str]:
-        return {name for _, name, depth in _REGISTER.findall(self.body) if depth}
 
 
 def _prefixed(text: str, path: str) -> str:
