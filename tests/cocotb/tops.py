@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 from nearflash.compiler import PlanOptions, compile_device
@@ -38,6 +38,7 @@ class Rig(wiring.Component):
 
     Memory ports go to the AXI4 master their ``memories`` prefix names ("unit" or "unit.port" -> master). Every other
     port appears at the top by its own name, or as ``unit_port`` if ``prefixed``; inputs of the same name are one port.
+    ``cleared`` is one output of all units that have it.
     """
 
     def __init__(self, units: Mapping[str, wiring.Component], wires: Sequence[tuple[str, str]] = (),
@@ -55,6 +56,9 @@ class Rig(wiring.Component):
                     choice = memories or {}
                     self.memories.setdefault(choice.get(f"{u}.{port}") or choice[u], []).append((u, port))
                     continue
+                if port == "cleared":
+                    members[port] = Out(1)  # all of them
+                    continue
                 name = f"{u}_{port}" if prefixed else KEYWORDS.get(port, port)
                 if name in members and not (members[name] == member and member.flow == In and member.is_port):
                     raise ValueError(f"port {name} of several units: wire it, or ask for prefixed names")
@@ -70,6 +74,8 @@ class Rig(wiring.Component):
         m = Module()
         for u, unit in self.units.items():
             m.submodules[u] = unit
+        if "cleared" in self.signature.members:
+            m.d.comb += self.cleared.eq(Cat(u.cleared for u in self.units.values() if hasattr(u, "cleared")).all())
         for ends in self.wires:
             connect(m, *(self._port(end) for end in ends))
         for u, port, name in self.exposed:

@@ -26,7 +26,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from nearflash_hw.verilog import port_name
 
-from .amaranth import SimulationTimeout
+from .amaranth import CLEARING, SimulationTimeout
 from .payload import reader, writer
 
 __all__ = ["StreamSink", "StreamSource", "pack", "start", "unpack", "until"]
@@ -119,7 +119,8 @@ class StreamSink(_Stream):
 
 
 async def start(dut: Any, top: wiring.Component | None = None, cycles: int = 4) -> None:
-    """Starts ``dut.clk`` and holds ``dut.rst`` for ``cycles``. Make sources and sinks after it.
+    """Starts ``dut.clk`` and holds ``dut.rst`` for ``cycles``, then waits for ``dut.cleared`` where there is one (at most
+    CLEARING cycles). Make sources and sinks after it.
 
     ``top``: the component that ``dut`` is the Verilog of; its inputs are held at 0 meanwhile. Without it they keep what the
     simulator starts them with: X on an event-driven one, which a reset does not drive out of everything.
@@ -134,6 +135,11 @@ async def start(dut: Any, top: wiring.Component | None = None, cycles: int = 4) 
         await RisingEdge(dut.clk)
     dut.rst.value = 0
     await RisingEdge(dut.clk)
+    for _ in range(CLEARING):
+        if not hasattr(dut, "cleared") or dut.cleared.value == 1:
+            return
+        await RisingEdge(dut.clk)
+    raise SimulationTimeout(f"not cleared within {CLEARING} cycles of the reset")
 
 
 async def until(dut: Any, done: Callable[[], bool], *, max_cycles: int, settle: int = 20) -> int:
