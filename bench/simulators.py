@@ -93,11 +93,11 @@ def gating(quick: bool, note: Callable[[str], None]) -> Rows:
     out: Rows = []
     for name, (options, queries) in GATED.items():
         row: dict[str, Any] = {"workload": name}
-        note(f"{name}: gated")
+        note(f"{name}: speed")
         row["gated_cycles_per_second"] = streaming(options, 3)["cycles_per_second"]
         both = {}
         for gated in (True, False):
-            note(f"{name}: {'gated' if gated else 'ungated'}")
+            note(f"{name}: {'gated' if gated else 'ungated'}, to compare")
             both[gated] = streaming(replace(options, queries=queries, gated=gated), 1 if quick else 2)
         if both[True]["cycles"] != both[False]["cycles"]:
             raise RuntimeError(f"{name}: {both[True]['cycles']} cycles gated, {both[False]['cycles']} ungated")
