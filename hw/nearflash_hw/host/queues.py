@@ -12,8 +12,8 @@ from .registers import doorbell_layout, queue_settings_layout
 
 __all__ = ["TARGETS", "Queues", "entry_layout", "sqe_layout"]
 
-#: Places a command may go to: answered at once, the admin engine, block I/O, inference, dataset management.
-TARGETS = 5
+#: Places a command may go to: answered at once, the admin engine, READs, WRITEs, inference, dataset management.
+TARGETS = 6
 
 
 def sqe_layout() -> data.StructLayout:
