@@ -96,7 +96,7 @@ class Device(wiring.Component):
             connect(m, block_io.flash_in[k], ch.block_in)
             connect(m, ch.block_data, block_io.flash_data[k])
             connect(m, ch.block_done, block_io.flash_done[k])
-            m.d.comb += [block_io.flash_waits[k].eq(ch.block_waits), ch.block_room.eq(block_io.flash_room[k])]
+            m.d.comb += [block_io.flash_waits[k].eq(ch.block_waits), ch.block_hold.eq(~block_io.flash_room[k])]
             connect(m, ch.array, arrays.channel[k])
             connect(m, lookup.flash_cmd[k], ch.lookup_cmd)
             connect(m, ch.lookup_data, lookup.flash_data[k])

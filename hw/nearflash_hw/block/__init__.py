@@ -16,16 +16,16 @@ else: buffers, memory ports, translation and completions are of each half alone:
                                 |    WriteFetch --page--> Programmer --programmed--> Mapper <-- flash_done
                                 |        |                    `--job--> PageFeeders --> flash_in
                                 |     host_read
-                                +--> Trimmer (RangeList), beside later commands; Mapper and Trimmer share the map's ``update``
+                                +--> Trimmer (RangeList), beside later commands; it shares the map's ``update`` with Mapper
 
-*Reads.* Up to host.block_reads pages are in flight, of as many commands or fewer; each has a tag, and a command goes by that
-of its first page. A page takes a slot of the read buffer only when its channel is about to send it, so a few slots do for
-many pages; it goes to the host as soon as it is there, where its own pieces of host memory, stored by tag, say. Commands end
-in any order.
+*Reads.* Up to host.block_reads pages are in flight, of as many commands or fewer; each has a tag, and a command goes by
+that of its first page. A page takes a slot of the read buffer (host.read_slots) only when its channel is about to send it,
+so a few slots do for many pages; it goes to the host as soon as it is there, to its own pieces of host memory, which are
+stored by tag. Commands end in any order.
 
-*Writes.* One command at a time, in order, its pages in parallel, each in a slot of the write buffer (host.page_slots). A page
-is mapped once it is programmed, in page order: a logical block is never torn, whatever is read meanwhile, because no page
-that is or was mapped is written again.
+*Writes.* One command at a time, in order, its pages in parallel, each in a slot of the write buffer (host.page_slots). A
+page is mapped once it is programmed, in page order: a logical block is never torn, whatever is read meanwhile, because no
+page that is or was mapped is written again.
 
 Why it can't deadlock. Every wait below is for something further down, and the last ones end on their own.
 
@@ -34,14 +34,15 @@ Why it can't deadlock. Every wait below is for something further down, and the l
 2. The ledger takes a retirement when the completion before it is taken (1).
 3. The sender waits for host writes (1) and the ledger (2). So every slot of the read buffer that holds a page becomes free.
 4. A channel is told that there is room (``room``) only with a slot set aside, so a page that started to come is taken at one
-   beat a cycle: reads never stretch a channel's bus. Waiting for room (3) is a die's, not the bus': lookups and programs go on.
-5. So every read command that a channel holds ends, and every tag comes back but those of pages not yet sent to a channel,
-   which are those of one command alone: it holds two at most, hence block_reads >= 2.
-6. A die ends what it does; a PROGRAM waits for its data, which are in the write buffer before it is sent, and for those of
-   programs sent to its channel before it: the feeder of each channel sends them in that order, waiting for nothing but its
-   turn at the buffer. So a channel's queue of commands always empties (4), and with it FlashOrders.
-7. A page of a WRITE waits for the log (``allocate``: it is offered, full, or stalled), the channels (6) and the map (1): its
-   slot becomes free, and its command ends.
-8. The intake waits for a tag (5), for WriteControl (7), or for the list of a WRITE, which its store has room for. A second
-   list of ranges is not taken in while one is unmapped, and so keeps nobody waiting.
+   beat a cycle: reads never stretch a channel's bus. It is a die that waits for room (3), not the bus: lookups go on.
+5. So every read command that a channel holds ends, and every tag comes back but those of pages not yet sent to a channel.
+   These are of one command alone, which holds two at most: hence block_reads >= 2.
+6. A die ends what it does; a PROGRAM waits for its data, which are in the write buffer before it is sent, and for those
+   of programs sent to its channel before it: the feeder of each channel sends them in that order, waiting for nothing but
+   its turn at the buffer. So a channel's queue of commands always empties (4), and with it FlashOrders.
+7. A page of a WRITE waits for the log (``allocate``: it is offered, full, or stalled), the channels (6) and the map (1):
+   its slot becomes free, and its command ends.
+8. The intake waits for a tag (5), for the ledger (2), or for the host's PRP list; a WRITE is not taken in before the one
+   before it ended, and its list always has room; a second list of ranges not while one is unmapped: neither keeps a READ
+   waiting.
 """

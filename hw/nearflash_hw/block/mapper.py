@@ -16,10 +16,10 @@ __all__ = ["Mapper"]
 
 
 class Mapper(wiring.Component):
-    """Takes pages in the order of ``programmed``; for each waits until ``flash_done`` told of its slot's PROGRAM (tag {slot,
-    1}; {slot, 0}: its ERASE, which ends before), changes the map (``update``), and ``freed`` pulses. A page that was not
-    programmed or mapped raises ``fault`` WRITE_FAULT instead of being mapped; a ``dropped`` one is only freed. ``begin``: the slots
-    start anew."""
+    """Takes pages in the order of ``programmed``; for each waits until ``flash_done`` told of its slot's PROGRAM (tag
+    {slot, 1}; {slot, 0}: its ERASE, which ends before), changes the map (``update``), and ``freed`` pulses. A page that was
+    not programmed or mapped raises ``fault`` WRITE_FAULT instead of being mapped; a ``dropped`` one is only freed.
+    ``begin``: the slots start anew."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config

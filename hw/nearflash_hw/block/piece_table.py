@@ -57,7 +57,8 @@ class PieceTable(wiring.Component):
         write, read = rows.write_port(), rows.read_port(domain="comb")
         given = self.place.payload
         m.d.comb += [
-            write.en.eq(self.place.valid), write.addr.eq(Cat(given.index, given.tag)), read.addr.eq(Cat(self.index, self.tag))]
+            write.en.eq(self.place.valid), write.addr.eq(Cat(given.index, given.tag)),
+            read.addr.eq(Cat(self.index, self.tag))]
         for name, _ in stored:
             cut = low if name == "addr" else 0
             m.d.comb += [write.data[name].eq(given[name][cut:]), self.row[name].eq(read.data[name] << cut)]

@@ -22,11 +22,12 @@ def next_slot(config: DeviceConfig, slot):
 
 class Programmer(wiring.Component):
     """For every ``filled`` page, in order: takes the next page of the log (``allocate``), orders an ERASE if that asks for
-    it and a PROGRAM (``order``; tag {slot, 1 for the PROGRAM}), sends its data (``feed``, which always has room) and announces it
-    on ``programmed``. The pages are logical blocks ``lpn``, ``lpn`` + 1 ... of the command that ``begin`` starts.
+    it and a PROGRAM (``order``; tag {slot, 1 for the PROGRAM}), sends its data (``feed``, which always has room) and
+    announces it on ``programmed``. The pages are logical blocks ``lpn``, ``lpn`` + 1 ... of the command that ``begin``
+    starts.
 
-    After ``stop``, and when the log is ``full`` (``fault`` CAPACITY_EXCEEDED) or ``stalled`` (WRITE_FAULT), pages are announced
-    as ``dropped`` instead.
+    After ``stop``, and when the log is ``full`` (``fault`` CAPACITY_EXCEEDED) or ``stalled`` (WRITE_FAULT), pages are
+    announced as ``dropped`` instead.
     """
 
     def __init__(self, config: DeviceConfig):

@@ -15,11 +15,11 @@ __all__ = ["Trimmer"]
 
 
 class Trimmer(wiring.Component):
-    """Takes the list of ``command`` in, from ``begin`` on (with ``lists``), from ``beat``; once it is whole (``fetched``) and
-    good, ``listed`` pulses and the list is unmapped beside other commands (``busy``), block by block (``update``), and then
-    answered (``completion``). ``fault``: LBA_OUT_OF_RANGE, or COMMAND_SIZE_LIMIT for ranges that together hold more than the device;
-    nothing of them is unmapped. ``stop``: the command failed. A change that fails makes the completion's status WRITE_FAULT; the
-    rest is unmapped all the same.
+    """Takes the list of ``command`` in, from ``begin`` on (with ``lists``), from ``beat``; once it is whole (``fetched``)
+    and good, ``listed`` pulses and the list is unmapped beside other commands (``busy``), block by block (``update``), and
+    then answered (``completion``). ``fault``: LBA_OUT_OF_RANGE, or COMMAND_SIZE_LIMIT for ranges that together hold more
+    than the device; nothing of them is unmapped. ``stop``: the command failed. A change that fails makes the completion's
+    status WRITE_FAULT; the rest is unmapped all the same.
     """
 
     def __init__(self, config: DeviceConfig):

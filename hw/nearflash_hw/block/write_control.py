@@ -19,8 +19,8 @@ class WriteControl(wiring.Component):
     ``listed``, until the list goes on by itself.
 
     ``begin``: pulse, everything of the command before is over. ``writes`` or ``lists`` (levels) while it runs; it ends once
-    its host memory is ``fetched`` and, of a WRITE, no page is ``held``. The first of ``fault`` (a nonzero status for a cycle)
-    is its status and raises ``stop``. FLUSH: everything earlier is complete, so it only syncs the FTL.
+    its host memory is ``fetched`` and, of a WRITE, no page is ``held``. The first of ``fault`` (a nonzero status for a
+    cycle) is its status and raises ``stop``. FLUSH: everything earlier is complete, so it only syncs the FTL.
     """
 
     def __init__(self, config: DeviceConfig):

@@ -27,10 +27,10 @@ class WriteFetch(wiring.Component):
     """Stores all pieces of a command (``piece``), so that nobody waits behind them; requests each from the host.
 
     ``writes``: logical blocks go into the ring of slots of the write buffer (``write_*``; {slot, beat}), and ``filled``
-    pulses for each that is complete. A slot is claimed before its block is requested, and comes back by ``freed``. ``lists``: the
-    beats go to ``list_beat``. On ``stop`` no more is requested. ``over``: every piece was taken and every beat has come;
-    ``held``: a filled slot was not freed. ``fault``: see :class:`~.write_control.WriteControl`; a bad PRP list's status, or
-    DATA_TRANSFER_ERROR. ``begin`` starts all anew.
+    pulses for each that is complete. A slot is claimed before its block is requested, and comes back by ``freed``.
+    ``lists``: the beats go to ``list_beat``. On ``stop`` no more is requested. ``over``: every piece was taken and every
+    beat has come; ``held``: a filled slot was not freed. ``fault``: see :class:`~.write_control.WriteControl`; a bad PRP
+    list's status, or DATA_TRANSFER_ERROR. ``begin`` starts all anew.
     """
 
     def __init__(self, config: DeviceConfig):

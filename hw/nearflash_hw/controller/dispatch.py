@@ -22,10 +22,11 @@ def admin_command_layout() -> data.StructLayout:
 class Dispatcher(wiring.Component):
     """Gives a ``verdict`` on the entry that :class:`~.queues.Queues` offers, and carries it out with ``take``.
 
-    Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with
-    the status of a command that failed a check), ``admin_cmd``, ``read_cmd``, ``write_cmd`` (WRITE and FLUSH) and
-    ``trim_cmd`` (dataset management), which must not wait for each other: they take from microseconds to as long as the
-    device is large; ``infer_cmd``. ``hold_infer`` keeps ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the command's stream.
+    Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with the
+    status of a command that failed a check), ``admin_cmd``, ``read_cmd``, ``write_cmd`` (WRITE and FLUSH) and ``trim_cmd``
+    (dataset management), which must not wait for each other: they take from microseconds to as long as the device is large;
+    ``infer_cmd``. ``hold_infer`` keeps ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the
+    command's stream.
 
     Checks, first to fail wins: opcode, FUSE and PSDT (must be 0), NSID (1; FLUSH takes FFFFFFFFh too), LBA range,
     transfer size, PRP1 alignment, a loaded program for INFER. What the query stream says is checked by the lookup engine.

@@ -24,11 +24,11 @@ class Nvme(wiring.Component):
     """NVMe-format host interface (:mod:`nearflash.contract.nvme` and :mod:`~nearflash.contract.registers`).
 
     ``axil``: registers and doorbells. ``irq``: level, some unmasked queue has completions the host has not acknowledged.
-    ``enabled`` is CC.EN, and stays high until CSTS.RDY falls, so that the FTL serves what is still in flight; CSTS.RDY rises
-    with ``ftl_ready``. Checked commands leave on ``read_cmd``, ``write_cmd``, ``trim_cmd`` (answered on ``block_completion``)
-    and ``infer_cmd``, and come back on ``block_completion``, ``infer_completion``, in any order, exactly one each; both sides
-    must always accept what is in flight, even after CC.EN fell (the completions are then dropped). Opened and closed tables,
-    and the loaded program, outlive CC.EN = 0.
+    ``enabled`` is CC.EN, and stays high until CSTS.RDY falls, so that the FTL serves what is still in flight; CSTS.RDY
+    rises with ``ftl_ready``. Checked commands leave on ``read_cmd``, ``write_cmd``, ``trim_cmd`` (answered on
+    ``block_completion``) and ``infer_cmd``, and come back on ``block_completion``, ``infer_completion``, in any order,
+    exactly one each; both sides must always accept what is in flight, even after CC.EN fell (the completions are then
+    dropped). Opened and closed tables, and the loaded program, outlive CC.EN = 0.
 
     Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
     completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.

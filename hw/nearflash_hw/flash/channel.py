@@ -100,9 +100,9 @@ class Channel(wiring.Component):
     ``block_in``: the raw pages (page beats, then OOB beats) of the PROGRAMs, in the order their commands were accepted.
     A PROGRAM starts when those accepted before it have their data and its own first beat waits here; until then its die
     serves lookups. Whoever sends the first beat of a page must be able to send, and whoever asks for a page or vector to
-    take, all of it without waiting for anything else on this channel: the bus stretches meanwhile. A page starts on
-    ``block_data`` only while ``block_room`` is high; ``block_waits``: a die has one to send. It must stay high until the page's
-    first beat is on ``block_data``.
+    take, all of it without waiting for anything else on this channel: the bus stretches meanwhile. No page
+    starts on ``block_data`` while ``block_hold``, which may rise again at a page's first beat there; ``block_waits``: a die
+    has one to send.
 
     From the transfer of a READ on ``lookup_cmd`` or ``block_cmd`` to that of its last beat: tR plus the bus time of its
     beats (the paper's C_EV) plus READ_OVERHEAD cycles, on an idle channel, with a DRAM that loads the window within tR
@@ -128,7 +128,7 @@ class Channel(wiring.Component):
             "block_data": Out(stream.Signature(layouts.flash_data)),
             "block_done": Out(stream.Signature(layouts.flash_done)),
             "block_waits": Out(1),
-            "block_room": In(1, init=1),
+            "block_hold": In(1),
             "array": Out(ArraySignature(config)),
             "bus_busy": Out(1),
             "die_busy": Out(config.flash.dies),
@@ -190,7 +190,7 @@ class Channel(wiring.Component):
             bus.errors.eq(Cat(die.error for die in dies)),
             bus.want_command.eq(Cat(die.want_command for die in dies)),
             bus.want_in.eq(Cat(die.want_in for die in dies)),
-            bus.want_out.eq(Cat(die.want_out for die in dies)), bus.block_room.eq(self.block_room),
+            bus.want_out.eq(Cat(die.want_out for die in dies)), bus.block_hold.eq(self.block_hold),
             self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
         for d, die in enumerate(dies):

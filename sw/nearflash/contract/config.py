@@ -438,8 +438,8 @@ def _tiny() -> DeviceConfig:
         "tiny", clock_mhz=100.0, beat_bytes=8,
         flash=FlashConfig(channels=2, dies=2, blocks=8, pages=8, page_bytes=512, oob_bytes=32, t_read_ns=2_000,
                           t_program_ns=4_000, t_erase_ns=8_000, bus_page_ns=1_000),
-        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, block_reads=8, read_slots=4, page_slots=2, infer_depth=2,
-                        max_batch=64),
+        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, block_reads=8, read_slots=4, page_slots=2,
+                        infer_depth=2, max_batch=64),
         lookup=LookupConfig(max_tables=8, max_extents=2, max_dim=64, max_bag=256, tags=16, sample_slots=2,
                             map_cache_lines=8, lanes=2, accumulators=128))
 

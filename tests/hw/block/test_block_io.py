@@ -64,7 +64,8 @@ class Harness(wiring.Component):
         m.submodules.io = io = BlockIo(self.config)
         m.submodules.ftl = ftl = Ftl(self.config)
         m.submodules.prp = prp = PrpWalker(self.config)
-        for outer, inner in (("read_cmd", io.read_cmd), ("write_cmd", io.write_cmd), ("trim_cmd", io.trim_cmd), ("completion", io.completion),
+        for outer, inner in (("read_cmd", io.read_cmd), ("write_cmd", io.write_cmd), ("trim_cmd", io.trim_cmd),
+                             ("completion", io.completion),
                              ("host_read", io.host_read), ("host_write", io.host_write), ("list_read", prp.mem_read),
                              ("map_read", ftl.mem_read),
                              ("map_write", ftl.mem_write)):
@@ -123,7 +124,9 @@ class FlashModel:
                 self.data.items += page
                 page = []
             for die, q in enumerate(self.queues):
-                if not q or die in self.stuck or self.rng.random() > self.rate or (page and q[0]["op"] == FlashOp.READ):
+                if not q or die in self.stuck or self.rng.random() > self.rate:
+                    continue
+                if page and q[0]["op"] == FlashOp.READ:  # one at a time leaves the channel
                     continue
                 c = q[0]
                 row = c["block"] * f.pages + c["page"]
@@ -366,6 +369,116 @@ def test_pages_of_a_command_are_in_flight_together():
         assert b.deepest >= 4
 
     b.run(script)
+
+
+def test_reads_go_on_while_a_die_erases():
+    """A WRITE waits for the die that erases its block; READs of the other dies are answered, those of that die wait too."""
+    b = Bench(CONFIGS["beat32"], seed=31)  # four channels of one die
+    size = b.config.lba_bytes
+
+    def script():
+        b.random_write(0, 4)
+        yield b.all_done
+        b.in_turn = False
+        b.flash[0].stuck = {0}
+        new = [b.rng.randbytes(size) for _ in range(4)]
+        old = b.blocks[0]
+        b.write(0, new)  # its first page goes to channel 0
+        b.blocks[0] = old
+        write = len(b.sent) - 1
+        b.read(0, 1)  # the old one, in the die that is busy
+        checks = [b.read(1 + i % 3, 1) for i in range(12)]
+        yield lambda: len(b.completion.items) >= 1 + 12
+        answered = {c["cid"] for c in b.completion.items}
+        assert answered == {0, *range(write + 2, write + 14)}
+        b.flash[0].stuck = set()
+        yield b.all_done
+        b.blocks[0] = new[0]
+        checks = [b.read(0, 4)]
+        yield b.all_done
+        for check in checks:
+            check()
+
+    b.run(script)
+    assert set(b.statuses()) == {Status.SUCCESS}
+
+
+@pytest.mark.parametrize("name", ["tiny", "beat32"])
+def test_reads_queue_and_end_in_any_order(name):
+    """As many pages as the configuration says wait in the flash, of commands of one page or several."""
+    config = CONFIGS[name]
+    b = Bench(config, seed=32)
+    n = config.host.block_reads
+
+    def script():
+        b.random_write(0, 6)
+        yield b.all_done
+        for ch in b.flash:
+            ch.stuck = set(range(config.flash.dies))
+        b.deepest = 0
+        checks = [b.read(i % 5, 1 + (i % 4 == 1)) for i in range(2 * n)]
+        yield lambda: b.deepest == n
+        for ch in b.flash[1:]:
+            ch.stuck = set()
+        yield lambda: len(b.completion.items) > 1
+        b.flash[0].stuck = set()
+        yield b.all_done
+        assert b.deepest == n
+        for check in checks:
+            check()
+
+    b.run(script)
+    order = [c["cid"] for c in b.completion.items]
+    assert order != sorted(order), "commands ended in the order they came: nothing overtook"
+
+
+@pytest.mark.parametrize("name", ["tiny", "one_slot"])
+def test_a_block_is_never_torn(name):
+    """Reads of a block beside writes of it: any version that was there or on its way when the read was sent, whole; after a
+    write was answered, none from before it."""
+    b = Bench(CONFIGS[name], 0.1, seed=33)
+    size = b.config.lba_bytes
+    versions = [bytes(size)]
+    reads = []
+
+    def script():
+        b.in_turn = False
+        for _ in range(8):
+            oldest = len(versions) - 1  # the last write was answered
+            versions.append(b.rng.randbytes(size))
+            b.write(3, versions[-1:])
+            write = len(b.sent) - 1
+            while not b.answered(write)():
+                if len(b.sent) - len(b.completion.items) < 4:
+                    buf = b.buffer(size)
+                    b.send(Opcode.READ, 3, 1, buf)
+                    reads.append((buf, oldest))
+                sent = len(b.completion.items)
+                yield lambda sent=sent: len(b.completion.items) > sent
+        yield b.all_done
+
+    b.run(script, max_cycles=120_000)
+    assert set(b.statuses()) == {Status.SUCCESS}
+    seen = [(versions.index(b.get(buf, size)), oldest) for buf, oldest in reads]
+    assert all(version in (oldest, oldest + 1) for version, oldest in seen)
+    assert {version - oldest for version, oldest in seen} == {0, 1}, "reads met no write"
+
+
+def test_flush_covers_what_was_answered_and_reads_pass_it():
+    b = Bench(TINY, seed=34)
+
+    def script():
+        b.random_write(0, 3)
+        yield b.all_done
+        b.in_turn = False
+        cursor = b.model.cursor
+        b.send(Opcode.FLUSH)
+        b.read(0, 1)
+        yield b.all_done
+        assert struct.unpack("<I", b.dram.read(b.config.layout.superblock + 4, 4)) == (cursor,)
+
+    b.run(script)
+    assert set(b.statuses()) == {Status.SUCCESS}
 
 
 def test_dataset_management():
