@@ -6,10 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import composition, despeckle, lookup, simulators
+from . import block_io, composition, despeckle, lookup, simulators
 from .report import finish
 
-BENCHES = {"lookup": lookup, "composition": composition, "simulators": simulators, "despeckle": despeckle}
+BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
+           "despeckle": despeckle}
 
 
 def main(argv: list[str] | None = None) -> int:

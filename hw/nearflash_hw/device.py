@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, counters
 
-from .controller.block_io import BlockIo
+from .block.block_io import BlockIo
 from .controller.ftl import Ftl
 from .controller.nvme import Nvme
 from .flash.channel import Channel
@@ -65,8 +65,8 @@ class Device(wiring.Component):
         m.d.comb += [self.irq.eq(nvme.irq), ftl.enable.eq(nvme.enabled),
                      nvme.ftl_ready.eq(ftl.ready & lookup.cleared & pooling.cleared),
                      nvme.infer_idle.eq(lookup.idle)]
-        connect(m, nvme.block_cmd, block_io.cmd)
-        connect(m, nvme.trim_cmd, block_io.trim_cmd)
+        for command in ("read_cmd", "write_cmd", "trim_cmd"):
+            connect(m, getattr(nvme, command), getattr(block_io, command))
         connect(m, block_io.completion, nvme.block_completion)
         connect(m, nvme.infer_cmd, lookup.infer_cmd)
         connect(m, lookup.completion, nvme.infer_completion)
@@ -93,6 +93,7 @@ class Device(wiring.Component):
             connect(m, block_io.flash_in[k], ch.block_in)
             connect(m, ch.block_data, block_io.flash_data[k])
             connect(m, ch.block_done, block_io.flash_done[k])
+            m.d.comb += [block_io.flash_waits[k].eq(ch.block_waits), ch.block_hold.eq(~block_io.flash_room[k])]
             connect(m, ch.array, arrays.channel[k])
             connect(m, lookup.flash_cmd[k], ch.lookup_cmd)
             connect(m, ch.lookup_data, lookup.flash_data[k])

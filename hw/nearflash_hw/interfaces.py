@@ -67,7 +67,8 @@ class Layouts:
         self.slot_bits = index_bits(lk.sample_slots)
         self.bag_bits = bits_for(lk.max_bag)
         self.nb_bits = bits_for(m.n_batch)
-        self.tag_bits = max(config.tag_bits, index_bits(h.page_slots))
+        # of a lookup, of a page that is read, or of a page slot and whether it is erased or programmed
+        self.tag_bits = max(config.tag_bits, index_bits(h.block_reads), index_bits(h.page_slots) + 1)
 
     # -- flash --------------------------------------------------------------------------------------------------
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from device_bench import (
@@ -170,6 +172,31 @@ def test_power_cut_without_flush_loses_no_earlier_data():
         device.write(100, new)  # and the log goes on
         assert device.read(100, 40) == new
         assert cut(device.read(0, 40)) == [got for got, _, _ in blocks]
+
+
+def test_reads_of_other_dies_are_answered_during_an_erase():
+    """An ERASE of two milliseconds: reads of other dies take what they take on an idle device; one of the same die waits."""
+    config = replace(SMALL, flash=replace(SMALL.flash, t_erase_ns=2_000_000))
+    f = config.flash
+    dies = f.channels * f.dies
+    with open_device(config) as device:
+        content = np.random.default_rng(3).bytes(dies * f.pages * SIZE)  # the first block of every die
+        device.write(0, content)
+        idle = max(timed(device, lambda i=i: device.read(i)) for i in range(dies))
+        b = device.driver.buffer(bytes(SIZE))
+        write = device._block_command(Opcode.WRITE, b, device.config.lbas - 1, 1)  # erases the next block of die 0
+        device.backend.idle(2000)
+        for _ in range(20):
+            for lba in range(1, dies):
+                assert timed(device, lambda lba=lba: assert_block(device, content, lba)) <= idle + 100
+        assert write.completion is None, "the erase was over: nothing was tested"
+        waited = timed(device, lambda: assert_block(device, content, 0))
+        assert waited > config.t_erase / 4, "the die read while it erased"
+        device.driver.drain([write])
+
+
+def assert_block(device, content, lba):
+    assert device.read(lba) == content[lba * SIZE : (lba + 1) * SIZE]
 
 
 # -- bounded waits ----------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from ..interfaces import Layouts
 __all__ = ["Dispatcher", "Target", "admin_command_layout"]
 
 
-
 class Target(IntEnum):
-    """Where a command goes: answered at once, the admin engine, block I/O, inference, dataset management."""
+    """Where a command goes: answered at once, the admin engine, READs, WRITEs and FLUSHes, inference, dataset management."""
 
     REJECT = 0
     ADMIN = 1
-    BLOCK = 2
-    INFER = 3
-    TRIM = 4
+    READ = 2
+    WRITE = 3
+    INFER = 4
+    TRIM = 5
 
 
 NSID = 1
@@ -35,10 +35,11 @@ def admin_command_layout() -> data.StructLayout:
 class Dispatcher(wiring.Component):
     """Gives a ``verdict`` on the entry that :class:`~.queues.Queues` offers, and carries it out with ``take``.
 
-    Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with
-    the status of a command that failed a check), ``admin_cmd``, ``block_cmd``, ``infer_cmd``, ``trim_cmd`` (dataset
-    management, which may take long and must not keep others from block I/O). ``hold_infer`` keeps
-    ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the command's stream.
+    Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with the
+    status of a command that failed a check), ``admin_cmd``, ``read_cmd``, ``write_cmd`` (WRITE and FLUSH) and ``trim_cmd``
+    (dataset management), which must not wait for each other: they take from microseconds to as long as the device is large;
+    ``infer_cmd``. ``hold_infer`` keeps ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the
+    command's stream.
 
     Checks, first to fail wins: opcode, FUSE and PSDT (must be 0), NSID (1; FLUSH takes FFFFFFFFh too), LBA range,
     transfer size, PRP1 alignment, a loaded program for INFER. What the query stream says is checked by the lookup engine.
@@ -53,7 +54,8 @@ class Dispatcher(wiring.Component):
             "hold_infer": In(1), "program_loaded": In(1),
             "reject": Out(stream.Signature(layouts.completion)),
             "admin_cmd": Out(stream.Signature(admin_command_layout())),
-            "block_cmd": Out(stream.Signature(layouts.block_command)),
+            "read_cmd": Out(stream.Signature(layouts.block_command)),
+            "write_cmd": Out(stream.Signature(layouts.block_command)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
         })
@@ -76,7 +78,7 @@ class Dispatcher(wiring.Component):
         target, free = self.target, self.target_free
         m.d.comb += [
             self.acceptable.eq(free.bit_select(target, 1) & ~held),
-            free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.block_cmd.valid,
+            free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.read_cmd.valid, ~self.write_cmd.valid,
                         ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid))]
 
         with m.FSM():
@@ -117,7 +119,8 @@ class Dispatcher(wiring.Component):
                 with m.Elif(is_admin):
                     m.d.sync += target.eq(Target.ADMIN)
                 with m.Elif(is_block):
-                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, Target.TRIM, Target.BLOCK))
+                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, Target.TRIM,
+                                              Mux(sqe.opcode == Opcode.READ, Target.READ, Target.WRITE)))
                 with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
                     # Not while a program is being loaded: the command then waits for what comes of it.
                     m.d.sync += status.eq(Status.NO_PROGRAM)
@@ -128,7 +131,7 @@ class Dispatcher(wiring.Component):
                 m.d.comb += self.verdict.eq(1)
                 m.next = "IDLE"
 
-        for port in (self.reject, self.admin_cmd, self.block_cmd, self.infer_cmd, self.trim_cmd):
+        for port in (self.reject, self.admin_cmd, self.read_cmd, self.write_cmd, self.infer_cmd, self.trim_cmd):
             with m.If(port.valid & port.ready):
                 m.d.sync += port.valid.eq(0)
         with m.If(self.take):
@@ -143,11 +146,12 @@ class Dispatcher(wiring.Component):
                     m.d.sync += [
                         self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(sqe.prp1),
                         p.prp2.eq(sqe.prp2), p.cdw10.eq(sqe.cdw10)]
-                with m.Case(Target.BLOCK):
-                    p = self.block_cmd.payload
-                    m.d.sync += [
-                        self.block_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                        p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2)]
+                for number, port in ((Target.READ, self.read_cmd), (Target.WRITE, self.write_cmd)):
+                    with m.Case(number):
+                        p = port.payload
+                        m.d.sync += [
+                            port.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
+                            p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2)]
                 with m.Case(Target.TRIM):
                     p = self.trim_cmd.payload
                     m.d.sync += [

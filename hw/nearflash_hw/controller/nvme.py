@@ -24,11 +24,11 @@ class Nvme(wiring.Component):
     """NVMe-format host interface (:mod:`nearflash.contract.nvme` and :mod:`~nearflash.contract.registers`).
 
     ``axil``: registers and doorbells. ``irq``: level, some unmasked queue has completions the host has not acknowledged.
-    ``enabled`` is CC.EN, and stays high until CSTS.RDY falls, so that the FTL serves what is still in flight; CSTS.RDY rises
-    with ``ftl_ready``. Checked commands leave on ``block_cmd``, ``trim_cmd`` (both answered on ``block_completion``) and
-    ``infer_cmd``, and come back on ``block_completion``, ``infer_completion``, in any order, exactly one each; both sides
-    must always accept what is in flight, even after CC.EN fell (the completions are then dropped). Opened and closed tables,
-    and the loaded program, outlive CC.EN = 0.
+    ``enabled`` is CC.EN, and stays high until CSTS.RDY falls, so that the FTL serves what is still in flight; CSTS.RDY
+    rises with ``ftl_ready``. Checked commands leave on ``read_cmd``, ``write_cmd``, ``trim_cmd`` (answered on
+    ``block_completion``) and ``infer_cmd``, and come back on ``block_completion``, ``infer_completion``, in any order,
+    exactly one each; both sides must always accept what is in flight, even after CC.EN fell (the completions are then
+    dropped). Opened and closed tables, and the loaded program, outlive CC.EN = 0.
 
     Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
     completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.
@@ -52,7 +52,8 @@ class Nvme(wiring.Component):
         super().__init__({
             "axil": In(AxiLiteSignature(ADDRESS_BITS)), "irq": Out(1),
             "enabled": Out(1), "ftl_ready": In(1),
-            "block_cmd": Out(stream.Signature(layouts.block_command)),
+            "read_cmd": Out(stream.Signature(layouts.block_command)),
+            "write_cmd": Out(stream.Signature(layouts.block_command)),
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
             "block_completion": In(stream.Signature(layouts.completion)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
@@ -100,7 +101,8 @@ class Nvme(wiring.Component):
             dispatcher.hold_infer.eq(admin.hold_infer), dispatcher.program_loaded.eq(admin.program_loaded)]
         connect(m, queues.sq_read, flipped(self.sq_read))
         connect(m, queues.cq_write, flipped(self.cq_write))
-        connect(m, dispatcher.block_cmd, flipped(self.block_cmd))
+        connect(m, dispatcher.read_cmd, flipped(self.read_cmd))
+        connect(m, dispatcher.write_cmd, flipped(self.write_cmd))
         connect(m, dispatcher.trim_cmd, flipped(self.trim_cmd))
         connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
         connect(m, dispatcher.admin_cmd, admin.cmd)

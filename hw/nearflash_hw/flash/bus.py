@@ -20,11 +20,12 @@ class ChannelBus(wiring.Component):
     Dies are served round-robin; waiting command phases go before data phases, so that arrays get busy first (a READ's
     next command phase comes after its data-out, so this delays a data phase by at most one command per die).
 
-    A command phase takes max(t_command, 1) cycles. Beat k (from 1) of a data phase moves in its cycle
-    ceil(k x bus_beat_q16 / 2**16), at most one beat per cycle; the bus clock stretches while the consumer does not take
-    a beat or ``block_in`` has none. A data-in is granted once its first beat waits on ``block_in``, a data-out once all
-    earlier beats of its path were consumed, so a consumer that stopped between pages keeps only its own path waiting;
-    inside a page or vector it stretches the bus. Overhead per phase: 1 cycle (command), 2 (data-in), 3 (data-out).
+    A command phase takes max(t_command, 1) cycles. Beat k (from 1) of a data phase moves in its cycle ceil(k x bus_beat_q16
+    / 2**16), at most one beat per cycle; the bus clock stretches while the consumer does not take a beat or ``block_in``
+    has none. A data-in is granted once its first beat waits on ``block_in``, a data-out once all earlier beats of its path
+    were consumed, and on the block path not while ``block_hold``: a consumer that stopped between pages keeps only its own
+    path waiting; inside a page or vector it stretches the bus. Overhead per phase: 1 cycle (command), 2 (data-in), 3
+    (data-out).
 
     The page memory of the channel is outside: die d's page register starts at address d x raw_page_beats. ``read_data``
     is valid the cycle after ``read_en`` only. ``command_done``, ``in_done``, ``out_started``, ``out_done``: pulses, a bit
@@ -47,6 +48,7 @@ class ChannelBus(wiring.Component):
             "in_done": Out(dies),
             "out_started": Out(dies),
             "out_done": Out(dies),
+            "block_hold": In(1),
             "block_in": In(stream.Signature(layouts.data_bits)),
             "lookup_data": Out(stream.Signature(layouts.flash_data)),
             "block_data": Out(stream.Signature(layouts.flash_data)),
@@ -72,7 +74,7 @@ class ChannelBus(wiring.Component):
         # -- who is next
         can_move = Signal(dies)
         out_free = Signal(2)
-        m.d.comb += out_free.eq((lookup_out.level == 0) | (block_out.level == 0) << 1)
+        m.d.comb += out_free.eq((lookup_out.level == 0) | ((block_out.level == 0) & ~self.block_hold) << 1)
         for d in range(dies):
             m.d.comb += can_move[d].eq((self.want_in[d] & self.block_in.valid)
                                        | (self.want_out[d] & out_free.bit_select(self.paths[d], 1)))

@@ -100,7 +100,9 @@ class Channel(wiring.Component):
     ``block_in``: the raw pages (page beats, then OOB beats) of the PROGRAMs, in the order their commands were accepted.
     A PROGRAM starts when those accepted before it have their data and its own first beat waits here; until then its die
     serves lookups. Whoever sends the first beat of a page must be able to send, and whoever asks for a page or vector to
-    take, all of it without waiting for anything else on this channel: the bus stretches meanwhile.
+    take, all of it without waiting for anything else on this channel: the bus stretches meanwhile. No page
+    starts on ``block_data`` while ``block_hold``, which may rise again at a page's first beat there; ``block_waits``: a die
+    has one to send.
 
     From the transfer of a READ on ``lookup_cmd`` or ``block_cmd`` to that of its last beat: tR plus the bus time of its
     beats (the paper's C_EV) plus READ_OVERHEAD cycles, on an idle channel, with a DRAM that loads the window within tR
@@ -125,6 +127,8 @@ class Channel(wiring.Component):
             "block_in": In(stream.Signature(layouts.data_bits)),
             "block_data": Out(stream.Signature(layouts.flash_data)),
             "block_done": Out(stream.Signature(layouts.flash_done)),
+            "block_waits": Out(1),
+            "block_hold": In(1),
             "array": Out(ArraySignature(config)),
             "bus_busy": Out(1),
             "die_busy": Out(config.flash.dies),
@@ -137,7 +141,7 @@ class Channel(wiring.Component):
         c = self.config
         layouts = Layouts(c)
         n = c.flash.dies
-        block_depth = c.host.page_slots * 2
+        block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         queues = []
         for depth, flag in ((c.lookup.tags, None), (block_depth, lambda command: command.op == FlashOp.PROGRAM)):
             queues.append(DieQueues(layouts.flash_command, n, depth, flag) if n > 1
@@ -186,7 +190,8 @@ class Channel(wiring.Component):
             bus.errors.eq(Cat(die.error for die in dies)),
             bus.want_command.eq(Cat(die.want_command for die in dies)),
             bus.want_in.eq(Cat(die.want_in for die in dies)),
-            bus.want_out.eq(Cat(die.want_out for die in dies)),
+            bus.want_out.eq(Cat(die.want_out for die in dies)), bus.block_hold.eq(self.block_hold),
+            self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
         for d, die in enumerate(dies):
             m.d.comb += [

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from amaranth.hdl import Cat, Value
+from amaranth.hdl import Cat, Const, Value
 
 from .payload import reader, writer
 
@@ -53,7 +53,8 @@ class StreamSource:
 
 
 class StreamSink:
-    """Takes every transfer of a stream into ``items``; not ready with probability ``stall`` each cycle.
+    """Takes every transfer of a stream into ``items``; not ready with probability ``stall`` each cycle, unless the stream is
+    always ready.
 
     Also checks the stream rules: once valid, valid stays and the payload is stable until the transfer.
     """
@@ -66,10 +67,11 @@ class StreamSink:
 
     async def process(self, ctx: Any) -> None:
         payload, cycle, was_ready = Payload(self.stream), 0, None
+        always = isinstance(self.stream.ready, Const)
         ticks = aiter(ctx.tick().sample(self.stream.valid, payload.bits))
         while True:
-            ready = self.rng.random() >= self.stall
-            if ready != was_ready:
+            ready = always or self.rng.random() >= self.stall
+            if ready != was_ready and not always:
                 ctx.set(self.stream.ready, ready)
                 was_ready = ready
             _, _, valid, item = await anext(ticks)

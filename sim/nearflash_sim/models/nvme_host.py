@@ -151,7 +151,7 @@ class Host:
         self.memory = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed, fail=fail)
         self.dram = MemoryModel(config.beat_bytes, latency=latency, stall=stall, seed=seed + 1)
         self.axil = AxilMaster(self.dut.axil, seed, stall)
-        self.block = Engine([self.dut.block_cmd, self.dut.trim_cmd], self.dut.block_completion)
+        self.block = Engine([self.dut.read_cmd, self.dut.write_cmd, self.dut.trim_cmd], self.dut.block_completion)
         self.infer = Engine([self.dut.infer_cmd], self.dut.infer_completion)
         self.parameters = StreamSink(self.dut.parameter, stall, seed=seed + 2)
         self.tables = []

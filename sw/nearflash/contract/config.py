@@ -83,7 +83,9 @@ class HostConfig:
     queue_pairs: int = 3  #: queue pair 0 is the admin queue
     queue_entries: int = 64  #: largest queue, power of two
     mdts_pages: int = 32  #: largest transfer of one read or write, in logical blocks
-    page_slots: int = 4  #: pages of block I/O in flight
+    block_reads: int = 32  #: READ commands in flight, and pages of theirs
+    read_slots: int = 8  #: page buffers from flash to host
+    page_slots: int = 4  #: page buffers from host to flash
     infer_depth: int = 4  #: inference commands accepted at once
     max_batch: int = 256  #: samples of one inference command
 
@@ -191,6 +193,8 @@ class DeviceConfig:
         _check(2 <= h.queue_pairs <= 8, "host.queue_pairs", h.queue_pairs, "must be from 2 (admin and one I/O) to 8")
         _check(_pow2(h.queue_entries) and 2 <= h.queue_entries <= 4096, "host.queue_entries", h.queue_entries,
                "must be a power of two from 2 (a queue of one entry is always empty) to 4096")
+        _check(2 <= h.block_reads <= 64, "host.block_reads", h.block_reads, "must be from 2 to 64")
+        _check(h.read_slots <= 16, "host.read_slots", h.read_slots, "must be at most 16")
         _check(h.page_slots <= 16, "host.page_slots", h.page_slots, "must be at most 16")
         _check(h.mdts_pages * f.page_bytes >= 8192, "host.mdts_pages", h.mdts_pages,
                f"must be at least {-(-8192 // f.page_bytes)} pages of {f.page_bytes} B: NVMe can state 8 KiB, but no less")
@@ -459,7 +463,8 @@ def _tiny() -> DeviceConfig:
         "tiny", clock_mhz=100.0, beat_bytes=8,
         flash=FlashConfig(channels=2, dies=2, blocks=8, pages=8, page_bytes=512, oob_bytes=32, t_read_ns=2_000,
                           t_program_ns=4_000, t_erase_ns=8_000, bus_page_ns=1_000),
-        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, page_slots=2, infer_depth=2, max_batch=64),
+        host=HostConfig(queue_pairs=2, queue_entries=16, mdts_pages=16, block_reads=8, read_slots=4, page_slots=2,
+                        infer_depth=2, max_batch=64),
         lookup=LookupConfig(max_tables=8, max_extents=2, max_dim=64, max_bag=256, tags=16, sample_slots=2,
                             map_cache_lines=8, lanes=2, accumulators=128))
 

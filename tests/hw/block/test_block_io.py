@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.nvme import Opcode, Status
 from nearflash.reference.ftl import FtlModel
-from nearflash_hw.controller.block_io import BlockIo
+from nearflash_hw.block.block_io import BlockIo
 from nearflash_hw.controller.ftl import Ftl
 from nearflash_hw.host.prp import PrpWalker
 from nearflash_hw.interfaces import FlashOp, Layouts
@@ -20,12 +20,13 @@ from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
+READ, WRITE, TRIM = range(3)  # ports
 
 
-def variant(beat_bytes, slots=2, **flash):
+def variant(beat_bytes, slots=2, reads=8, **flash):
     f = dataclasses.replace(TINY.flash, **flash)
     lookup = dataclasses.replace(TINY.lookup, lanes=beat_bytes // 4)
-    host = dataclasses.replace(TINY.host, page_slots=slots)
+    host = dataclasses.replace(TINY.host, page_slots=slots, read_slots=slots, block_reads=reads)
     return dataclasses.replace(TINY, beat_bytes=beat_bytes, flash=f, lookup=lookup, host=host)
 
 
@@ -34,7 +35,7 @@ CONFIGS = {
     "beat16": variant(16, page_bytes=4096, oob_bytes=64, blocks=4, pages=4, channels=1),
     "beat32": variant(32, slots=5, channels=4, dies=1),
     "big_page": variant(32, slots=3, page_bytes=8192, blocks=2, pages=4),
-    "one_slot": variant(32, slots=1, channels=1, dies=1, blocks=8),
+    "one_slot": variant(32, slots=1, reads=2, channels=1, dies=1, blocks=8),
 }
 
 
@@ -46,12 +47,13 @@ class Harness(wiring.Component):
         lay, n = Layouts(config), config.flash.channels
         self.n = n
         super().__init__({
-            "cmd": In(stream.Signature(lay.block_command)), "trim_cmd": In(stream.Signature(lay.block_command)),
+            **{f"{name}_cmd": In(stream.Signature(lay.block_command)) for name in ("read", "write", "trim")},
             "completion": Out(stream.Signature(lay.completion)),
             "flash_cmd": Out(stream.Signature(lay.flash_command)).array(n),
             "flash_in": Out(stream.Signature(lay.data_bits)).array(n),
             "flash_data": In(stream.Signature(lay.flash_data)).array(n),
             "flash_done": In(stream.Signature(lay.flash_done)).array(n),
+            "flash_waits": In(1).array(n), "flash_room": Out(1).array(n),
             "host_read": Out(MemReadSignature(config.beat_bytes)), "list_read": Out(MemReadSignature(config.beat_bytes)),
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
             "map_read": Out(MemReadSignature(config.beat_bytes)), "map_write": Out(MemWriteSignature(config.beat_bytes)),
@@ -62,7 +64,8 @@ class Harness(wiring.Component):
         m.submodules.io = io = BlockIo(self.config)
         m.submodules.ftl = ftl = Ftl(self.config)
         m.submodules.prp = prp = PrpWalker(self.config)
-        for outer, inner in (("cmd", io.cmd), ("trim_cmd", io.trim_cmd), ("completion", io.completion),
+        for outer, inner in (("read_cmd", io.read_cmd), ("write_cmd", io.write_cmd), ("trim_cmd", io.trim_cmd),
+                             ("completion", io.completion),
                              ("host_read", io.host_read), ("host_write", io.host_write), ("list_read", prp.mem_read),
                              ("map_read", ftl.mem_read),
                              ("map_write", ftl.mem_write)):
@@ -70,6 +73,7 @@ class Harness(wiring.Component):
         for k in range(self.n):
             for name in ("flash_cmd", "flash_in", "flash_data", "flash_done"):
                 connect(m, getattr(io, name)[k], flipped(getattr(self, name)[k]))
+            m.d.comb += [io.flash_waits[k].eq(self.flash_waits[k]), self.flash_room[k].eq(io.flash_room[k])]
         connect(m, io.prp_req, prp.req)
         connect(m, prp.run, io.prp_run)
         connect(m, io.ftl_req, ftl.block_req)
@@ -84,7 +88,8 @@ class Harness(wiring.Component):
 
 
 class FlashModel:
-    """One channel: commands of a die in order, dies in any order, each at a random time; NAND rules checked."""
+    """One channel: commands of a die in order, dies in any order, each at a random time; NAND rules checked. A page is sent
+    when there is room for it; its beats must then all be taken at once."""
 
     def __init__(self, bench, k, stall):
         self.b, self.k = bench, k
@@ -93,6 +98,8 @@ class FlashModel:
         self.cmd = StreamSink(bench.dut.flash_cmd[k], stall, 10 + k, self.take)
         self.beats = StreamSink(bench.dut.flash_in[k], stall, 20 + k)
         self.data = StreamSource(bench.dut.flash_data[k], [], stall, 30 + k)
+        self.waits, self.room = bench.dut.flash_waits[k], bench.dut.flash_room[k]
+        self.stuck: set[int] = set()  # dies that do nothing
         self.done = StreamSource(bench.dut.flash_done[k], [], stall, 40 + k)
         self.queues = [[] for _ in range(f.dies)]
         self.programs = 0
@@ -109,10 +116,17 @@ class FlashModel:
     async def process(self, ctx):
         cfg, f = self.b.config, self.b.config.flash
         raw, size = cfg.raw_page_beats, cfg.beat_bytes
+        page = []  # to be sent when there is room
         while True:
             await ctx.tick()
-            for q in self.queues:
-                if not q or self.rng.random() > self.rate:
+            ctx.set(self.waits, int(bool(page) and self.data.drained))
+            if page and self.data.drained and ctx.get(self.room):
+                self.data.items += page
+                page = []
+            for die, q in enumerate(self.queues):
+                if not q or die in self.stuck or self.rng.random() > self.rate:
+                    continue
+                if page and q[0]["op"] == FlashOp.READ:  # one at a time leaves the channel
                     continue
                 c = q[0]
                 row = c["block"] * f.pages + c["page"]
@@ -136,7 +150,7 @@ class FlashModel:
                     self.done.items.append({"tag": c["tag"], "error": 0})
                 else:
                     part = self.b.pages[ppn][c["column"] * size :]
-                    self.data.items += [
+                    page = [
                         {"data": int.from_bytes(part[i * size : (i + 1) * size], "little"), "tag": c["tag"],
                          "last": int(i == c["beats"] - 1), "error": int(fails)} for i in range(c["beats"])]
                 q.pop(0)
@@ -151,9 +165,10 @@ class Bench:
         self.bad_dram: set[int] = set()  # DRAM beats that do
         self.host = MemoryModel(config.beat_bytes, stall=stall, seed=1, fail=lambda a: a >> 12 in self.bad_host)
         self.dram = MemoryModel(config.beat_bytes, stall=stall, seed=2, fail=lambda a: a in self.bad_dram)
-        self.cmd, self.trim_cmd = StreamSource(self.dut.cmd), StreamSource(self.dut.trim_cmd)
+        self.ports = [StreamSource(port) for port in (self.dut.read_cmd, self.dut.write_cmd, self.dut.trim_cmd)]
+        self.trim_cmd = self.ports[TRIM]
         self.sent: list[dict] = []
-        self.in_turn = True  # lists of ranges and other commands wait for each other, as a careful host's do
+        self.in_turn = True  # reads, writes and lists of ranges wait for each other, as a careful host's do
         self.completion = StreamSink(self.dut.completion, stall, 3)
         self.pages, self.states, self.deepest = {}, {}, 0
         self.flash = [FlashModel(self, k, stall) for k in range(config.flash.channels)]
@@ -193,15 +208,15 @@ class Bench:
 
     async def feed(self, ctx):
         """Hands commands on, each to its port."""
-        n = trims = 0
+        n, last = 0, READ
         while True:
             while n < len(self.sent):
                 item = self.sent[n]
-                trim = item["opcode"] == Opcode.DSM
-                if self.in_turn and len(self.completion.items) < n and (trim or trims):
+                kind = {Opcode.READ: READ, Opcode.DSM: TRIM}.get(item["opcode"], WRITE)
+                if self.in_turn and len(self.completion.items) < n and (kind != last or kind == TRIM):
                     break
-                trims = int(trim)
-                (self.trim_cmd if trim else self.cmd).items.append(item)
+                last = kind
+                self.ports[kind].items.append(item)
                 n += 1
             await ctx.tick()
 
@@ -254,7 +269,7 @@ class Bench:
             return waiting["over"]
 
         d = self.dut
-        actors = [self.cmd, self.trim_cmd, self.feed, self.completion,
+        actors = [*self.ports, self.feed, self.completion,
                   self.host.read_port(d.host_read), self.host.read_port(d.list_read),
                   self.host.write_port(d.host_write), self.dram.read_port(d.map_read),
                   self.dram.write_port(d.map_write)]
@@ -271,9 +286,11 @@ class Bench:
     def all_done(self):
         return len(self.completion.items) == len(self.sent)
 
+    def answered(self, cid):
+        return lambda: any(c["cid"] == cid for c in self.completion.items)
+
     def statuses(self):
-        if self.in_turn:
-            assert [c["cid"] for c in self.completion.items] == list(range(len(self.sent)))
+        assert sorted(c["cid"] for c in self.completion.items) == list(range(len(self.sent)))
         assert all((c["qid"], c["dw0"], c["dw1"]) == (1, 0, 0) for c in self.completion.items)
         return [Status(c["status"]) for c in sorted(self.completion.items, key=lambda c: c["cid"])]
 
@@ -354,6 +371,116 @@ def test_pages_of_a_command_are_in_flight_together():
     b.run(script)
 
 
+def test_reads_go_on_while_a_die_erases():
+    """A WRITE waits for the die that erases its block; READs of the other dies are answered, those of that die wait too."""
+    b = Bench(CONFIGS["beat32"], seed=31)  # four channels of one die
+    size = b.config.lba_bytes
+
+    def script():
+        b.random_write(0, 4)
+        yield b.all_done
+        b.in_turn = False
+        b.flash[0].stuck = {0}
+        new = [b.rng.randbytes(size) for _ in range(4)]
+        old = b.blocks[0]
+        b.write(0, new)  # its first page goes to channel 0
+        b.blocks[0] = old
+        write = len(b.sent) - 1
+        b.read(0, 1)  # the old one, in the die that is busy
+        checks = [b.read(1 + i % 3, 1) for i in range(12)]
+        yield lambda: len(b.completion.items) >= 1 + 12
+        answered = {c["cid"] for c in b.completion.items}
+        assert answered == {0, *range(write + 2, write + 14)}
+        b.flash[0].stuck = set()
+        yield b.all_done
+        b.blocks[0] = new[0]
+        checks = [b.read(0, 4)]
+        yield b.all_done
+        for check in checks:
+            check()
+
+    b.run(script)
+    assert set(b.statuses()) == {Status.SUCCESS}
+
+
+@pytest.mark.parametrize("name", ["tiny", "beat32"])
+def test_reads_queue_and_end_in_any_order(name):
+    """As many pages as the configuration says wait in the flash, of commands of one page or several."""
+    config = CONFIGS[name]
+    b = Bench(config, seed=32)
+    n = config.host.block_reads
+
+    def script():
+        b.random_write(0, 6)
+        yield b.all_done
+        for ch in b.flash:
+            ch.stuck = set(range(config.flash.dies))
+        b.deepest = 0
+        checks = [b.read(i % 5, 1 + (i % 4 == 1)) for i in range(2 * n)]
+        yield lambda: b.deepest == n
+        for ch in b.flash[1:]:
+            ch.stuck = set()
+        yield lambda: len(b.completion.items) > 1
+        b.flash[0].stuck = set()
+        yield b.all_done
+        assert b.deepest == n
+        for check in checks:
+            check()
+
+    b.run(script)
+    order = [c["cid"] for c in b.completion.items]
+    assert order != sorted(order), "commands ended in the order they came: nothing overtook"
+
+
+@pytest.mark.parametrize("name", ["tiny", "one_slot"])
+def test_a_block_is_never_torn(name):
+    """Reads of a block beside writes of it: any version that was there or on its way when the read was sent, whole; after a
+    write was answered, none from before it."""
+    b = Bench(CONFIGS[name], 0.1, seed=33)
+    size = b.config.lba_bytes
+    versions = [bytes(size)]
+    reads = []
+
+    def script():
+        b.in_turn = False
+        for _ in range(8):
+            oldest = len(versions) - 1  # the last write was answered
+            versions.append(b.rng.randbytes(size))
+            b.write(3, versions[-1:])
+            write = len(b.sent) - 1
+            while not b.answered(write)():
+                if len(b.sent) - len(b.completion.items) < 4:
+                    buf = b.buffer(size)
+                    b.send(Opcode.READ, 3, 1, buf)
+                    reads.append((buf, oldest))
+                sent = len(b.completion.items)
+                yield lambda sent=sent: len(b.completion.items) > sent
+        yield b.all_done
+
+    b.run(script, max_cycles=120_000)
+    assert set(b.statuses()) == {Status.SUCCESS}
+    seen = [(versions.index(b.get(buf, size)), oldest) for buf, oldest in reads]
+    assert all(version in (oldest, oldest + 1) for version, oldest in seen)
+    assert {version - oldest for version, oldest in seen} == {0, 1}, "reads met no write"
+
+
+def test_flush_covers_what_was_answered_and_reads_pass_it():
+    b = Bench(TINY, seed=34)
+
+    def script():
+        b.random_write(0, 3)
+        yield b.all_done
+        b.in_turn = False
+        cursor = b.model.cursor
+        b.send(Opcode.FLUSH)
+        b.read(0, 1)
+        yield b.all_done
+        assert struct.unpack("<I", b.dram.read(b.config.layout.superblock + 4, 4)) == (cursor,)
+
+    b.run(script)
+    assert set(b.statuses()) == {Status.SUCCESS}
+
+
 def test_dataset_management():
     b = Bench(TINY, seed=3)
     lbas = TINY.lbas
@@ -404,7 +531,7 @@ def test_other_commands_go_on_while_ranges_are_unmapped(name, stall):
         b.send(Opcode.FLUSH)
         yield lambda: len(b.completion.items) >= started + 3
         order = [c["cid"] for c in b.completion.items[started:]]
-        assert order[:3] == [3, 4, 5], "block I/O waited for the ranges"
+        assert set(order[:3]) <= {3, 4, 5, 6, 7}, "block I/O waited for the ranges"
         yield b.all_done
         assert [c["cid"] for c in b.completion.items if c["cid"] in (1, 2)] == [1, 2]
         checks = [b.read(i, 1) for i in (0, 1, lbas // 2)]
@@ -433,6 +560,7 @@ def test_ranges_and_block_io_do_not_disturb_each_other():
             b.trim([(half + b.rng.randrange(half - 40), b.rng.choice([1, 1, 2, 30])) for _ in range(b.rng.randint(1, 3))])
             slba = b.rng.randrange(half - 4)
             b.random_write(slba, 1 + k % 4)
+            yield b.answered(len(b.sent) - 1)
             checks.append(b.read(slba, 1 + k % 4))
             b.send(Opcode.FLUSH)
             b.send(Opcode.READ, half - 1, 1, b.buffer(TINY.lba_bytes))

@@ -1,0 +1,42 @@
+"""Shares the map's update port."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import DeviceConfig
+
+from ..controller.ftl import update_layout
+from ..controller.map_cache import ERROR
+from ..primitives.arbiter import StreamArbiter
+
+__all__ = ["UpdatePort"]
+
+
+class UpdatePort(wiring.Component):
+    """The changes of two clients, in turn: each gets the answer to its own (``done``) before the next begins."""
+
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        update, done = stream.Signature(update_layout(config)), stream.Signature(ERROR)
+        super().__init__({"i": In(update).array(2), "done": Out(done).array(2),
+                          "update": Out(update), "update_done": In(done)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.arbiter = arbiter = StreamArbiter(update_layout(self.config), 2)
+        for k in range(2):
+            connect(m, flipped(self.i[k]), arbiter.i[k])
+        busy, owner = Signal(), Signal()
+        answer = self.update_done
+        m.d.comb += [
+            self.update.valid.eq(arbiter.o.valid & ~busy), self.update.payload.eq(arbiter.o.payload),
+            arbiter.o.ready.eq(self.update.ready & ~busy)]
+        for k, done in enumerate(self.done):
+            m.d.comb += [done.valid.eq(answer.valid & (owner == k)), done.payload.eq(answer.payload)]
+            with m.If(owner == k):
+                m.d.comb += answer.ready.eq(done.ready)
+        with m.If(self.update.valid & self.update.ready):
+            m.d.sync += [busy.eq(1), owner.eq(arbiter.grant)]
+        with m.If(answer.valid & answer.ready):
+            m.d.sync += busy.eq(0)
+        return m
