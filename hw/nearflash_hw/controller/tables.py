@@ -33,8 +33,9 @@ class TableManager(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts(config)
+        address = layouts.host_address_bits
         super().__init__({
-            "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": 64, "prp2": 64}))),
+            "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),

@@ -40,7 +40,7 @@ class Sequencer(wiring.Component):
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
             "dense": Out(stream.Signature(layouts.dense_element)),
             "item": Out(stream.Signature(layouts.lookup_item)),
-            "pending": Out(stream.Signature(pending_layout())),
+            "pending": Out(stream.Signature(pending_layout(config))),
             "executed": Out(stream.Signature(outcome_layout())),
         })
 
