@@ -1,6 +1,6 @@
 """TABLE_CREATE and TABLE_DELETE: descriptors are checked here, once, so that the lookup engine can trust them."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -250,7 +250,8 @@ class TableManager(wiring.Component):
         checks = {
             0: (table.rows, (word == 0) | word[MAX_ROW_BITS]),
             1: (table.dim, (word == 0) | word[:2].any() | (word > config.lookup.max_dim)),
-            2: (table.format, (word[:8] > max(RowFormat)) | (word[8:] > max(PoolMode))),
+            2: (table.format, ~(Cat(word[:8] == RowFormat[f.upper()] for f in config.lookup.formats).any()
+                                & Cat(word[8:] == PoolMode[f.upper()] for f in config.lookup.modes).any())),
             3: (table.stride, word != stride),
             4: (table.rows_per_page, (word == 0) | (word > config.page_beats)),
             5: (table.magic, 0),

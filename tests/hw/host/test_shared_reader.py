@@ -9,7 +9,7 @@ TINY = DeviceConfig.preset("tiny")
 
 
 def test_each_client_gets_what_it_asked_for_and_nothing_else():
-    """A transfer each in turn, one of them refused: the other asks all along and stays unanswered until it owns the reader."""
+    """A transfer each in turn, one of them refused: the other asks all along, unanswered until it owns the reader."""
     memory = MemoryModel(TINY.beat_bytes, latency=7)
     dut = reused(SharedReader, TINY)
     requests, want = ([], []), ([], [])
