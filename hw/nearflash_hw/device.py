@@ -15,6 +15,7 @@ from .flash.channel import Channel
 from .flash.server import ArrayServer
 from .host.host_dma import HostReader
 from .host.prp import PrpWalker
+from .host.shared_reader import SharedReader
 from .lookup.engine import LookupEngine
 from .lookup.pooling import Pooling
 from .mlp.engine import MlpEngine
@@ -52,9 +53,8 @@ class Device(wiring.Component):
         m.submodules.block_prp = block_prp = PrpWalker(c)
         m.submodules.lookup = lookup = LookupEngine(c)
         m.submodules.pooling = pooling = Pooling(c)
-        readers = {k: HostReader(c, fast=k == "admin") for k in ("admin", "validate", "execute")}
-        for name, reader in readers.items():
-            m.submodules[f"{name}_reader"] = reader
+        m.submodules.admin_reader = admin_reader = SharedReader(c)  # and pass 1's
+        m.submodules.execute_reader = execute_reader = HostReader(c)
         flash = [Channel(c) for _ in range(channels)]
         m.submodules.arrays = arrays = ArrayServer(c)
         for k, ch in enumerate(flash):
@@ -70,8 +70,14 @@ class Device(wiring.Component):
         connect(m, block_io.completion, nvme.block_completion)
         connect(m, nvme.infer_cmd, lookup.infer_cmd)
         connect(m, lookup.completion, nvme.infer_completion)
-        connect(m, nvme.admin_req, readers["admin"].req)
-        connect(m, readers["admin"].data, nvme.admin_data)
+        # Admin commands that read host memory wait until no inference command is in flight; pass 1 reads for one that is.
+        m.d.comb += admin_reader.owner.eq(~lookup.idle)
+        connect(m, nvme.admin_req, admin_reader.req[0])
+        connect(m, admin_reader.data[0], nvme.admin_data)
+        connect(m, lookup.host_req[0], admin_reader.req[1])
+        connect(m, admin_reader.data[1], lookup.host_data[0])
+        connect(m, lookup.host_req[1], execute_reader.req)
+        connect(m, execute_reader.data, lookup.host_data[1])
         for room in (lookup, pooling):
             m.d.comb += [room.table_valid.eq(nvme.table_valid), room.table.eq(nvme.table)]
 
@@ -99,9 +105,6 @@ class Device(wiring.Component):
             connect(m, ch.lookup_data, lookup.flash_data[k])
 
         # -- lookup, pooling, MLP
-        for k, name in enumerate(("validate", "execute")):
-            connect(m, lookup.host_req[k], readers[name].req)
-            connect(m, readers[name].data, lookup.host_data[k])
         connect(m, lookup.vector, pooling.vector)
         connect(m, lookup.bag, pooling.bag)
         connect(m, lookup.drain, pooling.drain)
@@ -124,7 +127,7 @@ class Device(wiring.Component):
 
         # -- memory
         host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read,
-                      *(p for r in readers.values() for p in (r.list_read, r.data_read))]
+                      *(p for r in (admin_reader, execute_reader) for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
         reach = {"host": c.bus.address_bits, "dram": (c.layout.end - 1).bit_length()}

@@ -12,7 +12,7 @@ The path of a lookup batch::
 
 from __future__ import annotations
 
-from amaranth.hdl import signed
+from amaranth.hdl import Cat, Value, signed
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 from nearflash.contract import DeviceConfig
@@ -55,6 +55,7 @@ class Layouts:
         self.config = config
         f, h, lk, m = config.flash, config.host, config.lookup, config.mlp
         self.data_bits = config.beat_bytes * 8
+        self.host_address_bits = config.bus.address_bits + 1  # see host_address
         self.channel_bits = index_bits(f.channels)
         self.die_bits = index_bits(f.dies)
         self.block_bits = index_bits(f.blocks)
@@ -69,6 +70,12 @@ class Layouts:
         self.nb_bits = bits_for(m.n_batch)
         # of a lookup, of a page that is read, or of a page slot and whether it is erased or programmed
         self.tag_bits = max(config.tag_bits, index_bits(h.block_reads), index_bits(h.page_slots) + 1)
+
+    def host_address(self, address: Value) -> Value:
+        """A 64-bit host address as it travels inside: as far as the host bus reaches, and above that one bit that says
+        whether the address goes further. So alignment and reach can be checked where the address is used."""
+        reach = self.host_address_bits - 1
+        return Cat(address[:reach], address[reach:].any())
 
     # -- flash --------------------------------------------------------------------------------------------------
     @property
@@ -114,14 +121,15 @@ class Layouts:
     def block_command(self) -> data.StructLayout:
         """A checked block command: opcode (contract.nvme.Opcode: READ, WRITE, FLUSH, DSM). ``slba``/``nlb`` in logical
         blocks (nlb = blocks - 1), in range. DSM: ``nlb`` = ranges - 1, ranges (16 B each) at prp1."""
-        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "slba": 32, "nlb": 16, "prp1": 64, "prp2": 64,
-                                  "deallocate": 1})
+        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "slba": 32, "nlb": 16,
+                                  "prp1": self.host_address_bits, "prp2": self.host_address_bits, "deallocate": 1})
 
     @property
     def infer_command(self) -> data.StructLayout:
-        """An INFER or LOOKUP command, fields as in the SQE, not yet checked."""
-        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "prp1": 64, "prp2": 64, "words": 32, "batch": 16,
-                                  "weighted": 1, "tables": 8, "dense": 16, "out_addr": 64})
+        """An INFER or LOOKUP command, fields as in the SQE, not yet checked. Addresses: :meth:`host_address`."""
+        address = self.host_address_bits
+        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "prp1": address, "prp2": address, "words": 32,
+                                  "batch": 16, "weighted": 1, "tables": 8, "dense": 16, "out_addr": address})
 
     @property
     def completion(self) -> data.StructLayout:
@@ -130,14 +138,15 @@ class Layouts:
 
     @property
     def prp_request(self) -> data.StructLayout:
-        """Ask the PRP walker for the host memory runs of a transfer of ``length`` bytes (multiple of 4)."""
-        return data.StructLayout({"prp1": 64, "prp2": 64, "length": 32})
+        """Ask the PRP walker for the host memory runs of a transfer of ``length`` bytes (multiple of 4). Addresses as
+        :meth:`host_address` gives them."""
+        return data.StructLayout({"prp1": self.host_address_bits, "prp2": self.host_address_bits, "length": 32})
 
     @property
     def prp_run(self) -> data.StructLayout:
         """One contiguous run of host memory, at most one 4 KiB host page. ``status`` non-zero (nvme.Status) with
         ``last`` ends a bad list; ``bytes`` is then 0."""
-        return data.StructLayout({"addr": 64, "bytes": 13, "last": 1, "status": 11})
+        return data.StructLayout({"addr": self.host_address_bits - 1, "bytes": 13, "last": 1, "status": 11})
 
     # -- tables ---------------------------------------------------------------------------------------------------
     @property

@@ -12,7 +12,7 @@ from nearflash.contract import program as pg
 from nearflash.contract.boards import find_board
 from nearflash.contract.nvme import CQE, SQE_BYTES, Opcode, sqe
 from nearflash.contract.registers import Field, Register, counters, doorbell, queue_register, register_map
-from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, magic_divide
+from nearflash.contract.table import DESCRIPTOR_WORDS, Extent, PoolMode, magic_divide
 
 GRAPH = (
     Node("dense", "dense", 7), Node("emb", "tables", 16, tables=(0, 1)),
@@ -62,6 +62,8 @@ def test_bad_flash_names_field_value_and_limit(field, value):
 @pytest.mark.parametrize(("text", "field"), [
     ("preset = 'nope'", "preset"), ("colour = 1", "colour"), ("[flash]\nchanels = 4", "flash.chanels"),
     ("beat_bytes = 12", "beat_bytes"), ("clock_mhz = 0", "clock_mhz"), ("[lookup]\ntags = 100", "lookup.tags"),
+    ("[lookup]\nformats = []", "lookup.formats"), ("[lookup]\nformats = ['fp8']", "lookup.formats"),
+    ("[lookup]\nformats = ['int8', 'fp32']", "lookup.formats"), ("[lookup]\nmodes = ['sum', 'sum']", "lookup.modes"),
     ("[host]\nqueue_pairs = 1", "host.queue_pairs"), ("[mlp]\nact_bits = 4", "mlp.act_bits"), ("x = = 1", "toml"),
     ("[[mlp.graph]]\nname = 'a'\nkind = 'conv'\nwidth = 4", "mlp.graph[a].kind"),
 ])
@@ -214,6 +216,17 @@ def test_bad_tables_are_refused(change):
     good.validate(c)
     with pytest.raises(DataError):
         replace(good, **change).validate(c)
+
+
+def test_a_table_the_device_was_not_generated_for_is_refused_by_name():
+    c = DeviceConfig.preset("paper")
+    some = replace(c, lookup=replace(c.lookup, formats=("fp32", "int8"), modes=("sum",)))
+    good = TableSpec(1000, 32, extents=(Extent(0, 0, 40),))
+    good.validate(some)
+    with pytest.raises(DataError, match=r"table.format = 'fp16': .* lookup.formats = fp32, int8"):
+        replace(good, format=RowFormat.FP16).validate(some)
+    with pytest.raises(DataError, match=r"table.mode = 'mean': .* lookup.modes = sum"):
+        replace(good, mode=PoolMode.MEAN).validate(some)
 
 
 @pytest.mark.parametrize(("rows", "dies", "per_page", "pages"), [

@@ -71,6 +71,9 @@ def test_device_page():
     assert struct.unpack_from("<22I", page) == tuple(limits(c).values())
     assert len(page) == IDENTIFY_BYTES
     assert not any(page[88:])
+    some = replace(c, lookup=replace(c.lookup, formats=("fp32", "int8"), modes=("mean",)))
+    assert (limits(c)["formats"], limits(c)["modes"]) == (0b111, 0b11)
+    assert (limits(some)["formats"], limits(some)["modes"]) == (0b101, 0b10)
     with pytest.raises(ValueError, match="cns"):
         identify(c, 2)
 

@@ -18,6 +18,15 @@ def test_embedding_time_is_the_papers():
     assert round(200e6 / embedding_cycles(model_spec("rmc2"), DeviceConfig.preset("paper", dies=4))) == 290
 
 
+def test_pooling_is_generated_for_the_models_tables():
+    spec = model_spec("rmc1", 1000)
+    assert (compile_device(spec, PAPER).lookup.formats, compile_device(spec, PAPER).lookup.modes) == (("fp32",), ("sum",))
+    first, *rest = spec.tables
+    mixed = replace(spec, tables=(replace(first, format="int8", mode="mean"), *rest))
+    lookup = compile_device(mixed, PAPER).lookup
+    assert (lookup.formats, lookup.modes) == (("fp32", "int8"), ("sum", "mean"))
+
+
 @pytest.mark.parametrize("dies", [1, 4])
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_stages_hide_behind_the_embedding(name, dies):

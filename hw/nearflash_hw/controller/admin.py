@@ -29,7 +29,7 @@ class Admin(wiring.Component):
         self.config = config
         layouts = Layouts(config)
         super().__init__({
-            "cmd": In(stream.Signature(admin_command_layout())),
+            "cmd": In(stream.Signature(admin_command_layout(layouts))),
             "completion": Out(stream.Signature(layouts.completion)),
             "hold_infer": Out(1), "infer_quiet": In(1),
             "table_valid": Out(1), "table": Out(layouts.table_write),

@@ -28,8 +28,9 @@ NSID = 1
 NSID_ALL = 0xFFFFFFFF
 
 
-def admin_command_layout() -> data.StructLayout:
-    return data.StructLayout({"opcode": 8, "cid": 16, "prp1": 64, "prp2": 64, "cdw10": 32})
+def admin_command_layout(layouts: Layouts) -> data.StructLayout:
+    address = layouts.host_address_bits
+    return data.StructLayout({"opcode": 8, "cid": 16, "prp1": address, "prp2": address, "cdw10": 32})
 
 
 class Dispatcher(wiring.Component):
@@ -53,7 +54,7 @@ class Dispatcher(wiring.Component):
             "acceptable": Out(1), "take": In(1), "target_free": Out(len(Target)),
             "hold_infer": In(1), "program_loaded": In(1),
             "reject": Out(stream.Signature(layouts.completion)),
-            "admin_cmd": Out(stream.Signature(admin_command_layout())),
+            "admin_cmd": Out(stream.Signature(admin_command_layout(layouts))),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
@@ -63,6 +64,8 @@ class Dispatcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, entry, sqe = self.config, self.entry, self.entry.sqe
+        layouts = Layouts(config)
+        prp1, prp2 = layouts.host_address(sqe.prp1), layouts.host_address(sqe.prp2)
         is_admin, is_rw, is_flush, is_block, is_infer, known = (
             Signal(name=s) for s in ("is_admin", "is_rw", "is_flush", "is_block", "is_infer", "known"))
         admin_codes = [c for c in AdminOpcode if config.mlp.graph or c != AdminOpcode.PROGRAM_LOAD]
@@ -144,24 +147,24 @@ class Dispatcher(wiring.Component):
                 with m.Case(Target.ADMIN):
                     p = self.admin_cmd.payload
                     m.d.sync += [
-                        self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(sqe.prp1),
-                        p.prp2.eq(sqe.prp2), p.cdw10.eq(sqe.cdw10)]
+                        self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(prp1),
+                        p.prp2.eq(prp2), p.cdw10.eq(sqe.cdw10)]
                 for number, port in ((Target.READ, self.read_cmd), (Target.WRITE, self.write_cmd)):
                     with m.Case(number):
                         p = port.payload
                         m.d.sync += [
                             port.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                            p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2)]
+                            p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(prp1), p.prp2.eq(prp2)]
                 with m.Case(Target.TRIM):
                     p = self.trim_cmd.payload
                     m.d.sync += [
                         self.trim_cmd.valid.eq(1), p.opcode.eq(Opcode.DSM), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                        p.nlb.eq(sqe.cdw10[:8]), p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2), p.deallocate.eq(sqe.cdw11[2])]
+                        p.nlb.eq(sqe.cdw10[:8]), p.prp1.eq(prp1), p.prp2.eq(prp2), p.deallocate.eq(sqe.cdw11[2])]
                 with m.Case(Target.INFER):
                     p = self.infer_cmd.payload
                     m.d.sync += [
                         self.infer_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                        p.prp1.eq(sqe.prp1), p.prp2.eq(sqe.prp2), p.words.eq(sqe.cdw10), p.batch.eq(sqe.cdw11[:16]),
+                        p.prp1.eq(prp1), p.prp2.eq(prp2), p.words.eq(sqe.cdw10), p.batch.eq(sqe.cdw11[:16]),
                         p.weighted.eq(sqe.cdw11[16]), p.tables.eq(sqe.cdw12[:8]), p.dense.eq(sqe.cdw12[16:]),
-                        p.out_addr.eq(Cat(sqe.cdw14, sqe.cdw15))]
+                        p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15)))]
         return m

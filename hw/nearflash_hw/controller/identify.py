@@ -8,8 +8,8 @@ from nearflash.contract import DeviceConfig, Status
 from nearflash.contract.identify import CNS, IDENTIFY_BYTES, identify
 from nearflash.contract.nvme import HOST_PAGE
 
-from ..interfaces import bits_for, index_bits
-from ..primitives.memport import ADDR_BITS, MemWriteSignature
+from ..interfaces import Layouts, bits_for, index_bits
+from ..primitives.memport import MemWriteSignature
 
 __all__ = ["Identify"]
 
@@ -24,8 +24,9 @@ class Identify(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
+        address = Layouts(config).host_address_bits
         super().__init__({
-            "req": In(stream.Signature(data.StructLayout({"cns": 8, "prp1": 64, "prp2": 64}))),
+            "req": In(stream.Signature(data.StructLayout({"cns": 8, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11}))),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
         })
@@ -45,7 +46,7 @@ class Identify(wiring.Component):
         port = rom.read_port()
 
         beats = IDENTIFY_BYTES // beat
-        cns, entry, prp2 = Signal(8), Signal(64), Signal(64)
+        cns, entry, prp2 = Signal(8), Signal.like(req.payload.prp1), Signal.like(req.payload.prp2)
         second = Signal()  # the part at PRP2
         known = Signal()
         left = Signal(bits_for(beats))  # beats of the page not yet sent
@@ -57,7 +58,7 @@ class Identify(wiring.Component):
         asked, failed = Signal(), Signal()
         m.d.comb += [
             port.addr.eq(address), port.en.eq(1),
-            wr.req.payload.addr.eq(Cat(Const(0, low), entry[low:ADDR_BITS])), wr.req.payload.beats.eq(size),
+            wr.req.payload.addr.eq(Cat(Const(0, low), entry[low:-1])), wr.req.payload.beats.eq(size),
             wr.data.payload.data.eq(Mux(stored != 0, port.data, 0)), wr.data.payload.strb.eq((1 << beat) - 1)]
 
         m.d.sync += fresh.eq(~advance)
@@ -86,7 +87,7 @@ class Identify(wiring.Component):
                 with m.Elif(Mux(second, entry[:12].any(), entry[:low].any())):
                     m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
                     m.next = "RESULT"
-                with m.Elif(entry[self.config.bus.address_bits:].any()):
+                with m.Elif(entry[-1]):
                     m.d.sync += status.eq(Status.DATA_TRANSFER_ERROR)
                     m.next = "RESULT"
                 with m.Else():

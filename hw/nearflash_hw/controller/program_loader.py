@@ -44,8 +44,9 @@ class ProgramLoader(wiring.Component):
                               "must be 8 or 16 for a device with an MLP: parameter records are in 16-byte units")
         self.config = config
         layouts = Layouts(config)
+        address = layouts.host_address_bits
         super().__init__({
-            "req": In(stream.Signature(data.StructLayout({"words": 32, "prp1": 64, "prp2": 64}))),
+            "req": In(stream.Signature(data.StructLayout({"words": 32, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),

@@ -1,6 +1,6 @@
 """TABLE_CREATE and TABLE_DELETE: descriptors are checked here, once, so that the lookup engine can trust them."""
 
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -33,8 +33,9 @@ class TableManager(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts(config)
+        address = layouts.host_address_bits
         super().__init__({
-            "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": 64, "prp2": 64}))),
+            "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
@@ -249,7 +250,8 @@ class TableManager(wiring.Component):
         checks = {
             0: (table.rows, (word == 0) | word[MAX_ROW_BITS]),
             1: (table.dim, (word == 0) | word[:2].any() | (word > config.lookup.max_dim)),
-            2: (table.format, (word[:8] > max(RowFormat)) | (word[8:] > max(PoolMode))),
+            2: (table.format, ~(Cat(word[:8] == RowFormat[f.upper()] for f in config.lookup.formats).any()
+                                & Cat(word[8:] == PoolMode[f.upper()] for f in config.lookup.modes).any())),
             3: (table.stride, word != stride),
             4: (table.rows_per_page, (word == 0) | (word > config.page_beats)),
             5: (table.magic, 0),

@@ -1,13 +1,13 @@
 """Physical Region Pages: from a command's two PRP entries to the runs of host memory of its transfer."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, Status
 from nearflash.contract.nvme import HOST_PAGE
 
 from ..interfaces import Layouts
-from ..primitives.memport import ADDR_BITS, MemReadSignature
+from ..primitives.memport import MemReadSignature
 
 __all__ = ["PrpWalker"]
 
@@ -37,78 +37,84 @@ class PrpWalker(wiring.Component):
         run, rd = self.run, self.mem_read
 
         length = Signal(32)  # bytes not yet covered by a run
-        prp2 = Signal(64)
-        entry = Signal(64)  # the entry of the next run
+        # An address that goes too far keeps only that it does: as it is refused, nothing else of it counts.
+        lay = Layouts(self.config)
+        width = lay.host_address_bits
+        entry = Signal(width, reset_less=True)  # the entry of the next run
         first = Signal()
-        list_addr = Signal(64)  # address of the list entry to read
-        line = Signal(beat * 8, reset_less=True)  # the list beat last fetched
+        list_addr = Signal(width, reset_less=True)  # PRP2, then the address of the list entry to read
+        line = Signal(data.ArrayLayout(width, entries), reset_less=True)  # the list beat last fetched
         line_valid = Signal()
 
         offset = Mux(first, entry[:12], 0)
         room = Signal(13)
-        take = Signal(13)
-        m.d.comb += [room.eq(HOST_PAGE - offset), take.eq(Mux(length > room, room, length))]
+        final = Signal()  # this run ends the transfer
+        # A 32-bit length against a page at most: its upper bits count as one.
+        more = Signal()  # than a page remains
+        pages = length[13:].any()
+        m.d.comb += [room.eq(HOST_PAGE - offset), final.eq(~pages & (length[:13] <= room)),
+                     more.eq(pages | (length[12] & length[:12].any()))]
         slot = list_addr[3 : 3 + (entries - 1).bit_length()] if entries > 1 else 0
-        word = Array(line.word_select(i, 64) for i in range(entries))[slot]
+        word = line[slot]
         at_page_end = list_addr[3:12] == 511
         bad_offset = Signal()
         beyond = Signal()
         low = (beat - 1).bit_length()
         m.d.comb += [
             bad_offset.eq(Mux(first, entry[:low] != 0, entry[:12] != 0)),
-            beyond.eq(entry[self.config.bus.address_bits:] != 0),
+            beyond.eq(entry[-1]),
         ]
-        failure = Signal(11)
+        misplaced = Signal()  # what went wrong: an offset, or else a transfer
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.req.ready.eq(1)
                 m.d.sync += [
                     length.eq(self.req.payload.length), entry.eq(self.req.payload.prp1),
-                    prp2.eq(self.req.payload.prp2), first.eq(1), line_valid.eq(0)]
+                    list_addr.eq(self.req.payload.prp2), first.eq(1), line_valid.eq(0)]
                 with m.If(self.req.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 with m.If(bad_offset):
-                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.d.sync += misplaced.eq(1)
                     m.next = "FAIL"
                 with m.Elif(beyond):
-                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                    m.d.sync += misplaced.eq(0)
                     m.next = "FAIL"
                 with m.Else():
                     m.next = "RUN"
             with m.State("RUN"):
                 m.d.comb += [
-                    run.valid.eq(1), run.payload.addr.eq(entry), run.payload.bytes.eq(take),
-                    run.payload.last.eq(length <= room)]
+                    run.valid.eq(1), run.payload.addr.eq(entry), run.payload.bytes.eq(Mux(final, length, room)),
+                    run.payload.last.eq(final)]
                 with m.If(run.ready):
-                    m.d.sync += [length.eq(length - take), first.eq(0)]
-                    with m.If(length <= room):
+                    m.d.sync += [length.eq(length - room), first.eq(0)]
+                    with m.If(final):
                         m.next = "IDLE"
                     with m.Elif(first):
                         m.next = "SECOND"
                     with m.Else():
                         m.next = "ENTRY"
             with m.State("SECOND"):  # PRP2 is the second page, or points to a list when more than a page remains
-                m.d.sync += [entry.eq(prp2), list_addr.eq(prp2)]
-                with m.If(length <= HOST_PAGE):
+                m.d.sync += entry.eq(list_addr)
+                with m.If(~more):
                     m.next = "CHECK"
-                with m.Elif(prp2[:3] != 0):
-                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                with m.Elif(list_addr[:3] != 0):
+                    m.d.sync += misplaced.eq(1)
                     m.next = "FAIL"
-                with m.Elif(prp2[self.config.bus.address_bits:] != 0):
-                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                with m.Elif(list_addr[-1]):
+                    m.d.sync += misplaced.eq(0)
                     m.next = "FAIL"
                 with m.Else():
                     m.next = "FETCH"
             with m.State("ENTRY"):
                 with m.If(line_valid):
                     m.d.sync += entry.eq(word)
-                    with m.If(at_page_end & (length > HOST_PAGE)):  # last entry of a full list page chains to the next
+                    with m.If(at_page_end & more):  # last entry of a full list page chains to the next
                         m.d.sync += [list_addr.eq(word), line_valid.eq(0)]
                         m.next = "CHAIN"
                     with m.Else():
-                        m.d.sync += list_addr.eq(list_addr + 8)
+                        m.d.sync += list_addr[3:12].eq(list_addr[3:12] + 1)
                         if entries > 1:
                             m.d.sync += line_valid.eq(slot != entries - 1)
                         else:
@@ -118,30 +124,33 @@ class PrpWalker(wiring.Component):
                     m.next = "FETCH"
             with m.State("CHAIN"):
                 with m.If(list_addr[:12] != 0):
-                    m.d.sync += failure.eq(Status.INVALID_PRP_OFFSET)
+                    m.d.sync += misplaced.eq(1)
                     m.next = "FAIL"
-                with m.Elif(list_addr[self.config.bus.address_bits:] != 0):
-                    m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                with m.Elif(list_addr[-1]):
+                    m.d.sync += misplaced.eq(0)
                     m.next = "FAIL"
                 with m.Else():
                     m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += [
                     rd.req.valid.eq(1), rd.req.payload.beats.eq(1),
-                    rd.req.payload.addr.eq(Cat(Const(0, low), list_addr[low:ADDR_BITS]))]
+                    rd.req.payload.addr.eq(Cat(Const(0, low), list_addr[low:-1]))]
                 with m.If(rd.req.ready):
                     m.next = "WAIT"
             with m.State("WAIT"):
                 m.d.comb += rd.rsp.ready.eq(1)
                 with m.If(rd.rsp.valid):
-                    m.d.sync += [line.eq(rd.rsp.payload.data), line_valid.eq(1)]
+                    m.d.sync += line_valid.eq(1)
+                    for k in range(entries):
+                        m.d.sync += line[k].eq(lay.host_address(rd.rsp.payload.data.word_select(k, 64)))
                     with m.If(rd.rsp.payload.error):
-                        m.d.sync += failure.eq(Status.DATA_TRANSFER_ERROR)
+                        m.d.sync += misplaced.eq(0)
                         m.next = "FAIL"
                     with m.Else():
                         m.next = "ENTRY"
             with m.State("FAIL"):
-                m.d.comb += [run.valid.eq(1), run.payload.last.eq(1), run.payload.status.eq(failure)]
+                m.d.comb += [run.valid.eq(1), run.payload.last.eq(1),
+                             run.payload.status.eq(Mux(misplaced, Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR))]
                 with m.If(run.ready):
                     m.next = "IDLE"
         return m

@@ -32,7 +32,8 @@ class LookupEngine(wiring.Component):
     Why it can't deadlock. Every wait below is for something further down, and the last ones end on their own.
 
     1. host.infer_depth commands are in flight at most, and every FIFO that holds commands, outcomes or verdicts has that
-       many entries: none of them ever pushes back.
+       many entries: none of them ever pushes back. Pass 1 so waits for host memory alone: it shares its reader with admin
+       commands, but those read only while no command is in flight.
     2. A completion waits for the controller; a host write for memory: both answer on their own.
     3. Results takes sample statuses always, logits while it has a free bank (freed by a host write), elements of INFER
        samples when the MLP does, and elements of a LOOKUP when all earlier commands are complete. Elements come in sample

@@ -13,9 +13,10 @@ from .validator import checked_layout
 __all__ = ["Executor", "pending_layout"]
 
 
-def pending_layout() -> data.StructLayout:
+def pending_layout(config: DeviceConfig) -> data.StructLayout:
     """A command whose results are to come, or which failed in pass 1 (``outcome``)."""
-    return data.StructLayout({"lookup": 1, "qid": 3, "cid": 16, "batch": 16, "out_addr": 64, "outcome": outcome_layout()})
+    return data.StructLayout({"lookup": 1, "qid": 3, "cid": 16, "batch": 16, "out_addr": config.bus.address_bits,
+                              "outcome": outcome_layout()})
 
 
 class Executor(wiring.Component):
@@ -36,7 +37,7 @@ class Executor(wiring.Component):
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
             "dense": Out(stream.Signature(layouts.dense_element)),
             "item": Out(stream.Signature(layouts.lookup_item)),
-            "pending": Out(stream.Signature(pending_layout())),
+            "pending": Out(stream.Signature(pending_layout(config))),
             "executed": Out(stream.Signature(outcome_layout())),
         })
 

@@ -10,19 +10,20 @@ from ..host.host_dma import host_data_layout
 from ..interfaces import ItemKind, Layouts
 from .words import WordUnpacker
 
-__all__ = ["QueryParser", "outcome_layout", "parse_request_layout"]
+__all__ = ["WORD_BITS", "QueryParser", "outcome_layout", "parse_request_layout"]
 
 ONE = 0x3F800000  # 1.0 as fp32, the weight of an unweighted lookup
+WORD_BITS = 30  # of a stream's length in words: in bytes it must fit 32 bits
 
 
 def parse_request_layout() -> data.StructLayout:
     """What a query stream should hold; ``batch``, ``tables`` and ``words`` at least 1."""
-    return data.StructLayout({"words": 32, "batch": 16, "tables": 8, "dense": 16, "weighted": 1, "lookup": 1})
+    return data.StructLayout({"words": WORD_BITS, "batch": 16, "tables": 8, "dense": 16, "weighted": 1, "lookup": 1})
 
 
 def outcome_layout() -> data.StructLayout:
-    """``status`` (nvme.Status, 0 = good) with its two result words."""
-    return data.StructLayout({"status": 11, "dw0": 32, "dw1": 32})
+    """``status`` (nvme.Status, 0 = good) with its two result words: a position in the stream or a table, and a table."""
+    return data.StructLayout({"status": 11, "dw0": WORD_BITS, "dw1": 8})
 
 
 class QueryParser(wiring.Component):
@@ -80,27 +81,27 @@ class QueryParser(wiring.Component):
         left = Signal(layouts.bag_bits)  # lookups of the bag that are still to be read
         issued = Signal(layouts.bag_bits)  # and those that have left
         empty, too_long = Signal(), Signal()
-        index, bad_index = Signal(32, reset_less=True), Signal()
         sample = Signal(layouts.sample)
-        position, before = Signal(32), Signal(32)  # of the next word, and of the last one taken
+        position = Signal(WORD_BITS)  # of the next word, and after an error of the word at fault
+        back = Signal()  # that is the last one taken
         ended, failed = Signal(), Signal()
 
         need, use = Signal(), Signal()  # this state needs a word; and takes it in this cycle
         word_ok = Signal()
         word = Signal(32)
 
-        # An item waits in a register for one cycle at least, while its index is found good or bad.
+        # An item waits in a register for one cycle at least, while its index is found good or bad. A weighted lookup's index
+        # is there first: its weight joins it.
         held = Signal(layouts.lookup_item, reset_less=True)
         waiting, bad, checked = Signal(), Signal(), Signal()
-        held_position = Signal(32, reset_less=True)
         pushed = Signal(layouts.lookup_item)
-        push, free = Signal(), Signal()
+        push, free, keep_index = Signal(), Signal(), Signal()
         m.d.comb += [
             item.payload.eq(held), item.valid.eq(waiting & ~bad), free.eq(~waiting | bad | item.ready),
-            pushed.table.eq(table), pushed.weighted.eq(req.weighted), pushed.sample.eq(sample), pushed.count.eq(issued)]
+            pushed.table.eq(table), pushed.weighted.eq(req.weighted), pushed.sample.eq(sample), pushed.count.eq(issued),
+            pushed.index.eq(Mux(keep_index, held.index, word))]
         with m.If(free):
-            m.d.sync += [waiting.eq(push), held.eq(pushed), held_position.eq(position),
-                         bad.eq(checked & ((word >= read.data.rows) | (waiting & bad)))]
+            m.d.sync += [waiting.eq(push), held.eq(pushed), bad.eq(checked & ((word >= read.data.rows) | (waiting & bad)))]
         with m.If(item.valid & item.ready & (held.kind == ItemKind.LOOKUP)):
             m.d.sync += issued.eq(issued + 1)
 
@@ -114,32 +115,36 @@ class QueryParser(wiring.Component):
             dense.payload.value.eq(word), dense.payload.last.eq(dense_left == 1), dense.payload.sample.eq(sample),
         ]
         with m.If(use & ~failed):
-            m.d.sync += [position.eq(position + 1), before.eq(position), ended.eq(words.o.payload.last)]
+            m.d.sync += ended.eq(words.o.payload.last)
+        with m.If((use & ~failed) | back):
+            m.d.sync += position.eq(position + Mux(back, -1, 1))
 
-        # What failed first: a transfer, with its status, or else the word ``at``, an index if it is of a table.
+        # What failed first: a transfer, with its status, or else a word, an index if it is of a table.
         lost, no_row = Signal(), Signal()
         lost_status = Signal(11, reset_less=True)
-        at, at_table = Signal(32, reset_less=True), Signal(layouts.table_bits, reset_less=True)
+        at_table = Signal(layouts.table_bits, reset_less=True)
         p = result.payload
         m.d.comb += [
             p.status.eq(Mux(lost, lost_status, Mux(no_row, Status.INDEX_OUT_OF_RANGE, Mux(failed, Status.BAD_BATCH, 0)))),
-            p.dw0.eq(Mux(failed & ~lost, at, 0)), p.dw1.eq(Mux(no_row & ~lost, at_table, 0))]
+            p.dw0.eq(Mux(failed & ~lost, position, 0)), p.dw1.eq(Mux(no_row & ~lost, at_table, 0))]
         with m.If(broken):
             m.d.sync += lost_status.eq(words.o.payload.status)
 
-        def fail(position, table=None):
-            m.d.sync += [failed.eq(1), at.eq(position), no_row.eq(table is not None)]
-            if table is not None:
-                m.d.sync += at_table.eq(table)
+        def fail(*, taken, no_row_of=None):
+            """At the word that was taken last, or at the one that should follow it."""
+            m.d.comb += back.eq(taken)
+            m.d.sync += [failed.eq(1), no_row.eq(no_row_of is not None)]
+            if no_row_of is not None:
+                m.d.sync += at_table.eq(no_row_of)
 
         with m.If(need & ~failed):
             with m.If(ended):
-                fail(position)
+                fail(taken=False)
             with m.Elif(broken):
                 m.d.comb += words.o.ready.eq(1)
                 m.d.sync += [ended.eq(1), failed.eq(1), lost.eq(1)]
 
-        m.d.comb += [words.start.valid.eq(0), words.start.payload.eq(self.start.payload.words)]
+        m.d.comb += [words.start.valid.eq(0), words.start.payload.eq(self.start.payload.words - 1)]
         with m.FSM() as state:
             with m.State("IDLE"):
                 m.d.comb += [self.start.ready.eq(words.start.ready), words.start.valid.eq(self.start.valid)]
@@ -173,13 +178,12 @@ class QueryParser(wiring.Component):
                 with m.If(failed | empty):
                     m.next = "BAG"
                 with m.Elif(too_long):
-                    fail(before)
+                    fail(taken=True)
                     m.next = "BAG"
                 with m.Else():
                     m.d.comb += [
                         push.eq(word_ok & ~req.weighted), checked.eq(1),
-                        pushed.kind.eq(ItemKind.LOOKUP), pushed.index.eq(word), pushed.weight.eq(ONE)]
-                    m.d.sync += [index.eq(word), bad_index.eq(word >= read.data.rows)]
+                        pushed.kind.eq(ItemKind.LOOKUP), pushed.weight.eq(ONE)]
                     with m.If(use):
                         with m.If(req.weighted):
                             m.next = "WEIGHT"
@@ -188,14 +192,14 @@ class QueryParser(wiring.Component):
                             with m.If(left == 1):
                                 m.next = "BAG"
             with m.State("WEIGHT"):
+                m.d.comb += keep_index.eq(1)
                 with m.If(failed):
                     m.next = "BAG"
-                with m.Elif(bad_index):
-                    fail(before, table)
+                with m.Elif(bad):  # the index, in this state's first cycle
+                    fail(taken=True, no_row_of=table)
                     m.next = "BAG"
                 with m.Else():
-                    m.d.comb += [push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP), pushed.index.eq(index),
-                                 pushed.weight.eq(word)]
+                    m.d.comb += [push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP), pushed.weight.eq(word)]
                     with m.If(use):
                         m.d.sync += left.eq(left - 1)
                         m.next = "INDEX"
@@ -218,7 +222,7 @@ class QueryParser(wiring.Component):
             with m.State("END"):
                 with m.If(~waiting):
                     with m.If(~failed & ~ended):
-                        fail(position)
+                        fail(taken=False)
                     m.next = "DRAIN"
             with m.State("DRAIN"):
                 with m.If(ended):
@@ -235,11 +239,12 @@ class QueryParser(wiring.Component):
                     m.next = "IDLE"
         # Said here and not state by state: the way from the state to the word's register is the parser's longest.
         in_index = state.ongoing("INDEX") & ~(failed | empty | too_long)
-        in_weight = state.ongoing("WEIGHT") & ~(failed | bad_index)
+        in_weight = state.ongoing("WEIGHT") & ~(failed | bad)
         m.d.comb += [
             need.eq(state.ongoing("DENSE") | state.ongoing("COUNT") | in_index | in_weight),
             use.eq((failed | arrived) & ((state.ongoing("DENSE") & dense.ready) | state.ongoing("COUNT")
-                                         | (in_index & (free | req.weighted)) | (in_weight & free)))]
-        with m.If(waiting & bad & ~failed):  # last: its word came before any that fails above
-            fail(held_position, held.table)
+                                         | ((in_index | in_weight) & free)))]
+        # Last: its word, taken a cycle ago, came before any that fails above; the table's number waits for it to leave.
+        with m.If(waiting & bad & ~failed):
+            fail(taken=True, no_row_of=table)
         return m

@@ -32,7 +32,7 @@ class Results(wiring.Component):
         self.config = config
         lo = Layouts(config)
         super().__init__({
-            "pending": In(stream.Signature(pending_layout())),
+            "pending": In(stream.Signature(pending_layout(config))),
             "executed": In(stream.Signature(outcome_layout())),
             "sample_status": In(stream.Signature(lo.sample_status)),
             "pooled": In(stream.Signature(lo.pooled_element)),
@@ -46,7 +46,7 @@ class Results(wiring.Component):
         m = Module()
         c, lo = self.config, Layouts(self.config)
         depth = c.host.infer_depth
-        m.submodules.pending_fifo = pending = StreamFifo(pending_layout(), depth)
+        m.submodules.pending_fifo = pending = StreamFifo(pending_layout(self.config), depth)
         m.submodules.executed_fifo = executed = StreamFifo(outcome_layout(), depth)
         m.submodules.writer = writer = BeatWriter(c)
         connect(m, writer.host_write, flipped(self.host_write))

@@ -18,7 +18,7 @@ __all__ = ["Sequencer"]
 
 class Sequencer(wiring.Component):
     """At most host.infer_depth commands in flight: Validator -> FIFO -> :class:`Executor`, so pass 1 of the next command
-    runs while pass 2 of this one is held up by the flash.
+    runs while pass 2 of this one is held up by the flash. Further commands wait in their submission queues.
 
     Ports: ``infer_cmd`` In; ``completed`` In pulses as a command's completion leaves the engine; ``idle`` Out: none in
     flight. ``host_req``/``host_data`` [0] belong to pass 1, [1] to pass 2. ``pending`` and ``executed`` go to
@@ -40,14 +40,13 @@ class Sequencer(wiring.Component):
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
             "dense": Out(stream.Signature(layouts.dense_element)),
             "item": Out(stream.Signature(layouts.lookup_item)),
-            "pending": Out(stream.Signature(pending_layout())),
+            "pending": Out(stream.Signature(pending_layout(config))),
             "executed": Out(stream.Signature(outcome_layout())),
         })
 
     def elaborate(self, platform):
         m = Module()
         c, depth = self.config, self.config.host.infer_depth
-        m.submodules.waiting = waiting = StreamFifo(Layouts(c).infer_command, depth)
         m.submodules.validator = validator = Validator(c)
         m.submodules.checked = checked = StreamFifo(checked_layout(c), depth)
         m.submodules.next = next_checked = RegisterSlice(checked_layout(c), "through")
@@ -58,15 +57,14 @@ class Sequencer(wiring.Component):
         take = Signal()
         room = in_flight != depth
         m.d.comb += [
-            take.eq(self.infer_cmd.valid & self.infer_cmd.ready), self.infer_cmd.ready.eq(room & waiting.i.ready),
-            waiting.i.valid.eq(self.infer_cmd.valid & room), waiting.i.payload.eq(self.infer_cmd.payload),
+            take.eq(self.infer_cmd.valid & self.infer_cmd.ready), self.infer_cmd.ready.eq(room & validator.cmd.ready),
+            validator.cmd.valid.eq(self.infer_cmd.valid & room), validator.cmd.payload.eq(self.infer_cmd.payload),
             self.idle.eq(in_flight == 0), self.cleared.eq(validator.cleared)]
         with m.If(take & ~self.completed):
             m.d.sync += in_flight.eq(in_flight + 1)
         with m.Elif(self.completed & ~take):
             m.d.sync += in_flight.eq(in_flight - 1)
 
-        connect(m, waiting.o, validator.cmd)
         connect(m, validator.o, checked.i)
         connect(m, checked.o, next_checked.i)
         connect(m, next_checked.o, executor.i)

@@ -9,11 +9,9 @@ from nearflash.contract import DeviceConfig, Opcode, Status
 from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.clear_walk import ClearWalk
-from .parser import QueryParser, outcome_layout
+from .parser import WORD_BITS, QueryParser, outcome_layout
 
 __all__ = ["Validator", "checked_layout"]
-
-WORD_BITS = 30  # a stream's length in bytes must fit 32 bits
 
 
 def checked_layout(config: DeviceConfig) -> data.StructLayout:
@@ -52,7 +50,8 @@ class Validator(wiring.Component):
             parser.table_valid.eq(self.table_valid), parser.table.eq(self.table),
             parser.dense.ready.eq(1), parser.item.ready.eq(1)]
 
-        m.submodules.dims = ram = Memory(shape=data.StructLayout({"open": 1, "dim": 16}), depth=lk.max_tables, init=[])
+        entry = data.StructLayout({"open": 1, "dim": len(self.table.dim)})
+        m.submodules.dims = ram = Memory(shape=entry, depth=lk.max_tables, init=[])
         write, read = ram.write_port(), ram.read_port()
         m.submodules.walk = walk = ClearWalk(layouts.table_bits)  # closes all tables
         m.d.comb += self.cleared.eq(~walk.busy)
@@ -65,10 +64,11 @@ class Validator(wiring.Component):
         lookup = Signal()
         table = Signal(layouts.table_bits + 1)
         # The accumulators a sample needs: every table starts at a whole beat of lanes.
-        total = Signal(bits_for(256 * 65535))
-        rounded = Signal(17)
+        most = bits_for(lk.max_tables * (lk.max_dim + lk.lanes))
+        total = Signal(most)
+        rounded = Signal(bits_for(lk.max_dim + lk.lanes))
         nodes = [n for n in graph if n.kind == "tables"]
-        widths = [Signal(bits_for(256 * 65535), name=f"width_{n.name}") for n in nodes]
+        widths = [Signal(most, name=f"width_{n.name}") for n in nodes]
         m.d.comb += [
             lookup.eq(cmd.opcode == Opcode.LOOKUP), read.addr.eq(table),
             rounded.eq((read.data.dim + lk.lanes - 1) & ~(lk.lanes - 1)),

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..host.host_dma import host_data_layout
+from ..interfaces import index_bits
 
 __all__ = ["WordUnpacker"]
 
@@ -13,14 +14,15 @@ __all__ = ["WordUnpacker"]
 class WordUnpacker(wiring.Component):
     """Beats of one host transfer in, its words out, one per cycle; latency 1.
 
-    ``start``: how many words the transfer holds (at least 1). ``o``: {word, last, failed, status}; a transfer that
-    fails ends with one word that is ``failed``, whose ``status`` (nvme.Status) is non-zero and whose data means nothing.
+    ``start``: the place of the transfer's last word within its last beat. ``o``: {word, last, failed, status}; a transfer
+    that fails ends with one word that is ``failed``, whose ``status`` (nvme.Status) is non-zero and whose data means
+    nothing.
     """
 
     def __init__(self, config: DeviceConfig):
         self.lanes = config.beat_bytes // 4
         super().__init__({
-            "start": In(stream.Signature(32)),
+            "start": In(stream.Signature(index_bits(self.lanes))),
             "i": In(stream.Signature(host_data_layout(config.beat_bytes))),
             "o": Out(stream.Signature(data.StructLayout({"word": 32, "last": 1, "failed": 1, "status": 11}))),
         })
@@ -29,13 +31,12 @@ class WordUnpacker(wiring.Component):
         m = Module()
         i, o = self.i, self.o
         busy = Signal()
-        left = Signal(32)
-        lane = Signal(range(self.lanes))
+        lane, final = Signal(range(self.lanes)), Signal(range(self.lanes), reset_less=True)
         load, ends, broken = Signal(), Signal(), Signal()
         m.d.comb += [
             self.start.ready.eq(~busy),
             load.eq(busy & i.valid & (~o.valid | o.ready)),
-            broken.eq(i.payload.status != 0), ends.eq((left == 1) | broken),
+            broken.eq(i.payload.status != 0), ends.eq((i.payload.last & (lane == final)) | broken),
             i.ready.eq(load & (ends | (lane == self.lanes - 1))),
         ]
         with m.If(o.ready):
@@ -43,8 +44,8 @@ class WordUnpacker(wiring.Component):
         with m.If(load):
             m.d.sync += [
                 o.valid.eq(1), o.payload.word.eq(i.payload.data.word_select(lane, 32)), o.payload.last.eq(ends),
-                o.payload.failed.eq(broken), o.payload.status.eq(i.payload.status), left.eq(left - 1),
+                o.payload.failed.eq(broken), o.payload.status.eq(i.payload.status),
                 lane.eq(Mux(ends, 0, lane + 1)), busy.eq(~ends)]
         with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [busy.eq(1), left.eq(self.start.payload)]
+            m.d.sync += [busy.eq(1), final.eq(self.start.payload)]
         return m

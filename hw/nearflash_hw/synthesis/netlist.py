@@ -99,7 +99,10 @@ class _Design:
 
 
 def _relabel(texts: list[str], top: str) -> str:
-    """Module names relative to ``top``, which becomes ``\\unit``; the top's attribute is its own."""
+    """Module names relative to ``top``, which becomes ``\\unit``; the top's attribute is its own. Amaranth tells equal names
+    apart by numbers that count through the whole device: here by the order in which they come."""
     text = "".join(texts).replace("attribute \\top 1\n", "")
     text = re.sub(rf"(?<=[ \n]){re.escape(top)}(?=[.\s$])", r"\\unit", text)
+    numbers: dict[str, int] = {}
+    text = re.sub(r"(?<=\$)\d+", lambda m: str(numbers.setdefault(m[0], len(numbers))), text)
     return re.sub(r"\n\n+", "\n", text)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..contract import Core, DeviceConfig, ModelError, Node, TableSpec, cores
+from ..contract.config import FORMATS, MODES
 from ..contract.mlp import output_lanes
 from ..models.spec import ModelSpec
 from .search import Choice, front, least, one_after_another, side_by_side
@@ -273,9 +274,9 @@ def _pow2(v: int) -> int:
 
 
 def compile_device(spec: ModelSpec, base: DeviceConfig, options: PlanOptions | None = None) -> DeviceConfig:
-    """A device for ``spec``: ``base`` with the MLP graph, and lookup limits and flash blocks raised where the model
-    needs more. ``base``'s timing, width and host interface stay. Raises :class:`ModelError` or
-    :class:`~nearflash.contract.ConfigError` for what cannot be built."""
+    """A device for ``spec``: ``base`` with the MLP graph, lookup limits and flash blocks raised where the model needs more,
+    and pooling for the model's table formats and modes alone. ``base``'s timing, width and host interface stay. Raises
+    :class:`ModelError` or :class:`~nearflash.contract.ConfigError` for what cannot be built."""
     options = options or PlanOptions()
     graph, n_batch = plan_graph(spec, base, options)
     lk = base.lookup
@@ -287,7 +288,9 @@ def compile_device(spec: ModelSpec, base: DeviceConfig, options: PlanOptions | N
         lk, max_tables=max(lk.max_tables, len(dims)), max_dim=max(lk.max_dim, *dims),
         max_bag=max(lk.max_bag, *(t.lookups for t in spec.tables)),
         accumulators=_pow2(sum(-(-d // lk.lanes) * lk.lanes for d in dims)),  # a table starts at a whole beat
-        sample_slots=max(lk.sample_slots, 2 * n_batch))
+        sample_slots=max(lk.sample_slots, 2 * n_batch),
+        formats=tuple(f for f in FORMATS if any(t.format == f for t in spec.tables)),
+        modes=tuple(f for f in MODES if any(t.mode == f for t in spec.tables)))
     mlp = replace(base.mlp, graph=graph, act_bits=options.act_bits, n_batch=n_batch)
     return with_room(spec, replace(base, name=f"{base.name}-{spec.name}", lookup=lookup, mlp=mlp))
 

@@ -21,10 +21,12 @@ from .mlp import Node, cores, validate_graph
 from .reading import parse_toml, read_text, reading
 from .typed import check_fields, check_table
 
-__all__ = ["PRESETS", "PRIMITIVES", "REACH_BITS", "BusConfig", "DeviceConfig", "DramLayout", "FlashConfig", "HostConfig",
-           "LookupConfig", "MlpConfig"]
+__all__ = ["FORMATS", "MODES", "PRESETS", "PRIMITIVES", "REACH_BITS", "BusConfig", "DeviceConfig", "DramLayout",
+           "FlashConfig", "HostConfig", "LookupConfig", "MlpConfig"]
 
 PRIMITIVES = ("inferred", "dsp48e1", "dsp48e2")
+FORMATS = ("fp32", "fp16", "int8")  # of a table's rows, by their number
+MODES = ("sum", "mean")  # of pooling, by their number
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
 REACH_BITS = 40  # of an address within the device: what it can reach at most
@@ -104,6 +106,8 @@ class LookupConfig:
     lanes: int = 4  #: fp32 elements pooled per cycle
     acc_bits: int = 48  #: fixed-point window of an accumulator (DSP48)
     accumulators: int = 1024  #: elements of one sample's pooled vectors (sum of dims over tables)
+    formats: tuple[str, ...] = FORMATS  #: of tables' rows that pooling is generated for, in this order
+    modes: tuple[str, ...] = MODES  #: of pooling; without "mean" there is no divider
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ class DeviceConfig:
         for group, obj in (("flash", f), ("host", h), ("lookup", lk)):
             for fl in fields(obj):
                 v = getattr(obj, fl.name)
+                if not isinstance(v, int):
+                    continue
                 low = 0 if fl.name in ("t_command_ns", "t_ccs_ns") else 1
                 _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
                 if fl.name.endswith("_ns"):
@@ -215,6 +221,9 @@ class DeviceConfig:
                f"must be a power of two from lanes ({lk.lanes}) to {MOST_WORDS}")
         _check(lk.max_dim * 4 <= f.page_bytes, "lookup.max_dim", lk.max_dim,
                f"a vector must fit a page: at most {f.page_bytes // 4}")
+        for name, v, known in (("formats", lk.formats, FORMATS), ("modes", lk.modes, MODES)):
+            _check(len(v) > 0 and v == tuple(k for k in known if k in v), f"lookup.{name}", v,
+                   f"must be one or more of {known}, each once and in this order")
         _check(lk.max_bag < 65536, "lookup.max_bag", lk.max_bag, "must be below 65536")
         _check(m.act_bits in (8, 16), "mlp.act_bits", m.act_bits, "must be 8 or 16")
         _check(_pow2(m.n_batch) and m.n_batch <= 64, "mlp.n_batch", m.n_batch, "must be a power of two, 1 to 64")

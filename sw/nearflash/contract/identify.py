@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import uuid
 
-from .config import DeviceConfig, log2
+from .config import FORMATS, MODES, DeviceConfig, log2
 from .nvme import HOST_PAGE
 from .registers import NVME_VERSION
 
@@ -76,7 +76,8 @@ def limits(config: DeviceConfig) -> dict[str, int]:
     return {
         "version": 1, "design_id": config.design_id, "max_tables": lk.max_tables, "max_extents": lk.max_extents,
         "max_dim": lk.max_dim, "max_bag": lk.max_bag, "max_batch": config.host.max_batch,
-        "accumulators": lk.accumulators, "acc_bits": lk.acc_bits, "formats": 0b111, "modes": 0b11,
+        "accumulators": lk.accumulators, "acc_bits": lk.acc_bits, "formats": sum(1 << FORMATS.index(f) for f in lk.formats),
+        "modes": sum(1 << MODES.index(f) for f in lk.modes),
         "act_bits": m.act_bits, "n_batch": m.n_batch, "outputs": m.graph[-1].width if m.graph else 0,
         "dense": sum(n.width for n in m.graph if n.kind == "dense"),
         "tables": sum(len(n.tables) for n in m.graph if n.kind == "tables"),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import DeviceConfig
+from .config import FORMATS, MODES, DeviceConfig
 from .errors import DataError
 
 __all__ = ["DESCRIPTOR_WORDS", "Extent", "PoolMode", "RowFormat", "TableSpec", "magic_divide"]
@@ -34,6 +34,8 @@ MAGIC_BITS = 32
 
 
 class RowFormat(enum.IntEnum):
+    """Numbers of :data:`~nearflash.contract.config.FORMATS`."""
+
     FP32 = 0
     FP16 = 1
     INT8 = 2
@@ -43,6 +45,8 @@ class RowFormat(enum.IntEnum):
 
 
 class PoolMode(enum.IntEnum):
+    """Numbers of :data:`~nearflash.contract.config.MODES`."""
+
     SUM = 0
     MEAN = 1
 
@@ -110,6 +114,12 @@ class TableSpec:
             raise DataError("table.dim", self.dim, f"must be a multiple of 4, at most lookup.max_dim ({lk.max_dim})")
         if self.format.row_bytes(self.dim) > config.flash.page_bytes:
             raise DataError("table.dim", self.dim, "a row must fit one flash page")
+        if FORMATS[self.format] not in lk.formats:
+            raise DataError("table.format", FORMATS[self.format],
+                            f"must be one that the device was generated for: lookup.formats = {', '.join(lk.formats)}")
+        if MODES[self.mode] not in lk.modes:
+            raise DataError("table.mode", MODES[self.mode],
+                            f"must be one that the device was generated for: lookup.modes = {', '.join(lk.modes)}")
         fit = config.page_beats // self.stride_beats(config)
         if not 0 <= self.page_rows <= fit:
             raise DataError("table.page_rows", self.page_rows, f"must be from 0 (chosen) to what fits a page ({fit})")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import ModelError, Node, RowFormat
+from ..contract.config import FORMATS, MODES
 from ..contract.reading import parse_toml, read_text, reading
 from ..contract.table import PoolMode
 from ..contract.typed import check_fields, check_table
@@ -88,8 +89,8 @@ class ModelSpec:
             _check(4 <= t.dim <= LARGEST_DIM and t.dim % 4 == 0, f"tables[{i}].dim", t.dim,
                    f"must be a positive multiple of 4, at most {LARGEST_DIM}")
             _check(1 <= t.lookups <= 65535, f"tables[{i}].lookups", t.lookups, "must be from 1 to 65535")
-            _check(t.mode in ("sum", "mean"), f"tables[{i}].mode", t.mode, "must be 'sum' or 'mean'")
-            _check(t.format in ("fp32", "fp16", "int8"), f"tables[{i}].format", t.format,
+            _check(t.mode in MODES, f"tables[{i}].mode", t.mode, "must be 'sum' or 'mean'")
+            _check(t.format in FORMATS, f"tables[{i}].format", t.format,
                    "must be 'fp32', 'fp16' or 'int8'")
         _check(0 <= self.dense <= WIDEST, "dense", self.dense, f"must be from 0 to {WIDEST}")
         _check(len(self.top) >= 1, "top", self.top, "must hold at least one layer")

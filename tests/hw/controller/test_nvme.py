@@ -94,7 +94,9 @@ def test_fields_arrive_as_sent():
 
     async def scenario(ctx, host):
         await host.start(ctx)
-        a, b = 0x12_3456_7890_1000, 0xFEDC_BA98_7654_3210
+        a, b = 0x78_5634_1210, 0xFEDC_BA98_7654_3210
+        # Of an address beyond the 40 bits of the bus it is kept that it is.
+        cut = 1 << 40 | 0x98_7654_3210
         for cid, entry in enumerate((
             sqe(Opcode.READ, 0, nsid=1, prp1=a, prp2=b, cdw10=LBAS - MDTS, cdw12=(0xABCD << 16) | MDTS - 1),
             sqe(Opcode.WRITE, 1, nsid=1, prp1=a + 8, prp2=b, cdw10=LBAS - 1),
@@ -109,14 +111,14 @@ def test_fields_arrive_as_sent():
             await host.ring_sq(ctx, 1)
             assert (await host.completion(ctx, 1))[:2] == (0, cid)
         r, w, d, d2, f = host.block.taken
-        assert (r.opcode, r.qid, r.cid, r.slba, r.nlb, r.prp1, r.prp2) == (Opcode.READ, 1, 0, LBAS - MDTS, MDTS - 1, a, b)
+        assert (r.opcode, r.qid, r.cid, r.slba, r.nlb, r.prp1, r.prp2) == (Opcode.READ, 1, 0, LBAS - MDTS, MDTS - 1, a, cut)
         assert (w.opcode, w.slba, w.nlb, w.prp1) == (Opcode.WRITE, LBAS - 1, 0, a + 8)
-        assert (d.opcode, d.nlb, d.deallocate, d.prp1, d.prp2) == (Opcode.DSM, 0x37, 1, b, a)
+        assert (d.opcode, d.nlb, d.deallocate, d.prp1, d.prp2) == (Opcode.DSM, 0x37, 1, cut, a)
         assert (d2.nlb, d2.deallocate) == (0, 0)
         assert (f.opcode, f.deallocate, f.cid) == (Opcode.FLUSH, 0, 4)
         i, i2 = host.infer.taken
-        assert (i.opcode, i.qid, i.cid, i.prp1, i.prp2, i.words) == (Opcode.LOOKUP, 1, 5, a, b, 0x89ABCDEF)
-        assert (i.batch, i.weighted, i.tables, i.dense, i.out_addr) == (0x1234, 0, 0x9A, 0x5678, 0x3333444411112222)
+        assert (i.opcode, i.qid, i.cid, i.prp1, i.prp2, i.words) == (Opcode.LOOKUP, 1, 5, a, cut, 0x89ABCDEF)
+        assert (i.batch, i.weighted, i.tables, i.dense, i.out_addr) == (0x1234, 0, 0x9A, 0x5678, 1 << 40 | 0x44_1111_2222)
         assert (i2.batch, i2.weighted) == (1, 1)
 
     host.run(scenario)

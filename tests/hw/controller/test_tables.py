@@ -145,6 +145,16 @@ def test_malformed_descriptors_name_the_word():
     assert len(broadcasts) == 1
 
 
+@pytest.mark.parametrize(("formats", "modes"), [(("fp32",), ("sum",)), (("fp16", "int8"), ("mean",)),
+                                                (("fp32", "int8"), ("sum", "mean"))])
+def test_only_what_pooling_was_generated_for_is_accepted(formats, modes):
+    config = replace(TINY, lookup=replace(TINY.lookup, formats=formats, modes=modes))
+    specs = [TableSpec(4, 8, f, mode, extents=(Extent(0, 0, 4),)) for f in RowFormat for mode in PoolMode]
+    results, _ = play(config, [(0, full(s, config).descriptor(config)) for s in specs])
+    known = [s.format.name.lower() in formats and s.mode.name.lower() in modes for s in specs]
+    assert results == [(0, 0) if k else (Status.BAD_TABLE, 2) for k in known]
+
+
 def test_boundary_values_are_accepted():
     cases = [{7: -250}, {7: 127}, {8: 65535}, {9: -128}, {9: 127}, {11: 16}, {11: 0}, {0: 64}, {0: 1}, {2: 0x100},
              {17: TINY.lbas - 4}, {5: (1 << 31) + 1}, {12: 5, 15: 0xFFFFFFFF, 19: 7, 79: 1}, {4: 1, 0: 4, 5: 1 << 31, 6: 31},

@@ -93,7 +93,7 @@ def test_bad_entries_end_the_transfer_and_the_next_works():
         ({"prp1": 0x9000, "prp2": 0xA010, "length": 5000}, Status.INVALID_PRP_OFFSET),
         ({"prp1": 0x9000, "prp2": 0x3004, "length": 20000}, Status.INVALID_PRP_OFFSET),
         ({"prp1": 0x9000, "prp2": 0x3000, "length": 16384}, Status.INVALID_PRP_OFFSET),
-        ({"prp1": 1 << 45, "prp2": 0, "length": 8}, Status.DATA_TRANSFER_ERROR),
+        ({"prp1": 1 << 40, "prp2": 0, "length": 8}, Status.DATA_TRANSFER_ERROR),
         ({"prp1": 0x80000, "prp2": 0, "length": 16}, Status.DATA_TRANSFER_ERROR),
         ({"prp1": 0x9000, "prp2": 0x80000, "length": 20000}, Status.DATA_TRANSFER_ERROR),
     ]

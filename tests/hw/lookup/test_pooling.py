@@ -194,6 +194,15 @@ def test_one_format(fmt, weighted, stall):
     Bench(config(), specs, samples, stall, seed=int(fmt)).run()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("mode", [SUM, MEAN])
+@pytest.mark.parametrize("formats", [("fp32",), ("fp16",), ("int8",), ("fp32", "int8")])
+def test_generated_for_some_formats_and_one_mode(formats, mode, weighted):
+    cfg = config(formats=formats, modes=(mode.name.lower(),))
+    specs = [table(RowFormat[f.upper()], mode, dim) for f in formats for dim in (12, 8)]
+    Bench(cfg, specs, random_samples(np.random.default_rng(3), specs, 4, weighted=weighted), 0.1, seed=len(formats)).run()
+
+
 @pytest.mark.parametrize(("lanes", "acc_bits", "dims"), [
     (2, 40, (4, 16, 8, 4)), (4, 48, (4, 12, 32, 8)), (8, 64, (12, 4, 28, 8)), (8, 48, (24, 20, 4, 12))])
 def test_mixed_tables_and_slots(lanes, acc_bits, dims):

@@ -47,9 +47,11 @@ class Accumulators(wiring.Component):
             "bias": 1, "read": 1, "int8": 1, "fresh": 1, "last": 1, "addr": s.addr_bits, "limit": s.limit_bits,
             "slot": lay.slot_bits, "table": lay.table_bits, "not_finite": 1, "media": 1})
         now = Signal(layout)
-        for name in ("bias", "read", "fresh", "last", "addr", "limit", "slot", "table", "not_finite", "media"):
+        for name in ("read", "fresh", "last", "addr", "limit", "slot", "table", "not_finite", "media"):
             m.d.comb += now[name].eq(w[name])
-        m.d.comb += now.int8.eq(w.format == RowFormat.INT8)
+        if RowFormat.INT8 in s.formats:
+            m.d.comb += now.bias.eq(w.bias)
+        m.d.comb += now.int8.eq(s.is_format(w.format, RowFormat.INT8))
         meta, valid = [now], [self.word_valid]
         for k in range(1, self.WRITE + 1):
             r, v = Signal(layout, name=f"meta{k}", reset_less=True), Signal(name=f"valid{k}")

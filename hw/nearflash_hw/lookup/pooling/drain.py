@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -58,13 +58,7 @@ class Drain(wiring.Component):
     def _walk(self, m, jobs, words):
         """Tables in, one job per accumulator word out."""
         s, lay = self.s, self.s.layouts
-        counts = Memory(shape=lay.bag_bits, depth=1 << s.slot_table_bits, init=[])
-        m.submodules.counts = counts
-        count_write, count_read = counts.write_port(), counts.read_port()
-        m.d.comb += [
-            self.bag.ready.eq(1), count_write.en.eq(self.bag.valid), count_write.data.eq(self.bag.p.count),
-            count_write.addr.eq(Cat(self.bag.p.table, self.bag.p.slot)),
-        ]
+        m.d.comb += self.bag.ready.eq(1)
 
         d = Signal(lay.drain, reset_less=True)
         table = Signal(lay.table_bits, reset_less=True)
@@ -75,12 +69,19 @@ class Drain(wiring.Component):
 
         key, job = Cat(table, d.slot), jobs.i.p
         put = Signal()
+        if s.mean:
+            m.submodules.counts = counts = Memory(shape=lay.bag_bits, depth=1 << s.slot_table_bits, init=[])
+            count_write, count_read = counts.write_port(), counts.read_port()
+            m.d.comb += [
+                count_write.en.eq(self.bag.valid), count_write.data.eq(self.bag.p.count),
+                count_write.addr.eq(Cat(self.bag.p.table, self.bag.p.slot)),
+                count_read.addr.eq(key), count_read.en.eq(self.lookup),
+                job.mean.eq(self.params.mean), job.count.eq(count_read.data)]
         m.d.comb += [
-            self.lookup_table.eq(table), count_read.addr.eq(key), count_read.en.eq(self.lookup),
-            self.clear_at.eq(key), self.read_addr.eq(Cat(at, d.slot)),
+            self.lookup_table.eq(table), self.clear_at.eq(key), self.read_addr.eq(Cat(at, d.slot)),
             jobs.i.valid.eq(put),
-            job.zero.eq(zero), job.mean.eq(self.params.mean), job.half.eq(0), job.count.eq(count_read.data),
-            job.lsb_exp.eq(self.params.lsb_exp), job.tag.table.eq(table), job.tag.bad.eq(d.bad),
+            job.zero.eq(zero), job.half.eq(0), job.lsb_exp.eq(self.params.lsb_exp),
+            job.tag.table.eq(table), job.tag.bad.eq(d.bad),
             job.tag.last_of_table.eq(words_left == 0), job.tag.last_of_sample.eq((words_left == 0) & (tables_left == 0)),
             job.tag.slot.eq(d.slot), Value.cast(job.tag.sample).eq(Value.cast(d.sample)),
         ]
@@ -128,23 +129,28 @@ class Drain(wiring.Component):
     def _emit(self, m, jobs, words):
         """Jobs and their words in, pooled elements out."""
         s, lay = self.s, self.s.layouts
-        m.submodules.divider = divider = MeanDivider(self.config)
-        m.submodules.convert = convert = IntToFp32(divider.out_bits, tag=s.element_tag, exp_bits=10)
+        if s.mean:
+            m.submodules.divider = divider = MeanDivider(self.config)
+            element, value, bits = divider.i, divider.o, divider.out_bits
+        else:
+            sums = data.StructLayout({"i": signed(s.acc_bits), "e": signed(10), "tag": s.element_tag})
+            m.submodules.sums = slice_ = RegisterSlice(sums, "through")
+            element, value, bits = slice_.i, slice_.o, s.acc_bits
+        m.submodules.convert = convert = IntToFp32(bits, tag=s.element_tag, exp_bits=10)
         m.submodules.finished = finished = StreamFifo(
             data.StructLayout({"slot": lay.slot_bits}), self.config.lookup.sample_slots)
-        wiring.connect(m, divider.o, convert.i)
+        wiring.connect(m, value, convert.i)
         wiring.connect(m, finished.o, wiring.flipped(self.drained))
 
         m.submodules.next = next_job = RegisterSlice(s.job, "through")
         wiring.connect(m, jobs.o, next_job.i)
-        job, element = next_job.o.p, divider.i
+        job = next_job.o.p
         index = Signal(index_bits(s.lanes))
         last, sent = Signal(), Signal()
         lanes = Cat(words.o.p[k].as_unsigned() for k in range(s.lanes))
         m.d.comb += [
             element.valid.eq(next_job.o.valid & (job.zero | words.o.valid)),
-            element.p.value.eq(Mux(job.zero, 0, lanes.word_select(index, s.acc_bits))),
-            element.p.e.eq(job.lsb_exp), element.p.mean.eq(job.mean & ~job.zero), element.p.count.eq(job.count),
+            element.p.e.eq(job.lsb_exp),
             Value.cast(element.p.tag).eq(Value.cast(job.tag)),
             last.eq(job.tag.none | (index == Mux(job.half, 3, s.lanes - 1))),
             element.p.tag.last_of_table.eq(last & job.tag.last_of_table),
@@ -152,6 +158,11 @@ class Drain(wiring.Component):
             sent.eq(element.valid & element.ready),
             next_job.o.ready.eq(sent & last), words.o.ready.eq(sent & last & ~job.zero),
         ]
+        total = Mux(job.zero, 0, lanes.word_select(index, s.acc_bits))
+        if s.mean:
+            m.d.comb += [element.p.value.eq(total), element.p.mean.eq(job.mean & ~job.zero), element.p.count.eq(job.count)]
+        else:
+            m.d.comb += element.p.i.eq(total)
         with m.If(sent):
             m.d.sync += index.eq(Mux(last, 0, index + 1))
 

@@ -65,10 +65,9 @@ class Issue(wiring.Component):
 
         phases = {RowFormat.FP32: 0, RowFormat.FP16: 1, RowFormat.INT8: 3}
         beat_end = Signal()
-        with m.Switch(cur.format):
-            for fmt, end in phases.items():
-                with m.Case(fmt):
-                    m.d.comb += beat_end.eq(phase == end)
+        for fmt, end in phases.items():
+            with m.If(s.is_format(cur.format, fmt)):
+                m.d.comb += beat_end.eq(phase == end)
         word_last = Signal()
         granted, granted_before, send_bias, send = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
@@ -86,7 +85,7 @@ class Issue(wiring.Component):
             m.d.sync += [
                 active.eq(1), cur.eq(row.p), at.eq(row.p.base), left.eq(s.words(row.p.quads) - 1),
                 final.eq(s.words(row.p.quads) == 1),
-                bias.eq(row.p.format == RowFormat.INT8), fresh.eq(~self.touched), media.eq(row.p.media),
+                bias.eq(s.is_format(row.p.format, RowFormat.INT8)), fresh.eq(~self.touched), media.eq(row.p.media),
             ]
         with m.Elif(done):
             m.d.sync += active.eq(0)
@@ -126,13 +125,10 @@ class Issue(wiring.Component):
         ]
         for k in range(lanes):
             raw = Signal(32, name=f"raw{k}")
-            with m.Switch(cur.format):
-                with m.Case(RowFormat.FP32):
-                    m.d.comb += raw.eq(content.word_select(k, 32))
-                with m.Case(RowFormat.FP16):
-                    m.d.comb += raw.eq(bits16.word_select(k, 16))
-                with m.Case(RowFormat.INT8):
-                    m.d.comb += raw.eq(bits8.word_select(k, 8))
+            for fmt, elements in ((RowFormat.FP32, content.word_select(k, 32)), (RowFormat.FP16, bits16.word_select(k, 16)),
+                                  (RowFormat.INT8, bits8.word_select(k, 8))):
+                with m.If(s.is_format(cur.format, fmt)):
+                    m.d.comb += raw.eq(elements)
             # With 8 lanes the last word of a row may be half full; what lies beyond must not raise a flag.
             beyond = final & cur.quads[0] if k >= 4 else 0
             m.d.sync += w.raw[k].eq(Mux(beyond, 0, raw))

@@ -46,19 +46,15 @@ class Lane(wiring.Component):
 
         # 1: the element as +-mant * 2**exp.
         neg, special, mant, exp = Signal(), Signal(), Signal(24), Signal(signed(9))
-        with m.If(self.bias):
-            m.d.comb += mant.eq(1)
-        with m.Else():
-            with m.Switch(self.format):
-                with m.Case(RowFormat.FP32):
-                    n, ma, field, special32 = fp32_fields(self.raw)
-                    m.d.comb += [neg.eq(n), mant.eq(ma), exp.eq(field - 150), special.eq(special32)]
-                with m.Case(RowFormat.FP16):
-                    field = self.raw[10:15]
-                    m.d.comb += [neg.eq(self.raw[15]), mant.eq(Cat(self.raw[:10], field.any())),
-                                 exp.eq(Mux(field.any(), field, 1) - 25), special.eq(field.all())]
-                with m.Case(RowFormat.INT8):
-                    m.d.comb += mant.eq(self.raw[:8])
+        with m.If(s.is_format(self.format, RowFormat.FP32)):
+            n, ma, field, special32 = fp32_fields(self.raw)
+            m.d.comb += [neg.eq(n), mant.eq(ma), exp.eq(field - 150), special.eq(special32)]
+        with m.If(s.is_format(self.format, RowFormat.FP16)):
+            field = self.raw[10:15]
+            m.d.comb += [neg.eq(self.raw[15]), mant.eq(Cat(self.raw[:10], field.any())),
+                         exp.eq(Mux(field.any(), field, 1) - 25), special.eq(field.all())]
+        with m.If(s.is_format(self.format, RowFormat.INT8)):
+            m.d.comb += mant.eq(Mux(self.bias, 1, self.raw[:8]))
         a, b = reg(24, mant, "a1"), reg(24, self.factor.mant, "b1")
         shift = reg(signed(s.exp_bits), exp + self.factor.exp, "shift1")
         neg, special = reg(1, neg ^ self.factor.neg, "neg1"), reg(1, special, "special1")

@@ -46,7 +46,7 @@ class RowBuffer(wiring.Component):
         tag_layout = data.StructLayout({
             "slot": lay.slot_bits, "table": lay.table_bits, "base": s.word_bits, "params": s.params, "second": 1,
             "media": 1})
-        m.submodules.scale = scale = RowScale(tag_layout)
+        m.submodules.scale = scale = RowScale(tag_layout, RowFormat.INT8 in s.formats)
         wiring.connect(m, beats.o, wiring.flipped(self.beats))
         wiring.connect(m, rows.o, wiring.flipped(self.row))
 
@@ -65,7 +65,7 @@ class RowBuffer(wiring.Component):
         with m.Elif(done):
             m.d.sync += full.eq(0)
 
-        int8 = params.format == RowFormat.INT8
+        int8 = s.is_format(params.format, RowFormat.INT8)
         go = Signal()  # the beat in b enters the queue
         m.d.comb += [
             go.eq(full & (step == 0) & beats.i.ready & (~b.first | (places != 0))),
@@ -104,7 +104,7 @@ class RowBuffer(wiring.Component):
         m.d.comb += [result.neg.eq(scale.neg), result.mant.eq(scale.mant), result.exp.eq(scale.exp - tag.params.lsb_exp)]
         with m.If(scale.o_valid):
             m.d.sync += [first.eq(result), first_bad.eq(scale.not_finite)]
-        is_int8 = tag.params.format == RowFormat.INT8
+        is_int8 = s.is_format(tag.params.format, RowFormat.INT8)
         m.d.comb += [
             rows.i.valid.eq(scale.o_valid & (~is_int8 | tag.second)),
             out.slot.eq(tag.slot), out.table.eq(tag.table), out.base.eq(tag.base), out.quads.eq(tag.params.quads),

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from ...primitives.float32 import fp32_fields
+from ...primitives.float32 import FP32_ONE, fp32_fields
 
 __all__ = ["RowScale"]
 
@@ -15,14 +15,16 @@ class RowScale(wiring.Component):
     """``RN24(a * b)`` of fp32 ``a`` and ``b``: +-``mant`` * 2**``exp`` with mant normalised to 24 bits (or 0), rounded to
     nearest even, exponent unbounded. Exact when either is 1.0. ``not_finite``: an operand is NaN or infinite.
 
+    Without ``scaled``, ``a`` is 1.0 and there is no multiplier.
+
     A free-running pipeline: ``valid``/``tag`` in come out as ``o_valid``/``o_tag`` :attr:`LATENCY` cycles later.
     Model: ``nearflash.reference.fp32.round24``.
     """
 
     LATENCY = 8
 
-    def __init__(self, tag):
-        self._tag = tag
+    def __init__(self, tag, scaled: bool = True):
+        self._tag, self.scaled = tag, scaled
         super().__init__({
             "valid": In(1), "a": In(32), "b": In(32), "tag": In(tag),
             "o_valid": Out(1), "neg": Out(1), "mant": Out(24), "exp": Out(signed(11)), "not_finite": Out(1),
@@ -37,12 +39,13 @@ class RowScale(wiring.Component):
             m.d.sync += r.eq(value)
             return r
 
-        (na, ma, fa, xa), (nb, mb, fb, xb) = fp32_fields(self.a), fp32_fields(self.b)
+        a = self.a if self.scaled else Const(FP32_ONE, 32)
+        (na, ma, fa, xa), (nb, mb, fb, xb) = fp32_fields(a), fp32_fields(self.b)
         # An infinite operand's mantissa is kept: the value is unused, only the flag counts.
         ra, rb = reg(24, ma, "a1"), reg(24, mb, "b1")
         exp = reg(signed(11), fa + fb - 300, "exp1")
         side = reg(2, Cat(na ^ nb, xa | xb), "side1")
-        p = ra * rb
+        p = ra * rb if self.scaled else Cat(Const(0, 23), rb)
         for k in (2, 3):  # the DSP's product registers
             p, exp, side = reg(48, p, f"p{k}"), reg(signed(11), exp, f"exp{k}"), reg(2, side, f"side{k}")
         for k, steps in ((4, (32, 16)), (5, (8, 4)), (6, (2, 1))):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import signed
+from amaranth.hdl import Const, Value, signed
 from amaranth.lib import data
-from nearflash.contract import DeviceConfig
+from nearflash.contract import DeviceConfig, RowFormat
 
 from ...interfaces import Layouts, bits_for, index_bits
 
@@ -34,11 +34,19 @@ class Shapes:
         int8_beats = -(-(lk.max_dim + 8) // config.beat_bytes)
         # Two of the largest INT8 rows: one is converted while the next arrives.
         self.beat_queue = max(2 * int8_beats, BEATS_BEFORE_ROW)
+        self.formats = [RowFormat[f.upper()] for f in lk.formats]
+        self.mean = "mean" in lk.modes
         self.dividend_bits = self.layouts.bag_bits + 27 + (self.layouts.bag_bits + 27) % 2
 
     def words(self, quads):
         """Accumulator words of a table of ``quads`` x 4 elements (the last one half used if 8 lanes and odd)."""
         return {2: quads << 1, 4: quads, 8: (quads + 1) >> 1}[self.lanes]
+
+    def is_format(self, value: Value, format: RowFormat) -> Value:
+        """Whether ``value`` is ``format``: a constant where the device has no other, or not that one."""
+        if format not in self.formats:
+            return Const(0)
+        return value == format if len(self.formats) > 1 else Const(1)
 
     @property
     def params(self) -> data.StructLayout:
