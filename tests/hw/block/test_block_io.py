@@ -443,6 +443,7 @@ def test_a_block_is_never_torn(name):
 
     def script():
         b.in_turn = False
+        b.completion.stall = 0.98  # so that a block is mapped long before its write is answered
         for _ in range(8):
             oldest = len(versions) - 1  # the last write was answered
             versions.append(b.rng.randbytes(size))
