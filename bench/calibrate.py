@@ -48,7 +48,8 @@ def random_device(rng: random.Random) -> DeviceConfig:
         flash=FlashConfig(channels=pick([1, 2, 4, 4, 8]), dies=pick([1, 2, 4]), blocks=pick([64, 256]),
                           pages=pick([64, 256]), page_bytes=pick([4096, 4096, 16384]), t_ccs_ns=pick([0, 300])),
         host=HostConfig(queue_pairs=pick([2, 3, 3, 5]), queue_entries=pick([64, 256]), mdts_pages=pick([8, 32]),
-                        page_slots=pick([2, 4, 8]), infer_depth=pick([2, 4])),
+                        block_reads=pick([8, 32]), read_slots=pick([4, 8]), page_slots=pick([2, 4, 8]),
+                        infer_depth=pick([2, 4])),
         lookup=LookupConfig(max_tables=pick([8, 16, 32]), max_extents=pick([2, 4]), max_dim=pick([64, 1024]),
                             max_bag=pick([256, 4096]), tags=pick([64, 256, 1024]), sample_slots=pick([2, 4, 16]),
                             map_cache_lines=pick([64, 256]), lanes=beat // 4, accumulators=pick([256, 1024, 2048])))

@@ -99,6 +99,16 @@ def test_wrong_types_name_file_and_field(text, field, tmp_path):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(("field", "value", "limit"), [
+    ("block_reads", 1, "must be from 2 to 64"), ("block_reads", 65, "must be from 2 to 64"),
+    ("read_slots", 0, "must be an integer of at least 1"), ("read_slots", 17, "must be at most 16"),
+    ("page_slots", 17, "must be at most 16")])
+def test_what_block_io_has_in_flight_is_bounded(field, value, limit):
+    c = DeviceConfig.preset("tiny")
+    with pytest.raises(ConfigError, match=f"host.{field} = {value}: {limit}"):
+        replace(c, host=replace(c.host, **{field: value}))
+
+
 def test_names_survive_toml_and_do_not_change_the_design():
     c = replace(DeviceConfig.preset("tiny"), name='[/b] \U0001f600 "q"')
     assert DeviceConfig.from_toml(c.to_toml()) == c
