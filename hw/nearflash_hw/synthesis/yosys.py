@@ -22,6 +22,9 @@ __all__ = ["FAMILIES", "ControlSet", "SynthesisError", "control_sets", "run_yosy
 ControlSet = tuple[str, str, str]
 
 FAMILIES = ("xc7", "xcup")
+#: Flip-flops that an enable or a reset must have for Vivado to keep it (UG949, "Controlling Enable/Reset Extraction with
+#: Synthesis Attributes": the default -control_set_opt_threshold); the logic of smaller ones goes before the flip-flop's D.
+CONTROL_SET_THRESHOLD = {"xc7": 4, "xcup": 2}
 SECONDS = 1800  # cap on one unit
 #: LUTs that a distributed memory or shift register occupies.
 LUTRAM = {"SRL16E": 1, "SRLC16E": 1, "SRLC32E": 1, "RAM32X1S": 1, "RAM64X1S": 1, "RAM128X1S": 2, "RAM256X1S": 4,
@@ -93,8 +96,12 @@ def _synthesised(rtlil: str, family: str) -> Path:
     """Folder with what Yosys made of module ``\\unit``."""
     if family not in FAMILIES:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
-    passes = ["read_rtlil unit.il", "hierarchy -top unit",
-              f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}",
+    synth = f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}"
+    least = CONTROL_SET_THRESHOLD[family]
+    passes = ["read_rtlil unit.il", "hierarchy -top unit", f"{synth} -run :map_ffs",
+              f"dfflegalize -mince {least} -minsrst {least} "
+              "-cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01 -cell $_DLATCH_?P?_ 01",
+              f"{synth} -run map_ffs:",
               "tee -q -o stat.json stat -json", "dump -o flip_flops.il t:FD*"]
     folder = cache_dir() / "synthesis" / digest(rtlil, yosys_version(), *passes)
     with cache_entry(folder) as work:

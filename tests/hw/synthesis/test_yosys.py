@@ -64,6 +64,21 @@ class Registers(wiring.Component):
         return m
 
 
+class Enabled(wiring.Component):
+    """``n`` flip-flops with one enable."""
+
+    def __init__(self, n: int):
+        super().__init__({"a": In(n), "en": In(1), "b": Out(n)})
+
+    def elaborate(self, platform):
+        m = Module()
+        kept = Signal.like(self.a, reset_less=True)
+        with m.If(self.en):
+            m.d.sync += kept.eq(self.a)
+        m.d.comb += self.b.eq(kept)
+        return m
+
+
 class Pair(wiring.Component):
     """Two units with enables of the same names."""
 
@@ -106,6 +121,15 @@ def test_control_sets_are_those_of_the_flip_flops():
     assert by_size[8][2] == r"\rst"
     assert by_size[8][1] != by_size[5][1]
     assert {key[0] for key in found} == {r"\clk"}
+
+
+@pytest.mark.parametrize(("family", "least"), [("xc7", 4), ("xcup", 2)])
+def test_an_enable_of_few_flip_flops_becomes_logic(family, least):
+    (few,), (enough,) = (control_sets(subtree(Enabled(n), ""), family) for n in (least - 1, least))
+    assert few[1] in ("", "1'1")
+    assert enough[1] == r"\en"
+    assert synthesise(subtree(Enabled(least - 1), ""), family).lut == least - 1
+    assert synthesise(subtree(Enabled(least), ""), family).lut == 0
 
 
 def test_units_share_the_control_sets_of_clock_and_reset_alone(monkeypatch):
