@@ -443,14 +443,8 @@ def test_a_block_is_never_torn(name):
 
     def script():
         b.in_turn = False
-<<<<<<< HEAD
-        for ch in b.flash[1:]:
-            ch.rate = 0.2  # a READ may take longer than a WRITE elsewhere, and less
-        for _ in range(12):
-=======
         b.completion.stall = 0.98  # so that a block is mapped long before its write is answered
         for _ in range(8):
->>>>>>> blockio
             oldest = len(versions) - 1  # the last write was answered
             versions.append(b.rng.randbytes(size))
             b.write(3, versions[-1:])
