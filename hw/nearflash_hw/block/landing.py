@@ -73,11 +73,12 @@ class Landing(wiring.Component):
 
         # -- slots set aside, a channel at a time
         turn = Signal(range(n))
+        wanting = Signal(n)
         wants, spare, gives = Signal(), Signal(), Signal()
         m.d.comb += [
-            spare.eq(slots.level > sum((bit for bit in self.room), Value.cast(0))),
-            wants.eq((self.waits & ~self.room & ~sending).bit_select(turn, 1)), gives.eq(wants & spare)]
-        with m.If(~wants | spare):
+            wanting.eq(self.waits & ~self.room & ~sending), spare.eq(slots.level > sum((bit for bit in self.room), Value.cast(0))),
+            wants.eq(wanting.bit_select(turn, 1)), gives.eq(wants & spare)]
+        with m.If(wanting.any() & (~wants | spare)):  # at rest where nobody waits: a simulation passes over that
             m.d.sync += turn.eq(turn + 1)
         for k in range(n):
             with m.If(gives & (turn == k)):
