@@ -76,7 +76,8 @@ class Landing(wiring.Component):
         wanting = Signal(n)
         wants, spare, gives = Signal(), Signal(), Signal()
         m.d.comb += [
-            wanting.eq(self.waits & ~self.room & ~sending), spare.eq(slots.level > sum((bit for bit in self.room), Value.cast(0))),
+            wanting.eq(self.waits & ~self.room & ~sending),
+            spare.eq(slots.level > sum((bit for bit in self.room), Value.cast(0))),
             wants.eq(wanting.bit_select(turn, 1)), gives.eq(wants & spare)]
         with m.If(wanting.any() & (~wants | spare)):  # at rest where nobody waits: a simulation passes over that
             m.d.sync += turn.eq(turn + 1)
