@@ -82,7 +82,7 @@ async def attach(dut, inputs, outputs):
     dut.ftl_ready.value = dut.infer_idle.value = 1
     rng, taken = random.Random(f"{inputs}{outputs}"), []
 
-    def engine(name):
+    def engine(name, *commands):
         out = b.source(f"{name}_completion", [], inputs)
         open_ = []
 
@@ -97,11 +97,12 @@ async def attach(dut, inputs, outputs):
             taken.append((name, c))
             open_.append(c)
 
-        b.sink(f"{name}_cmd", outputs, take)
+        for command in commands:
+            b.sink(f"{command}_cmd", outputs, take)
         cocotb.start_soon(answer())
 
-    engine("block")
-    engine("infer")
+    engine("block", "read", "write", "trim")
+    engine("infer", "infer")
     b.sink("parameter", outputs)
     await host.enable()
     return b, host, taken

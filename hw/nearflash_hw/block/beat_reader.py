@@ -20,7 +20,7 @@ class BeatReader(wiring.Component):
     def __init__(self, data_bits: int, addr_bits: int, latency: int = 1):
         if latency < 1:
             raise ValueError(f"latency = {latency}: must be at least 1")
-        self.ahead = latency + 3  # covers the way there, the FIFO and the way of the credit back
+        self.ahead = latency + 2  # covers the way there, the FIFO and the way of the credit back
         super().__init__({
             "addr": In(stream.Signature(addr_bits)),
             "read": Out(stream.Signature(addr_bits)),

@@ -84,6 +84,7 @@ def test_pages_are_mapped_in_order_once_programmed(stall):
     done = [StreamSource(dut.flash_done[k], [], stall, 2 + k) for k in range(C.flash.channels)]
     answers = StreamSource(dut.update_done, [], stall, 8)
     answered: set[int] = set()
+    erased: set[int] = set()
     freed, faults = [], []
 
     def map_page(item):
@@ -108,12 +109,13 @@ def test_pages_are_mapped_in_order_once_programmed(stall):
             if waiting and rng.random() < 0.05:
                 i, erase = waiting.pop(rng.randrange(len(waiting)))
                 port = done[i % C.flash.channels]
-                # Either may be what failed: the ERASE alone, too.
-                first = erase and i in failed and i % 2
-                if erase:
-                    port.items.append({"tag": i % SLOTS << 1, "error": int(bool(first))})
-                port.items.append({"tag": i % SLOTS << 1 | 1, "error": int(i in failed and not first)})
-                answered.add(i)
+                if erase:  # its PROGRAM is answered later; either may be what failed
+                    port.items.append({"tag": i % SLOTS << 1, "error": int(i in failed and i % 2)})
+                    waiting.append((i, False))
+                    erased.add(i)
+                else:
+                    port.items.append({"tag": i % SLOTS << 1 | 1, "error": int(i in failed and not (i in erased and i % 2))})
+                    answered.add(i)
 
     async def watch(ctx):
         while True:

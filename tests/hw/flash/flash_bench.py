@@ -44,7 +44,7 @@ class Flash(wiring.Component):
                 if member.is_signature:
                     connect(m, inner, flipped(outer))
                 else:
-                    m.d.comb += outer.eq(inner)
+                    m.d.comb += outer.eq(inner) if member.flow == Out else inner.eq(outer)
         return m
 
 
@@ -124,9 +124,10 @@ class Late:
 def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | None = None, lookups: Iterable[dict] = (),
                 blocks: Iterable[dict] = (), pages: Iterable[bytes] = (), memory: MemoryModel | None = None,
                 stall: float = 0.0, seed: int = 0, max_cycles: int = 20_000, settle: int = 400,
-                pages_from: int = 0, block_data_from: int = 0) -> Result:
+                pages_from: int = 0, block_data_from: int = 0, hold_until: int = 0) -> Result:
     """Send everything, wait for every answer, check that nothing more comes and the channel is at rest. The page
-    source and the sink of block data start at cycles ``pages_from`` and ``block_data_from``."""
+    source and the sink of block data start at cycles ``pages_from`` and ``block_data_from``; no page of the block path may
+    start before ``hold_until``."""
     lookups, blocks = list(lookups), list(blocks)
     dut = reused(Flash, config, channel)
     memory = memory or MemoryModel(config.beat_bytes, latency=5, stall=stall, seed=seed)
@@ -154,15 +155,24 @@ def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | Non
             started["programs"] += program_started
             at_rest["now"] = not (busy or bus or read_valid or write_valid)
 
+    async def hold(ctx):
+        for cycle in range(hold_until):
+            ctx.set(dut.block_hold, 1)
+            await ctx.tick()
+            waited["for"] = cycle if ctx.get(dut.block_waits) else waited["for"]
+        ctx.set(dut.block_hold, 0)
+
+    waited = {"for": 0}
     cycles = simulate(
-        dut, [lookup_src, block_src, Late(page_src, pages_from), lookup_sink, Late(block_sink, block_data_from), done_sink,
-              watch, memory.read_port(dut.mem_read), memory.write_port(dut.mem_write)],
+        dut, [hold, lookup_src, block_src, Late(page_src, pages_from), lookup_sink, Late(block_sink, block_data_from),
+              done_sink, watch, memory.read_port(dut.mem_read), memory.write_port(dut.mem_write)],
         until=lambda: (len(lookup_sink.items) >= n_lookup and len(block_sink.items) >= n_block
                        and len(done_sink.items) >= n_done),
         max_cycles=max_cycles, settle=settle)
     assert all(s.drained for s in (lookup_src, block_src, page_src))
     assert at_rest["now"]
     assert memory.pending == 0
+    assert waited["for"] == max(0, hold_until - 1), "no die waited to the end of the hold"
     ops = [c["op"] for c in lookups + blocks]
     assert started["programs"] == ops.count(FlashOp.PROGRAM)
     if not config.t_ccs:

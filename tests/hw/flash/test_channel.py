@@ -196,6 +196,20 @@ def test_a_consumer_that_stops_between_pages_stops_only_its_path():
     assert sorted(r.lookups) == sorted(expect_read(nand, 0, c) for c in lookups)
 
 
+@pytest.mark.parametrize("dies", [1, 2])
+def test_a_held_page_leaves_the_bus_to_others(dies):
+    """A die that may not send its page keeps it; lookups of the other dies and programs go on meanwhile."""
+    config = small(dies=dies)
+    nand = filled(config, random.Random(8), 0, {0: 4, 1: 0})
+    lookups = [read(t, dies - 1, 0, t % 4, 0, 3) for t in range(8)] if dies > 1 else []
+    blocks = [read(0, 0, 0, 2, 1, 5), *([program(1, 1, 1, 0)] if dies > 1 else [])]
+    pages = [random_page(config, random.Random(1))] * (dies > 1)
+    r = run_channel(config, 0, nand=nand, lookups=lookups, blocks=blocks, pages=pages, hold_until=6000)
+    assert r.blocks == [expect_read(nand, 0, blocks[0])]
+    assert r.block_cycles[0] > 6000
+    assert all(cycle < 6000 for cycle in (*r.lookup_cycles, *r.done_cycles))
+
+
 def test_dram_errors_reach_the_answers():
     config = small()
     nand = filled(config, random.Random(9), 0, {0: 2, 1: 0})

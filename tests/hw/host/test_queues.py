@@ -188,7 +188,7 @@ def test_lists_of_ranges_keep_no_block_command_waiting():
     host = Host(with_host(queue_pairs=4))
 
     async def scenario(ctx, host):
-        host.block.accepts = {0}
+        host.block.accepts = {0, 1}
         await host.start(ctx)
         for q in (1, 3):
             for i in range(3):
@@ -199,7 +199,7 @@ def test_lists_of_ranges_keep_no_block_command_waiting():
         for _ in range(10):
             assert (await host.command(ctx, 2, flush))[0] == 0
         assert len(host.block.taken) == 10
-        host.block.accepts = {0, 1}
+        host.block.accepts = {0, 1, 2}
         for q in (1, 3):
             for i in range(3):
                 assert (await host.completion(ctx, q))[:2] == (0, 10 * q + i)
