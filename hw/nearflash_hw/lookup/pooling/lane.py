@@ -17,8 +17,8 @@ __all__ = ["Lane"]
 class Lane(wiring.Component):
     """``RNE(element * factor)`` in window units, plus the row's rounded bias for INT8.
 
-    A free-running pipeline. In cycle 0: ``raw`` (fp32, fp16 or uint8 bits at the bottom), ``format``, ``bias`` (the
-    element is the integer 1) and ``factor``. In cycle :attr:`LATE`: ``keep_bias`` (remember this contribution as the
+    A free-running pipeline. In cycle 0: ``raw`` (fp32, fp16 or uint8 bits at the bottom), ``format``, ``bias`` (of INT8:
+    the element is the integer 1) and ``factor``. In cycle :attr:`LATE`: ``keep_bias`` (remember this contribution as the
     row's bias), ``add_bias``, and ``high_mask``, ones from the first bit that a contribution must not reach. In cycle
     :attr:`LATENCY`: ``value`` and the element's flags.
     """
