@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from nearflash.contract import CommandError, DeviceConfig, Opcode, RowFormat, TableSpec
+from nearflash.contract.config import FORMATS, MODES
 from nearflash.contract.table import Extent, PoolMode
 from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
@@ -152,10 +153,13 @@ def make_table(rng: np.random.Generator, config: DeviceConfig, rows: int, dim: i
 
 
 def random_tables(rng: np.random.Generator, config: DeviceConfig, count: int, max_rows: int = 60) -> list[Table]:
-    """Tables of mixed formats and modes whose pooled vectors fit the device's accumulators together."""
+    """Tables of mixed formats and modes, of those that the device has, whose pooled vectors fit its accumulators together."""
+    formats = [FORMATS.index(f) for f in config.lookup.formats]
+    modes = [MODES.index(mode) for mode in config.lookup.modes]
     dims = [4 * int(rng.integers(1, config.lookup.accumulators // count // 4 + 1)) for _ in range(count)]
     return [make_table(rng, config, int(rng.integers(1, max_rows + 1)), min(d, config.lookup.max_dim),
-                       RowFormat(int(rng.integers(3))), PoolMode(int(rng.integers(2)))) for d in dims]
+                       RowFormat(formats[int(rng.integers(3)) % len(formats)]),
+                       PoolMode(modes[int(rng.integers(2)) % len(modes)])) for d in dims]
 
 
 def scatter(rng: np.random.Generator, config: DeviceConfig, tables: Sequence[Table]) -> None:
