@@ -153,7 +153,7 @@ def make_table(rng: np.random.Generator, config: DeviceConfig, rows: int, dim: i
 
 
 def random_tables(rng: np.random.Generator, config: DeviceConfig, count: int, max_rows: int = 60) -> list[Table]:
-    """Tables of mixed formats and modes, of those that the device has, whose pooled vectors fit its accumulators together."""
+    """Tables of mixed formats and modes, of those the device has, whose pooled vectors fit its accumulators together."""
     formats = [FORMATS.index(f) for f in config.lookup.formats]
     modes = [MODES.index(mode) for mode in config.lookup.modes]
     dims = [4 * int(rng.integers(1, config.lookup.accumulators // count // 4 + 1)) for _ in range(count)]
