@@ -41,7 +41,7 @@ def test_the_page_of_the_contract_whole_or_in_two_parts(cns, stall):
 def test_what_is_refused_writes_nothing_of_that_part():
     good = CNS[0]
     requests = [(0x77, 0x11000, 0), (good, 0x11004, 0), (good, 1 << TINY.bus.address_bits, 0), (good, 0x11800, 0x14008),
-                (good, 0x11800, 1 << 63)]
+                (good, 0x11800, 1 << TINY.bus.address_bits)]
     for request, expected in zip(requests, (Status.INVALID_FIELD, Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR,
                                             Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR), strict=True):
         memory, status = run([request])
