@@ -20,11 +20,14 @@ class Payload:
         payload = stream.payload
         shape = payload.shape()
         self.bits, self.read, self.write = Value.cast(payload).as_unsigned(), reader(shape), writer(shape)
-        self.valid_and_bits = Cat(stream.valid, self.bits)
+        self.valid, self.valid_and_bits = stream.valid, Cat(stream.valid, self.bits)
 
-    def put(self, ctx: Any, value: Any) -> None:
-        """Drive ``value`` and valid."""
+    async def send(self, ctx: Any, ticks: Any, value: Any) -> None:
+        """Drive ``value`` until it is taken; ``ticks`` sample the stream's ready."""
         ctx.set(self.valid_and_bits, self.write(value) << 1 | 1)
+        while not (await anext(ticks))[-1]:
+            pass
+        ctx.set(self.valid, 0)
 
 
 class StreamSource:
@@ -41,11 +44,8 @@ class StreamSource:
             if self.sent >= len(self.items) or self.rng.random() < self.stall:
                 await anext(ticks)
                 continue
-            payload.put(ctx, self.items[self.sent])
-            while not (await anext(ticks))[-1]:
-                pass
+            await payload.send(ctx, ticks, self.items[self.sent])
             self.sent += 1
-            ctx.set(self.stream.valid, 0)
 
     @property
     def drained(self) -> bool:

@@ -64,11 +64,8 @@ class MemoryModel:
                     while self.rng.random() < self.stall:
                         await anext(ticks)
                     a = addr + i * self.beat_bytes
-                    payload.put(ctx, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
-                                      "last": int(i == beats - 1), "error": int(self.fail(a))})
-                    while not (await anext(ticks))[-1]:
-                        pass
-                    ctx.set(port.rsp.valid, 0)
+                    await payload.send(ctx, ticks, {"data": int.from_bytes(self.read(a, self.beat_bytes), "little"),
+                                                    "last": int(i == beats - 1), "error": int(self.fail(a))})
                 self.pending -= 1
 
         return Processes(requests, responses)
@@ -119,10 +116,7 @@ class MemoryModel:
                     await anext(ticks)
                     continue
                 _, bad = done.pop(0)
-                payload.put(ctx, {"error": int(bad)})
-                while not (await anext(ticks))[-1]:
-                    pass
-                ctx.set(port.done.valid, 0)
+                await payload.send(ctx, ticks, {"error": int(bad)})
                 self.pending -= 1
 
         return Processes(requests, content, responses)
