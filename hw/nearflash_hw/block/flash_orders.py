@@ -1,10 +1,9 @@
 """Leads flash commands to their channels."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
-from nearflash.contract.config import log2
 
 from ..interfaces import FlashOp
 from ..primitives.arbiter import StreamArbiter
@@ -27,20 +26,19 @@ class FlashOrders(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        c, f = self.config, self.config.flash
-        m.submodules.arbiter = arbiter = StreamArbiter(BlockLayouts(c).order, 2)
+        c, lay = self.config, BlockLayouts(self.config)
+        m.submodules.arbiter = arbiter = StreamArbiter(lay.order, 2)
         for k in range(2):
             connect(m, flipped(self.order[k]), arbiter.i[k])
         order = arbiter.o.payload
-        at_die, at_page = log2(f.channels), log2(f.channels) + log2(f.dies)
-        at_block = at_page + log2(f.pages)
+        ppn = Signal(lay.ppn)
+        m.d.comb += ppn.eq(order.ppn)
         for k, out in enumerate(self.flash_cmd):
             p = out.payload
-            mine = order.ppn[:at_die] == k
+            mine = ppn.channel == k
             m.d.comb += [
                 out.valid.eq(arbiter.o.valid & mine), p.op.eq(order.op), p.tag.eq(order.tag),
-                p.die.eq(order.ppn[at_die:at_page]), p.page.eq(order.ppn[at_page:at_block]),
-                p.block.eq(order.ppn[at_block : f.ppn_bits]),
+                p.die.eq(ppn.die), p.page.eq(ppn.page), p.block.eq(ppn.block),
                 p.beats.eq(Mux(order.op == FlashOp.READ, c.page_beats, c.raw_page_beats))]
             with m.If(mine):
                 m.d.comb += arbiter.o.ready.eq(out.ready)

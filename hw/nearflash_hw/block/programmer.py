@@ -4,7 +4,6 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
-from nearflash.contract.config import log2
 from nearflash.contract.nvme import Status
 
 from ..controller.ftl import allocate_layout
@@ -53,10 +52,12 @@ class Programmer(wiring.Component):
         slot, lpn = Signal(lay.page_slot_bits), Signal(lay.lba_bits)
         ppn, ordered, erase = Signal(lay.ppn_bits), Signal.like(slot), Signal()
         announced = Signal()
+        place = Signal(lay.ppn)
         m.d.comb += [
+            place.eq(offer.payload.ppn),
             announced.eq(pages.i.valid), pages.i.payload.lpn.eq(lpn), pages.i.payload.ppn.eq(offer.payload.ppn),
             pages.i.payload.dropped.eq(self.stop),
-            self.feed.payload.channel.eq(offer.payload.ppn[: log2(c.flash.channels)]), self.feed.payload.slot.eq(slot),
+            self.feed.payload.channel.eq(place.channel), self.feed.payload.slot.eq(slot),
             self.feed.payload.lpn.eq(lpn), self.feed.payload.sequence.eq(offer.payload.sequence),
             out.op.eq(Mux(erase, FlashOp.ERASE, FlashOp.PROGRAM)), out.ppn.eq(ppn), out.tag.eq(Cat(~erase, ordered))]
         m.d.sync += waiting.eq(waiting + self.filled - announced)

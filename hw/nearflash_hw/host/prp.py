@@ -58,13 +58,16 @@ class PrpWalker(wiring.Component):
         word = line[slot]
         at_page_end = list_addr[3:12] == 511
         bad_offset = Signal()
-        beyond = Signal()
         low = (beat - 1).bit_length()
-        m.d.comb += [
-            bad_offset.eq(Mux(first, entry[:low] != 0, entry[:12] != 0)),
-            beyond.eq(entry[-1]),
-        ]
+        m.d.comb += bad_offset.eq(Mux(first, entry[:low] != 0, entry[:12] != 0))
         misplaced = Signal()  # what went wrong: an offset, or else a transfer
+
+        def go_on(offset_bad, address, state: str) -> None:
+            """To ``state``, unless ``address`` has a bad offset or lies beyond the bus."""
+            m.next = state
+            with m.If(offset_bad | address[-1]):
+                m.d.sync += misplaced.eq(offset_bad)
+                m.next = "FAIL"
 
         with m.FSM():
             with m.State("IDLE"):
@@ -75,14 +78,7 @@ class PrpWalker(wiring.Component):
                 with m.If(self.req.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
-                with m.If(bad_offset):
-                    m.d.sync += misplaced.eq(1)
-                    m.next = "FAIL"
-                with m.Elif(beyond):
-                    m.d.sync += misplaced.eq(0)
-                    m.next = "FAIL"
-                with m.Else():
-                    m.next = "RUN"
+                go_on(bad_offset, entry, "RUN")
             with m.State("RUN"):
                 m.d.comb += [
                     run.valid.eq(1), run.payload.addr.eq(entry), run.payload.bytes.eq(Mux(final, length, room)),
@@ -99,14 +95,8 @@ class PrpWalker(wiring.Component):
                 m.d.sync += entry.eq(list_addr)
                 with m.If(~more):
                     m.next = "CHECK"
-                with m.Elif(list_addr[:3] != 0):
-                    m.d.sync += misplaced.eq(1)
-                    m.next = "FAIL"
-                with m.Elif(list_addr[-1]):
-                    m.d.sync += misplaced.eq(0)
-                    m.next = "FAIL"
                 with m.Else():
-                    m.next = "FETCH"
+                    go_on(list_addr[:3] != 0, list_addr, "FETCH")
             with m.State("ENTRY"):
                 with m.If(line_valid):
                     m.d.sync += entry.eq(word)
@@ -123,14 +113,7 @@ class PrpWalker(wiring.Component):
                 with m.Else():
                     m.next = "FETCH"
             with m.State("CHAIN"):
-                with m.If(list_addr[:12] != 0):
-                    m.d.sync += misplaced.eq(1)
-                    m.next = "FAIL"
-                with m.Elif(list_addr[-1]):
-                    m.d.sync += misplaced.eq(0)
-                    m.next = "FAIL"
-                with m.Else():
-                    m.next = "FETCH"
+                go_on(list_addr[:12] != 0, list_addr, "FETCH")
             with m.State("FETCH"):
                 m.d.comb += [
                     rd.req.valid.eq(1), rd.req.payload.beats.eq(1),

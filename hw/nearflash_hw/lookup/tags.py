@@ -1,12 +1,12 @@
 """The free list of path tags."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts, bits_for
-from ..primitives.fifo import StreamFifo
+from ..primitives.pool import Pool
 
 __all__ = ["TagPool"]
 
@@ -25,21 +25,8 @@ class TagPool(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.free = free = StreamFifo(len(self.take.payload), self.tags)
-        never_used = Signal(range(self.tags + 1))  # tags from here up were never handed out, so the FIFO needs no filling
-        fresh = Signal()
-        taken, given = self.take.valid & self.take.ready, self.give.valid
+        m.submodules.free = free = Pool(self.tags)
         m.d.comb += [
-            fresh.eq(never_used != self.tags),
-            self.take.valid.eq(fresh | free.o.valid),
-            self.take.payload.eq(Mux(fresh, never_used, free.o.payload)),
-            free.o.ready.eq(self.take.ready & ~fresh),
-            free.i.valid.eq(given), free.i.payload.eq(self.give.payload),
-        ]
-        with m.If(taken & fresh):
-            m.d.sync += never_used.eq(never_used + 1)
-        with m.If(taken & ~given):
-            m.d.sync += self.used.eq(self.used + 1)
-        with m.Elif(given & ~taken):
-            m.d.sync += self.used.eq(self.used - 1)
+            self.take.valid.eq(free.o.valid), self.take.payload.eq(free.o.payload), free.o.ready.eq(self.take.ready),
+            free.i.valid.eq(self.give.valid), free.i.payload.eq(self.give.payload), self.used.eq(self.tags - free.level)]
         return m
