@@ -54,13 +54,16 @@ class _Simulation:
         self.inputs = [v for v in inputs if not isinstance(v, Const)]  # a stream that is always ready
         self.cleared = getattr(dut, "cleared", None)
         self.slots, self.runs = 0, 0
+        self.test: str | None = None  # that it runs for
         self.born = False
         self.processes: list[Callable[[Any], Any]] = []  # of this run
 
     def run(self, processes: list[Callable[[Any], Any]], vcd: str | None) -> None:
         """With ``processes``, which run in their order, from reset until the last of them ends."""
         self.simulator.reset()
-        self.runs, self.born = self.runs + 1, False
+        test = os.environ.get("PYTEST_CURRENT_TEST")
+        self.runs = self.runs + 1 if test == self.test else 1  # a test fails again alone, whatever simulated before it
+        self.test, self.born = test, False
         self.processes = [self._former_life, *processes]
         # A testbench stays with its simulator: each is a slot, for which every run has another process, or none.
         while self.slots < len(self.processes):
@@ -83,7 +86,7 @@ class _Simulation:
     async def _former_life(self, ctx: Any) -> None:
         """Some cycles of anything at the inputs, and a reset. A design that says so is left alone until it has cleared
         its memories (``cleared``)."""
-        rng = random.Random(f"{FORMER_LIVES} {self.runs} {os.environ.get('PYTEST_CURRENT_TEST')}")
+        rng = random.Random(f"{FORMER_LIVES} {self.runs} {self.test}")
         for memory in self.memories:
             for row in range(memory.depth):
                 ctx.set(memory[row], rng.getrandbits(len(memory[row])))
