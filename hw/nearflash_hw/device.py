@@ -130,22 +130,19 @@ class Device(wiring.Component):
                       *(p for r in (admin_reader, execute_reader) for p in (r.list_read, r.data_read))]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
-        reach = {"host": c.bus.address_bits, "dram": (c.layout.end - 1).bit_length()}
-        silent = []  # in the order of register bus_status
-        for name, reads, writes, axi in (("host", host_reads, host_writes, self.m_axi_host),
-                                         ("dram", dram_reads, dram_writes, self.m_axi_dram)):
-            based = name == "dram"
-            ic = MemInterconnect(c.beat_bytes, len(reads), len(writes), c.bus, reach_bits=reach[name], based=based)
-            if based:
-                m.d.comb += ic.base.eq(nvme.dram_base)
-            m.submodules[f"{name}_interconnect"] = ic
+        m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
+        m.submodules.dram_interconnect = dram = MemInterconnect(
+            c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True)
+        m.d.comb += [
+            dram.base.eq(nvme.dram_base),  # silent: in the order of register bus_status
+            nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes))]
+        for ic, reads, writes, axi in ((host, host_reads, host_writes, self.m_axi_host),
+                                       (dram, dram_reads, dram_writes, self.m_axi_dram)):
             for k, port in enumerate(reads):
                 connect(m, port, ic.read[k])
             for k, port in enumerate(writes):
                 connect(m, port, ic.write[k])
             connect(m, ic.axi, flipped(axi))
-            silent += [ic.silent_reads, ic.silent_writes]
-        m.d.comb += nvme.bus_silent.eq(Cat(silent))
 
         # -- performance counters, in the order of contract.registers.counters
         events = {

@@ -9,6 +9,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, onflash
+from nearflash.contract.config import log2
 
 from ..interfaces import FlashOp, Layouts, index_bits
 from ..primitives.fifo import StreamFifo
@@ -29,10 +30,6 @@ def array_job(config: DeviceConfig) -> data.StructLayout:
     """A flash command and the channel that it is for."""
     layouts = Layouts(config)
     return data.StructLayout({"channel": layouts.channel_bits, "command": layouts.flash_command})
-
-
-def log2(v: int) -> int:
-    return v.bit_length() - 1
 
 
 def die_number(config: DeviceConfig, channel, die):

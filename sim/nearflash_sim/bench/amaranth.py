@@ -1,5 +1,5 @@
-"""Test bench verbs for the Amaranth simulator: stream sources and sinks with random stalls, a memory behind
-:mod:`nearflash_hw.primitives.memport` ports, and a runner with a hard cycle cap.
+"""The runner of test benches in the Amaranth simulator, with a hard cycle cap. What stands at a design's ports:
+:mod:`.streams` and :mod:`nearflash_sim.models`.
 
 A typical bench::
 
