@@ -66,10 +66,6 @@ def test_vivado_report_that_ended_early(text):
         vivado.parse_timing(text)
 
 
-def test_vivado_knows_every_part():
-    assert set(vivado.ORDER_CODES) == set(PARTS)
-
-
 @pytest.mark.parametrize("log", [XILINX_LOG, XILINX_LOG_TYPED])
 def test_nextpnr_log_last_path_counts(log):
     fmax, steps, used, available = xilinx.parse_log(log)

@@ -12,11 +12,8 @@ from .harness import TOP, harness
 from .result import Step, Timing
 from .tools import find, run_tool, version_of
 
-__all__ = ["ORDER_CODES", "parse_timing", "parse_utilization", "place_vivado", "script"]
+__all__ = ["parse_timing", "parse_utilization", "place_vivado", "script"]
 
-#: What Vivado calls the parts, as on the boards PYNQ-Z2, AC701, ZCU104, KV260 and VCU118.
-ORDER_CODES = {"XC7Z020": "xc7z020clg400-1", "XC7A200T": "xc7a200tfbg676-2", "XCZU7EV": "xczu7ev-ffvc1156-2-e",
-               "XCK26": "xck26-sfvc784-2LV-c", "XCVU9P": "xcvu9p-flga2104-2L-e"}
 REPORTS = ("timing.rpt", "utilization.rpt")
 #: Columns of ``report_utilization -hierarchical`` and what they are called here; names differ between versions.
 COLUMNS = {"Total LUTs": "lut", "LUTRAMs": "lutram", "SRLs": "srl", "FFs": "ff", "RAMB36": "bram36", "RAMB18": "bram18",
@@ -49,7 +46,7 @@ def place_vivado(rtlil: str, part: Part, mhz: float, seconds: int) -> Timing:
     vivado = find("vivado")
     if vivado is None:
         raise SynthesisError("Vivado is not on PATH")
-    version, code = version_of([vivado, "-version"]), ORDER_CODES[part.name]
+    version, code = version_of([vivado, "-version"]), part.order_code
     top, flipflops = harness(rtlil)
     passes = ["read_rtlil unit.il", "read_verilog harness.v", f"hierarchy -top {TOP}", "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr unit.v"]
