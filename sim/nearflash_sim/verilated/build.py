@@ -234,6 +234,7 @@ def _top_header(verilog: str, top: str) -> str:
         return " ".join(f"X({k})" for k in n)
 
     return (f"#define NF_MODEL {int('rst' not in ports)}\n#define NF_GATED {int('elapsed' in ports)}\n"
+            f"#define NF_BOARD {int('s_axi_awlen' in ports)}\n#define NF_AXI3 {int('s_axi_wid' in ports)}\n"
             f"#define NF_BLOCKS(X) {numbers('block', '_awake')}\n#define NF_TIMERS(X) {numbers('remaining', '')}\n")
 
 

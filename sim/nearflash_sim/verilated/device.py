@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from nearflash.contract import DeviceTimeout, NearflashError
 
 from .build import Library
 
-__all__ = ["AxiProtocolError", "Memory", "RegisterError", "Traffic", "VerilatedDevice"]
+__all__ = ["AxiProtocolError", "Memory", "Misuse", "RegisterError", "Traffic", "VerilatedDevice", "Violation"]
 
 HOST, DRAM = 0, 1
 ADDRESS_SPACE = 1 << 40
@@ -26,7 +27,29 @@ class AxiProtocolError(NearflashError):
 
 
 class RegisterError(NearflashError):
-    """A register access was answered with an AXI error response."""
+    """A register access was answered with an AXI error response, ``response``."""
+
+    def __init__(self, message: str, response: int):
+        super().__init__(message)
+        self.response = response
+
+
+class Misuse(Enum):
+    """What the device did on a board that it must not: access memory outside every window, or read what the processor has
+    written to its cache alone."""
+
+    OUTSIDE = 1
+    UNFLUSHED = 2
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Of a board's memory, at ``address`` in ``cycle``."""
+
+    kind: Misuse
+    write: bool
+    address: int
+    cycle: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,11 @@ _API = {
     "nf_memory_clear_faults": (None, (c_int,)),
     "nf_memory_silence": (None, (c_int, c_int)),
     "nf_memory_traffic": (None, (c_int, POINTER(c_uint64))),
+    "nf_window_open": (None, (c_uint64, c_uint64, c_void_p)),
+    "nf_window_close": (None, (c_uint64,)),
+    "nf_window_stale": (c_int, (c_uint64, c_uint64)),
+    "nf_window_synchronise": (None, (c_uint64, c_uint64)),
+    "nf_take_violations": (c_uint32, (POINTER(c_uint64), c_uint32)),
     "nf_error_count": (c_uint64, ()),
     "nf_error_text": (c_char_p, ()),
     "nf_clear_errors": (None, ()),
@@ -266,7 +294,34 @@ class VerilatedDevice:
         if response < 0:
             raise DeviceTimeout(f"{what} register {offset:#x}: no answer within {self.REGISTER_CYCLES} cycles")
         if response:
-            raise RegisterError(f"{what} register {offset:#x}: AXI response {response}")
+            raise RegisterError(f"{what} register {offset:#x}: AXI response {response}", response)
+
+    # -- windows of a board's memory ------------------------------------------------------------------------------------
+    def open_window(self, addr: int, n: int, shadow: np.ndarray | None = None) -> None:
+        """From now on the device may access these ``n`` bytes; whatever lies in no window, it may not. ``shadow``: uint8 [n], the
+        processor's view, which must stay where it is until :meth:`close_window`."""
+        if n < 1 or (shadow is not None and (shadow.dtype != np.uint8 or len(shadow) != n or not shadow.flags.c_contiguous)):
+            raise ValueError("a window must have bytes, and a shadow of as many")
+        self._call("nf_window_open", addr, addr + n - 1, None if shadow is None else shadow.ctypes.data)
+
+    def close_window(self, addr: int) -> None:
+        """The window that begins at ``addr`` is none any more."""
+        self._call("nf_window_close", addr)
+
+    def window_stale(self, addr: int, n: int) -> bool:
+        """Whether the device wrote any of these bytes since they were synchronised."""
+        return bool(self._call("nf_window_stale", addr, n))
+
+    def synchronise_window(self, addr: int, n: int) -> None:
+        """The processor's view of these bytes is the memory's now."""
+        self._call("nf_window_synchronise", addr, n)
+
+    def take_violations(self) -> list[Violation]:
+        """What the device did since the last call that it must not (the first 20)."""
+        most = 20
+        words = (c_uint64 * (4 * most))()
+        n = self._call("nf_take_violations", words, most)
+        return [Violation(Misuse(words[4 * k]), bool(words[4 * k + 1]), words[4 * k + 2], words[4 * k + 3]) for k in range(n)]
 
     # -- waveforms ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager

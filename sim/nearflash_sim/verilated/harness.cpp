@@ -12,7 +12,11 @@
 // In a gated model (nearflash_hw.model) a block's clock moves only if the block is awake. While none is, and both memories
 // wait for a time or for the device, one edge of clk stands for many cycles.
 //
-// top.h is written by build.py: NF_MODEL, NF_GATED, and X(0) X(1) ... as NF_BLOCKS(X) and NF_TIMERS(X).
+// A board's fabric (nearflash_hw.boards) has the same ports, with a full AXI target, and both initiators reach one memory. There
+// only what is in a window, a buffer that someone allocated, may be accessed, and a window knows the processor's view of it: the
+// device must not read what the processor wrote and did not flush, nor the processor what the device wrote before it invalidates.
+//
+// top.h is written by build.py: NF_MODEL, NF_GATED, NF_BOARD, NF_AXI3, and X(0) X(1) ... as NF_BLOCKS(X) and NF_TIMERS(X).
 
 #include "Vtop.h"
 #include "top.h"
@@ -29,6 +33,7 @@ using Trace = VerilatedVcdC;
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -149,6 +154,61 @@ std::string hex(uint64_t v) {
     return buffer;
 }
 
+// What a device must not do to the memory of a board, each time it does.
+struct Violation {
+    enum Kind : uint32_t { none, outside, unflushed };
+    Kind kind;
+    uint32_t write;
+    uint64_t addr, cycle;
+};
+
+// A buffer: its addresses, and where the processor sees it (null: it shares the memory, without a cache between).
+struct Window {
+    uint64_t first, last;
+    const uint8_t* shadow;
+    std::vector<bool> written;  // per line: by the device, since the processor synchronised it
+};
+
+class Windows {
+  public:
+    static constexpr uint64_t kLine = 64;
+    bool guarded = false;  // accesses outside windows are refused
+    std::vector<Violation> violations;
+
+    void open(uint64_t first, uint64_t last, const uint8_t* shadow) {
+        map_[first] = {first, last, shadow, std::vector<bool>((last - first) / kLine + 1)};
+        hit_ = nullptr;
+    }
+    void close(uint64_t first) { map_.erase(first), hit_ = nullptr; }
+    Window* find(uint64_t addr) {
+        if (hit_ && addr >= hit_->first && addr <= hit_->last) return hit_;
+        auto it = map_.upper_bound(addr);
+        if (it == map_.begin()) return nullptr;
+        --it;
+        if (addr > it->second.last) return nullptr;
+        return hit_ = &it->second;
+    }
+    void add(Violation::Kind kind, bool write, uint64_t addr, uint64_t cycle) {
+        if (violations.size() < kMaxErrors) violations.push_back({kind, write, addr, cycle});
+    }
+    // Whether the device wrote any of these bytes since the processor last synchronised them.
+    bool stale(uint64_t addr, uint64_t n) {
+        Window* w = find(addr);
+        for (uint64_t k = w ? (addr - w->first) / kLine : 1, end = w ? (addr + n - 1 - w->first) / kLine : 0; k <= end; ++k)
+            if (w->written[k]) return true;
+        return false;
+    }
+    void synchronise(uint64_t addr, uint64_t n) {
+        Window* w = find(addr);
+        for (uint64_t k = w ? (addr - w->first) / kLine : 1, end = w ? (addr + n - 1 - w->first) / kLine : 0; k <= end; ++k)
+            w->written[k] = false;
+    }
+
+  private:
+    std::map<uint64_t, Window> map_;
+    Window* hit_ = nullptr;
+};
+
 struct FaultRange {
     uint64_t first, last;
     bool read, write;
@@ -160,9 +220,10 @@ struct FaultRange {
 template <typename Ports>
 class AxiMemory {
   public:
-    AxiMemory(Vtop* top, const char* name, Errors& errors) : p_{top}, name_(name), errors_(errors) {}
+    AxiMemory(Vtop* top, const char* name, SparseMemory& memory, Windows& windows, Errors& errors)
+        : memory(memory), p_{top}, windows_(windows), name_(name), errors_(errors) {}
 
-    SparseMemory memory;
+    SparseMemory& memory;
     std::vector<FaultRange> faults;
     uint64_t read_latency = 1, write_latency = 1;
     bool silent = false;  // takes and offers nothing more; what it offers already, stays
@@ -216,7 +277,7 @@ class AxiMemory {
                 std::memcpy(&p_.rdata(), memory.page_for_read(a) + a % kPage, kBeat);
                 p_.rid() = b.id;
                 p_.rlast() = r_beat_ + 1 == b.beats;
-                p_.rresp() = faults.empty() ? 0 : fault(a, false);
+                p_.rresp() = response(a, false, cycle);
                 r_valid_ = changes = true;
             }
             p_.rvalid() = r_valid_;
@@ -265,6 +326,22 @@ class AxiMemory {
         return (rng_ & 0xFFFF) < stall;
     }
 
+    uint8_t response(uint64_t addr, bool write, uint64_t cycle) {
+#if NF_BOARD
+        if (windows_.guarded) {
+            const Window* w = windows_.find(addr);
+            if (!w || addr + kBeat - 1 > w->last) return windows_.add(Violation::outside, write, addr, cycle), 3;
+            const uint64_t at = addr - w->first;
+            if (!write && w->shadow && !w->written[at / Windows::kLine] &&
+                std::memcmp(w->shadow + at, memory.page_for_read(addr) + addr % kPage, kBeat))
+                windows_.add(Violation::unflushed, write, addr, cycle);
+        }
+#else
+        (void)cycle;
+#endif
+        return faults.empty() ? 0 : fault(addr, write);
+    }
+
     uint8_t fault(uint64_t addr, bool write) const {
         for (const FaultRange& f : faults)
             if (addr + kBeat > f.first && addr <= f.last && (write ? f.write : f.read)) return f.response;
@@ -301,7 +378,10 @@ class AxiMemory {
         ++write_beats;
         Burst& b = aw_.front();
         const uint64_t a = b.addr + uint64_t(w_beat_) * kBeat;
-        const uint8_t resp = faults.empty() ? 0 : fault(a, true);
+        const uint8_t resp = response(a, true, cycle);
+#if NF_AXI3
+        if (p_.wid() != b.id) error(cycle, "WID " + std::to_string(p_.wid()) + " where AWID " + std::to_string(b.id) + " is due");
+#endif
         w_resp_ |= resp;
         if (!resp && strb) {  // a refused word is not written
             uint8_t* to = memory.page_for_write(a) + a % kPage;
@@ -312,6 +392,9 @@ class AxiMemory {
                 for (unsigned i = 0; i < kBeat; ++i)
                     if (strb >> i & 1) to[i] = from[i];
             }
+#if NF_BOARD
+            if (Window* w = windows_.find(a)) w->written[(a - w->first) / Windows::kLine] = true;
+#endif
         }
         const bool end = ++w_beat_ == b.beats;
         if (last != end)
@@ -327,6 +410,7 @@ class AxiMemory {
     }
 
     Ports p_;
+    Windows& windows_;
     const char* name_;
     Errors& errors_;
     Ring<Burst> reads_, aw_, b_;
@@ -343,10 +427,15 @@ class AxiMemory {
 #define NF_ADDRESS(prefix, ch)                                                                               \
     NF_SIGNAL(prefix, ch##id) NF_SIGNAL(prefix, ch##addr) NF_SIGNAL(prefix, ch##len) NF_SIGNAL(prefix, ch##size) \
     NF_SIGNAL(prefix, ch##burst) NF_SIGNAL(prefix, ch##valid) NF_SIGNAL(prefix, ch##ready)
+#if NF_AXI3
+#define NF_WID(prefix) NF_SIGNAL(prefix, wid)
+#else
+#define NF_WID(prefix)
+#endif
 #define NF_PORTS(type, prefix)                                                                               \
     struct type {                                                                                            \
         Vtop* top;                                                                                           \
-        NF_ADDRESS(prefix, ar) NF_ADDRESS(prefix, aw)                                                        \
+        NF_ADDRESS(prefix, ar) NF_ADDRESS(prefix, aw) NF_WID(prefix)                                         \
         NF_SIGNAL(prefix, wdata) NF_SIGNAL(prefix, wstrb) NF_SIGNAL(prefix, wlast) NF_SIGNAL(prefix, wvalid)  \
         NF_SIGNAL(prefix, wready) NF_SIGNAL(prefix, bid) NF_SIGNAL(prefix, bresp) NF_SIGNAL(prefix, bvalid)   \
         NF_SIGNAL(prefix, bready) NF_SIGNAL(prefix, rid) NF_SIGNAL(prefix, rdata) NF_SIGNAL(prefix, rresp)    \
@@ -363,8 +452,9 @@ constexpr int kTimeout = -1;
 class Device {
   public:
     Device()
-        : context_(new VerilatedContext), top_(prepare()), host_(top_.get(), "m_axi_host", errors_),
-          dram_(top_.get(), "m_axi_dram", errors_) {
+        : context_(new VerilatedContext), top_(prepare()),
+          host_(top_.get(), "m_axi_host", memories_[0], windows_, errors_),
+          dram_(top_.get(), "m_axi_dram", memories_[!NF_BOARD], windows_, errors_) {
         reset(8);
     }
     ~Device() {
@@ -418,6 +508,13 @@ class Device {
     // The response code, or kTimeout (the request is then withdrawn, which only a reset puts right).
     int axil_write(uint32_t addr, uint32_t data, uint64_t max_cycles) {
         top_->s_axi_awaddr = addr, top_->s_axi_wdata = data, top_->s_axi_wstrb = 0xF;
+#if NF_BOARD
+        top_->s_axi_awlen = 0, top_->s_axi_awsize = 2, top_->s_axi_awburst = 1, top_->s_axi_wlast = 1;
+        top_->s_axi_awid = next_id_++ & 0xFFF;
+#endif
+#if NF_AXI3
+        top_->s_axi_wid = top_->s_axi_awid;
+#endif
         top_->s_axi_awvalid = top_->s_axi_wvalid = top_->s_axi_bready = 1;
         int resp = kTimeout;
         for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
@@ -436,6 +533,9 @@ class Device {
 
     int axil_read(uint32_t addr, uint32_t* data, uint64_t max_cycles) {
         top_->s_axi_araddr = addr;
+#if NF_BOARD
+        top_->s_axi_arlen = 0, top_->s_axi_arsize = 2, top_->s_axi_arburst = 1, top_->s_axi_arid = next_id_++ & 0xFFF;
+#endif
         top_->s_axi_arvalid = top_->s_axi_rready = 1;
         int resp = kTimeout;
         for (uint64_t i = 0; i < max_cycles && resp == kTimeout; ++i) {
@@ -464,6 +564,7 @@ class Device {
         });
     }
 
+    Windows& windows() { return windows_; }
     uint32_t irq() const { return top_->irq; }
     uint64_t cycles() const { return cycle_; }
     Errors& errors() { return errors_; }
@@ -546,6 +647,9 @@ class Device {
 #endif
 
     Errors errors_;
+    SparseMemory memories_[2];
+    Windows windows_;
+    uint32_t next_id_ = 0;  // of a board's accesses to registers
     std::unique_ptr<VerilatedContext> context_;
     std::unique_ptr<Vtop> top_;
     AxiMemory<HostPorts> host_;
@@ -626,6 +730,23 @@ NF_API void nf_memory_traffic(Device* d, int which, uint64_t* out) {
     d->with_memory(which, [&](auto& m) {
         out[0] = m.read_bursts, out[1] = m.read_beats, out[2] = m.write_bursts, out[3] = m.write_beats;
     });
+}
+NF_API void nf_window_open(Device* d, uint64_t first, uint64_t last, const uint8_t* shadow) {
+    d->windows().guarded = true;
+    d->windows().open(first, last, shadow);
+}
+NF_API void nf_window_close(Device* d, uint64_t first) { d->windows().close(first); }
+NF_API int nf_window_stale(Device* d, uint64_t addr, uint64_t n) { return d->windows().stale(addr, n); }
+NF_API void nf_window_synchronise(Device* d, uint64_t addr, uint64_t n) { d->windows().synchronise(addr, n); }
+// The violations so far, four words each (kind, write, address, cycle), at most `most`; they are forgotten.
+NF_API unsigned nf_take_violations(Device* d, uint64_t* out, unsigned most) {
+    auto& found = d->windows().violations;
+    const unsigned n = std::min<size_t>(found.size(), most);
+    for (unsigned k = 0; k < n; ++k)
+        out[4 * k] = found[k].kind, out[4 * k + 1] = found[k].write, out[4 * k + 2] = found[k].addr,
+        out[4 * k + 3] = found[k].cycle;
+    found.clear();
+    return n;
 }
 NF_API uint64_t nf_error_count(Device* d) { return d->errors().count(); }
 NF_API const char* nf_error_text(Device* d) { return d->errors().text().c_str(); }
