@@ -38,8 +38,8 @@ def build_fabric(config: DeviceConfig, board: Board, *, gated: bool = True) -> L
 class VirtualBoard:
     """A board of PYNQ by its name here (``pynq-z2``), with nothing in its fabric.
 
-    ``tag``: boards of one name and different tags are different boards. Raises :class:`~.errors.BoardInUse` if another process
-    has it. ``latency``: of its memory, in cycles of the fabric.
+    ``tag``: boards of one name and different tags are different boards. Raises :class:`~.errors.BoardInUse` if another
+    process has it. ``latency``: of its memory, in cycles of the fabric.
     """
 
     def __init__(self, name: str, tag: str = "", latency: int = 60):
@@ -82,8 +82,8 @@ class VirtualBoard:
             os.close(self._lock)
             self._lock = None
         if left:
-            raise errors.LeakedBuffers(f"{len(left)} buffers, {sum(r.nbytes for r in left)} bytes, were never freed; the first is "
-                                       f"{left[0].nbytes} bytes at {left[0].address:#x}")
+            raise errors.LeakedBuffers(f"{len(left)} buffers, {sum(r.nbytes for r in left)} bytes, were never freed; the "
+                                       f"first is {left[0].nbytes} bytes at {left[0].address:#x}")
 
     @property
     def device(self) -> VerilatedDevice:
@@ -110,7 +110,8 @@ class VirtualBoard:
     def _access(self, what, address: int, act):
         base, size = self.ps.window, self.ps.window_bytes
         if not base <= address < base + size:
-            raise errors.UnmappedAddress(f"{what} of {address:#x}: {self.ps.master}'s window is {base:#x} to {base + size - 1:#x}")
+            raise errors.UnmappedAddress(f"{what} of {address:#x}: {self.ps.master}'s window is "
+                                         f"{base:#x} to {base + size - 1:#x}")
         if self._device is None:
             raise errors.BusHang(f"{what} of {address:#x}: nothing is in the fabric to answer; download an overlay first")
         self._running(f"{what} of {address:#x}")
@@ -160,7 +161,8 @@ class VirtualBoard:
     def _check_clock(self, config: DeviceConfig) -> None:
         mhz = self.registers.fabric_mhz
         if abs(mhz - config.clock_mhz) > TOLERANCE * config.clock_mhz:
-            raise errors.WrongClock(f"the overlay's divisors make {mhz:g} MHz of this board's crystal, its design was generated "
+            raise errors.WrongClock(f"the overlay's divisors make {mhz:g} MHz of this board's crystal, its design was "
+                                    f"generated "
                                     f"for {config.clock_mhz:g} MHz: take the .hwh of `nearflash build` for this board")
 
     def _running(self, what: str) -> None:
@@ -175,8 +177,8 @@ class VirtualBoard:
         for v in self.device.take_violations():
             if v.kind is Misuse.OUTSIDE:
                 raise self.memory.explain(v.address, v.write, v.cycle)
-            raise errors.MissingFlush(f"the device read address {v.address:#x} in cycle {v.cycle}, where the processor's copy is "
-                                      "newer: flush the buffer (sync_to_device) before the device starts")
+            raise errors.MissingFlush(f"the device read address {v.address:#x} in cycle {v.cycle}, where the processor's "
+                                      "copy is newer: flush the buffer (sync_to_device) before the device starts")
 
 
 def _lock(name: str, tag: str) -> int:
@@ -187,8 +189,8 @@ def _lock(name: str, tag: str) -> int:
     except BlockingIOError:
         holder = os.read(handle, 32).decode() or "another process"
         os.close(handle)
-        raise errors.BoardInUse(f"board {name!r} is in use by process {holder}: a board runs one program's overlay at a time; "
-                                f"a second virtual one: NEARFLASH_BOARD=sim:{name}/2") from None
+        raise errors.BoardInUse(f"board {name!r} is in use by process {holder}: a board runs one program's overlay at a "
+                                f"time; a second virtual one: NEARFLASH_BOARD=sim:{name}/2") from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle

@@ -22,7 +22,8 @@ class MissingFlush(BoardError):
 
 
 class MissingInvalidate(BoardError):
-    """The processor read memory that the device had written since, without an invalidate: on a board it sees old contents."""
+    """The processor read memory that the device had written since, without an invalidate: on a board it sees old
+    contents."""
 
 
 class LostWrite(BoardError):

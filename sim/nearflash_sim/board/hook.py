@@ -1,5 +1,6 @@
-"""Puts the virtual board under stock PYNQ when a program imports it: run by ``nearflash_board.pth`` at the start of every Python
-process that has ``NEARFLASH_BOARD`` in its environment. Imports nothing but the standard library until ``pynq`` is imported.
+"""Puts the virtual board under stock PYNQ when a program imports it: run by ``nearflash_board.pth`` at the start of every
+Python process that has ``NEARFLASH_BOARD`` in its environment. Imports nothing but the standard library until ``pynq`` is
+imported.
 """
 
 from __future__ import annotations
@@ -50,23 +51,27 @@ def _without_bit(pynq: Any) -> None:
     resolve = bitstream._resolve_bitstream
 
     def resolve_here(path: str, device: Any) -> str | None:
-        found = resolve(path, device)
-        beside = path.endswith(".bit") and os.path.isfile(path[:-4] + ".hwh")
-        return found or (path if beside else None)
+        folder, name = os.path.split(path)
+        stem, _ = os.path.splitext(name)
+        for candidate in (path, os.path.join(folder, f"{name}.d", f"{stem}.{getattr(device, 'name', '')}.bit")):
+            if candidate.endswith(".bit") and os.path.isfile(candidate[:-4] + ".hwh"):
+                return resolve(path, device) or candidate
+        return resolve(path, device)
 
     bitstream._resolve_bitstream = resolve_here
 
 
 def _integers(pynq: Any) -> None:
-    """A NumPy number that is written to a register gets an error with a name (PYNQ's says that data must be int or bytes)."""
+    """A NumPy number that is written to a register gets an error with a name (PYNQ's says that data must be int or
+    bytes)."""
     write = pynq.MMIO.write_mm
 
     def write_mm(self: Any, offset: int, data: Any) -> None:
         if type(data).__module__ == "numpy":
             from .errors import NumpyRegisterWrite
 
-            raise NumpyRegisterWrite(f"register at {self.base_addr + offset:#x}: {type(data).__name__} {data!r} was written; "
-                                     "PYNQ takes Python's int alone: int(value)")
+            raise NumpyRegisterWrite(f"register at {self.base_addr + offset:#x}: {type(data).__name__} {data!r} was "
+                                     "written; PYNQ takes Python's int alone: int(value)")
         write(self, offset, data)
 
     pynq.MMIO.write_mm = write_mm

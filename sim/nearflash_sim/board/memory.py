@@ -89,8 +89,8 @@ class DdrMemory:
         first, last = self._lines(region, offset, nbytes)
         for a, _ in self._dirty(region, first, last):
             raise LostWrite(f"invalidate of {nbytes} bytes at {region.address + offset:#x}: the line at "
-                            f"{region.address + a:#x} was written and not flushed; flush before the device starts, and write "
-                            "nothing in between")
+                            f"{region.address + a:#x} was written and not flushed; flush before the device starts, and "
+                            "write nothing in between")
         self._board.device.dram.read_into(region.address + first, region.shadow[first:last])
         region.snapshot[first:last] = region.shadow[first:last]
         self._board.device.synchronise_window(region.address + first, last - first)
@@ -103,20 +103,21 @@ class DdrMemory:
         """The error for an access of the device outside every region."""
         what = f"the device {'wrote' if write else 'read'} address {address:#x} in cycle {cycle}"
         for r in self.regions.values():
-            if r.address != r.address & 0xFFFF_FFFF and r.address & 0xFFFF_FFFF <= address < (r.address & 0xFFFF_FFFF) + r.nbytes:
+            low = r.address & 0xFFFF_FFFF
+            if low != r.address and low <= address < low + r.nbytes:
                 return TruncatedAddress(f"{what}: the low 32 bits of an address in the buffer at {r.address:#x}; write the "
                                         "register of the high word too")
         for r in reversed(self._freed):
             if r.address <= address < r.end:
-                return UseAfterFree(f"{what}, in a buffer of {r.nbytes} bytes at {r.address:#x} that was freed; keep it until "
-                                    "the device has finished")
+                return UseAfterFree(f"{what}, in a buffer of {r.nbytes} bytes at {r.address:#x} that was freed; keep it "
+                                    "until the device has finished")
         near = min(self.regions.values(), key=lambda r: min(abs(address - r.address), abs(address - r.end)), default=None)
         hint = f"the nearest buffer is {near.nbytes} bytes at {near.address:#x}" if near else "no buffer is allocated"
         return OutsideBuffer(f"{what}, where nobody allocated anything: {hint}")
 
     @staticmethod
     def _lines(region: Region, offset: int, nbytes: int) -> tuple[int, int]:
-        if not (0 <= offset and offset + nbytes <= region.nbytes):
+        if offset < 0 or offset + nbytes > region.nbytes:
             raise BogusBuffer(f"bytes {offset} to {offset + nbytes} of a buffer of {region.nbytes} bytes at "
                               f"{region.address:#x}: this array was computed from a buffer and is none")
         return offset // LINE * LINE, -(-(offset + nbytes) // LINE) * LINE

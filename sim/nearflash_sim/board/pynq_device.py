@@ -57,8 +57,8 @@ class SimBuffer(PynqBuffer):
             span = self.nbytes if self.flags.c_contiguous else region.nbytes - offset
             if memory.stale(region, offset, span):
                 raise errors.MissingInvalidate(
-                    f"bytes {offset} to {offset + span} of the buffer at {region.address:#x} were read after the device wrote "
-                    "there: invalidate it (sync_from_device) first")
+                    f"bytes {offset} to {offset + span} of the buffer at {region.address:#x} were read after the device "
+                    "wrote there: invalidate it (sync_from_device) first")
 
     # What reads elements. Slices read nothing yet.
     def __getitem__(self, key: Any) -> Any:
@@ -113,11 +113,11 @@ class SimBuffer(PynqBuffer):
 
     def _contiguous(self, what: str) -> None:
         if self._memory is None:
-            raise errors.BogusBuffer(f"{what} of an array of shape {self.shape} that was computed from a buffer and is none: its "
-                                     "device_address means nothing")
+            raise errors.BogusBuffer(f"{what} of an array of shape {self.shape} that was computed from a buffer and is "
+                                     "none: its device_address means nothing")
         if not self.flags.c_contiguous:
-            raise errors.StridedBuffer(f"{what} of a slice with gaps (shape {self.shape}, strides {self.strides}): PYNQ would "
-                                       f"synchronise its first {self.nbytes} bytes; synchronise the whole buffer")
+            raise errors.StridedBuffer(f"{what} of a slice with gaps (shape {self.shape}, strides {self.strides}): PYNQ "
+                                       f"would synchronise its first {self.nbytes} bytes; synchronise the whole buffer")
 
     def freebuffer(self) -> None:
         """Free the memory, whoever else uses it."""
@@ -183,17 +183,16 @@ class SimDevice(Device):
     def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
         if partial:
             raise errors.ForeignOverlay(f"{bitfile_name}: partial bitstreams are not simulated")
-        folder = Path(bitfile_name).parent
         hwh = Path(bitfile_name).with_suffix(".hwh")
         self.manifest = Manifest.beside(bitfile_name, errors.ForeignOverlay)
         if self.manifest.board != self.board.board.name:
             raise errors.ForeignOverlay(f"{bitfile_name}: made for {self.manifest.board}, and this board is "
                                         f"{self.board.board.name}")
-        self.manifest.check(folder, hwh.name, errors.StaleOverlay)
+        self.manifest.check(hwh, errors.StaleOverlay)
         parser = RuntimeMetadataParser(Metadata(input=hwh))
-        parser.mem_dict["PSDDR"] = {"raw_type": None, "used": 1, "base_address": 0, "size": self.board.board.dram_bytes,
-                                    "type": "PSDDR", "idx": 0, "fullpath": "PSDDR", "addr_range": self.board.board.dram_bytes,
-                                    "phys_addr": 0, "state": None}
+        size = self.board.board.dram_bytes
+        parser.mem_dict["PSDDR"] = {"raw_type": None, "used": 1, "base_address": 0, "size": size, "type": "PSDDR", "idx": 0,
+                                    "fullpath": "PSDDR", "addr_range": size, "phys_addr": 0, "state": None}
         return parser
 
     def download(self, bitstream: Any, parser: Any = None) -> None:
@@ -211,8 +210,8 @@ class SimDevice(Device):
         EmbeddedDevice.set_axi_port_width(self, parser)  # type: ignore[arg-type]
         wanted = self.board.ps.slave_bits(self.board.config.beat_bytes) if self.board.config else 0
         if self.board.registers.slave_bits != wanted:
-            raise errors.StaleOverlay(f"the .hwh sets the memory ports to {self.board.registers.slave_bits} bits, the design has "
-                                      f"{wanted}")
+            raise errors.StaleOverlay(f"the .hwh sets the memory ports to {self.board.registers.slave_bits} bits, the "
+                                      f"design has {wanted}")
 
     def gen_cache(self, bitstream: Any, parser: Any = None) -> None:
         """Nothing is cached between processes, unlike on a board, where it is by the .bit alone (PYNQ issue 1652)."""
@@ -264,8 +263,8 @@ class BusArray:
             raise errors.UnmappedAddress(f"word {index} of the {len(self)} at {self._base:#x}: beyond the block's range")
         address = self._base + index % len(self) * self._itemsize
         if address not in self._device.board.registers and self._generation != self._device._generation:
-            raise errors.OverlayReplaced(f"access to {address:#x} through a block of an overlay that another one has replaced; "
-                                         "take the block from the new overlay")
+            raise errors.OverlayReplaced(f"access to {address:#x} through a block of an overlay that another one has "
+                                         "replaced; take the block from the new overlay")
         return address
 
     def __getitem__(self, index: Any) -> Any:

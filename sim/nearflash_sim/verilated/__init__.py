@@ -3,5 +3,5 @@
 from .build import BuildError, Library, build_library, cached_verilog
 from .device import AxiProtocolError, Memory, Misuse, RegisterError, VerilatedDevice
 
-__all__ = ["AxiProtocolError", "BuildError", "Library", "Memory", "Misuse", "RegisterError", "VerilatedDevice", "build_library",
-           "cached_verilog"]
+__all__ = ["AxiProtocolError", "BuildError", "Library", "Memory", "Misuse", "RegisterError", "VerilatedDevice",
+           "build_library", "cached_verilog"]

@@ -298,8 +298,8 @@ class VerilatedDevice:
 
     # -- windows of a board's memory ------------------------------------------------------------------------------------
     def open_window(self, addr: int, n: int, shadow: np.ndarray | None = None) -> None:
-        """From now on the device may access these ``n`` bytes; whatever lies in no window, it may not. ``shadow``: uint8 [n], the
-        processor's view, which must stay where it is until :meth:`close_window`."""
+        """From now on the device may access these ``n`` bytes; whatever lies in no window, it may not. ``shadow``: uint8
+        [n], the processor's view, which must stay where it is until :meth:`close_window`."""
         if n < 1 or (shadow is not None and (shadow.dtype != np.uint8 or len(shadow) != n or not shadow.flags.c_contiguous)):
             raise ValueError("a window must have bytes, and a shadow of as many")
         self._call("nf_window_open", addr, addr + n - 1, None if shadow is None else shadow.ctypes.data)
@@ -321,7 +321,8 @@ class VerilatedDevice:
         most = 20
         words = (c_uint64 * (4 * most))()
         n = self._call("nf_take_violations", words, most)
-        return [Violation(Misuse(words[4 * k]), bool(words[4 * k + 1]), words[4 * k + 2], words[4 * k + 3]) for k in range(n)]
+        return [Violation(Misuse(words[4 * k]), bool(words[4 * k + 1]), words[4 * k + 2], words[4 * k + 3]) for k in
+        range(n)]
 
     # -- waveforms ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager

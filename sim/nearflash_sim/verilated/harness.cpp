@@ -12,9 +12,10 @@
 // In a gated model (nearflash_hw.model) a block's clock moves only if the block is awake. While none is, and both memories
 // wait for a time or for the device, one edge of clk stands for many cycles.
 //
-// A board's fabric (nearflash_hw.boards) has the same ports, with a full AXI target, and both initiators reach one memory. There
-// only what is in a window, a buffer that someone allocated, may be accessed, and a window knows the processor's view of it: the
-// device must not read what the processor wrote and did not flush, nor the processor what the device wrote before it invalidates.
+// A board's fabric (nearflash_hw.boards) has the same ports, with a full AXI target, and both initiators reach one memory.
+// There only what is in a window, a buffer that someone allocated, may be accessed, and a window knows the processor's view of
+// it: the device must not read what the processor wrote and did not flush, nor the processor what the device wrote before it
+// invalidates.
 //
 // top.h is written by build.py: NF_MODEL, NF_GATED, NF_BOARD, NF_AXI3, and X(0) X(1) ... as NF_BLOCKS(X) and NF_TIMERS(X).
 
@@ -380,7 +381,8 @@ class AxiMemory {
         const uint64_t a = b.addr + uint64_t(w_beat_) * kBeat;
         const uint8_t resp = response(a, true, cycle);
 #if NF_AXI3
-        if (p_.wid() != b.id) error(cycle, "WID " + std::to_string(p_.wid()) + " where AWID " + std::to_string(b.id) + " is due");
+        if (p_.wid() != b.id)
+            error(cycle, "WID " + std::to_string(p_.wid()) + " where AWID " + std::to_string(b.id) + " is due");
 #endif
         w_resp_ |= resp;
         if (!resp && strb) {  // a refused word is not written

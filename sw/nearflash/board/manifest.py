@@ -1,4 +1,5 @@
-"""``manifest.json`` beside a bitstream: what was built, from what, by what, and the digests of the files it belongs to."""
+"""The manifest beside a bitstream, ``x.json`` of ``x.bit`` and ``x.hwh``: what was built, from what, by what, and the
+digests of the files it belongs to."""
 
 from __future__ import annotations
 
@@ -11,9 +12,8 @@ from typing import Any
 
 from ..contract import DeviceConfig, NearflashError
 
-__all__ = ["MANIFEST", "Manifest", "sha256"]
+__all__ = ["Manifest", "sha256"]
 
-MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -24,12 +24,14 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``stem``: of the design's file names. ``toml``: the configuration of its device. ``tools``: versions by name. ``files``:
+    """``stem``: of the design's file names, which copies for several boards in
+    one folder have with the board's name behind. ``device``: the configuration of its device, as
+    :meth:`DeviceConfig.to_dict` (a board with Python 3.10 reads no TOML). ``tools``: versions by name. ``files``:
     sha256 by name. ``utilisation`` and ``predicted``: as ``nearflash report`` and ``nearflash fit`` have them."""
 
     stem: str
     board: str
-    toml: str
+    device: dict[str, Any]
     tools: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     utilisation: dict[str, Any] = field(default_factory=dict)
@@ -38,13 +40,13 @@ class Manifest:
     @cached_property
     def config(self) -> DeviceConfig:
         """Of the device."""
-        return DeviceConfig.from_toml(self.toml)
+        return DeviceConfig.from_dict(self.device)
 
     def to_json(self) -> str:
         """The file's text: the same for equal manifests."""
         content = {"format": FORMAT, "stem": self.stem, "board": self.board, "design_id": f"{self.config.design_id:#010x}",
                    "tools": self.tools, "files": self.files, "utilisation": self.utilisation, "predicted": self.predicted,
-                   "config": self.toml}
+                   "config": self.device}
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     @classmethod
@@ -66,20 +68,16 @@ class Manifest:
 
     @classmethod
     def beside(cls, bitfile: str | Path, error: type[NearflashError] = NearflashError) -> Manifest:
-        """Of the folder that the bitstream ``bitfile`` lies in. Raises ``error`` without one, or for another's."""
-        path = Path(bitfile)
-        if not (path.parent / MANIFEST).is_file():
-            raise error(f"{path}: there is no {MANIFEST} beside it, as `nearflash build` puts there")
-        out = cls.read(path.parent / MANIFEST, error)
-        if out.stem != path.stem:
-            raise error(f"{path}: the {MANIFEST} beside it is of {out.stem!r}")
-        return out
+        """Of the bitstream ``bitfile``, whether or not there is one yet. Raises ``error`` without a manifest."""
+        path = Path(bitfile).with_suffix(".json")
+        if not path.is_file():
+            raise error(f"{bitfile}: there is no {path.name} beside it, as `nearflash build` puts there")
+        return cls.read(path, error)
 
-    def check(self, folder: Path, name: str, error: type[NearflashError] = NearflashError) -> None:
-        """Raises ``error`` unless file ``name`` of ``folder`` is the one that was built."""
-        if name not in self.files:
-            raise error(f"{folder / name}: {MANIFEST} does not list it")
-        found = sha256(folder / name)
-        if found != self.files[name]:
-            raise error(f"{folder / name}: sha256 is {found[:16]}..., {MANIFEST} says {self.files[name][:16]}...: these files are "
+    def check(self, path: Path, error: type[NearflashError] = NearflashError) -> None:
+        """Raises ``error`` unless the file is the one of its kind (``.hwh``, ``.v`` ...) that was built."""
+        wanted = self.files.get(self.stem + path.suffix)
+        found = sha256(path) if path.is_file() else "missing"
+        if found != wanted:
+            raise error(f"{path}: sha256 is {found[:16]}, its manifest says {(wanted or 'nothing')[:16]}: these files are "
                         "of different builds; copy the whole folder again")

@@ -7,6 +7,7 @@ ones the device uses (physical, or simulated). Back ends are found by entry poin
 from __future__ import annotations
 
 import abc
+import asyncio
 from bisect import insort
 from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
@@ -18,6 +19,7 @@ from ..contract.nvme import HOST_PAGE
 __all__ = ["Backend", "HostAllocator", "backend_class", "open_backend"]
 
 GROUP = "nearflash.backends"
+SLICE = 20_000  # cycles that an asynchronous wait takes at once
 
 
 class Backend(abc.ABC):
@@ -56,6 +58,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def idle(self, cycles: int) -> None:
         """Let about ``cycles`` cycles pass (at least 1)."""
+
+    async def wait_irq_async(self, timeout: int) -> bool:
+        """As :meth:`wait_irq`; other tasks of the event loop run meanwhile."""
+        for left in range(timeout, 0, -SLICE):
+            if self.wait_irq(min(left, SLICE)):
+                return True
+            await asyncio.sleep(0)
+        return False
+
+    def describe(self) -> str:
+        """What is known of the way to the device, for the message of a wait that was given up; may be empty."""
+        return ""
 
     @property
     @abc.abstractmethod

@@ -280,6 +280,15 @@ class Device:
         """fp32 logits [B, outputs] of a submitted batch. Raises :class:`~nearflash.contract.CommandError` if the device
         refused it, and :class:`~nearflash.contract.DeviceTimeout` after ``timeout`` cycles (the ticket stays valid)."""
         self.driver.wait(ticket.command, timeout)
+        return self._values(ticket)
+
+    async def result_async(self, ticket: Ticket, timeout: int | None = None) -> np.ndarray:
+        """As :meth:`result`; other tasks of the event loop run while the device works."""
+        await self.driver.wait_async(ticket.command, timeout)
+        return self._values(ticket)
+
+    @staticmethod
+    def _values(ticket: Ticket) -> np.ndarray:
         n, width = ticket.shape
         values = np.frombuffer(ticket.out.read(4 * n * width), "<f4").reshape(n, width).copy()
         ticket.command.release()

@@ -145,7 +145,7 @@ class NvmeDriver:
         deadline = self.backend.cycles + self.timeout
         while self.read_register("csts") & _READY != ready:
             if self.backend.cycles >= deadline:
-                raise DeviceTimeout(f"CSTS.RDY did not become {ready} within {self.timeout} cycles{self._why_fatal()}")
+                raise DeviceTimeout(f"CSTS.RDY did not become {ready} within {self.timeout} cycles{self._state()}")
             self.backend.idle(64)
 
     # -- registers ------------------------------------------------------------------------------------------------
@@ -244,15 +244,32 @@ class NvmeDriver:
         command.release()
         return completion
 
-    def _why_fatal(self) -> str:
-        """What CSTS.CFS, if it is set, comes from."""
-        if not self.read_register("csts") & _FATAL:
-            return ""
-        status = self.read_register("bus_status")
-        silent = [name for bit, name in enumerate(BUSES.values()) if status >> bit & 1]
-        if silent:
-            return f" (CSTS.CFS: no answer to {', '.join(silent)}; only a reset of the device helps)"
-        return " (CSTS.CFS: the device could not reach its rings, or its DRAM would lie beyond its bus)"
+    def _state(self) -> str:
+        """What the device says it is doing, for the message of a wait that was given up."""
+        csts = self.read_register("csts")
+        said = [f"{sum(len(r.live) for r in self._rings)} commands under way", f"CSTS.RDY is {csts & _READY}"]
+        if csts & _FATAL:
+            status = self.read_register("bus_status")
+            silent = [name for bit, name in enumerate(BUSES.values()) if status >> bit & 1]
+            said.append(f"CSTS.CFS: no answer to {', '.join(silent)}; only a reset of the device helps" if silent else
+                        "CSTS.CFS: the device could not reach its rings, or its DRAM would lie beyond its bus")
+        if shell := self.backend.describe():
+            said.append(shell)
+        return f" ({'; '.join(said)})"
+
+    async def wait_async(self, command: Command, timeout: int | None = None) -> Completion:
+        """As :meth:`wait`; other tasks of the event loop run meanwhile."""
+        cycles = self.timeout if timeout is None else timeout
+        deadline = self.backend.cycles + cycles
+        while command.completion is None:
+            if self.reap():
+                continue
+            left = deadline - self.backend.cycles
+            if left <= 0:
+                raise DeviceTimeout(f"{command.what}: no answer within {cycles} cycles{self._state()}")
+            if await self.backend.wait_irq_async(left) and not self.reap():
+                self.backend.idle(_SETTLE)
+        return self.wait(command, 0)
 
     def _wait(self, done: Callable[[], bool], what: str, timeout: int) -> None:
         deadline = self.backend.cycles + timeout
@@ -261,6 +278,6 @@ class NvmeDriver:
                 continue
             left = deadline - self.backend.cycles
             if left <= 0:
-                raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._why_fatal()}")
+                raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._state()}")
             if self.backend.wait_irq(left) and not self.reap():
                 self.backend.idle(_SETTLE)  # the interrupt has not fallen yet after the last acknowledgement

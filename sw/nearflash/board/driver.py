@@ -1,0 +1,29 @@
+"""Binds the driver to the device's block of an overlay: ``overlay.nearflash_0.open()``. Found by PYNQ through its
+``pynq.lib`` entry points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pynq import DefaultIP
+
+from ..contract.shell import DEVICE
+
+__all__ = ["NearflashIP"]
+
+
+class NearflashIP(DefaultIP):
+    """The device's block of registers. Its ``register_map`` has every register and field; :meth:`open` gives the device."""
+
+    bindto = ["nearflash:user:nearflash:1.0"]
+
+    def __init__(self, description: dict[str, Any]):
+        super().__init__(description)
+
+    def open(self, overlay: Any, **kw: Any) -> Any:
+        """:func:`nearflash.open` on this overlay."""
+        import nearflash
+
+        if getattr(overlay, DEVICE) is not self:
+            raise ValueError(f"overlay = {overlay!r}: this block is of another overlay")
+        return nearflash.open("pynq", overlay=overlay, **kw)
