@@ -58,5 +58,5 @@ class Ps7Top(wiring.Component):
                 connections[f"{'i' if member.flow == Out else 'o'}_{pins}{field.upper()}"] = value
             if name != "s_axi":  # as many bursts at once as the port takes
                 connections |= {f"i_{pins}RDISSUECAP1EN": 0, f"i_{pins}WRISSUECAP1EN": 0}
-        m.submodules[INSTANCE] = Instance("PS7", **connections)
+        m.submodules[INSTANCE] = Instance("PS7", a_keep=1, **connections)  # all else is there for it
         return m
