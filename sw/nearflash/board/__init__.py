@@ -1,0 +1,1 @@
+"""What runs on a board: Python 3.10, NumPy and, for the driver, pynq."""
