@@ -36,7 +36,7 @@ def build(
     config: Annotated[Path | None, typer.Option(help="Any device configuration (TOML).")] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: a plan's or a configuration's own; else "
                                                 "the fastest that the board can make and should run at).")] = None,
-    run: Annotated[bool | None, typer.Option("--run/--no-run", help="Run the tool too (default: where it is there).")] = None,
+    run: Annotated[bool | None, typer.Option("--run/--no-run", help="Run the tool too (default: if it is there).")] = None,
     tool: Annotated[str, typer.Option(help="vivado, open (Yosys, nextpnr-xilinx, project X-Ray; Zynq-7000 alone), or auto: "
                                       "the first that is there.")] = "auto",
     bitstreams: Annotated[Path, typer.Option(help="Folder under which a bitstream is filed, by board and name.")] = Path(

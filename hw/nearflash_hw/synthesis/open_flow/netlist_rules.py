@@ -31,17 +31,17 @@ class NetlistError(ValueError):
 
 
 def fit_netlist(text: str, pins: str) -> str:
-    """The netlist ``text`` (of one module) without LUT RAM outputs that nobody reads. ``pins``: the text of an XDC file.
+    """The netlist ``text`` (its top module flat) without LUT RAM outputs that nobody reads. ``pins``: text of an XDC file.
 
     Raises :class:`NetlistError` for cells that aren't known to be routed, among them what flattening leaves behind,
     cascaded block RAMs and shift registers; for undefined inputs; and for a port without a pin or an IOSTANDARD.
     """
     try:
         design = json.loads(text)
-        (module,) = [m for m in design["modules"].values() if not int(m.get("attributes", {}).get("blackbox", "0"), 2)]
+        (module,) = [m for m in design["modules"].values() if int(m.get("attributes", {}).get("top", "0"), 2)]
         cells, ports = module["cells"], module["ports"]
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise NetlistError(f"not a netlist of one module: {e!r}") from e
+        raise NetlistError(f"not a netlist with a top module: {e!r}") from e
     read = _read_bits(cells, ports)
     wrong = [*_unknown(cells), *_cascades(cells, read), *_undefined(cells), *_pins(ports, pins)]
     if wrong:
