@@ -10,6 +10,7 @@ import typer
 
 from ..contract import PRESETS, DataError, DeviceConfig
 from ..whole import is_stream
+from .build import build
 from .despeckle import despeckle
 from .fit import fit
 from .options import excludes, needs
@@ -21,6 +22,7 @@ from .timing import timing
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
                   help="Inference next to the flash: recommendation models answered inside an SSD controller, and SAR "
                        "images despeckled.")
+app.command()(build)
 app.command()(despeckle)
 app.command()(fit)
 app.command()(report)

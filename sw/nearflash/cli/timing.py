@@ -83,6 +83,8 @@ def _show(r: Any, what: str, target: str, mhz: float) -> None:
     console.print(Text.assemble((what, "bold"), f" {how} by {r.tool} {r.version} on {r.part}"))
     if r.stand_in:
         console.print(STAND_IN.format(part=r.part, target=target), style="yellow")
+    if r.caveat:
+        console.print(r.caveat, style="yellow")
     slack = r.slack_ns(mhz)
     rows: list[tuple[str, str | Text, str]] = [
         ("Fmax", f"{r.fmax_mhz:.1f} MHz", f"{len(r.path)} steps, {r.levels} levels of logic"),

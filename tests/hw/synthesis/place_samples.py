@@ -76,12 +76,16 @@ VIVADO_UTILIZATION = """\
 * Note: The sum of lower-level cells may be larger than their parent cells total, due to cross-hierarchy LUT combining
 """
 
-#: A log of an older nextpnr: paths without the type of each delay.
+#: A log of an older nextpnr: paths without the type of each delay. Shortened, with the names and lines of the real one.
 XILINX_LOG = """\
 Info: Device utilisation:
 Info: 	         SLICE_LUTX:    412/106400     0%
 Info: 	          SLICE_FFX:    530/106400     0%
-Info: 	  DSP48E1_DSP48E1:      4/   220     1%
+Info: 	             CARRY4:     21/13300     0%
+Info: 	               BUFG:      1/   32     3%
+Info: 	           RAMB18E1:      3/  280     1%
+Info: 	           RAMB36E1:      6/  140     4%
+Info: 	            DSP48E1:      4/  220     1%
 
 Info: Critical path report for clock 'clk' (posedge -> posedge):
 Info: curr total
@@ -90,6 +94,25 @@ Info:  0.1 10.0  Setup unit.before_routing.D
 Info: 9.9 ns logic, 0.1 ns routing
 
 Info: Max frequency for clock 'clk': 100.00 MHz (FAIL at 125.00 MHz)
+
+Info: Running router2...
+Info: Setting up routing resources...
+Info: Running main router loop...
+Info:     iter=1 wires=9120 overused=311 overuse=340 archfail=NA
+Info:     iter=2 wires=9133 overused=9 overuse=9 archfail=NA
+Info:     iter=3 wires=9140 overused=0 overuse=0 archfail=0
+Info: Router2 time 1.31s
+Info: Running router1 to check that route is legal...
+
+Info: Routing..
+Info: Setting up routing queue.
+Info: Routing 812 arcs.
+Info:            |   (re-)routed arcs  |   delta    | remaining|       time spent     |
+Info:    IterCnt |  w/ripup   wo/ripup |  w/r  wo/r |      arcs| batch(sec) total(sec)|
+Info:        812 |        0        812 |    0   812 |         0|       0.11       0.11|
+Info: Routing complete.
+Info: Router1 time 0.11s
+Info: Checksum: 0x5d11c31f
 
 Info: Critical path report for clock 'clk' (posedge -> posedge):
 Info: curr total
@@ -111,3 +134,23 @@ XILINX_LOG_TYPED = XILINX_LOG.replace("Info: curr total", "Info:       type curr
     "Info:  0.1  1.8  Source", "Info:      logic  0.10  1.80 Source").replace(
     "Info:  0.9  2.7    Net", "Info:    routing  0.90  2.70 Net").replace(
     "Info:  0.1  2.8  Setup", "Info:      setup  0.10  2.80 Source")
+
+#: A unit to place: out is a register of in.
+RTLIL = r"""module \unit
+  wire input 0 \clk
+  wire input 1 \rst
+  wire width 2 input 2 \in
+  attribute \init 2'00
+  wire width 2 output 3 \out
+  wire width 2 $1
+  process $2
+    assign $1 [1:0] \in
+    switch \rst
+      case 1'1
+        assign $1 [1:0] 2'00
+    end
+    sync posedge \clk
+      update \out [1:0] $1 [1:0]
+  end
+end
+"""

@@ -36,6 +36,7 @@ class Timing:
     counted. ``fmax_logic_mhz``: Fmax without the registers that a path through a multiplier ends in (and without set-up
     times), or None where nothing is to be taken out; ``registers``: where the latest other paths end, latest first.
     ``used``, ``available``: cells by type, those of the harness included; ``harness_ff``: flip-flops that are the harness's.
+    ``caveat``: what the tool's timing leaves out, to be said beside every figure.
     """
 
     tool: str
@@ -51,6 +52,7 @@ class Timing:
     registers: tuple[Register, ...] = ()
     harness_ff: int = 0
     placed: bool = True
+    caveat: str = ""
 
     @property
     def logic_ns(self) -> float:
@@ -74,4 +76,5 @@ class Timing:
             "registers": [{"name": r.name, "arrival_ns": r.arrival_ns} for r in self.registers],
             "used": {f"{k}_count": v for k, v in self.used.items()},
             "available": {f"{k}_count": v for k, v in self.available.items()}, "harness_ff_count": self.harness_ff,
+            "caveat": self.caveat,
         }

@@ -7,7 +7,8 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..yosys import SynthesisError
@@ -19,8 +20,12 @@ def find(program: str) -> str | None:
     return shutil.which(program)
 
 
-def run_tool(command: Sequence[str], folder: Path, log: str, results: Sequence[str], seconds: int) -> str:
-    """Run ``command`` in ``folder`` with its output in file ``log``, and return that.
+POLL_SECONDS = 0.5
+
+
+def run_tool(command: Sequence[str], folder: Path, log: str, results: Sequence[str], seconds: int,
+             say: Callable[[str], None] | None = None) -> str:
+    """Run ``command`` in ``folder`` with its output in file ``log``, and return that. ``say``: gets the lines meanwhile.
 
     Raises :class:`~nearflash_hw.synthesis.yosys.SynthesisError` with the log's end if it fails, takes longer than
     ``seconds`` (all its processes are ended) or leaves one of ``results`` out.
@@ -33,7 +38,7 @@ def run_tool(command: Sequence[str], folder: Path, log: str, results: Sequence[s
         except OSError as e:
             raise SynthesisError(f"{name} can't be started: {e}") from e
         try:
-            code = process.wait(seconds)
+            code = process.wait(seconds) if say is None else _followed(process, folder / log, seconds, say)
         except BaseException as e:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -46,6 +51,21 @@ def run_tool(command: Sequence[str], folder: Path, log: str, results: Sequence[s
         tail = "\n".join(text.splitlines()[-15:])
         raise SynthesisError(f"{name} ended with code {code}, without {', '.join(missing) or 'nothing missing'}:\n{tail}")
     return text
+
+
+def _followed(process: subprocess.Popen, log: Path, seconds: int, say: Callable[[str], None]) -> int:
+    """Exit code of ``process``, whose lines in ``log`` go to ``say`` as they come."""
+    end = time.monotonic() + seconds
+    with log.open(errors="replace") as lines:
+        while True:
+            code = process.poll()
+            for line in lines:
+                say(line.rstrip("\n"))
+            if code is not None:
+                return code
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(process.args, seconds)
+            time.sleep(POLL_SECONDS)
 
 
 def version_of(command: Sequence[str]) -> str:

@@ -1,0 +1,107 @@
+"""Ours and PYNQ's own parser agree on hand-off files: on real ones of the vendor's tool, and on what is written here.
+
+Needs environments with pynq, which can't share one with the rest of the tests (it wants other versions of NumPy and
+setuptools): set NEARFLASH_PYNQ to a folder that holds pynq301, pynq312 and pynq400, each made by
+``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``.
+"""
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nearflash.board.hwh import read_hwh, write_hwh
+from nearflash.contract import BOARDS, DeviceConfig
+from nearflash.contract.shell import blocks, board_config
+
+REAL = ("pynq_v2.4_Pynq-Z2_base.hwh", "pynq_v2.4_ZCU104_base.hwh")
+SHELLS = [b for b in BOARDS.values() if b.ps]
+STOCK = Path(__file__).with_name("stock_parser.py")
+
+
+@pytest.fixture(scope="module", params=["pynq301", "pynq312", "pynq400"])
+def stock(request):
+    """A function of files' paths: what that version of pynq makes of each."""
+    folder = os.environ.get("NEARFLASH_PYNQ")
+    python = Path(folder or "", request.param, "bin", "python")
+    if not folder or not python.exists():
+        pytest.skip(f"no environment {request.param} with pynq: set NEARFLASH_PYNQ (see {Path(__file__).name})")
+
+    def parse(*paths):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        done = subprocess.run([python, STOCK, *paths], env=env, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)["files"]
+
+    return parse
+
+
+def registers(ip):
+    return {r.name: {"address_offset": r.offset, "size": r.bits, "access": r.access, "description": r.doc, "fields": {
+        f.name: {"bit_offset": f.lsb, "bit_width": f.width, "access": f.access, "description": f.doc} for f in r.fields}}
+        for r in ip.registers}
+
+
+def agree(ours, theirs):
+    assert (ours.ps, ours.ps_kind) == (theirs["ps"], theirs["family"])
+    their_ips = {name: ip for name, ip in theirs["ips"].items() if "phys_addr" in ip}
+    assert {n for n, ip in ours.ips.items() if not ip.memory} == set(their_ips)
+    assert {n for n, ip in ours.ips.items() if ip.memory} == set(theirs["memories"]) - {"PSDDR"}
+    for name, theirs_ip in {**their_ips, **{n: m for n, m in theirs["memories"].items() if n in ours.ips}}.items():
+        ip = ours.ips[name]
+        assert (ip.base, ip.size) == (theirs_ip["phys_addr"], theirs_ip["addr_range"]), name
+        assert registers(ip) == theirs_ip["registers"], name
+    for name, theirs_ip in their_ips.items():
+        assert ours.ips[name].vlnv == theirs_ip["type"]
+    assert {str(i): (c.enabled, *c.divisors) for i, c in enumerate(ours.clocks)} == {
+        i: (bool(c["enable"]), c["divisor0"], c["divisor1"]) for i, c in theirs["clocks"].items()}
+    # pynq lists a concatenation's inputs beside the pins that drive them, and 3.0.1 controllers by instance
+    their_pins = {pin: (p["controller"], p["index"]) for pin, p in theirs["pins"].items() if pin in ours.interrupts
+                  or "concat" not in pin.rpartition("/")[0].rpartition("/")[2]}
+    assert {pin: (i.controller, i.index) for pin, i in ours.interrupts.items()} == their_pins
+    assert {c: irq for c, irq in ours.controllers.items()} == {c: v["raw_irq"] for c, v in theirs["controllers"].items()}
+
+
+@pytest.fixture(scope="module")
+def real(shared_data):
+    return [shared_data / "hwh" / name for name in REAL]
+
+
+def test_real_files(stock, real):
+    for path, theirs in zip(real, stock(*real), strict=True):
+        agree(read_hwh(path), theirs)
+
+
+def test_what_is_written(stock, tmp_path):
+    paths = []
+    for board in SHELLS:
+        config = board_config(replace(DeviceConfig.preset("tiny"), clock_mhz=board.ps.clock_below(board.clock_mhz)), board)
+        paths.append(tmp_path / f"{board.name}.hwh")
+        paths[-1].write_text(write_hwh(config, board, "tiny"))
+    for board, path, theirs in zip(SHELLS, paths, stock(*paths), strict=True):
+        agree(read_hwh(path), theirs)
+        assert {b.name for b in blocks(config)} < set(theirs["ips"])
+        assert theirs["ips"]["nearflash_0"]["interrupts"]["irq"]["controller"] == "axi_intc_0"
+        assert board.ps.arch == {"processing_system7": "armv7l", "zynq_ultra_ps_e": "aarch64"}[theirs["family"]]
+
+
+def test_real_files_by_themselves(real):
+    """Counted by other means in the files, and known of the boards."""
+    z2, zcu104 = map(read_hwh, real)
+    assert [(c.divisors, c.mhz) for c in z2.clocks[:2]] == [((5, 2), 100.0), ((7, 1), 142.857132)]
+    assert zcu104.clocks[0].divisors == (15, 1)
+    assert z2.ps_parameters["PCW_CRYSTAL_PERIPHERAL_FREQMHZ"] == "50"
+    assert (len(z2.interrupts), z2.controllers) == (15, {"system_interrupts": 61})
+    assert z2.ips["leds_gpio"].base == 0x4125_0000
+
+
+def test_a_big_file_is_read_in_a_fifth_of_a_second(real):
+    def seconds():
+        began = time.process_time()
+        read_hwh(real[0])
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(3)) < 0.2

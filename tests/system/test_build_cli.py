@@ -1,0 +1,73 @@
+"""``nearflash build``: what it refuses, before any work and with nothing written. The tool is the real one."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from nearflash.compiler import compile_device
+from nearflash.contract import DeviceConfig
+from nearflash.models import model_spec
+
+Z2 = ("build", "--board", "pynq-z2", "--no-run")
+TINY = DeviceConfig.preset("tiny")
+MLP = compile_device(model_spec("ncf", 100), TINY)
+
+
+@pytest.fixture
+def refused(nearflash, tmp_path, monkeypatch):
+    """Runs a command that must end with code 2, one line that says so, and nothing written; FILE is a file of ``toml``."""
+    def call(*args, says, toml=""):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "FILE.toml").write_text(toml)
+        r = nearflash(*args, "--out", "out")
+        assert r.returncode == 2, r
+        assert says in r.stderr
+        assert r.stderr.count("\n") == 1
+        assert os.listdir(tmp_path) == ["FILE.toml"]
+    return call
+
+
+@pytest.mark.parametrize(("args", "says"), [
+    (("build", "--board", "de10", "--preset", "tiny"), "board = 'de10'"),
+    (("build", "--board", "xc7a200t", "--preset", "tiny"), "--board = 'xc7a200t': has no processing system"),
+    (Z2, "device = 'none': must be one of --model, --plan, --preset and --config"),
+    ((*Z2, "--preset", "tiny", "--model", "rmc1"), "device = '--model, --preset'"),
+    ((*Z2, "--preset", "huge"), "--preset = 'huge'"), ((*Z2, "--plan", "none.toml"), "--plan = 'none.toml'"),
+    ((*Z2, "--preset", "tiny", "--clock", 150), "clock_mhz = 150.0: can't be made from the processing_system7's 1000 MHz: "
+     "the nearest are 142.857 and 166.667"),
+    ((*Z2, "--preset", "tiny", "--clock", "nan"), "clock_mhz = nan"), ((*Z2, "--preset", "tiny", "--clock", 0), "mhz = 0.0"),
+    ((*Z2, "--model", "rmc1", "--clock", 150), "clock_mhz = 150.0"),
+    ((*Z2, "--preset", "mqsim"), "flash = "), ((*Z2, "--preset", "tiny", "--tool", "ise"), "--tool = 'ise'"),
+    (("build", "--board", "kv260", "--preset", "tiny", "--tool", "open"), "--tool = 'open': knows 7-series parts alone"),
+    ((*Z2, "--preset", "tiny", "--seconds", 5), "--seconds = 5: has no effect without a tool that runs"),
+    ((*Z2, "--preset", "tiny", "--json", "out/new/"), "'out/new/'"),
+])
+def test_options(refused, args, says):
+    refused(*args, says=says)
+
+
+def test_a_tool_that_is_asked_for_and_missing(refused, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    refused("build", "--board", "kv260", "--preset", "tiny", "--run",
+            says="--tool = 'auto': is missing here: vivado needs vivado")
+
+
+@pytest.mark.parametrize(("config", "says"), [
+    (replace(TINY, name="x-zcu104"), "FILE.toml: name = 'x-zcu104': is a plan for XCZU7EV: pynq-z2 has XC7Z020"),
+    (replace(MLP, mlp=replace(MLP.mlp, primitive="dsp48e2")), "FILE.toml: mlp.primitive = 'dsp48e2': is of another part"),
+    (replace(TINY, clock_mhz=150.0), "clock_mhz = 150.0: can't be made"),
+    (replace(DeviceConfig.preset("paper", dies=4), clock_mhz=100.0), "needs 1,041 MiB of DRAM with its map and weights"),
+    (replace(TINY, bus=replace(TINY.bus, id_bits=7)), "bus.id_bits = 7: must be at most 6"),
+])
+def test_plans(refused, config, says):
+    refused(*Z2, "--plan", "FILE.toml", toml=config.to_toml(), says=says)
+
+
+def test_a_folder_that_holds_something_else(nearflash, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("x")
+    r = nearflash(*Z2, "--preset", "tiny", "--out", "out")
+    assert (r.returncode, r.stderr) == (2, "nearflash: ConfigError: --out = 'out': holds thesis.tex, which no earlier build "
+                                        "wrote: name another folder\n")
+    assert os.listdir(tmp_path / "out") == ["thesis.tex"]
