@@ -27,7 +27,7 @@ TOLERANCE = 0.01  # of the fabric's clock: what dividers of a crystal of 33.333 
 
 def build_fabric(config: DeviceConfig, board: Board, *, gated: bool = True) -> Library:
     """Generate and compile the shell around the device of ``config`` for ``board`` (cached by content)."""
-    from nearflash_hw.boards import FABRIC, fabric_verilog
+    from nearflash_hw.boards.shell import FABRIC, fabric_verilog
 
     config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: they change nothing
     verilog = cached_verilog(f"fabric {board.name} {config!r} gated={gated}",
@@ -52,8 +52,9 @@ class VirtualBoard:
         self.registers = PsRegisters(self.ps)
         self.config: DeviceConfig | None = None
         self._device: VerilatedDevice | None = None
-        # Linux and programs have the first quarter.
-        self.memory = DdrMemory(self, self.board.dram_bytes // 4, self.board.dram_bytes)
+        # Linux and programs have the first quarter. Of two parts the upper is used first: it finds truncated addresses.
+        (base, size), *others = self.board.memory()
+        self.memory = DdrMemory(self, [(base + size // 4, size - size // 4), *others])
         self._cycles_before = 0
 
     # -- life -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from nearflash.contract import NearflashError
 from nearflash.runtime.backend import HostAllocator
 
 from .errors import BogusBuffer, LostWrite, OutOfMemory, OutsideBuffer, TruncatedAddress, UseAfterFree
@@ -32,6 +33,7 @@ class Region:
     nbytes: int
     shadow: np.ndarray = field(repr=False)
     snapshot: np.ndarray = field(repr=False)
+    owner: HostAllocator = field(repr=False)
     cacheable: bool = True
 
     @property
@@ -40,34 +42,40 @@ class Region:
 
 
 class DdrMemory:
-    """Allocates regions from ``base`` to ``end`` and keeps their caches."""
+    """Allocates regions from ``ranges``, (address, bytes) each, the last first, and keeps their caches."""
 
-    def __init__(self, board: VirtualBoard, base: int, end: int):
+    def __init__(self, board: VirtualBoard, ranges: list[tuple[int, int]]):
         self._board = board
-        self._allocator = HostAllocator(base, end - base)
+        self._allocators = [HostAllocator(base, size) for base, size in reversed(ranges)]
         self.regions: dict[int, Region] = {}
         self._freed: list[Region] = []
 
     def allocate(self, nbytes: int, cacheable: bool = True) -> Region:
         """A new region of zeros, 4 KiB-aligned. Raises :class:`OutOfMemory`."""
-        try:
-            address = self._allocator.alloc(max(nbytes, 1))
-        except Exception as e:
-            raise OutOfMemory(f"{nbytes} bytes of contiguous memory: {e}") from None
+        address, owner = self._take(max(nbytes, 1))
         size = -(-max(nbytes, 1) // LINE) * LINE
-        region = Region(address, nbytes, np.zeros(size, np.uint8), np.zeros(size, np.uint8), cacheable)
+        region = Region(address, nbytes, np.zeros(size, np.uint8), np.zeros(size, np.uint8), owner, cacheable)
         self.regions[address] = region
         device = self._board.device
         device.dram.fill(address, 0, size)
         device.open_window(address, size, region.shadow)
         return region
 
+    def _take(self, nbytes: int) -> tuple[int, HostAllocator]:
+        why = ""
+        for allocator in self._allocators:
+            try:
+                return allocator.alloc(nbytes), allocator
+            except NearflashError as e:
+                why = str(e)
+        raise OutOfMemory(f"{nbytes} bytes of contiguous memory: {why}")
+
     def free(self, region: Region) -> None:
         """Give a region back. Safe to call twice."""
         if self.regions.pop(region.address, None) is None:
             return
         self._board.device.close_window(region.address)
-        self._allocator.free(region.address)
+        region.owner.free(region.address)
         self._freed = [*self._freed[1 - REMEMBERED:], region]
 
     def reopen(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pynq.ps
-from nearflash.board.manifest import Manifest
+from nearflash.contract import DeviceConfig
 from pynq.buffer import PynqBuffer
 from pynq.pl_server.device import Device
 from pynqmetadata.frontends import Metadata
@@ -22,6 +22,7 @@ from . import errors, time
 from .board import VirtualBoard
 from .interrupts import SimUio
 from .memory import Region
+from .overlay import read_overlay
 
 try:  # 4.0
     from pynqmetadata.views.runtime import RuntimeMetadataParser
@@ -172,7 +173,7 @@ class SimDevice(Device):
         self.name = board.board.pynq_name
         self.arch = board.ps.arch
         self.capabilities = {"MEMORY_MAPPED": True}
-        self.manifest: Manifest | None = None
+        self._next: DeviceConfig | None = None  # of the overlay that was asked about last
         self.timestamp = ""
         self._generation = 0
         time.install(board)
@@ -183,22 +184,17 @@ class SimDevice(Device):
     def get_bitfile_metadata(self, bitfile_name: str, partial: bool = False) -> Any:
         if partial:
             raise errors.ForeignOverlay(f"{bitfile_name}: partial bitstreams are not simulated")
-        hwh = Path(bitfile_name).with_suffix(".hwh")
-        self.manifest = Manifest.beside(bitfile_name, errors.ForeignOverlay)
-        if self.manifest.board != self.board.board.name:
-            raise errors.ForeignOverlay(f"{bitfile_name}: made for {self.manifest.board}, and this board is "
-                                        f"{self.board.board.name}")
-        self.manifest.check(hwh, errors.StaleOverlay)
-        parser = RuntimeMetadataParser(Metadata(input=hwh))
+        self._next = read_overlay(bitfile_name, self.board.board)
+        parser = RuntimeMetadataParser(Metadata(input=Path(bitfile_name).with_suffix(".hwh")))
         size = self.board.board.dram_bytes
         parser.mem_dict["PSDDR"] = {"raw_type": None, "used": 1, "base_address": 0, "size": size, "type": "PSDDR", "idx": 0,
                                     "fullpath": "PSDDR", "addr_range": size, "phys_addr": 0, "state": None}
         return parser
 
     def download(self, bitstream: Any, parser: Any = None) -> None:
-        assert self.manifest is not None, "Overlay asks for the metadata first"
+        assert self._next is not None, "Overlay asks for the metadata first"
         self._generation += 1
-        self.board.program(self.manifest.config)
+        self.board.program(self._next)
         SimUio.install(self.board, parser)
         self.post_download(bitstream, parser, self.name)
         self.set_axi_port_width(parser)
@@ -235,8 +231,8 @@ class SimDevice(Device):
         self.board.synchronised()
 
     def invalidate(self, bo: Region, offset: int, vaddr: int, nbytes: int) -> None:
+        self.board.synchronised()  # what the device writes meanwhile is seen
         self.board.memory.invalidate(bo, offset, nbytes)
-        self.board.synchronised()
 
     def _exit(self) -> None:
         try:

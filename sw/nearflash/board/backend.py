@@ -6,6 +6,7 @@ Works the same on a real board and on the virtual one. Needs pynq and NumPy.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..contract import ConfigError, DeviceConfig, DeviceTimeout, NearflashError
-from ..contract.boards import find_board
 from ..contract.registers import OFFSETS
-from ..contract.shell import DEVICE, SHELL, SHELL_MAGIC, SHELL_VERSION, board_config, shell_registers
+from ..contract.shell import DEVICE, SHELL, SHELL_MAGIC, SHELL_VERSION, shell_registers
 from ..runtime.backend import Backend, HostAllocator
-from .manifest import Manifest
 
 __all__ = ["PynqBackend"]
 
@@ -33,7 +32,7 @@ class PynqBackend(Backend):
     ``config``: must be the overlay's, where given.
 
     Before anything else the design in the fabric is asked who it is. Raises :class:`ConfigError` where it, the overlay's
-    manifest or ``config`` disagree, and :class:`NearflashError` for an overlay that isn't one of nearflash.
+    hand-off file or ``config`` disagree, and :class:`NearflashError` for an overlay that isn't one of nearflash.
     """
 
     has_backdoor = True
@@ -44,16 +43,13 @@ class PynqBackend(Backend):
         if isinstance(overlay, (str, Path)):
             overlay = pynq.Overlay(str(overlay))
         self.overlay = overlay
-        self.manifest = Manifest.beside(overlay.bitfile_name)
-        self.manifest.check(Path(overlay.bitfile_name).with_suffix(".hwh"))
-        self.config = self.manifest.config
-        if config is not None and config.design_id != self.config.design_id:
-            raise ConfigError("config.design_id", hex(config.design_id), f"the overlay is of another design "
-                              f"({self.config.design_id:#x})")
-        board_config(self.config, find_board(self.manifest.board))  # its memory and clock
         for name in (DEVICE, SHELL):
             if name not in overlay.ip_dict:
                 raise NearflashError(f"{overlay.bitfile_name}: has no {name}: not an overlay of nearflash build")
+        self.config = _config(overlay.ip_dict[DEVICE]["parameters"], overlay.bitfile_name)
+        if config is not None and config.design_id != self.config.design_id:
+            raise ConfigError("config.design_id", hex(config.design_id), f"the overlay is of another design "
+                              f"({self.config.design_id:#x})")
         self.ip, self._shell = getattr(overlay, DEVICE), getattr(overlay, SHELL)
         self._shell_offsets = {r.name: r.offset for r in shell_registers(self.config)}
         self._check_design()
@@ -73,7 +69,7 @@ class PynqBackend(Backend):
             found = self._shell_read(name)
             if found != wanted:
                 raise ConfigError(f"{SHELL}.{name}", hex(found), f"must be {wanted:#x}: the fabric holds another design "
-                                                                 "than the manifest describes; download the overlay again")
+                                                                 "than the .hwh describes; download the overlay again")
 
     # -- registers --------------------------------------------------------------------------------------------------
     def mmio_read32(self, offset: int) -> int:
@@ -212,6 +208,16 @@ class PynqBackend(Backend):
         for buffer in [*(b for b, _ in self._arenas), *([] if self._dram is None else [self._dram])]:
             buffer.freebuffer()
         self._arenas, self._dram = [], None
+
+
+def _config(parameters: dict[str, str], name: str) -> DeviceConfig:
+    """Of the device, as the hand-off file carries it."""
+    try:
+        return DeviceConfig.from_dict(json.loads(parameters["CONFIG"]))
+    except (KeyError, ValueError) as e:
+        raise NearflashError(f"{name}: its .hwh has no configuration that this nearflash reads ({type(e).__name__}: {e}); "
+                             f"made by "
+                             "another version?") from e
 
 
 def _pauses():

@@ -197,13 +197,12 @@ def check_board(bitfile: str, progress: Callable[[Outcome], None] = lambda outco
 
 def report(device: Device, overlay: Any, outcomes: list[Outcome]) -> str:
     """JSON to send in."""
-    manifest = getattr(device.backend, "manifest", None)
     board = getattr(overlay.device, "name", "")
     return json.dumps({
         "passed": all(o.passed for o in outcomes) and len(outcomes) == len(CHECKS), "nearflash": __version__,
         "pynq": pynq.__version__, "python": platform.python_version(), "machine": platform.machine(), "board": board,
         "simulated": type(overlay.device).__name__ == "SimDevice",
         "overlay": overlay.bitfile_name.rpartition("/")[2], "design_id": f"{device.config.design_id:#010x}",
-        "built_for": manifest.board if manifest else "", "clock_mhz": device.config.clock_mhz,
+        "clock_mhz": device.config.clock_mhz,
         "fclk0_mhz": float(pynq.Clocks.fclk0_mhz), "checks": [asdict(o) for o in outcomes],
         "counters": device.counters() if all(o.passed for o in outcomes) else {}}, indent=2) + "\n"

@@ -52,6 +52,15 @@ class Board:
     ps: ProcessingSystem | None = None
     pynq_name: str = ""
 
+    def memory(self) -> list[tuple[int, int]]:
+        """(address, bytes) of the parts of its memory, as the processing system sees them."""
+        out, left = [], self.dram_bytes
+        for base, most in self.ps.ddr if self.ps else ():
+            if left:
+                out.append((base, min(left, most)))
+                left -= out[-1][1]
+        return out
+
     def check_memory(self, config: DeviceConfig) -> None:
         """Raises :class:`ConfigError` for a device whose DRAM layout does not fit the board's memory."""
         end, f = config.layout.end, config.flash

@@ -19,7 +19,8 @@ class ProcessingSystem:
     ``axi``: version of its AXI ports, 3 or 4. ``arch``: of its processors, as PYNQ names them. ``master``: its port towards
     registers in the fabric, of 32 bits here, whose window begins at ``window``. ``slaves``: its ports towards memory, the
     first for host memory, the second for the device's DRAM, each of one of ``slave_widths`` bits and with ``reach_bits`` of
-    address. ``pll_mhz``: what the clock of the fabric is divided from, as PYNQ's images set it up.
+    address. ``pll_mhz``: what the clock of the fabric is divided from, as PYNQ's images set it up. ``ddr``:
+    where memory lies, (address, most bytes) of each part.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class ProcessingSystem:
     slave_id_bits: int
     reach_bits: int
     pll_mhz: float
+    ddr: tuple[tuple[int, int], ...]
 
     @property
     def max_burst(self) -> int:
@@ -71,7 +73,8 @@ class ProcessingSystem:
 
 #: Zynq-7000: AXI3. IOPLL 50 MHz x 20, as on PYNQ-Z1 and PYNQ-Z2.
 PS7 = ProcessingSystem("processing_system7", 3, "armv7l", "M_AXI_GP0", 12, 0x4000_0000, 1 << 30,
-                       ("S_AXI_HP0", "S_AXI_HP1"), (64,), 6, 32, 1000.0)
+                       ("S_AXI_HP0", "S_AXI_HP1"), (64,), 6, 32, 1000.0, ((0, 1 << 30),))
 #: Zynq UltraScale+: AXI4. IOPLL 33.333 MHz x 90 / 2, as on ZCU104 and KV260.
 PS8 = ProcessingSystem("zynq_ultra_ps_e", 4, "aarch64", "M_AXI_HPM0_FPD", 16, 0xA000_0000, 1 << 28,
-                       ("S_AXI_HP0_FPD", "S_AXI_HP1_FPD"), (64, 128), 6, 40, 1500.0)
+                       ("S_AXI_HP0_FPD", "S_AXI_HP1_FPD"), (64, 128), 6, 40, 1500.0,
+                       ((0, 2 << 30), (0x8_0000_0000, 32 << 30)))

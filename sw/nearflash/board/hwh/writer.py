@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 
 from ...contract import DeviceConfig
-from ...contract.boards import MIB, Board
+from ...contract.boards import Board
 from ...contract.errors import ConfigError
 from ...contract.processing import ProcessingSystem
 from ...contract.registers import Field, Register
@@ -27,8 +27,6 @@ IDLE_MHZ = 100.0  # what PYNQ sets clocks to that no design uses
 CLOCKS = 4
 ACCESS = {"ro": "read-only", "rw": "read-write", "wo": "write-only", "w1c": "read-write"}
 AXI = "xilinx.com:interface:aximm:1.0"
-#: Where DDR lies: all of it on a Zynq-7000 (UG585, "System Addresses"), in two parts on an UltraScale+ (UG1085, table 10-1).
-DDR_PARTS = ((0, 2048 * MIB), (0x8_0000_0000, 32768 * MIB))
 #: AXI ports of a PS8, by the numbers under which its parameters know them (PG201, "PL AXI interface").
 PS8_MASTERS = ("M_AXI_HPM0_FPD", "M_AXI_HPM1_FPD", "M_AXI_HPM0_LPD")
 PS8_SLAVES = ("S_AXI_HPC0_FPD", "S_AXI_HPC1_FPD", "S_AXI_HP0_FPD", "S_AXI_HP1_FPD", "S_AXI_HP2_FPD", "S_AXI_HP3_FPD",
@@ -122,17 +120,7 @@ def _block(modules: ET.Element, config: DeviceConfig, board: Board, ps: Processi
     _interfaces(module, (("S_AXI", "SLAVE", REGISTER_BITS), *((m, "MASTER", config.beat_bytes * 8) for m in masters)))
     if masters:
         _ranges(module, ((m, _instance(ps), s, base, size, "MEMORY") for m, s in zip(masters, ps.slaves, strict=True)
-                         for base, size in _memory(board)))
-
-
-def _memory(board: Board) -> list[tuple[int, int]]:
-    """(address, bytes) of the parts of the board's memory."""
-    out, left = [], board.dram_bytes
-    for base, most in DDR_PARTS:
-        if left:
-            out.append((base, min(left, most)))
-            left -= out[-1][1]
-    return out
+                         for base, size in board.memory()))
 
 
 def _module(modules: ET.Element, instance: str, vlnv: str, parameters: Mapping[str, str],
