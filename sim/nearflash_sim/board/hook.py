@@ -20,11 +20,16 @@ __all__ = ["install"]
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds ``pynq`` as the others do, with a loader that does more."""
 
+    _asking = False
+
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "pynq":
+        if name != "pynq" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
         return spec

@@ -69,18 +69,16 @@ class SimBuffer(PynqBuffer):
         return out
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        for x in inputs:
-            if isinstance(x, SimBuffer):
-                x._fresh()
+        _all_fresh(inputs)
         plain = [np.asarray(x) if isinstance(x, SimBuffer) else x for x in inputs]
         if "out" in kwargs:
             kwargs["out"] = tuple(np.asarray(x) if isinstance(x, SimBuffer) else x for x in kwargs["out"])
-        return getattr(ufunc, method)(*plain, **kwargs)
+        out = getattr(ufunc, method)(*plain, **kwargs)
+        # Stock PYNQ gives back a buffer, which is none.
+        return out.view(SimBuffer) if type(out) is np.ndarray and "out" not in kwargs else out
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        for x in args:
-            if isinstance(x, SimBuffer):
-                x._fresh()
+        _all_fresh(args)
         return super().__array_function__(func, types, args, kwargs)
 
     def tobytes(self, *args: Any) -> bytes:
@@ -129,6 +127,15 @@ class SimBuffer(PynqBuffer):
     def __del__(self) -> None:
         if getattr(self, "_owner", False):
             self.freebuffer()
+
+
+def _all_fresh(values: Any) -> None:
+    """Of the buffers among ``values``, however deep in lists."""
+    if isinstance(values, SimBuffer):
+        values._fresh()
+    elif isinstance(values, (list, tuple)):
+        for v in values:
+            _all_fresh(v)
 
 
 def _address(array: np.ndarray) -> int:
@@ -265,7 +272,11 @@ class BusArray:
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return np.array([self[i] for i in range(*index.indices(len(self)))], self.dtype)
+            where = range(*index.indices(len(self)))
+            if where.step == 1:  # a view, through which registers can be written
+                return BusArray(self._device, self._base + where.start * self._itemsize, len(where) * self._itemsize,
+                                self._generation, self._itemsize)
+            return np.array([self[i] for i in where], self.dtype)
         at, board = self._at(int(index)), self._device.board
         return self.dtype.type(sum(board.read32(at + k) << 8 * k for k in range(0, self._itemsize, 4)))
 
@@ -286,7 +297,7 @@ class BusArray:
         return BusArray(self._device, self._base, self._nbytes, self._generation, kind.itemsize)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
+        return np.array([self[i] for i in range(len(self))], dtype or self.dtype)
 
 
 def _clocks(device: SimDevice) -> None:
