@@ -13,7 +13,8 @@ from nearflash.cache import cache_dir, cache_entry, digest
 __all__ = ["VERSIONS", "environment", "run_python"]
 
 VERSIONS = ("3.0.1", "3.1.2", "4.0.0")
-#: pynq 3.x: Overlay() imports a module that pycparser 3 dropped; pynqutils imports pkg_resources, which setuptools 81 dropped.
+#: pynq 3.x: Overlay() imports a module that pycparser 3 dropped; pynqutils imports pkg_resources, which setuptools 81
+#: dropped.
 BESIDE = ("pycparser<3", "setuptools<81", "nbclient>=0.10", "ipykernel>=6")
 HERE = "NEARFLASH_TEST_SITE"  # names the site-packages of this environment, for everything but pynq
 SECONDS = 900

@@ -7,8 +7,6 @@ from typing import Any
 
 from pynq import DefaultIP
 
-from ..contract.shell import DEVICE
-
 __all__ = ["NearflashIP"]
 
 
@@ -24,6 +22,4 @@ class NearflashIP(DefaultIP):
         """:func:`nearflash.open` on this overlay."""
         import nearflash
 
-        if getattr(overlay, DEVICE) is not self:
-            raise ValueError(f"overlay = {overlay!r}: this block is of another overlay")
         return nearflash.open("pynq", overlay=overlay, **kw)

@@ -14,7 +14,6 @@ from nearflash.contract.nvme import sqe
 from nearflash.contract.registers import doorbell
 from nearflash_sim.board import errors
 
-
 BIT = "movietweetings.bit"
 HIGH = 1 << 32
 HEADINGS = Path(__file__).parents[3] / "docs" / "virtual_board.md"
@@ -44,10 +43,15 @@ def test_missing_invalidate(device):
     reads = {"item": lambda: buffer[0], "sum": buffer.sum, "arithmetic": lambda: buffer + 1, "bytes": buffer.tobytes,
              "list": lambda: list(buffer), "concatenate": lambda: np.concatenate([buffer, buffer]),
              "copy of a slice": lambda: buffer[100:200].copy(), "repr": lambda: repr(buffer)}
+    unnoticed = []
     for name, read in reads.items():
-        with pytest.raises(errors.MissingInvalidate, match="sync_from_device"):
+        try:
             read()
-            pytest.fail(f"{name}: not noticed")
+        except errors.MissingInvalidate as e:
+            assert "sync_from_device" in str(e)
+        else:
+            unnoticed.append(name)
+    assert not unnoticed
     buffer.invalidate()
     assert buffer[4:24].tobytes().strip()  # the serial number
     buffer.freebuffer()
@@ -64,8 +68,8 @@ def test_lost_write(overlay):
 
 
 def test_outside_buffer(device):
-    with pytest.raises(errors.OutsideBuffer, match=r"wrote address 0x1000000 in cycle \d+, where nobody allocated"):
-        identify(device, 0x100_0000)
+    with pytest.raises(errors.OutsideBuffer, match=r"wrote address 0x1f000000 in cycle \d+, where nobody allocated"):
+        identify(device, 0x1F00_0000)
 
 
 def test_truncated_address(device):

@@ -18,7 +18,6 @@ from nearflash.contract import ConfigError, DeviceConfig, DeviceTimeout, Nearfla
 from nearflash.contract.shell import DEVICE, SHELL
 from nearflash_sim.verilated.device import HOST
 
-
 BIT = "movietweetings.bit"
 
 
@@ -69,13 +68,10 @@ def test_register_map_reaches_registers_and_fields(overlay):
 def test_open_from_the_block(overlay, model):
     with overlay.nearflash_0.open(overlay) as device:
         assert device.identify()
-    other = pynq.Overlay(BIT)
-    with pytest.raises(ValueError, match="another overlay"):
-        other.nearflash_0.open(overlay)
 
 
 def test_another_configuration_is_refused(overlay):
-    with pytest.raises(ConfigError, match="config.design_id"):
+    with pytest.raises(ConfigError, match=r"config\.design_id"):
         nearflash.open("pynq", overlay=overlay, config=DeviceConfig.preset("tiny"))
 
 
@@ -85,19 +81,29 @@ def test_an_overlay_without_the_device_is_refused(overlay):
         nearflash.open("pynq", overlay=overlay)
 
 
+def changed(overlay, change):
+    """The overlay with another configuration in its hand-off data."""
+    ips = {name: dict(ip) for name, ip in overlay.ip_dict.items()}
+    parameters = dict(ips[DEVICE]["parameters"])
+    parameters["CONFIG"] = change(parameters["CONFIG"])
+    ips[DEVICE]["parameters"] = parameters
+    overlay.ip_dict = ips
+    return overlay
+
+
 def test_another_version_of_the_configuration_is_refused(overlay):
-    overlay.ip_dict[DEVICE]["parameters"]["CONFIG"] = '{"channels_of_the_future": 9}'
     with pytest.raises(NearflashError, match="another version"):
-        nearflash.open("pynq", overlay=overlay)
+        nearflash.open("pynq", overlay=changed(overlay, lambda text: '{"channels_of_the_future": 9}'))
 
 
 def test_a_design_that_is_not_the_hand_off_files_is_found(overlay):
-    parameters = overlay.ip_dict[DEVICE]["parameters"]
-    config = json.loads(parameters["CONFIG"])
-    config["lookup"]["max_bag"] -= 1
-    parameters["CONFIG"] = json.dumps(config)
+    def fewer(text):
+        config = json.loads(text)
+        config["lookup"]["max_bag"] -= 1
+        return json.dumps(config)
+
     with pytest.raises(ConfigError, match=r"nearflash_shell_0\.design_id.*another design"):
-        nearflash.open("pynq", overlay=overlay)
+        nearflash.open("pynq", overlay=changed(overlay, fewer))
 
 
 def test_sleeps_are_the_devices_time(overlay):
@@ -129,8 +135,8 @@ def test_the_same_program_takes_the_same_cycles(overlay, model):
 
 
 def test_a_dead_device_never_hangs_its_driver(overlay, model):
-    """The memory's ports stop answering at a random moment of a random piece of work: a timeout that says so, and after a reset
-    the device works."""
+    """The memory's ports stop answering at a random moment of a random piece of work: a timeout that says so, and after a
+    reset the device works."""
     compiled, reference = model
     dense, bags = random_queries(compiled, 2)
     want = bits(reference.logits(dense, bags)[1])
