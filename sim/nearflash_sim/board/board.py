@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class VirtualBoard:
             raise errors.ForeignOverlay(f"board = {name!r}: has no processing system, so there is no PYNQ for it")
         self.ps: ProcessingSystem = self.board.ps
         self._lock = _lock(self.board.name, tag)
+        self._turn = threading.RLock()  # threads of one program reach a board at once; a model takes one at a time
         self.latency = latency
         self.registers = PsRegisters(self.ps)
         self.config: DeviceConfig | None = None
@@ -117,8 +119,9 @@ class VirtualBoard:
             raise errors.BusHang(f"{what} of {address:#x}: nothing is in the fabric to answer; download an overlay first")
         self._running(f"{what} of {address:#x}")
         try:
-            result = act(self._device)
-            self._device.step(MMIO_CYCLES)
+            with self._turn:
+                result = act(self._device)
+                self._device.step(MMIO_CYCLES)
         except RegisterError as e:
             kind = errors.UnmappedAddress if e.response == DECERR else errors.RegisterRefused
             why = ("no block is there" if e.response == DECERR else
@@ -139,19 +142,22 @@ class VirtualBoard:
         """Let ``seconds`` of the fabric's clock pass (:data:`~.time.LONGEST` cycles at most)."""
         cycles = min(LONGEST, round(seconds * self.registers.fabric_mhz * 1e6))
         if self._device is not None and cycles:
-            self._device.step(cycles)
+            with self._turn:
+                self._device.step(cycles)
             self._report()
 
     def synchronised(self) -> None:
         """Let the time of a cache maintenance pass."""
-        self.device.step(SYNC_CYCLES)
+        with self._turn:
+            self.device.step(SYNC_CYCLES)
         self._report()
 
     def run_until_irq(self, max_cycles: int) -> bool:
         """Let time pass until the shell's interrupt is high; False if it stayed low for ``max_cycles``."""
         self._running("wait for the interrupt")
         try:
-            self.device.run_until_irq(max_cycles)
+            with self._turn:
+                self.device.run_until_irq(max_cycles)
         except DeviceTimeout:
             return False
         finally:

@@ -8,6 +8,7 @@ the same program takes the same cycles each time. A sleep is cut off at :data:`L
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,19 @@ _sleep, _async_sleep = time.sleep, asyncio.sleep
 
 
 def install(board: VirtualBoard) -> None:
-    """From now on sleeps in this process are ``board``'s."""
+    """From now on sleeps of this thread are ``board``'s. Others, such as those of a notebook's kernel, stay the system's."""
+    owner = threading.get_ident()
 
     def sleep(seconds: float) -> None:
+        if threading.get_ident() != owner:
+            return _sleep(seconds)
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
-        board.sleep(seconds)
+        return board.sleep(seconds)
 
     async def async_sleep(delay: float, result: Any = None) -> Any:
+        if threading.get_ident() != owner:
+            return await _async_sleep(delay, result)
         board.sleep(max(delay, 0))
         return await _async_sleep(0, result)
 

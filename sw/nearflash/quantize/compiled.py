@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..contract import DataError, DeviceConfig, RowFormat, TableSpec
+from ..contract import DataError, DeviceConfig, Node, RowFormat, TableSpec
 from ..contract.arrays import read_arrays
 from ..contract.reading import reading
 from ..contract.table import PoolMode
@@ -55,6 +55,22 @@ class CompiledModel:
         """The parameter image for PROGRAM_LOAD."""
         return parameter_image(self.config, self.params, self.dense_quant)
 
+    def on(self, config: DeviceConfig) -> CompiledModel:
+        """The same model for another device: one whose graph computes the same, whatever its kernels, and whose
+        accumulators are as wide. Raises :class:`DataError` for others, naming the node."""
+        mine, theirs = self.config, config
+        if mine.lookup.acc_bits != theirs.lookup.acc_bits or mine.mlp.act_bits != theirs.mlp.act_bits:
+            raise DataError("config", (theirs.lookup.acc_bits, theirs.mlp.act_bits), "must have lookup.acc_bits and "
+                                                                                     "mlp.act_bits "
+                            f"of {(mine.lookup.acc_bits, mine.mlp.act_bits)}, as this model was compiled for")
+        ours = {n.name: _function(n) for n in mine.mlp.graph}
+        for n in theirs.mlp.graph:
+            if ours.pop(n.name, None) != _function(n):
+                raise DataError(f"config.mlp.graph.{n.name}", n.name, "is not a node of this model, or another one")
+        if ours:
+            raise DataError("config.mlp.graph", [n.name for n in theirs.mlp.graph], f"lacks node {next(iter(ours))}")
+        return replace(self, config=config)
+
     def save(self, path: str | Path) -> None:
         """Write one .npz file (no pickles)."""
         tables = [{k: int(v) for k, v in asdict(t).items() if k != "extents"} for t in self.tables]
@@ -97,6 +113,11 @@ class CompiledModel:
             params = MlpParams(fc, scale, _integer("logit_exponent", head.get("logit_exponent")))
             dense = _pair("dense_quant", head.get("dense_quant"))
             return cls(config, tables, rows, params, dense, _need(head, "meta", dict))
+
+
+def _function(n: Node) -> tuple[Any, ...]:
+    """What a node computes, without how."""
+    return n.kind, n.width, n.inputs, n.tables, n.dim, n.relu, n.weight_bits
 
 
 def _need(head: dict[str, Any], key: str, kind: type) -> Any:

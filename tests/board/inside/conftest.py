@@ -45,7 +45,7 @@ def script():
     def run(text: str, board: str | None = None) -> subprocess.CompletedProcess:
         env = dict(os.environ)
         env["NEARFLASH_BOARD"] = board or env["NEARFLASH_BOARD"] + "-other"
-        return subprocess.run([sys.executable, "-c", text], env=env, capture_output=True, text=True, timeout=120, "
-                                               "check=False)
+        return subprocess.run([sys.executable, "-c", text], env=env, capture_output=True, text=True, timeout=120,
+                              check=False)
 
     return run

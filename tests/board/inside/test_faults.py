@@ -47,10 +47,9 @@ def test_missing_invalidate(device):
     for name, read in reads.items():
         try:
             read()
-        except errors.MissingInvalidate as e:
-            assert "sync_from_device" in str(e)
-        else:
             unnoticed.append(name)
+        except errors.MissingInvalidate:
+            continue
     assert not unnoticed
     buffer.invalidate()
     assert buffer[4:24].tobytes().strip()  # the serial number

@@ -1,0 +1,1 @@
+"""Notebooks for boards, real and virtual: ``pynq get-notebooks nearflash``."""
