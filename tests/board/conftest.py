@@ -1,4 +1,4 @@
-"""``inside`` runs in the environments that have pynq (:mod:`environments`), by the tests here."""
+"""``inside`` runs in the environments that have pynq (:mod:`bench.pynq_environments`), by the tests here."""
 
 import importlib.util
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from environments import VERSIONS, run_python
+from bench.pynq_environments import VERSIONS, run_python
 
 INSIDE = Path(__file__).parent / "inside"
 
@@ -30,7 +28,8 @@ def run_inside(version: str, board: str, *tests: str) -> str:
 
 @pytest.mark.parametrize(("version", "board"), USED)
 def test_stack(version, board, worker_id):
-    run_inside(version, f"{board}/test-{worker_id}", *(str(INSIDE / f"test_{n}.py") for n in ("faults", "stack", "packaging")))
+    files = [str(INSIDE / f"test_{name}.py") for name in ("faults", "stack", "packaging")]
+    run_inside(version, f"{board}/test-{worker_id}", *files)
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -65,13 +65,13 @@ class VirtualBoard:
         config = board_config(config, self.board)
         self._check_clock(config)
         library = build_fabric(config, self.board)
-        if self._device is not None:
-            self._cycles_before += self._device.cycles
-            self._device.close()
-        self._device = VerilatedDevice(library, host_latency=self.latency, dram_latency=self.latency)
-        self._device.reset()
-        self.config = config
-        self.memory.reopen()
+        old, new = self._device, VerilatedDevice(library, host_latency=self.latency, dram_latency=self.latency)
+        new.reset()
+        self.memory.move(old, new)
+        if old is not None:
+            self._cycles_before += old.cycles
+            old.close()
+        self._device, self.config = new, config
 
     def close(self) -> None:
         """Give the board back. Safe to call twice. Raises :class:`~.errors.LeakedBuffers`."""

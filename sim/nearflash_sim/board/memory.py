@@ -17,6 +17,7 @@ from nearflash.runtime.backend import HostAllocator
 from .errors import BogusBuffer, LostWrite, OutOfMemory, OutsideBuffer, TruncatedAddress, UseAfterFree
 
 if TYPE_CHECKING:
+    from ..verilated import VerilatedDevice
     from .board import VirtualBoard
 
 __all__ = ["DdrMemory", "Region"]
@@ -78,11 +79,12 @@ class DdrMemory:
         region.owner.free(region.address)
         self._freed = [*self._freed[1 - REMEMBERED:], region]
 
-    def reopen(self) -> None:
-        """Tell a new device of the regions, with the contents of the memory as the processor last synchronised it."""
+    def move(self, old: VerilatedDevice | None, new: VerilatedDevice) -> None:
+        """Tell a ``new`` device of the regions, which keep the contents they had behind the ``old`` one."""
         for region in self.regions.values():
-            self._board.device.dram.write(region.address, region.snapshot)
-            self._board.device.open_window(region.address, len(region.shadow), region.shadow)
+            size = len(region.shadow)
+            new.dram.write(region.address, old.dram.read(region.address, size) if old else region.snapshot)
+            new.open_window(region.address, size, region.shadow)
 
     def flush(self, region: Region, offset: int, nbytes: int) -> None:
         """Write the dirty lines of ``nbytes`` from ``offset`` to memory."""

@@ -22,8 +22,9 @@ __all__ = ["PynqBackend"]
 
 ARENA = 4 << 20  # bytes of host memory allocated at once; more for a larger buffer
 WORD = 1 << 32
-POLLS = 8  # of the completion register before the first sleep
-LONGEST_SLEEP = 1e-4  # seconds between two polls
+POLLS = 2  # of the completion register before the first sleep
+FIRST_SLEEP, LONGEST_SLEEP = 5e-6, 1e-4  # seconds between two polls
+LOOKS = 16  # polls from one look at the device's clock to the next
 RESET_SECONDS = 1.0  # for bursts under way to end
 
 
@@ -138,14 +139,14 @@ class PynqBackend(Backend):
         return self._before + count
 
     def wait_irq(self, timeout: int) -> bool:
-        start = self.cycles
-        for pause in _pauses():
+        start = self.cycles if timeout else 0
+        for n, pause in enumerate(_pauses()):
             if self._posted():
                 return True
-            if self.cycles - start >= timeout:
+            if not timeout or (n % LOOKS == LOOKS - 1 and self.cycles - start >= timeout):
                 return False
             if pause:
-                time.sleep(pause)
+                time.sleep(min(pause, timeout / (self.config.clock_mhz * 1e6)))
         raise AssertionError("pauses never end")
 
     async def wait_irq_async(self, timeout: int) -> bool:
@@ -221,13 +222,13 @@ def _config(parameters: dict[str, str], name: str) -> DeviceConfig:
 
 
 def _pauses():
-    """Seconds to sleep after each poll: none at first, then an eighth of what was slept so far, so that a wait is late by
+    """Seconds to sleep after each poll: none at first, then a quarter of what was slept so far, so that a wait is late by
     that much at most."""
     slept = 0.0
     for _ in range(POLLS):
         yield 0.0
     while True:
-        pause = min(max(slept / 8, 1e-6), LONGEST_SLEEP)
+        pause = min(max(slept / 4, FIRST_SLEEP), LONGEST_SLEEP)
         slept += pause
         yield pause
 
