@@ -33,6 +33,8 @@ class Device(wiring.Component):
     ``m_axi_dram`` AXI4 master to the board's DRAM (flash contents, map, streamed weights), ``irq`` level interrupt.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig):
         self.config = config
         axi = AxiSignature(config.bus.address_bits, config.beat_bytes * 8, config.bus.id_bits)

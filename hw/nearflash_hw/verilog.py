@@ -23,12 +23,13 @@ from .model.gating import gate
 from .model.memories import without_zeros
 from .model.platform import ModelPlatform, assign_clocks, block_domain
 from .model.registers import assign_in_clocked_processes
-from .primitives.axi import AxiSignature
+from .primitives.axi import Axi3Signature, AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 
 __all__ = ["component_ports", "port_name", "to_verilog"]
 
 ELAPSED = "elapsed"
+BUSES = (AxiSignature, Axi3Signature, AxiLiteSignature)
 
 
 def to_verilog(component: wiring.Component, name: str, *, model: bool = False, gated: bool = True) -> str:
@@ -88,7 +89,7 @@ class _Model(wiring.Component):
     def __init__(self, component: wiring.Component, gated: bool):
         self.component = component
         self.platform = ModelPlatform() if gated else None
-        self.sampled = sorted(_buses(component, AxiSignature, AxiLiteSignature))
+        self.sampled = sorted(_buses(component))
         members = dict(component.signature.members)
         super().__init__({**members, **({ELAPSED: In(len(self.platform.elapsed))} if self.platform else {})})
 
@@ -108,15 +109,15 @@ class _Model(wiring.Component):
         return m
 
 
-def _buses(component: wiring.Component, *kinds: type[wiring.Signature]) -> set[str]:
-    """Names of the ports whose signature is one of ``kinds``, either way round."""
+def _buses(component: wiring.Component) -> set[str]:
+    """Names of the ports whose signature is one of :data:`BUSES`, either way round."""
     return {name for name, member in component.signature.members.items() if member.is_signature
-            and any(isinstance(x, kinds) for x in (member.signature, member.signature.flip()))}
+            and any(isinstance(x, BUSES) for x in (member.signature, member.signature.flip()))}
 
 
 def port_name(component: wiring.Component, path: tuple[str | int, ...]) -> str:
     """The Verilog port of the member at ``path`` of the component's signature, as :func:`to_verilog` says."""
-    axi = path[0] in _buses(component, AxiSignature, AxiLiteSignature)
+    axi = path[0] in _buses(component)
     return ("_" if axi else "__").join(map(str, path))
 
 

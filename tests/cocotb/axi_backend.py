@@ -23,11 +23,14 @@ TIMEOUT = 20_000  # cycles of one wait
 class AxiBackend(Backend):
     """Its methods block, so they run in a thread of :func:`cocotb.task.bridge`; time passes while one waits."""
 
+    master, bus = AxiLiteMaster, AxiLiteBus
+    window = 0  #: address of the first register
+
     def __init__(self, config: DeviceConfig, dut: Any, host: AxiRam, pattern: str):
         self.config, self.dut, self.host = config, dut, host
         self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)
-        self._axil = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-        w, r = self._axil.write_if, self._axil.read_if
+        self.registers = self.master(self.bus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
+        w, r = self.registers.write_if, self.registers.read_if
         for interface in (w, r):
             interface.log.setLevel("WARNING")
         for k, ch in enumerate((w.aw_channel, w.w_channel, w.b_channel, r.ar_channel, r.r_channel)):
@@ -35,11 +38,11 @@ class AxiBackend(Backend):
 
     @resume
     async def mmio_read32(self, offset: int) -> int:
-        return await self._axil.read_dword(offset)
+        return await self.registers.read_dword(self.window + offset)
 
     @resume
     async def mmio_write32(self, offset: int, value: int) -> None:
-        await self._axil.write_dword(offset, value)
+        await self.registers.write_dword(self.window + offset, value)
 
     def host_alloc(self, nbytes: int) -> int:
         return self._allocator.alloc(nbytes)

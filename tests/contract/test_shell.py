@@ -43,7 +43,7 @@ def test_bursts_stay_within_the_ports():
 
 
 def test_refused_by_the_field():
-    with pytest.raises(ConfigError, match="board = xc7a200t"):
+    with pytest.raises(ConfigError, match="board = 'xc7a200t'"):
         board_config(TINY, find_board("xc7a200t"))
     with pytest.raises(ConfigError, match=r"bus\.id_bits = 7: must be at most 6"):
         board_config(replace(TINY, bus=replace(TINY.bus, id_bits=7)), find_board("pynq-z2"))

@@ -1,4 +1,4 @@
-"""A memory behind an AXI4 port (:mod:`nearflash_hw.primitives.axi`), for test benches of the Amaranth simulator."""
+"""A memory behind an AXI4 or AXI3 port (:mod:`nearflash_hw.primitives.axi`), for test benches of the Amaranth simulator."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ def pattern(addr: int, beat_bytes: int) -> int:
 
 
 class AxiSlave:
-    """An AXI4 memory that keeps nothing in order but what AXI asks for: read data of different IDs interleave, write
-    answers of different IDs overtake each other. Checks every rule the initiator has to keep."""
+    """An AXI4 or AXI3 memory that keeps nothing in order but what AXI asks for: read data of different IDs interleave, write
+    answers of different IDs overtake each other. Checks every rule the initiator has to keep.
 
-    def __init__(self, axi, beat_bytes, *, latency=0, stall=0.0, seed=0, fail=lambda addr: False):
+    ``shy``: takes an address of a write only while its data are offered, and data only after their address, as a memory may
+    (Arm IHI 0022, A3.3.1). ``dead``: answers nothing more while it is set."""
+
+    def __init__(self, axi, beat_bytes, *, latency=0, stall=0.0, seed=0, fail=lambda addr: False, shy=False):
         self.axi, self.beat_bytes, self.latency, self.stall, self.fail = axi, beat_bytes, latency, stall, fail
         self.rng = random.Random(seed)
+        self.shy, self.dead, self.axi3 = shy, False, hasattr(axi, "wid")
         self.memory = {}
         self.reads, self.r_queues = [], {}  # bursts seen; per ID: deque of [due, addr, beat, beats]
         self.writes, self.w_order, self.b_queues = [], deque(), {}
         self.w_beat, self.w_error = 0, False
-        self.w_busy = []  # cycles in which a write data word moved
+        self.w_busy, self.r_busy = [], []  # cycles in which a word moved
         self.early = deque()  # data taken ahead of its address
         self.cycle = 0
 
@@ -41,8 +45,9 @@ class AxiSlave:
         end = addr + (length + 1) * self.beat_bytes - 1
         assert addr // PAGE == end // PAGE, f"{ch} burst {addr:#x}..{end:#x} crosses 4 KiB"
 
-    def _take_word(self, data, strb, last):
+    def _take_word(self, data, strb, last, *wid):
         addr, beats, burst_id = self.w_order[0]
+        assert wid in ((), (burst_id,)), f"WID {wid}: the next burst is {burst_id}'s"
         a = addr + self.w_beat * self.beat_bytes
         self.w_beat += 1
         assert last == (self.w_beat == beats), f"WLAST wrong at beat {self.w_beat} of {beats}"
@@ -61,14 +66,18 @@ class AxiSlave:
         r, b = None, None  # the queue whose head is on the channel now
         waiting = {}
         address = ("valid", "id", "addr", "len", "size", "burst")
-        signals = [getattr(axi, ch + n) for ch, names in (("ar", address), ("aw", address),
-                                                          ("w", ("valid", "data", "strb", "last"))) for n in names]
+        word = ("valid", "data", "strb", "last", *(("id",) if self.axi3 else ()))
+        signals = [getattr(axi, ch + n) for ch, names in (("ar", address), ("aw", address), ("w", word)) for n in names]
         signals += [axi.rready, axi.bready]
+        offered = False  # write data are
         while True:
-            ready = {ch: self.rng.random() >= self.stall for ch in ("ar", "aw", "w")}
+            ready = {ch: self.rng.random() >= self.stall and not self.dead for ch in ("ar", "aw", "w")}
+            if self.shy:
+                ready["aw"] &= offered and not self.w_order
+                ready["w"] &= bool(self.w_order)
             for ch, value in ready.items():
                 ctx.set(getattr(axi, ch + "ready"), value)
-            if r is None and self.rng.random() >= self.stall:
+            if r is None and self.rng.random() >= self.stall and not self.dead:
                 r = self._pick(self.r_queues)
                 if r is not None:
                     _, addr, beat, beats, burst_id = r[0]
@@ -77,7 +86,7 @@ class AxiSlave:
                     ctx.set(axi.rdata, self.memory.get(a, pattern(a, self.beat_bytes)))
                     ctx.set(axi.rresp, self._response(self.fail(a)))
                     ctx.set(axi.rlast, beat == beats - 1)
-            if b is None and self.rng.random() >= self.stall:
+            if b is None and self.rng.random() >= self.stall and not self.dead:
                 b = self._pick(self.b_queues)
                 if b is not None:
                     burst_id = next(k for k, q in self.b_queues.items() if q is b)
@@ -87,7 +96,8 @@ class AxiSlave:
             ctx.set(axi.bvalid, b is not None)
             _, _, *s = await ctx.tick().sample(*signals)
             self.cycle += 1
-            ar, aw, w, (rready, bready) = s[0:6], s[6:12], s[12:16], s[16:]
+            ar, aw, w, (rready, bready) = s[0:6], s[6:12], s[12:-2], s[-2:]
+            offered = w[0] and not ready["w"]
             for ch, fields in (("ar", ar), ("aw", aw), ("w", w)):
                 if ch in waiting:
                     assert fields == waiting.pop(ch), f"{ch} changed while waiting"
@@ -110,6 +120,7 @@ class AxiSlave:
             while self.early and self.w_order:
                 self._take_word(*self.early.popleft())
             if r is not None and rready:
+                self.r_busy.append(self.cycle)
                 r[0][2] += 1
                 if r[0][2] == r[0][3]:
                     r.popleft()
