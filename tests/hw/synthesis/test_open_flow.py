@@ -174,6 +174,8 @@ def test_later_iterations_count():
     again = "Info: Routing complete.\nInfo:     iter=1 wires=9 overused=1 overuse=1 archfail=NA\n"
     with pytest.raises(RouteError, match="round, 1, leaves 1"):
         check_route(XILINX_LOG + again)
+    with pytest.raises(RouteError, match="does not follow the last round"):  # though it followed an earlier one
+        check_route(XILINX_LOG + again.replace("=1 overuse=1 archfail=NA", "=0 overuse=0 archfail=0"))
 
 
 # -- bitstreams
