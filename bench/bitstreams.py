@@ -15,9 +15,9 @@ from typing import Any
 
 from nearflash.cli.build import device_for, predictions
 from nearflash.contract.boards import find_board
-from nearflash_hw.boards.build import Build
-from nearflash_hw.boards.build.folder import MANIFEST
-from nearflash_hw.boards.build.manifest import sha256
+from nearflash_hw.boards.builder import Build
+from nearflash_hw.boards.builder.folder import MANIFEST
+from nearflash_hw.boards.builder.manifest import sha256
 
 __all__ = ["BUILDS", "FOLDER", "content", "differences", "main"]
 

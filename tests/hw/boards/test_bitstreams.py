@@ -9,9 +9,9 @@ from nearflash.board.hwh import parse_hwh
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.resources import Resources
-from nearflash_hw.boards import build as building
-from nearflash_hw.boards.build import Build
-from nearflash_hw.boards.build.folder import MANIFEST
+from nearflash_hw.boards import builder as building
+from nearflash_hw.boards.builder import Build
+from nearflash_hw.boards.builder.folder import MANIFEST
 
 from bench import bitstreams
 

@@ -10,10 +10,10 @@ from nearflash.contract import ConfigError, DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.resources import Resources
 from nearflash.contract.shell import board_config
-from nearflash_hw.boards import build as building
-from nearflash_hw.boards.build import Build
-from nearflash_hw.boards.build.folder import check_folder, whole_folder
-from nearflash_hw.boards.build.manifest import sha256
+from nearflash_hw.boards import builder as building
+from nearflash_hw.boards.builder import Build
+from nearflash_hw.boards.builder.folder import check_folder, whole_folder
+from nearflash_hw.boards.builder.manifest import sha256
 from nearflash_hw.synthesis.yosys import SynthesisError
 from stand_ins import VIVADO, install, open_flow
 

@@ -8,7 +8,7 @@ import pytest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.shell import board_config
-from nearflash_hw.boards.build.open_flow import SCRIPT, open_flow_files
+from nearflash_hw.boards.builder.open_flow import SCRIPT, open_flow_files
 from nearflash_hw.synthesis.open_flow.bitstream import check_bitstream
 from stand_ins import bitstream, install, open_flow
 
