@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import ConfigError
@@ -23,8 +22,8 @@ __all__ = ["FLOWS", "Flow", "Made", "choose_flow", "run_flow"]
 
 @dataclass(frozen=True)
 class Flow:
-    """The tool ``title``. ``programs`` that must be on PATH, ``variables`` that must be set; ``command`` makes ``results``/NAME.bit;
-    ``version``: what asks the tool for its own; ``keeps``: reports."""
+    """The tool ``title``. ``programs`` that must be on PATH, ``variables`` that must be set; ``command`` makes
+    ``results``/NAME.bit; ``version``: what asks the tool for its own; ``keeps``: reports."""
 
     name: str
     title: str
