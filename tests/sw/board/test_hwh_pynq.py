@@ -2,7 +2,8 @@
 
 Needs environments with pynq, which can't share one with the rest of the tests (it wants other versions of NumPy and
 setuptools): set NEARFLASH_PYNQ to a folder that holds pynq301, pynq312 and pynq400, each made by
-``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``.
+``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``, before 4.0.0 with
+``'pynqmetadata<0.2'`` too: pynq 3 ends in a KeyError on any design with a memory when it gets pynqmetadata 0.2.
 """
 
 import json
