@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nearflash.cli.build import device_for, predictions
+from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash_hw.boards.builder import Build
 from nearflash_hw.boards.builder.folder import MANIFEST
@@ -26,11 +26,16 @@ FOLDER = Path(__file__).resolve().parents[1] / "bitstreams"
 BUILDS = (("pynq-z2", "rmc1"), ("zcu104", "rmc1"), ("kv260", "rmc1"))
 
 
-def content(board: str, model: str, say: Callable[[str], None] = lambda text: None) -> dict[str, str]:
-    """The files of one folder by name: manifest and hand-off file."""
+def content(board: str, model: str, manifest: dict[str, Any] | None = None) -> dict[str, str]:
+    """The files of one folder by name: manifest and hand-off file. ``manifest``: of a build whose device it shall be,
+    instead of the one that the search chooses for the model."""
     target = find_board(board)
-    config, found = device_for(target, model, None, None, None, say)
-    built = Build(target, model, FOLDER / board / "new", run=False).contents(config, predictions(config, found), say)
+    if manifest is None:
+        config, found = device_for(target, model, None, None, None, lambda text: None)
+        predicted = predictions(config, found)
+    else:
+        config, predicted = DeviceConfig.from_toml(manifest["config_toml"]), manifest["predicted"]
+    built = Build(target, model, FOLDER / board / "new", run=False).contents(config, predicted)
     return {name: built.files[name] for name in (MANIFEST, f"{model}.hwh")}
 
 
