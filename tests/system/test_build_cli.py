@@ -1,9 +1,13 @@
-"""``nearflash build``: what it refuses, before any work and with nothing written. The tool is the real one."""
+"""``nearflash build``: what it writes, and what it refuses, before any work and with nothing written."""
 
+import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+from nearflash.board.hwh import read_hwh
 from nearflash.compiler import compile_device
 from nearflash.contract import DeviceConfig
 from nearflash.models import model_spec
@@ -71,3 +75,39 @@ def test_a_folder_that_holds_something_else(nearflash, tmp_path, monkeypatch):
     assert (r.returncode, r.stderr) == (2, "nearflash: ConfigError: --out = 'out': holds thesis.tex, which no earlier build "
                                         "wrote: name another folder\n")
     assert os.listdir(tmp_path / "out") == ["thesis.tex"]
+
+
+def runs_in_vivado(folder):
+    """The script takes the shell as it is, in a Tcl interpreter with stubs of Vivado's commands."""
+    pytest.importorskip("tkinter", reason="no Tcl here: Vivado's script is NOT run (install Python's tkinter)")
+    from vivado_stub import Vivado
+
+    v = Vivado()
+    v.source(folder / "build_vivado.tcl")
+    assert v.wrote == [str(folder / "run" / "vivado" / "tiny.bit")]
+
+
+def test_a_build_and_the_same_again_elsewhere(nearflash, tmp_path):
+    """Another process, other hashes, nothing cached: the same bytes."""
+    r = nearflash(*Z2, "--preset", "tiny", "--out", tmp_path / "a", "--json", tmp_path / "a.json")
+    assert r.returncode == 0, r.stderr
+    assert "Nothing of this has run on a board." in r.stdout
+    got = json.loads((tmp_path / "a.json").read_text())
+    assert (got["bitstream"], got["filed"], got["clock_mhz"], got["name"]) == (None, None, 100.0, "tiny")
+    assert sorted(os.listdir(tmp_path / "a")) == got["files"]
+    assert max(got["estimated_share"].values()) < 0.8
+    assert "PS7 ps7 (" in (tmp_path / "a" / "tiny.v").read_text()
+    env = {**os.environ, "PYTHONHASHSEED": "12345", "NEARFLASH_CACHE": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-m", "nearflash", *Z2, "--preset", "tiny", "--out", tmp_path / "b"], env=env,
+                   check=True, capture_output=True, timeout=600)
+    first, again = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab")
+    assert first == again
+    runs_in_vivado(tmp_path / "a")
+
+
+def test_an_ultrascale_build(nearflash, tmp_path):
+    r = nearflash("build", "--board", "kv260", "--no-run", "--preset", "tiny", "--clock", 150, "--out", tmp_path / "k")
+    assert r.returncode == 0, r.stderr
+    assert "module nearflash_shell(" in (tmp_path / "k" / "tiny.v").read_text()
+    assert read_hwh(tmp_path / "k" / "tiny.hwh").clocks[0].divisors == (10, 1)
+    runs_in_vivado(tmp_path / "k")

@@ -83,7 +83,7 @@ def test_bad_input_is_one_line_and_exit_code_2(nearflash, monkeypatch, args, say
     assert "Traceback" not in r.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "train", "config", "registers"])
+@pytest.mark.parametrize("command", ["run", "train", "config", "registers", "build"])
 def test_help_has_an_example(nearflash, command):
     r = nearflash(command, "--help")
     assert r.returncode == 0

@@ -7,15 +7,26 @@ from pathlib import Path
 SYNC = bytes.fromhex("aa995566")
 SIZE = 4_045_564  # of a bitstream of the XC7Z020
 
+#: The real Yosys; a netlist that it made of the same passes and Verilog is kept in folder KEEP, if there is one.
 YOSYS = """
-import re, sys
-from pyosys import libyosys as ys
+import hashlib, shutil, sys
+from pathlib import Path
 if sys.argv[1:3] != ["-q", "-l"] or len(sys.argv) != 5:
     sys.exit(f"yosys: {sys.argv}")
 open(sys.argv[3], "w").close()
-design = ys.Design()
-for line in open(sys.argv[4]):
-    ys.run_pass(line.strip(), design)
+lines = Path(sys.argv[4]).read_text().splitlines()
+netlist = Path(lines[-1].removeprefix("write_json "))
+key = hashlib.sha256(b"".join(Path(p).read_bytes() for p in (sys.argv[4], lines[0].split()[1]))).hexdigest()
+kept = Path(KEEP or ".", key)
+if not kept.exists():
+    from pyosys import libyosys as ys
+    design = ys.Design()
+    for line in lines:
+        ys.run_pass(line, design)
+    if KEEP:
+        shutil.copy(netlist, kept)
+else:
+    shutil.copy(kept, netlist)
 """
 
 FASM2FRAMES = """
@@ -78,12 +89,13 @@ def install(folder, name, text, **values):
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def open_flow(folder, log):
-    """The open flow's programs in ``folder``/bin, databases beside it; the environment's variables for them."""
+def open_flow(folder, log, keep=""):
+    """The open flow's programs in ``folder``/bin, databases beside it; the environment's variables for them. ``keep``: a
+    folder for Yosys' netlists."""
     nextpnr = (Path(__file__).parents[1] / "synthesis" / "strict_nextpnr.py").read_text()
     for name, text in (("yosys", YOSYS), ("nextpnr-xilinx", nextpnr), ("fasm2frames", FASM2FRAMES),
                        ("xc7frames2bit", FRAMES2BIT)):
-        install(folder / "bin", name, text)
+        install(folder / "bin", name, text, KEEP=str(keep))
     (folder / "bin" / "LOG.txt").write_text(log)
     (folder / "xc7z020clg400.bin").write_text("database")
     part = folder / "db" / "zynq7" / "xc7z020clg400-1"

@@ -10,10 +10,10 @@ from nearflash.contract import ConfigError, DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.resources import Resources
 from nearflash.contract.shell import board_config
-from nearflash_hw.boards import build as building
-from nearflash_hw.boards.build import Build
-from nearflash_hw.boards.build.folder import check_folder, whole_folder
-from nearflash_hw.boards.build.manifest import sha256
+from nearflash_hw.boards import builder as building
+from nearflash_hw.boards.builder import Build
+from nearflash_hw.boards.builder.folder import check_folder, whole_folder
+from nearflash_hw.boards.builder.manifest import sha256
 from nearflash_hw.synthesis.yosys import SynthesisError
 from stand_ins import VIVADO, install, open_flow
 
@@ -90,12 +90,12 @@ def test_a_folder_that_holds_something_else(tmp_path):
     for name, text in (("chapter.tex", "x"), ("manifest.json", '{"made_by": "me", "files": {"chapter.tex": ""}}')):
         (other / name).write_text(text)
         with pytest.raises(ConfigError, match=r"holds chapter\.tex"):
-            build(other)
+            Build(BOARD, "tiny", other)  # before any work
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="file"):
-        build(tmp_path / "file")
+        Build(BOARD, "tiny", tmp_path / "file")
     with pytest.raises(OSError, match="file/x"):
-        build(tmp_path / "file" / "x")
+        Build(BOARD, "tiny", tmp_path / "file" / "x")
     assert sorted(os.listdir(tmp_path)) == ["file", "out", "thesis"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.shell import board_config
-from nearflash_hw.boards.build.open_flow import SCRIPT, open_flow_files
+from nearflash_hw.boards.builder.open_flow import SCRIPT, open_flow_files
 from nearflash_hw.synthesis.open_flow.bitstream import check_bitstream
 from stand_ins import bitstream, install, open_flow
 
@@ -39,10 +39,15 @@ Info: Max frequency for clock 'clk': 130.00 MHz (PASS at 100.00 MHz)
 """
 
 
+@pytest.fixture(scope="module")
+def netlists(tmp_path_factory):
+    return tmp_path_factory.mktemp("netlists")
+
+
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path, netlists):
     """A folder with the script and its inputs, and (run it) -> (exit code, output)."""
-    variables = open_flow(tmp_path, LOG)
+    variables = open_flow(tmp_path, LOG, netlists)
     board = find_board("pynq-z2")
     config = board_config(replace(DeviceConfig.preset("tiny"), clock_mhz=100.0), board)
     folder = tmp_path / "a folder"

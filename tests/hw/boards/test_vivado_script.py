@@ -7,8 +7,8 @@ import pytest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.shell import BLOCK_BYTES, blocks, board_config
-from nearflash_hw.boards.build.constraints import vivado_constraints
-from nearflash_hw.boards.build.vivado import SCRIPT, vivado_script
+from nearflash_hw.boards.builder.constraints import vivado_constraints
+from nearflash_hw.boards.builder.vivado import SCRIPT, vivado_script
 
 tkinter = pytest.importorskip("tkinter", reason="no Tcl here: Vivado's scripts are NOT checked (install Python's tkinter)")
 from vivado_stub import Refused, Vivado  # noqa: E402

@@ -1,5 +1,6 @@
-"""Stands in for nextpnr-xilinx: as strict about its options, its netlist and its constraints as the real one, and it prints
-the log it is given. Run as a program; LOG_<seed>.txt or LOG.txt beside it is the log, and EXIT.txt the exit code."""
+"""Stands in for nextpnr-xilinx: as strict about its options, its netlist and its constraints as the real one, and it
+prints the log it is given. Run as a program; LOG_<seed>.txt or LOG.txt beside it is the log, EXIT.txt the exit code, and
+VERSION.txt what it says its version is."""
 
 import argparse
 import json
@@ -20,7 +21,9 @@ def error(text):
 def main():
     here = Path(__file__).parent
     if sys.argv[1:] == ["--version"]:
-        print('"nextpnr-xilinx" -- Next Generation Place and Route (Version 0.8.2)', file=sys.stderr)
+        version = here / "VERSION.txt"
+        print('"nextpnr-xilinx" -- Next Generation Place and Route (Version '
+              f"{version.read_text() if version.exists() else '0.8.2'})", file=sys.stderr)
         return
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for option in ("chipdb", "xdc", "json", "freq", "seed"):

@@ -60,3 +60,10 @@ def test_before_placement(run, monkeypatch):
 
 def test_help_has_an_example(run):
     assert "Example: nearflash timing" in run("--help")[0].stdout
+
+
+def test_what_a_tool_leaves_out_stands_beside_its_figures(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(f"{__name__}.RESULT", replace(RESULT, caveat="block RAM is not timed"))
+    out, _ = run("--block", "mlp.core0", "--preset", "tiny", "--json", str(tmp_path / "t.json"))
+    assert "block RAM is not timed" in out.stdout
+    assert json.loads((tmp_path / "t.json").read_text())["caveat"] == "block RAM is not timed"

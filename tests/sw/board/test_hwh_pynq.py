@@ -2,11 +2,13 @@
 
 Needs environments with pynq, which can't share one with the rest of the tests (it wants other versions of NumPy and
 setuptools): set NEARFLASH_PYNQ to a folder that holds pynq301, pynq312 and pynq400, each made by
-``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``.
+``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``, before 4.0.0 with
+``'pynqmetadata<0.2'`` too: pynq 3 ends in a KeyError on any design with a memory when it gets pynqmetadata 0.2.
 """
 
 import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import replace
@@ -58,11 +60,11 @@ def agree(ours, theirs):
         assert ours.ips[name].vlnv == theirs_ip["type"]
     assert {str(i): (c.enabled, *c.divisors) for i, c in enumerate(ours.clocks)} == {
         i: (bool(c["enable"]), c["divisor0"], c["divisor1"]) for i, c in theirs["clocks"].items()}
-    # pynq lists a concatenation's inputs beside the pins that drive them, and 3.0.1 controllers by instance
-    their_pins = {pin: (p["controller"], p["index"]) for pin, p in theirs["pins"].items() if pin in ours.interrupts
-                  or "concat" not in pin.rpartition("/")[0].rpartition("/")[2]}
+    # pynq lists a concatenation's inputs beside the pins that drive them
+    their_pins = {pin: (p["controller"], p["index"]) for pin, p in theirs["pins"].items()
+                  if not re.fullmatch(r".*/In\d+", pin)}
     assert {pin: (i.controller, i.index) for pin, i in ours.interrupts.items()} == their_pins
-    assert {c: irq for c, irq in ours.controllers.items()} == {c: v["raw_irq"] for c, v in theirs["controllers"].items()}
+    assert ours.controllers == {c: v["raw_irq"] for c, v in theirs["controllers"].items()}
 
 
 @pytest.fixture(scope="module")

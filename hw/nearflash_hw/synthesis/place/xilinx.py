@@ -57,28 +57,37 @@ def place_xilinx(rtlil: str, part: Part, mhz: float, seconds: int, seeds: int = 
     version = nextpnr_version(version_of([program, "--version"]))
     top, flipflops = harness(rtlil)
     pins = _pins(chipdb.stem)
-    passes = synthesis_passes(["read_rtlil unit.il", "read_verilog harness.v"], TOP, "unit.json")
     options = ["--xdc", "pins.xdc", "--json", "unit.json", "--freq", f"{mhz:g}", "--timing-allow-fail"]
     database = f"{chipdb.name} {chipdb.stat().st_size}"
-    folder = cache_dir() / "place" / digest(rtlil, top, pins, LUT_RAMS, yosys_version(), version, *passes, *options,
-                                            database, str(seeds))
+    netlist = _netlist(rtlil, top, seconds)
+    folder = cache_dir() / "place" / digest(netlist, pins, version, *options, database, str(seeds))
     with cache_entry(folder) as work:
         if work is not None:
-            for name, text in (("unit.il", rtlil), ("harness.v", top), ("pins.xdc", pins), (LUT_RAMS_FILE, LUT_RAMS)):
-                (work / name).write_text(text)
-            run_yosys(passes, work, ["unit.json"], seconds)
             try:
-                (work / "unit.json").write_text(fit_netlist((work / "unit.json").read_text(), pins))
+                (work / "unit.json").write_text(fit_netlist(netlist, pins))
             except NetlistError as e:
                 raise SynthesisError(f"nextpnr-xilinx can't take this design: {e}") from e
+            (work / "pins.xdc").write_text(pins)
             log = _routed([program, "--chipdb", str(chipdb.resolve()), *options], work, seconds, seeds)
             parse_log(log)  # an unreadable result is not kept
-            for name in ("unit.il", "unit.json"):
-                (work / name).unlink()
+            (work / "unit.json").unlink()
     fmax, path, used, free = parse_log((folder / "nextpnr.log").read_text())
     stand_in = part.name.lower() not in chipdb.stem.lower()
     return Timing("nextpnr-xilinx", version, chipdb.stem, stand_in, fmax, path, sum(s.kind == "logic" for s in path), used,
                   free, harness_ff=flipflops, caveat=CAVEAT)
+
+
+def _netlist(rtlil: str, top: str, seconds: int) -> str:
+    """Yosys' netlist of ``\\unit`` in its harness ``top``, cached."""
+    passes = synthesis_passes(["read_rtlil unit.il", "read_verilog harness.v"], TOP, "unit.json")
+    folder = cache_dir() / "netlist" / digest(rtlil, top, LUT_RAMS, yosys_version(), *passes)
+    with cache_entry(folder) as work:
+        if work is not None:
+            for name, text in (("unit.il", rtlil), ("harness.v", top), (LUT_RAMS_FILE, LUT_RAMS)):
+                (work / name).write_text(text)
+            run_yosys(passes, work, ["unit.json"], seconds)
+            (work / "unit.il").unlink()
+    return (folder / "unit.json").read_text()
 
 
 def _pins(database: str) -> str:

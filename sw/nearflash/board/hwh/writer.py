@@ -62,7 +62,7 @@ def write_hwh(config: DeviceConfig, board: Board, name: str) -> str:
 def _processing_system(modules: ET.Element, config: DeviceConfig, board: Board, ps: ProcessingSystem) -> None:
     parameters = _clock_parameters(config, ps) | _port_parameters(config, ps)
     module = _module(modules, _instance(ps), f"xilinx.com:ip:{ps.kind}:{VERSIONS[ps.kind]}", parameters,
-                     ((INTERRUPTS[ps.kind], "I", 1, INTC, "irq"),), IS_PL="FALSE")
+                     ((INTERRUPTS[ps.kind], "I", 1, INTC, "irq"),), in_fabric=False)
     _interfaces(module, ((ps.master, "MASTER", REGISTER_BITS), *((s, "SLAVE", ps.slave_bits(config.beat_bytes))
                                                                for s in ps.slaves)))
     _ranges(module, ((ps.master, b.name, "S_AXI", ps.window + b.offset, BLOCK_BYTES, "REGISTER") for b in blocks(config)))
@@ -124,11 +124,13 @@ def _block(modules: ET.Element, config: DeviceConfig, board: Board, ps: Processi
 
 
 def _module(modules: ET.Element, instance: str, vlnv: str, parameters: Mapping[str, str],
-            ports: Iterable[tuple[str, str, int, str, str]], **attributes: str) -> ET.Element:
+            ports: Iterable[tuple[str, str, int, str, str]], in_fabric: bool = True) -> ET.Element:
     """``ports``: (name, direction, bits, instance and port that it is connected to)."""
     _, _, kind, version = vlnv.split(":")
-    module = ET.SubElement(modules, "MODULE", FULLNAME=f"/{instance}", HWVERSION=version, INSTANCE=instance,
-                           IPTYPE="PERIPHERAL", IS_ENABLE="1", **attributes, MODTYPE=kind, VLNV=vlnv)
+    hard = {} if in_fabric else {"IS_PL": "FALSE"}
+    module = ET.SubElement(modules, "MODULE", {
+        "FULLNAME": f"/{instance}", "HWVERSION": version, "INSTANCE": instance, "IPTYPE": "PERIPHERAL", "IS_ENABLE": "1",
+        **hard, "MODTYPE": kind, "VLNV": vlnv})
     group = ET.SubElement(module, "PARAMETERS")
     for name, value in parameters.items():
         ET.SubElement(group, "PARAMETER", NAME=name, VALUE=value)

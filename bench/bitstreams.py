@@ -1,0 +1,91 @@
+"""``bitstreams/``: for each board and model what a build wrote, without the files that anyone can build again.
+
+``python -m bench.bitstreams`` (``make bitstreams``) builds all of them again, a minute each; ``--check`` compares instead
+and ends with code 1 where one differs. Commit what changed together with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from nearflash.cli.build import device_for, predictions
+from nearflash.contract import DeviceConfig
+from nearflash.contract.boards import find_board
+from nearflash_hw.boards.builder import Build
+from nearflash_hw.boards.builder.folder import MANIFEST
+from nearflash_hw.boards.builder.manifest import sha256
+
+__all__ = ["BUILDS", "FOLDER", "content", "differences", "main"]
+
+FOLDER = Path(__file__).resolve().parents[1] / "bitstreams"
+#: (board, model) of each.
+BUILDS = (("pynq-z2", "rmc1"), ("zcu104", "rmc1"), ("kv260", "rmc1"))
+
+
+def content(board: str, model: str, manifest: dict[str, Any] | None = None) -> dict[str, str]:
+    """The files of one folder by name: manifest and hand-off file. ``manifest``: of a build whose device it shall be,
+    instead of the one that the search chooses for the model."""
+    target = find_board(board)
+    if manifest is None:
+        config, found = device_for(target, model, None, None, None, lambda text: None)
+        predicted = predictions(config, found)
+    else:
+        config, predicted = DeviceConfig.from_toml(manifest["config_toml"]), manifest["predicted"]
+    built = Build(target, model, FOLDER / board / "new", run=False).contents(config, predicted)
+    return {name: built.files[name] for name in (MANIFEST, f"{model}.hwh")}
+
+
+def differences(folder: Path, wanted: dict[str, str]) -> list[str]:
+    """What of ``wanted`` differs in ``folder``, by name; of the manifest, by entry. A bitstream that a tool made from these
+    files is no difference, and neither are its reports."""
+    out = []
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            out.append(f"{path.name} is missing")
+        elif name != MANIFEST:
+            out += [] if path.read_text() == text else [f"{name} differs"]
+        else:
+            out += _manifest_differences(json.loads(path.read_text()), json.loads(text))
+    return out
+
+
+def _manifest_differences(have: dict[str, Any], want: dict[str, Any]) -> list[str]:
+    keys = [k for k in want if k not in ("bitstream", "files")]
+    out = [f"{MANIFEST}: {k} is {have.get(k)!r:.200}, built again {want[k]!r:.200}" for k in keys if have.get(k) != want[k]]
+    return out + [f"{MANIFEST}: sha256 of {name}" for name, digest in want["files"].items()
+                  if have.get("files", {}).get(name) != digest]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.bitstreams", description="What bitstreams/ holds, built again.")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    args = parser.parse_args(argv)
+    code = 0
+    for board, model in BUILDS:
+        print(f"{board}/{model}", flush=True)
+        wanted = content(board, model)
+        folder = FOLDER / board / model
+        wrong = differences(folder, wanted)
+        for line in wrong:
+            print(f"  {line}")
+        if args.check:
+            code |= bool(wrong)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        if wrong and (folder / f"{model}.bit").exists():
+            print(f"  {model}.bit was made from other files: it is left, and so is the folder")
+            code = 1
+            continue
+        for name, text in wanted.items() if wrong else ():
+            (folder / name).write_text(text)
+            print(f"  {name} {sha256(text.encode())[:12]}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

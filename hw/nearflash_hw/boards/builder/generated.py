@@ -1,0 +1,41 @@
+"""A shell's Verilog and the estimate of its device: what takes seconds to minutes, cached by content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
+from nearflash.contract import DeviceConfig
+from nearflash.contract.boards import Board
+from nearflash.contract.resources import Resources
+
+from ...synthesis.estimate import Estimator
+
+__all__ = ["estimate", "verilog"]
+
+
+def verilog(config: DeviceConfig, board: Board, say: Callable[[str], None] = lambda text: None) -> str:
+    """The shell around ``config``'s device: module ``nearflash_top`` with its processing system, or ``nearflash_shell``."""
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("synthesis", "builder"))
+    folder = cache_dir() / "shell" / digest(sources, config.to_toml(), board.name)
+    with cache_entry(folder) as work:
+        if work is not None:
+            from ..shell import shell_verilog
+
+            say("generating the Verilog")
+            (work / "shell.v").write_text(shell_verilog(config, board))
+    return (folder / "shell.v").read_text()
+
+
+def estimate(config: DeviceConfig, board: Board, say: Callable[[str], None] = lambda text: None) -> Resources:
+    """Estimated resources of the whole device."""
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("boards",))
+    folder = cache_dir() / "estimate" / digest(sources, config.to_toml(), board.part.family)
+    with cache_entry(folder) as work:
+        if work is not None:
+            say("estimating resources")
+            total = sum(Estimator(board.part.family).device(config).values(), Resources())
+            (work / "total.json").write_text(json.dumps(asdict(total)))
+    return Resources(**json.loads((folder / "total.json").read_text()))
