@@ -1,0 +1,69 @@
+"""What ships for boards is what would be made again from its own configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nearflash.overlays
+import numpy as np
+import pytest
+from nearflash.board.hwh import read_hwh, write_hwh
+from nearflash.board.random_model import random_model, random_queries
+from nearflash.contract import BOARDS, DataError, DeviceConfig
+from nearflash.contract.shell import DEVICE, board_config
+from nearflash.overlays import compiled_model
+from nearflash.reference.model import IntegerModel
+
+DESIGNS = sorted(p.name for p in Path(nearflash.overlays.__file__).parent.iterdir() if (p / f"{p.name}.npz").is_file())
+SHELLS = [b for b in BOARDS.values() if b.ps]
+
+
+def shipped(design, board):
+    path = Path(nearflash.overlays.__file__).parent / design / f"{design}.bit.d" / f"{design}.{board.pynq_name}.hwh"
+    return path, DeviceConfig.from_dict(json.loads(read_hwh(path).ips[DEVICE].parameters["CONFIG"]))
+
+
+@pytest.mark.parametrize("board", SHELLS, ids=lambda b: b.name)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_hand_off_files(design, board):
+    path, config = shipped(design, board)
+    assert board_config(config, board) == config
+    assert path.read_text() == write_hwh(config, board, design)
+    assert compiled_model(design).on(config).config is config
+
+
+def test_the_shipped_model_answers_the_same_on_every_board():
+    model = compiled_model("movietweetings")
+    queries = random_queries(model, 3)
+    answers = {IntegerModel(model.on(shipped("movietweetings", b)[1])).logits(*queries)[1].tobytes() for b in SHELLS}
+    assert len(answers) == 1
+
+
+def test_a_model_for_another_device_is_refused_by_its_node():
+    model = compiled_model("movietweetings")
+    graph = model.config.mlp.graph
+    wider = replace(model.config, mlp=replace(model.config.mlp, graph=tuple(
+        replace(n, width=n.width * 2) if n.name == "bot0" else n for n in graph)))
+    with pytest.raises(DataError, match=r"config\.mlp\.graph\.bot0"):
+        model.on(wider)
+    with pytest.raises(DataError, match="lacks node"):
+        model.on(replace(model.config, mlp=replace(model.config.mlp, graph=graph[:1])))
+    with pytest.raises(DataError, match=r"acc_bits"):
+        model.on(replace(model.config, lookup=replace(model.config.lookup, acc_bits=50)))
+
+
+@pytest.mark.parametrize("formats", [("fp32",), ("fp16",), ("int8",)])
+def test_random_models_fit_any_device(formats):
+    config = shipped("movietweetings", SHELLS[0])[1]
+    config = replace(config, lookup=replace(config.lookup, formats=formats))
+    model = random_model(config, rows=16)
+    dense, bags = random_queries(model, 5)
+    logits = IntegerModel(model).logits(dense, bags)[1]
+    assert logits.shape == (5, 1)
+    assert len(np.unique(logits)) > 1
+    tiny = DeviceConfig.preset("tiny")
+    pooled, bad = IntegerModel(random_model(tiny)).pool(random_queries(random_model(tiny), 4)[1])
+    assert [p.shape for p in pooled] == [(4, 16), (4, 16)]
+    assert not bad.any()
