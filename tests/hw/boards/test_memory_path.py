@@ -31,7 +31,7 @@ class Dma(wiring.Component):
         self.path = MemoryPath(self.config, ps)
         super().__init__({
             "read": In(MemReadSignature(beat_bytes)).array(2), "write": In(MemWriteSignature(beat_bytes)).array(2),
-            "o": Out(self.path.signature.members["o"].signature)})
+            "o": Out(self.path.bus)})
 
     def elaborate(self, platform):
         m = Module()
