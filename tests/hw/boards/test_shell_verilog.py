@@ -94,7 +94,7 @@ def netlist(tmp_path_factory, hollow):
     """The PS7's design, as the open flow wants it, and what Yosys said of connections."""
     folder = tmp_path_factory.mktemp("netlist")
     (folder / "shell.v").write_text(verilog("pynq-z2"))
-    run_yosys(["read_verilog -lib +/xilinx/cells_xtra.v", "read_verilog shell.v",
+    run_yosys(["read_verilog -lib +/xilinx/cells_sim.v +/xilinx/cells_xtra.v", "read_verilog shell.v",
                "tee -o hierarchy.log hierarchy -check -top nearflash_top",
                "synth_xilinx -family xc7 -flatten -nosrl -top nearflash_top", "delete t:$scopeinfo", "setundef -zero",
                "clean", "tee -o check.log check -assert", "write_json netlist.json"],
@@ -117,9 +117,8 @@ def test_the_open_flow_can_place_every_cell(netlist):
     assert not netlist[0]["ports"]
 
 
-@pytest.mark.parametrize(("board", "most"), [("pynq-z2", 1500), ("zcu104", 1500)])
-def test_a_shell_is_small(board, most):
-    cost = shell_resources(*configured(board))
-    assert 0 < cost.lut <= most
-    assert 0 < cost.ff <= most
+def test_a_shell_is_small():
+    cost = shell_resources(*configured("pynq-z2"))
+    assert 0 < cost.lut <= 1500
+    assert 0 < cost.ff <= 1500
     assert (cost.bram18, cost.dsp, cost.uram) == (0, 0, 0)
