@@ -51,7 +51,7 @@ async def store_and_look_up(dut, pattern):
 async def a_reset_in_the_middle_of_bursts(dut):
     """Whatever was under way: the ports stay whole, and the device's next life is as its first."""
     b, rng, busy = await begin(dut, "random"), random.Random(2), 0
-    for _ in range(6):
+    for _ in range(4):
         def program() -> None:
             device = Device(b, timeout=1500)
             size = b.config.lba_bytes

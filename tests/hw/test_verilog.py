@@ -108,6 +108,11 @@ def test_gating_leaves_no_register_out():
             gate(MODULE.format(f"  always @(edge block0_clk) begin\n{body}  end\n"), "top", 1)
 
 
+def test_gating_finds_the_process_that_ends_its_module():
+    text = MODULE.replace("  assign x = q;\n", "").format("  always @(edge block0_clk)\n    q <= a ;\n")
+    assert "assign block0_awake = (block0_changed)" in gate(text, "top", 1)
+
+
 def test_of_several_assignments_the_last_decides_whether_a_register_changes():
     text = gate(MODULE.format("  always @(edge block0_clk) begin\n    q <= 2'h0;\n    if (a[0]) begin\n      q <= a;\n"
                               "    end\n  end\n"), "top", 1)

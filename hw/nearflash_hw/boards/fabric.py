@@ -1,21 +1,15 @@
 """Everything between a processing system's ports: the device and what is put around it. Only wiring."""
 
-from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import ConfigError, DeviceConfig
 from nearflash.contract.boards import Board
-from nearflash.contract.registers import ADDRESS_BITS
-from nearflash.contract.shell import blocks, board_config
+from nearflash.contract.shell import board_config
 
 from ..device import Device
-from ..primitives.axi import Axi3Signature, AxiSignature
-from .interrupt_controller import InterruptController
-from .lite_mux import LiteMux
 from .memory_path import MemoryPath
-from .register_block import BLOCK_ADDRESS_BITS
-from .shell_registers import ShellRegisters
-from .to_axi_lite import ToAxiLite
+from .register_path import RegisterPath
 
 __all__ = ["Fabric"]
 
@@ -36,37 +30,23 @@ class Fabric(wiring.Component):
         if config != expected:
             raise ConfigError("bus", config.bus, f"must be as {board.name} takes it, {expected.bus} (see board_config)")
         self.config, self.ps = config, board.ps
-        ps = board.ps
-        axi = Axi3Signature if ps.axi == 3 else AxiSignature
-        memory = axi(ps.reach_bits, ps.slave_bits(config.beat_bytes), ps.slave_id_bits)
-        self.master = axi(ps.reach_bits, 32, ps.master_id_bits)
+        self.registers = RegisterPath(config, board.ps)
+        self.paths = {name: MemoryPath(config, board.ps) for name in ("host", "dram")}
         super().__init__({
-            "s_axi": In(self.master),
-            "m_axi_host": Out(memory), "m_axi_dram": Out(memory), "irq": Out(1)})
+            "s_axi": In(self.registers.bus),
+            **{f"m_axi_{name}": Out(path.bus) for name, path in self.paths.items()}, "irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        c, ps = self.config, self.ps
-        m.submodules.registers = registers = ShellRegisters(c)
-        device = Device(c)
+        registers, device = self.registers, Device(self.config)
+        m.submodules.registers = registers
         m.submodules.device = ResetInserter(registers.reset)(device)
-
-        # -- registers
-        bits = (ADDRESS_BITS, BLOCK_ADDRESS_BITS, BLOCK_ADDRESS_BITS)
-        m.submodules.interrupts = interrupts = InterruptController()
-        m.submodules.to_lite = to_lite = ToAxiLite(self.master)
-        m.submodules.mux = mux = LiteMux(ps.reach_bits, [
-            (ps.window + block.offset, n) for block, n in zip(blocks(c), bits, strict=True)])
-        connect(m, flipped(self.s_axi), to_lite.i)
-        connect(m, to_lite.o, mux.i)
-        for o, target in zip(mux.ports, (device.s_axi, interrupts.axil, registers.axil), strict=True):
-            connect(m, o, target)
-        m.d.comb += [mux.away.eq(Cat(registers.away)), interrupts.input.eq(device.irq), self.irq.eq(interrupts.irq)]
-
-        # -- memory
-        for name, busy in (("host", registers.host_busy), ("dram", registers.dram_busy)):
-            m.submodules[f"{name}_path"] = path = MemoryPath(c, ps)
+        connect(m, flipped(self.s_axi), registers.i)
+        connect(m, registers.device, device.s_axi)
+        m.d.comb += [registers.interrupt.eq(device.irq), self.irq.eq(registers.irq)]
+        for name, path in self.paths.items():
+            m.submodules[f"{name}_path"] = path
             connect(m, getattr(device, f"m_axi_{name}"), path.i)
             connect(m, path.o, flipped(getattr(self, f"m_axi_{name}")))
-            m.d.comb += [path.closed.eq(registers.closed), busy.eq(path.busy)]
+            m.d.comb += [path.closed.eq(registers.closed), getattr(registers, f"{name}_busy").eq(path.busy)]
         return m

@@ -19,8 +19,6 @@ class InterruptController(wiring.Component):
     ``irq`` is high while ME is set and ISR and IER have a bit in common. Latency: input to ``irq`` 1 cycle.
     """
 
-    model_clock = "own"
-
     def __init__(self):
         super().__init__({"axil": In(AxiLiteSignature(BLOCK_ADDRESS_BITS)), "input": In(1), "irq": Out(1)})
 

@@ -21,8 +21,6 @@ class LiteMux(wiring.Component):
     One access of each direction at a time; an address takes 1 cycle, write data follow their address, answers 0 cycles.
     """
 
-    model_clock = "own"
-
     def __init__(self, addr_bits: int, targets: Sequence[tuple[int, int]]):
         ranges = sorted((base, base + (1 << bits)) for base, bits in targets)
         if any(base % (end - base) or end > 1 << addr_bits for base, end in ranges):

@@ -22,13 +22,15 @@ class MemoryPath(wiring.Component):
     Latency 0, a read 1 cycle where the port is narrower; the port moves a beat in every cycle.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig, ps: ProcessingSystem):
         self.config, self.ps = config, ps
         b, bits = config.bus, ps.slave_bits(config.beat_bytes)
-        axi = Axi3Signature if ps.axi == 3 else AxiSignature
+        self.bus = (Axi3Signature if ps.axi == 3 else AxiSignature)(ps.reach_bits, bits, ps.slave_id_bits)
         super().__init__({
-            "i": In(AxiSignature(b.address_bits, config.beat_bytes * 8, b.id_bits)),
-            "o": Out(axi(ps.reach_bits, bits, ps.slave_id_bits)), "closed": In(1), "busy": Out(1)})
+            "i": In(AxiSignature(b.address_bits, config.beat_bytes * 8, b.id_bits)), "o": Out(self.bus), "closed": In(1),
+            "busy": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

@@ -22,8 +22,6 @@ class Narrower(wiring.Component):
     Latency: addresses, write data and B 0 cycles, R one cycle after its last part. ``o`` moves a beat in every cycle.
     """
 
-    model_clock = "own"
-
     def __init__(self, addr_bits: int, wide_bits: int, narrow_bits: int, id_bits: int, outstanding: int = 16):
         if wide_bits not in (2 * narrow_bits, 4 * narrow_bits):
             raise ValueError(f"wide_bits = {wide_bits}: must be 2 or 4 times narrow_bits ({narrow_bits})")

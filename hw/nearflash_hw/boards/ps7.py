@@ -56,7 +56,7 @@ class Ps7Top(wiring.Component):
                     value = value[:2]
                 # The fabric's outputs are inputs of the primitive.
                 connections[f"{'i' if member.flow == Out else 'o'}_{pins}{field.upper()}"] = value
-            if name != "s_axi":  # as many bursts at once as the port takes
+            if name != "s_axi":  # the number of bursts that the port issues at once is the PS's to set (UG585, chapter 5)
                 connections |= {f"i_{pins}RDISSUECAP1EN": 0, f"i_{pins}WRISSUECAP1EN": 0}
         m.submodules[INSTANCE] = Instance("PS7", a_keep=1, **connections)  # all else is there for it
         return m

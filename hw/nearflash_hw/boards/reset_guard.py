@@ -27,8 +27,6 @@ class ResetGuard(wiring.Component):
     Latency 0, but data follow their address after a cycle at the earliest; one beat a cycle.
     """
 
-    model_clock = "own"
-
     def __init__(self, addr_bits: int, data_bits: int, id_bits: int, outstanding: int = 63, outstanding_data: int = 16):
         if outstanding < 1 or outstanding_data < 1:
             raise ValueError(f"outstanding = {outstanding}, outstanding_data = {outstanding_data}: must be at least 1")

@@ -19,8 +19,6 @@ class ShellRegisters(wiring.Component):
     resets: the device has lost part of its bursts. ``away``: the device's registers don't answer, from the request on.
     """
 
-    model_clock = "own"
-
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({

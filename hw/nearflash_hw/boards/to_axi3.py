@@ -20,8 +20,6 @@ class ToAxi3(wiring.Component):
     Latency 0, but data follow their address after a cycle at the earliest; one beat a cycle, also across bursts.
     """
 
-    model_clock = "own"
-
     def __init__(self, addr_bits: int, data_bits: int, id_bits: int, outstanding: int = 16):
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")

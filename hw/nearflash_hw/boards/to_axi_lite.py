@@ -30,8 +30,6 @@ class ToAxiLite(wiring.Component):
     from ARVALID to ARVALID, 0 from RVALID to RVALID.
     """
 
-    model_clock = "own"
-
     def __init__(self, bus: AxiSignature | Axi3Signature):
         if bus.data_bits != 32:
             raise ValueError(f"data_bits = {bus.data_bits}: must be 32")

@@ -26,7 +26,7 @@ _PORT = re.compile(r"^  (input|output) (?:\[(\d+):0\] )?(\\\S+|\w+) *;", re.MULT
 _REGISTER = re.compile(r"^  reg (?:\[(\d+):0\] )?(\\\S+|\w+) *(\[\d+:0\])?", re.MULTILINE)
 _INSTANCE = re.compile(r"^  (\\\S+|\w+) +(\\\S+|\w+) *\(\n(.*?)^  \);", re.MULTILINE | re.DOTALL)
 _CONNECTION = re.compile(r"^    \.(\\\S+|\w+) *\((.*?)\),?$", re.MULTILINE)
-_CLOCKED = re.compile(r"^  always @\(edge (\w+)\)(.*?)(?=^  \S)", re.MULTILINE | re.DOTALL)
+_CLOCKED = re.compile(r"^  always @\(edge (\w+)\)(.*?)(?=^  \S|\Z)", re.MULTILINE | re.DOTALL)
 _ASSIGNMENT = re.compile(r"(\\\S+ |[A-Za-z_]\w*)((?:\[[^;()]*\])? ?)<= ([^;]*?) ?;")
 _CONTROL = re.compile(r"\\\S+ |\b(?:if|casez) \(|\w+'[bh][\da-fxz?]+|[\w\s)\[\]{},:;]")
 _STATEMENT = re.compile(r"^    (?!end|\s)", re.MULTILINE)  # of the highest level of a process

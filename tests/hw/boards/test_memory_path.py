@@ -31,7 +31,7 @@ class Dma(wiring.Component):
         self.path = MemoryPath(self.config, ps)
         super().__init__({
             "read": In(MemReadSignature(beat_bytes)).array(2), "write": In(MemWriteSignature(beat_bytes)).array(2),
-            "o": Out(self.path.signature.members["o"].signature)})
+            "o": Out(self.path.bus)})
 
     def elaborate(self, platform):
         m = Module()
@@ -46,12 +46,12 @@ class Dma(wiring.Component):
 
 
 @pytest.mark.parametrize(("board", "beat_bytes", "longest"), [
-    ("pynq-z2", 8, 16), ("pynq-z2", 16, 16), ("pynq-z2", 32, 16), ("zcu104", 16, 256), ("zcu104", 32, 256)])
+    ("pynq-z2", 8, 16), ("pynq-z2", 16, 16), ("pynq-z2", 32, 16), ("zcu104", 32, 256)])
 def test_a_stream_keeps_the_port_busy(board, beat_bytes, longest):
     """In at least nine of ten cycles, both ways at once, behind a memory that takes its time."""
     dut = reused(Dma, board, beat_bytes)
     own = dut.ps.slave_bits(beat_bytes) // 8
-    beats, count = 4096 // beat_bytes, 2
+    beats, count = 4096 // beat_bytes, 1
     memory = AxiSlave(dut.o, own, latency=LATENCY, seed=1)
     actors, reads, dones = [memory], [], []
     for k in range(2):

@@ -6,15 +6,39 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib.wiring import Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
 from nearflash.contract.shell import board_config
 from nearflash_hw.boards.resources import shell_resources
 from nearflash_hw.boards.shell import shell_verilog
+from nearflash_hw.device import Device
 from nearflash_hw.synthesis.yosys import run_yosys
 from yosys_share import XILINX
 
 TINY = DeviceConfig.preset("tiny")
+
+
+class Hollow(Device):
+    """A device's ports, and too little behind them to be worth a synthesis: every output may depend on every input."""
+
+    def elaborate(self, platform):
+        m = Module()
+        ports = [(member.flow, Value.cast(value)) for _, member, value in self.signature.flatten(self)]
+        state = Signal()
+        m.d.sync += state.eq(state ^ Cat(value for flow, value in ports if flow != Out).xor())
+        for flow, value in ports:
+            if flow == Out:
+                m.d.sync += value.eq(Cat(state, value))
+        return m
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hollow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nearflash_hw.boards.fabric.Device", Hollow)
+        yield
 
 
 def configured(board):
@@ -66,12 +90,12 @@ def test_a_block_design_finds_the_interfaces():
 
 
 @pytest.fixture(scope="module")
-def netlist(tmp_path_factory):
-    """The PS7's design without its device, as the open flow wants it, and what Yosys said of connections."""
+def netlist(tmp_path_factory, hollow):
+    """The PS7's design, as the open flow wants it, and what Yosys said of connections."""
     folder = tmp_path_factory.mktemp("netlist")
     (folder / "shell.v").write_text(verilog("pynq-z2"))
-    run_yosys(["read_verilog -lib +/xilinx/cells_xtra.v", "read_verilog shell.v",
-               "tee -o hierarchy.log hierarchy -check -top nearflash_top", "blackbox nearflash_top.fabric.device",
+    run_yosys(["read_verilog -lib +/xilinx/cells_sim.v +/xilinx/cells_xtra.v", "read_verilog shell.v",
+               "tee -o hierarchy.log hierarchy -check -top nearflash_top",
                "synth_xilinx -family xc7 -flatten -nosrl -top nearflash_top", "delete t:$scopeinfo", "setundef -zero",
                "clean", "tee -o check.log check -assert", "write_json netlist.json"],
               folder, ["netlist.json", "hierarchy.log"])
@@ -86,16 +110,15 @@ def test_no_pin_has_another_width(netlist):
 def test_the_open_flow_can_place_every_cell(netlist):
     cells = netlist[0]["cells"].values()
     allowed = re.compile(r"LUT[1-6]|INV|MUXF[78]|CARRY4|FD[RSCP]E|RAM32M|RAM64M|RAM(?:32|64|128)X1D|RAMB(?:18|36)E1|PS7|"
-                         r"BUFG|VCC|GND|nearflash_top\.fabric\.device")
+                         r"BUFG|VCC|GND")
     assert not {c["type"] for c in cells if not allowed.fullmatch(c["type"])}
     assert sum(c["type"] == "PS7" for c in cells) == sum(c["type"] == "BUFG" for c in cells) == 1
     assert not [name for c in cells for name, bits in c["connections"].items() if "x" in bits]
     assert not netlist[0]["ports"]
 
 
-@pytest.mark.parametrize(("board", "most"), [("pynq-z2", 1500), ("zcu104", 1500)])
-def test_a_shell_is_small(board, most):
-    cost = shell_resources(*configured(board))
-    assert 0 < cost.lut <= most
-    assert 0 < cost.ff <= most
+def test_a_shell_is_small():
+    cost = shell_resources(*configured("pynq-z2"))
+    assert 0 < cost.lut <= 1500
+    assert 0 < cost.ff <= 1500
     assert (cost.bram18, cost.dsp, cost.uram) == (0, 0, 0)
