@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from nearflash.contract import DeviceConfig
+from nearflash.contract.boards import Board
 from nearflash.contract.resources import ControlSets, Resources
 
+from ..boards.resources import shell_units
 from ..device import Device
 from .netlist import Unit, subtree, units
 from .yosys import ControlSet, control_sets, synthesise, yosys_version
@@ -31,17 +33,20 @@ class Measured:
     tool: str
 
 
-def measure(config: DeviceConfig, family: str, block: str = "", *,
+def measure(config: DeviceConfig, family: str, block: str = "", *, shell: Board | None = None,
             progress: Callable[[str, int, int], None] | None = None) -> Measured:
     """Resources and control sets, by unit, of ``config``'s device, or of the submodule ``block`` ("mlp.core0": instance
     names joined by dots), synthesised for ``family`` ("xc7", "xcup"). A path's own logic, without the units below it, stands
-    under the path itself; "" is the device's top. ``progress``: called with (path, done, all).
+    under the path itself; "" is the device's top. ``shell``: a board whose shell is measured too, under "shell".
+    ``progress``: called with (path, done, all).
 
     Raises :class:`~nearflash.contract.ConfigError` for an unknown block or family,
     :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or ends early.
     """
     device = Device(config)
     found = units(device)
+    if shell is not None:
+        found += shell_units(config, shell)
     if block and not any(u.path == block or u.path.startswith(block + ".") for u in found):
         found = [Unit(block, subtree(device, block))]
     elif block:

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..contract import BOARDS, ConfigError, DeviceConfig
 from ..contract.boards import Board, find_board
 from ..contract.resources import RESOURCE_NAMES, ControlSets, Resources
+from ..contract.shell import board_config
 from ..figures import figure_format, save_figure
 from ..tools import load_tool
 from .fit import device_of
@@ -31,6 +32,7 @@ def report(
                                               "`nearflash fit` chooses for it.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`, or any device configuration.")] = None,
     block: Annotated[str, typer.Option(help="One block alone: nvme, ftl, channel0, lookup.translator, mlp.core0.")] = "",
+    shell: Annotated[bool, typer.Option("--shell", help="With the board's shell around the device.")] = False,
     estimate_only: Annotated[bool, typer.Option("--estimate-only", help="No synthesis: seconds, not minutes.")] = False,
     plot: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Write a treemap of LUTs and "
                                               "flip-flops (PNG, PDF, SVG).")] = None,
@@ -48,13 +50,17 @@ def report(
     if plot is not None:
         figure_format(plot, "--plot")
     target = find_board(board)
+    if shell and estimate_only:
+        raise ConfigError("--shell", True, "can't be combined with --estimate-only: a shell is not estimated")
     config = device_of(target, model, plan)
+    if shell:
+        config = board_config(config, target)
     expected: dict[str, Resources] = load_tool("estimator")(target.part.family).device(config)
     tool = f"estimate ({target.part.family})"
     measured: dict[str, Resources] = {}
     sets: dict[str, ControlSets] = {}
     if not estimate_only:
-        found = synthesised(config, target, block)
+        found = synthesised(config, target, block, shell)
         measured, tool = found.units, found.tool
         sets = {**found.control_sets, "total": found.total_control_sets}
     elif block:
@@ -73,14 +79,15 @@ def report(
         console.print(f"written to {plot}")
 
 
-def synthesised(config: DeviceConfig, target: Board, block: str = "") -> Any:
+def synthesised(config: DeviceConfig, target: Board, block: str = "", shell: bool = False) -> Any:
     """What synthesis measures (``nearflash_hw.synthesis.report.Measured``), with a progress bar."""
     measure = load_tool("synthesis")
     columns = (text_column("synthesising"), BarColumn(), MofNCompleteColumn(), text_column("blocks, {task.fields[last]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("synthesis", total=None, last="generating the device")
-        return measure(config, target.part.family, block, progress=lambda path, n, of: progress.update(
+        board = target if shell else None
+        return measure(config, target.part.family, block, shell=board, progress=lambda path, n, of: progress.update(
             task, completed=n, total=of, last=path or "top"))
 
 
