@@ -50,7 +50,7 @@ async def store_and_look_up(dut, pattern):
 @cocotb.test(timeout_time=200, timeout_unit="ms")
 async def a_reset_in_the_middle_of_bursts(dut):
     """Whatever was under way: the ports stay whole, and the device's next life is as its first."""
-    b, rng, busy = await begin(dut, "random"), random.Random(2), 0
+    b, rng, under_way = await begin(dut, "bursts"), random.Random(2), set()
     for _ in range(4):
         def program() -> None:
             device = Device(b, timeout=1500)
@@ -64,11 +64,11 @@ async def a_reset_in_the_middle_of_bursts(dut):
 
         host = cocotb.start_soon(bridge(program)())
         await ClockCycles(dut.clk, rng.randrange(3000, 4500))
-        busy |= await b.reset_device()
+        under_way |= await b.reset_device()
         await host
         b._allocator = HostAllocator(0x10000, 1 << 20)
         b.areas.clear()
-    assert busy & 0b110 == 0b110  # at least once each
+    assert under_way  # else this showed nothing
     b.dram.write(b.dram_base, bytes(b.config.layout.end))
     await run_host_program(b, lookup_program(b.config, rng))
     await b.finish()

@@ -128,11 +128,12 @@ class ShellBackend(AxiBackend):
                 return False
         return True
 
-    async def reset_device(self) -> int:
-        """Reset the device as a driver does; returns the status register as it was right after the request."""
+    async def reset_device(self) -> set[str]:
+        """Reset the device as a driver does; returns on which memory ports bursts were under way at the request."""
         write, read = self.registers.write_dword, self.registers.read_dword
         await write(self.window + RESET, 1)
-        first = status = await read(self.window + STATUS)
+        under_way = {name for name in ("host", "dram") if not self.ports[name].ours.idle}
+        status = await read(self.window + STATUS)
         for _ in range(RESET_CYCLES // 10):
             if status & 1:
                 break
@@ -140,7 +141,7 @@ class ShellBackend(AxiBackend):
             status = await read(self.window + STATUS)
         assert status == 1
         await write(self.window + RESET, 0)
-        return first
+        return under_way
 
     @property
     def beats(self) -> int:
