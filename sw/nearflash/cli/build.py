@@ -12,6 +12,7 @@ import typer
 from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import Board, find_board
 from ..contract.shell import board_config
+from ..overlays import design_config
 from ..tools import load_tool
 from .fit import fit_board, load_plan, load_spec
 from .options import needs
@@ -34,6 +35,7 @@ def build(
     plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`.")] = None,
     preset: Annotated[str | None, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = None,
     config: Annotated[Path | None, typer.Option(help="Any device configuration (TOML).")] = None,
+    design: Annotated[str | None, typer.Option(help="A design that ships with its model: movietweetings.")] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: a plan's or a configuration's own; else "
                                                 "the fastest that the board can make and should run at).")] = None,
     run: Annotated[bool | None, typer.Option("--run/--no-run", help="Run the tool too (default: if it is there).")] = None,
@@ -54,16 +56,17 @@ def build(
     """
     check_outputs(json_file=json_file)
     needs(ctx, run is not False, "a tool that runs", "seconds", "bitstreams")
-    given = [(o, v) for o, v in (("--model", model), ("--plan", plan), ("--preset", preset), ("--config", config)) if v]
+    given = [(o, v) for o, v in (("--model", model), ("--plan", plan), ("--preset", preset), ("--config", config),
+                                ("--design", design)) if v]
     if len(given) != 1:
-        raise ConfigError("device", ", ".join(o for o, _ in given) or "none", "must be one of --model, --plan, --preset and "
-                          "--config")
+        raise ConfigError("device", ", ".join(o for o, _ in given) or "none", "must be one of --model, --plan, --preset, "
+                          "--config and --design")
     target = find_board(board)
     source = given[0][1]
     stem = Path(source).stem if isinstance(source, Path) or source.endswith(".toml") else source
     made = load_tool("build")(target, stem, out, tool, run, bitstreams)
     with working("planning") as say:
-        device, found = device_for(target, model, plan or config, preset, clock, say)
+        device, found = device_for(target, model, plan or config, preset, clock, say, design)
         predicted = predictions(device, found)
         built = made.contents(device, predicted, say)
         made.write(built)
@@ -73,7 +76,7 @@ def build(
 
 
 def device_for(board: Board, model: str | None, file: Path | None, preset: str | None, clock: float | None,
-               say: Callable[[str], None]) -> tuple[DeviceConfig, Fit | None]:
+               say: Callable[[str], None], design: str | None = None) -> tuple[DeviceConfig, Fit | None]:
     """The device with the bus that ``board`` takes, and the fit it comes from.
 
     Raises :class:`ConfigError` for a clock or memory that the board hasn't, and a plan that was made for another part."""
@@ -91,6 +94,9 @@ def device_for(board: Board, model: str | None, file: Path | None, preset: str |
     elif file is not None:
         config = load_plan(file)
         _check_part(config, board, file)
+        config = replace(config, clock_mhz=clock or config.clock_mhz)
+    elif design is not None:
+        config = design_config(design, board)
         config = replace(config, clock_mhz=clock or config.clock_mhz)
     else:
         if preset not in PRESETS:

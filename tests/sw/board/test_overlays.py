@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import nearflash.overlays
 import numpy as np
 import pytest
-from nearflash.board.hwh import read_hwh, write_hwh
+from nearflash.board.hwh import write_hwh
 from nearflash.board.random_model import random_model, random_queries
-from nearflash.contract import BOARDS, DataError, DeviceConfig
-from nearflash.contract.shell import DEVICE, board_config
-from nearflash.overlays import compiled_model
+from nearflash.contract import BOARDS, ConfigError, DataError, DeviceConfig
+from nearflash.contract.shell import board_config
+from nearflash.overlays import DESIGNS, compiled_model, design_config
 from nearflash.reference.model import IntegerModel
 
-DESIGNS = sorted(p.name for p in Path(nearflash.overlays.__file__).parent.iterdir() if (p / f"{p.name}.npz").is_file())
 SHELLS = [b for b in BOARDS.values() if b.ps]
 
 
 def shipped(design, board):
-    path = Path(nearflash.overlays.__file__).parent / design / f"{design}.bit.d" / f"{design}.{board.pynq_name}.hwh"
-    return path, DeviceConfig.from_dict(json.loads(read_hwh(path).ips[DEVICE].parameters["CONFIG"]))
+    folder = Path(nearflash.overlays.__file__).parent / design / f"{design}.bit.d"
+    return folder / f"{design}.{board.pynq_name}.hwh", design_config(design, board)
 
 
 @pytest.mark.parametrize("board", SHELLS, ids=lambda b: b.name)
@@ -32,6 +30,12 @@ def test_hand_off_files(design, board):
     assert board_config(config, board) == config
     assert path.read_text() == write_hwh(config, board, design)
     assert compiled_model(design).on(config).config is config
+
+
+def test_what_does_not_ship_is_refused():
+    for design, board in (("moviestweeting", "pynq-z2"), ("movietweetings", "xc7a200t")):
+        with pytest.raises(ConfigError, match="must be one that ships"):
+            design_config(design, BOARDS[board])
 
 
 def test_the_shipped_model_answers_the_same_on_every_board():
