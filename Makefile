@@ -18,8 +18,8 @@ test: $(STAMP) ## set up, lint, type-check and pass all tests
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
-test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number)
-	NEARFLASH_FORMER_LIVES=$(SEED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/hw tests/system/test_reset.py $(PYTEST_ARGS)
+test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number); a million beats through each shell
+	NEARFLASH_FORMER_LIVES=$(SEED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/hw tests/system/test_reset.py tests/cocotb/test_cocotb_shell.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and pyright alone
 	$(BIN)/ruff check .

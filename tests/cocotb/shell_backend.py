@@ -128,12 +128,26 @@ class ShellBackend(AxiBackend):
                 return False
         return True
 
-    async def reset_device(self) -> set[str]:
-        """Reset the device as a driver does; returns on which memory ports bursts were under way at the request."""
+    async def reset_device(self, silent: tuple[str, ...] = ()) -> set[str]:
+        """Reset the device as a driver does, while the ``silent`` of "host" and "dram" answer nothing and one of them owes
+        an answer; returns on which of the two ports bursts were under way."""
         write, read = self.registers.write_dword, self.registers.read_dword
+        rams = [{"host": self.host, "dram": self.dram}[name] for name in silent]
+        answers = [ch for ram in rams for ch in (ram.read_if.r_channel, ram.write_if.b_channel)]
+        for ch in answers:
+            ch.clear_pause_generator()
+            ch.pause = True
+        for _ in range(RESET_CYCLES // 10):
+            if not silent or any(not self.ports[name].ours.idle for name in silent):
+                break
+            await ClockCycles(self.dut.clk, 10)
         await write(self.window + RESET, 1)
-        under_way = {name for name in ("host", "dram") if not self.ports[name].ours.idle}
         status = await read(self.window + STATUS)
+        under_way = {name for name in ("host", "dram") if not self.ports[name].ours.idle}
+        if silent:  # else what was under way may have ended in between
+            assert status == int(not under_way) | ("host" in under_way) << 1 | ("dram" in under_way) << 2
+        for ch in answers:
+            ch.pause = False
         for _ in range(RESET_CYCLES // 10):
             if status & 1:
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, ClockDomain, Instance, Module, Signal
+from amaranth.hdl import Cat, ClockDomain, Instance, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 from nearflash.contract import DeviceConfig
@@ -44,7 +44,7 @@ class Ps7Top(wiring.Component):
         stages = Signal(2, init=0b11, name=RESET_STAGES)
         m.submodules.clock = Instance("BUFG", i_I=clocks[0], o_O=sync.clk)
         m.d.raw += stages.eq(Cat(~resets[0], stages))
-        m.d.comb += sync.rst.eq(stages[-1])
+        m.d.comb += ResetSignal().eq(stages[-1])
 
         connections: dict[str, Any] = {"o_FCLKCLK": clocks, "o_FCLKRESETN": resets,
                                        "i_IRQF2P": Cat(self.fabric.irq, Signal(19))}
