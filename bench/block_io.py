@@ -93,8 +93,7 @@ def measure_reads(device: runtime.Device, content: bytes, depth: int, commands: 
 
     def land() -> None:
         nonlocal errors
-        driver._wait(lambda: any(command.completion is not None for command in flying), "reads", driver.timeout)
-        for command in [command for command in flying if command.completion is not None]:
+        for command in driver.wait_any(flying):
             b, lba, submitted = flying.pop(command)
             command.check()
             latencies.append(device.backend.cycles - submitted)

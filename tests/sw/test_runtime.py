@@ -96,6 +96,28 @@ def test_more_commands_than_the_ring_holds():
     quiet(d)
 
 
+def test_whoever_waits_for_any_command_gets_all_that_are_finished():
+    d = make(delay=500, shuffle=2, hang=[Opcode.FLUSH])
+    with pytest.raises(ValueError, match="at least one"):
+        d.driver.wait_any([])
+    hangs = d.driver.submit(1, Opcode.FLUSH, "flush", nsid=1)
+    waiting = [d.driver.submit(0, AdminOpcode.IDENTIFY, "identify", [b := d.driver.buffer(4096)], prp1=b.address,
+                               cdw10=i % 2) for i in range(12)]
+    while waiting:
+        done = d.driver.wait_any([hangs, *waiting])
+        assert done
+        assert all(c.completion is not None for c in done)
+        for c in done:
+            waiting.remove(c)
+            c.release()
+    b = d.driver.buffer(4096)
+    one = d.driver.submit(0, AdminOpcode.IDENTIFY, "identify", [b], prp1=b.address, cdw10=1)
+    assert d.driver.wait_any([hangs, one]) == [one]
+    one.release()
+    with pytest.raises(DeviceTimeout, match="any of 1 commands: no answer within 700 cycles"):
+        d.driver.wait_any([hangs], timeout=700)
+
+
 def test_block_io():
     d = make()
     size, rng = TINY.lba_bytes, np.random.default_rng(0)

@@ -32,17 +32,9 @@ class MemoryModel:
         for i, b in enumerate(content):
             self.bytes[addr + i] = b
 
-    def _request(self, p: dict[str, int], what: str) -> tuple[int, int]:
-        """(address, beats) of a request that was taken."""
-        assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
-        assert p["beats"] > 0, f"{what} of 0 beats"
-        self.pending += 1
-        return p["addr"], p["beats"]
-
-    def read_port(self, port: Any) -> Processes:
-        """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
-        queue: list[tuple[int, int, int]] = []  # (ready cycle, addr, beats)
-        state = {"cycle": 0}
+    def _requests(self, port: Any, what: str, queue: list[tuple[int, int, int]], state: dict[str, int]) -> Any:
+        """The process that takes the requests of ``port`` into ``queue``, as (cycle taken, address, beats), and counts the
+        cycles in ``state``."""
 
         async def requests(ctx: Any) -> None:
             ctx.set(port.req.ready, 1)
@@ -50,13 +42,23 @@ class MemoryModel:
             async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
                 state["cycle"] += 1
                 if valid:
-                    addr, beats = self._request(payload.read(bits), "read")
-                    queue.append((state["cycle"] + self.latency, addr, beats))
+                    p = payload.read(bits)
+                    assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
+                    assert p["beats"] > 0, f"{what} of 0 beats"
+                    self.pending += 1
+                    queue.append((state["cycle"], p["addr"], p["beats"]))
+
+        return requests
+
+    def read_port(self, port: Any) -> Processes:
+        """The process that serves a MemRead port: pass ``memory.read_port(dut.port)`` to :func:`simulate`."""
+        queue: list[tuple[int, int, int]] = []
+        state = {"cycle": 0}
 
         async def responses(ctx: Any) -> None:
             payload, ticks = Payload(port.rsp), aiter(ctx.tick().sample(port.rsp.ready))
             while True:
-                if not queue or state["cycle"] < queue[0][0]:
+                if not queue or state["cycle"] < queue[0][0] + self.latency:
                     await anext(ticks)
                     continue
                 _, addr, beats = queue.pop(0)
@@ -68,21 +70,13 @@ class MemoryModel:
                                                     "last": int(i == beats - 1), "error": int(self.fail(a))})
                 self.pending -= 1
 
-        return Processes(requests, responses)
+        return Processes(self._requests(port, "read", queue, state), responses)
 
     def write_port(self, port: Any) -> Processes:
         """The process that serves a MemWrite port."""
-        queue: list[tuple[int, int]] = []
+        queue: list[tuple[int, int, int]] = []
         done: list[tuple[int, bool]] = []
         state = {"cycle": 0}
-
-        async def requests(ctx: Any) -> None:
-            ctx.set(port.req.ready, 1)
-            payload = Payload(port.req)
-            async for _, _, valid, bits in ctx.tick().sample(port.req.valid, payload.bits):
-                state["cycle"] += 1
-                if valid:
-                    queue.append(self._request(payload.read(bits), "write"))
 
         async def content(ctx: Any) -> None:
             payload = Payload(port.data)
@@ -91,7 +85,7 @@ class MemoryModel:
                 if not queue:
                     await anext(ticks)
                     continue
-                addr, beats = queue.pop(0)
+                _, addr, beats = queue.pop(0)
                 bad = False
                 for i in range(beats):
                     while self.rng.random() < self.stall:
@@ -119,4 +113,4 @@ class MemoryModel:
                 await payload.send(ctx, ticks, {"error": int(bad)})
                 self.pending -= 1
 
-        return Processes(requests, content, responses)
+        return Processes(self._requests(port, "write", queue, state), content, responses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -229,6 +229,16 @@ class NvmeDriver:
         except CommandError:
             command.release()
             raise
+
+    def wait_any(self, commands: Collection[Command], timeout: int | None = None) -> list[Command]:
+        """Until at least one of ``commands`` (at least one) is finished: those that are, whatever their status. Raises
+        :class:`DeviceTimeout`."""
+        if not commands:
+            raise ValueError("commands: there must be at least one to wait for")
+        finished = lambda: [c for c in commands if c.completion is not None]  # noqa: E731
+        self._wait(lambda: bool(finished()), f"any of {len(commands)} commands",
+                   self.timeout if timeout is None else timeout)
+        return finished()
 
     def drain(self, commands: list[Command]) -> None:
         """Wait for commands whose results nobody wants any more, and release their buffers."""
