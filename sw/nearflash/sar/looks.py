@@ -1,47 +1,117 @@
-"""The equivalent number of looks of an image, from the image alone."""
+"""The equivalent number of looks of an image, from the image alone, and how sure that is."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["WINDOW", "estimate_looks", "local_looks"]
+__all__ = ["WINDOW", "LooksEstimate", "estimate_looks", "local_looks", "neighbour_looks"]
 
 WINDOW = 9  # pixels on a side: 81 samples, small enough that many windows show one land cover
 FEWEST, MOST = 0.5, 200.0
+MISSING = 0.25  # largest share of a window's pixels that may be missing
+ZEROS = 0.4  # largest share of a window's pixels that may be 0: what 8 bits make of dark single-look land
+TAIL = 1.7  # 90th percentile of the local looks over their mode: even ground has 1.2, a resampled map 1.55, a town more
+BELOW_ONE = 0.8  # no speckle has fewer looks than one: a mode below is structure
+SYSTEMATIC = 0.15  # relative, of an estimate on even ground: speckle is correlated by unknown amounts
+SYSTEMATIC_TOWN = 0.4  # the same where there is none
+
+
+@dataclass(frozen=True)
+class LooksEstimate:
+    """``looks`` lies between ``low`` and ``high`` with some 95 % probability; ``even``: whether there was even ground."""
+
+    looks: float
+    low: float
+    high: float
+    even: bool
 
 
 def local_looks(intensity: np.ndarray) -> np.ndarray:
     """Looks in each whole :data:`WINDOW` x WINDOW window of ``intensity`` [H, W], float64 [windows].
 
-    Windows with a missing or zero pixel, or of one value, are left out. Maximum likelihood for Gamma speckle by the
+    Windows with many zeros or missing pixels, or of one value, are left out. Maximum likelihood for Gamma speckle by the
     closed-form approximation of the equation ln L - psi(L) = ln mean - mean ln (Minka, "Estimating a Gamma distribution",
-    2002), less its bias of 3 in n.
+    2002), less its bias of 3 in n; where a pixel is 0, which has no logarithm, mean^2 / variance.
     """
     rows, columns = (n // WINDOW for n in intensity.shape)
     blocks = intensity[: rows * WINDOW, : columns * WINDOW].reshape(rows, WINDOW, columns, WINDOW)
     samples = blocks.transpose(0, 2, 1, 3).reshape(-1, WINDOW * WINDOW).astype(np.float64)
-    samples = samples[(samples > 0).all(axis=1)]
-    spread = np.log(samples.mean(axis=1)) - np.log(samples).mean(axis=1)
-    spread = spread[spread > 1e-6]
-    likely = (3 - spread + np.sqrt((3 - spread) ** 2 + 24 * spread)) / (12 * spread)
-    return likely * (1 - 3 / WINDOW**2)
+    there = ~np.isnan(samples)
+    samples = samples[there.mean(axis=1) >= 1 - MISSING]
+    count = (~np.isnan(samples)).sum(axis=1)
+    mean = np.nanmean(samples, axis=1)
+    zeros = (samples == 0).sum(axis=1)
+    whole = zeros == 0
+    spread = np.log(mean[whole]) - np.nanmean(np.log(samples[whole]), axis=1)
+    vary = spread > 1e-6
+    spread = spread[vary]
+    likely = (3 - spread + np.sqrt((3 - spread) ** 2 + 24 * spread)) / (12 * spread) * (1 - 3 / count[whole][vary])
+    some = (zeros > 0) & (zeros <= ZEROS * count)
+    return np.concatenate([likely, mean[some] ** 2 / np.nanvar(samples[some], axis=1)])
 
 
-def estimate_looks(intensities: list[np.ndarray]) -> float | None:
-    """The most frequent local number of looks of images [H, W] (bands of one scene); None if there is no usable window.
+def neighbour_looks(intensities: list[np.ndarray]) -> float | None:
+    """Looks by the ratios of neighbouring pixels of images [H, W]; None without enough of them.
 
-    Structure lowers a window's looks and never raises them, but most scenes have enough even ground for a clear mode
-    (S. Anfinsen, A. Doulgeris, T. Eltoft, "Estimation of the equivalent number of looks in polarimetric SAR imagery", IEEE
-    TGRS 47(11), 2009). The mode is that of a Gaussian kernel density over ln L.
+    The lower quartile of |ln(a / b)| belongs to the pairs that show one kind of ground, which even a town has: it is that of
+    the ratio of two Gamma variables of L looks, which is F distributed. Geometric mean of both directions. Correlated
+    speckle makes it too high.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import f as ratio
 
-    Limits: correlated speckle varies less within a window, so its looks come out too high; a scene that is structured
-    everywhere gives too few looks.
+    found = []
+    for along in (0, 1):
+        logs = [np.log(np.where(i > 0, i, np.nan).astype(np.float64)) for i in intensities]
+        parts = [np.abs(np.diff(i, axis=along)).ravel() for i in logs]
+        values = np.concatenate(parts) if parts else np.empty(0)
+        values = values[np.isfinite(values)]
+        if len(values) < WINDOW**2:
+            return None
+        quartile = math.exp(float(np.quantile(values, 0.25)))
+        if quartile <= 1:
+            return None
+
+        def excess(log_looks: float, bound: float = quartile) -> float:
+            return float(ratio.cdf(bound, 2 * math.exp(log_looks), 2 * math.exp(log_looks))) - 0.625
+
+        ends = math.log(FEWEST / 4), math.log(MOST * 4)
+        found.append(brentq(excess, *ends) if excess(ends[0]) < 0 < excess(ends[1]) else ends[excess(ends[0]) < 0])
+    return math.exp(sum(found) / 2)
+
+
+def estimate_looks(intensities: list[np.ndarray]) -> LooksEstimate | None:
+    """The number of looks of images [H, W] (bands of one scene); None if there is no usable window.
+
+    The most frequent local number of looks. Structure lowers a window's looks and never raises them, but most scenes have
+    enough even ground for a clear mode (S. Anfinsen, A. Doulgeris, T. Eltoft, "Estimation of the equivalent number of looks
+    in polarimetric SAR imagery", IEEE TGRS 47(11), 2009). The mode is that of a Gaussian kernel density over ln L. Where
+    windows of far more looks are common, or the mode is below what speckle can have, most windows hold structure, and
+    :func:`neighbour_looks` goes on where windows fail.
+
+    Limits: correlated speckle varies less within a window, so its looks come out too high.
     """
     found = [local_looks(i) for i in intensities]
     looks = np.concatenate(found) if found else np.empty(0)
     if not len(looks):
         return None
     logs = np.log(np.clip(looks, FEWEST, MOST))
+    mode = _mode(logs)
+    near = int((np.abs(logs - math.log(mode)) < 0.3).sum())
+    upper = float(np.quantile(looks, 0.9))
+    if upper > TAIL * mode or mode < BELOW_ONE:
+        pairs = neighbour_looks(intensities)
+        if pairs is not None and pairs > mode:
+            pairs = min(pairs, MOST)
+            return LooksEstimate(pairs, max(mode, pairs * (1 - SYSTEMATIC_TOWN)), pairs * (1 + SYSTEMATIC_TOWN), False)
+    error = 2 * math.hypot(math.sqrt(2 / WINDOW**2 / max(near, 1)), SYSTEMATIC / 2)
+    return LooksEstimate(mode, mode * (1 - error), mode * (1 + error), True)
+
+
+def _mode(logs: np.ndarray) -> float:
     edges = np.linspace(np.log(FEWEST) - 1, np.log(MOST) + 1, 801)
     counts, _ = np.histogram(logs, edges)
     # Silverman's rule with the narrower of the two usual spreads: the structured windows make a long tail
