@@ -136,10 +136,10 @@ def compare(
     truth = (read_array(clean, info.domain, nodata=nodata, db_scale=db_scale, band=band - 1)[0] if clean is not None
              else None)
     if crop is not None:
-        part = comparison.view(crop, noisy.shape, "--crop")
+        part = comparison.view(crop, info.shape, "--crop")
         truth = truth[part] if truth is not None and truth.shape == noisy.shape else truth
         noisy = noisy[part]
-    shown = comparison.view(zoom, noisy.shape, "--zoom") if zoom is not None else None
+    shown = comparison.view(zoom, (noisy.shape[0], noisy.shape[1]), "--zoom") if zoom is not None else None
     estimate = estimate_looks([noisy]) if given is None and info.looks is None and not simulate else None
     number = given or info.looks or (estimate.looks if estimate else LOOKS_WHEN_UNKNOWN)
     if row is not None and not 0 <= row < noisy.shape[0]:

@@ -32,6 +32,9 @@ WINDOWS = 8  # least number of even windows
 SYSTEMATIC = 0.15  # of skewness over variation: what even land differs from the model by
 FARTHEST = 3.0  # deviations from the nearest domain's skewness: farther away it is none of them
 UNEVEN = 1.8  # median unevenness above which the windows hold more than speckle
+# Texture raises the skewness, so textured amplitude can look like intensity, but nothing looks like amplitude that isn't:
+# intensity is believed on ground that is as even as speckle of an ordinary oversampling leaves it
+UNEVEN_INTENSITY, UNSURE = 1.1, 0.9
 DB_DEVIATION = (0.3, 10.0)  # dB: of 200 looks and of half a look
 DB_MEDIAN = 60.0  # dB, either sign: backscatter and digital numbers are both within it
 NEGATIVE_SHARE = 1e-3
@@ -108,7 +111,8 @@ def judge(sample: list[np.ndarray], db_scale: float = 1.0) -> list[tuple[str, fl
     may_be_db = DB_DEVIATION[0] <= deviation <= DB_DEVIATION[1] and abs(median) <= DB_MEDIAN * db_scale
     if median < -db_scale:  # backscatter is small: only decibel is far below 0
         return [("db", MOST_CONFIDENT)] if may_be_db else []
-    if float(np.median(moments.unevenness)) > UNEVEN:
+    unevenness = float(np.median(moments.unevenness))
+    if unevenness > UNEVEN:
         return []
     signed = float((values < 0).mean()) > NEGATIVE_SHARE
     # Noise removal subtracts a constant: the lowest value shows how much
@@ -124,7 +128,9 @@ def judge(sample: list[np.ndarray], db_scale: float = 1.0) -> list[tuple[str, fl
         return []
     weights = {name: math.exp(0.5 * (nearest**2 - d**2)) for name, d in distances.items()}
     total = sum(weights.values())
-    return sorted(((name, min(w / total, MOST_CONFIDENT)) for name, w in weights.items()), key=lambda pair: -pair[1])
+    most = {"intensity": UNSURE if unevenness > UNEVEN_INTENSITY else MOST_CONFIDENT}
+    found = [(name, min(w / total, most.get(name, MOST_CONFIDENT))) for name, w in weights.items()]
+    return sorted(found, key=lambda pair: -pair[1])
 
 
 def _distance(moments: Moments, expected: np.ndarray) -> float:
@@ -157,7 +163,8 @@ def _doubt(domain: str, sample: list[np.ndarray], db_scale: float) -> str:
 def _likely(sample: list[np.ndarray], found: list[tuple[str, float]]) -> tuple[str, str]:
     """Two domains to choose from."""
     if len(found) > 1:
-        return found[0][0], found[1][0]
+        first, second = sorted(name for name, _ in found[:2])
+        return first, second
     values = np.concatenate([s[np.isfinite(s)] for s in sample]) if sample else np.empty(0)
     signed = bool(len(values)) and float((values < 0).mean()) > NEGATIVE_SHARE
     return ("db", "intensity") if signed else ("amplitude", "intensity")

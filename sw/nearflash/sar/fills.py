@@ -31,27 +31,24 @@ def find_fills(sample: list[np.ndarray], dtype: str) -> list[Fill]:
     (:mod:`nearflash.sar.borders`).
     """
     values = np.concatenate([s[np.isfinite(s)] for s in sample]) if sample else np.empty(0)
-    kind = np.dtype(dtype).kind
-    fills: list[Fill] = []
-    if kind == "f":
-        zeros = int((values == 0).sum())
-        if _frequent(zeros, len(values)) and zeros < len(values) and not _quantised(values[values != 0], zeros):
-            fills.append(Fill(0.0, zeros / len(values)))
-    for lowest in (True, False):
-        others = values[~np.isin(values, [f.value for f in fills])]
-        if not len(others):
-            continue
-        extreme = others.min() if lowest else others.max()
-        rest = others[others != extreme]
-        count = len(others) - len(rest)
-        if not _frequent(count, len(values)) or not len(rest) or (kind in "ub" and extreme == 0) or _quantised(rest, count):
-            continue
-        gap = rest.min() - extreme if lowest else extreme - rest.max()
-        width = float(rest.max()) - float(rest.min())
+    if not len(values):
+        return []
+    floating = np.dtype(dtype).kind == "f"
+    candidates = {float(values.min()), float(values.max())} | ({0.0} if floating else set())
+    others = values[~np.isin(values, list(candidates))]
+    if not len(others):
+        return []
+    low, high = float(others.min()), float(others.max())
+    gap = (GAP if floating else INT_GAP) * (high - low)
+    fills = []
+    for value in sorted(candidates):
+        count = int((values == value).sum())
+        zero = value == 0 and floating
         # Saturated values lie beside the others, a fill lies apart; one that is negative among none is no measurement
-        apart = gap > (GAP if kind == "f" else INT_GAP) * width
-        if apart or (extreme < 0 <= rest.min() and kind == "f"):
-            fills.append(Fill(float(extreme), count / len(values)))
+        apart = value < low - gap or value > high + gap or (value < 0 <= low and floating)
+        unsigned_zero = value == 0 and np.dtype(dtype).kind in "ub"
+        if (zero or apart) and not unsigned_zero and _frequent(count, len(values)) and not _quantised(others, count):
+            fills.append(Fill(value, count / len(values)))
     return fills
 
 

@@ -107,12 +107,12 @@ def _marks(image: Any) -> list[float]:
 
 def _lazy(data: Any, options: Options, name: str, words: tuple[str, ...], marks: list[float]) -> Any:
     """dask's array [..., H, W] despeckled chunk by chunk, each with as much of its neighbours as the method looks at."""
-    import dask
     import dask.array as da
+    from dask.delayed import delayed
 
     if isinstance(options.looks, np.ndarray) and options.looks.ndim:
         raise DataError("looks", options.looks.shape, "must be a number or auto for a lazy array")
-    settled = dask.delayed(_settled_facts, pure=True)(_patches(data), options, name, words, tuple(marks))
+    settled = delayed(_settled_facts, pure=True)(_patches(data), options, name, words, tuple(marks))
     depth = max(options.method.margin, EVEN_RADIUS) + RAMP
     depths = {axis: depth if axis >= data.ndim - 2 else 0 for axis in range(data.ndim)}
     dtype = result_type(data.dtype)

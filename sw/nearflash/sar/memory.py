@@ -55,8 +55,9 @@ class ArrayScene(Scene):
     def __init__(self, planes: np.ndarray, options: Options, missing: np.ndarray | None = None, name: str = "image",
                  words: tuple[str, ...] = (), fills: tuple[float, ...] = ()):
         self.planes, self.missing = planes, missing
-        self.info = SceneInfo(Path(name), planes.shape[1:3], len(planes), options.domain or UNKNOWN, str(planes.dtype),
-                              options.nodata, options.db_scale, words=words, fills=fills)
+        shape = planes.shape[1], planes.shape[2]
+        self.info = SceneInfo(Path(name), shape, len(planes), options.domain or UNKNOWN, str(planes.dtype), options.nodata,
+                              options.db_scale, words=words, fills=fills)
 
     def raw(self, rows: slice, band: int = 0) -> np.ndarray:
         return self.planes[band, rows]
@@ -115,7 +116,8 @@ def despeckle_settled(scene: ArrayScene, options: Options, looks: float | str | 
     domain = options.out_domain or ("amplitude" if info.domain == "complex" else info.domain)
     dtype = result_type(np.dtype(info.dtype))
     real = scene.planes.ndim == 3 and scene.planes.dtype.kind != "c"
-    encoding = Encoding(domain, dtype, info.nodata if real else None, options.db_scale)
+    nodata = info.mark if info.nodata is None else info.nodata
+    encoding = Encoding(domain, dtype, nodata if real else None, options.db_scale)
     result = np.empty(scene.planes.shape[:3], dtype)
     reports = []
     for band in range(scene.bands):

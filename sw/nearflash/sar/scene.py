@@ -98,7 +98,7 @@ def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float 
     if match_mean == "global":
         with tempfile.TemporaryFile(dir=scratch) as spool:
             for row, before, after in batches:
-                totals.add(before, after, scene.offset(slice(row, row + len(before)), band))
+                totals.add(before, after, _offset(scene, row, len(before), band))
                 spool.write(np.ascontiguousarray(after).data)
             spool.seek(0)
             gain = totals.sum_in / totals.sum_out if totals.sum_out > 0 else 1.0
@@ -106,12 +106,14 @@ def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float 
             for row in range(0, rows, step):
                 n = min(step, rows - row)
                 after = np.frombuffer(spool.read(4 * n * columns), np.float32).reshape(n, columns) * np.float32(gain)
-                _write(scene, writer, ratio, scene.read(slice(row, row + n), band) if ratio else None, after, row, band)
+                before = scene.read(slice(row, row + n), band) if ratio else None
+                _write(scene.info, writer, ratio, before, after, _offset(scene, row, n, band), row, band)
     else:
         gain = 1.0
         for row, before, after in batches:
-            totals.add(before, after, scene.offset(slice(row, row + len(before)), band))
-            _write(scene, writer, ratio, before, after, row, band)
+            offset = _offset(scene, row, len(before), band)
+            totals.add(before, after, offset)
+            _write(scene.info, writer, ratio, before, after, offset, row, band)
     mean_in = (totals.sum_in - totals.sum_offset) / totals.pixels if totals.pixels else None
     mean_out = (gain * totals.sum_out - totals.sum_offset) / totals.pixels if totals.pixels else None
     estimate = facts.estimate
@@ -139,10 +141,13 @@ def require_valid(reports: Iterable[StreamReport], name: str) -> None:
         raise DataError(name, "no valid pixel", "must have at least one pixel that is neither NaN nor nodata")
 
 
-def _write(scene: Scene, writer: Writer, ratio: Writer | None, before: np.ndarray | None, after: np.ndarray, row: int,
-           band: int) -> None:
-    offset = scene.offset(slice(row, row + len(after)), band)
-    writer.write(after if np.ndim(offset) == 0 and offset == 0 else _settled(scene.info, after - offset, row), row, band)
+def _offset(scene: Scene, row: int, count: int, band: int) -> np.ndarray | float:
+    return scene.offset(slice(row, row + count), band)
+
+
+def _write(info: SceneInfo, writer: Writer, ratio: Writer | None, before: np.ndarray | None, after: np.ndarray,
+           offset: np.ndarray | float, row: int, band: int) -> None:
+    writer.write(after if np.ndim(offset) == 0 and offset == 0 else _settled(info, after - offset, row), row, band)
     if ratio is not None and before is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio.write(np.where((before == 0) & (after == 0), np.float32(1), before / after), row, band)

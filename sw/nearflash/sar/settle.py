@@ -59,7 +59,8 @@ def settle(scene: Scene, domain: str | None = None, *, borders: str = "auto", ne
     if info.domain == "intensity":
         info = _lift(info, sample)
     scene.info = info
-    if borders == "auto" and info.domain != "db":  # 0 dB is as good a value as any
+    # 0 dB is as good a value as any, and where noise was removed 0 is about the middle
+    if borders == "auto" and info.domain != "db" and not _negative(sample):
         scene.info = _mark_border(scene)
 
 
@@ -75,7 +76,7 @@ def _mark_border(scene: Scene) -> SceneInfo:
     noise = ", and noise beside them," if border.noise else ""
     info = _note(info, f"borders of zeros{noise} masked: {border.share:.1%} of the sampled pixels (--borders keep keeps "
                        "them)")
-    return replace(info, border=border, nodata=0.0 if info.nodata is None else info.nodata)
+    return replace(info, border=border, mark=0.0)  # as it was: 0 inside the border is a valid value, and stays one
 
 
 def _sampled_bands(scene: Scene) -> list[int]:
@@ -116,8 +117,8 @@ def _mark_fills(info: SceneInfo, sample: list[np.ndarray]) -> tuple[SceneInfo, l
 
 def _lift(info: SceneInfo, sample: list[np.ndarray]) -> SceneInfo:
     """The offset that makes ``sample``'s intensity positive, where noise removal left some of it negative."""
-    values = np.concatenate([s[np.isfinite(s)] for s in sample]) if sample else np.empty(0)
-    share = float((values < 0).mean()) if len(values) else 0.0
+    values = np.concatenate([s[np.isfinite(s)] for s in sample])
+    share = _negative(sample)
     if share == 0 or info.negatives == "error":
         return info
     if share > MOST_NEGATIVE:
@@ -127,6 +128,12 @@ def _lift(info: SceneInfo, sample: list[np.ndarray]) -> SceneInfo:
         return _note(info, f"{share:.1%} of the sampled intensities are negative: {done}")
     return _note(replace(info, offset=-float(values.min())),
                  f"{share:.1%} of the sampled intensities are negative, kept as noise about 0 (--negatives)")
+
+
+def _negative(sample: list[np.ndarray]) -> float:
+    """The share of the finite values that are negative."""
+    finite = sum(int(np.isfinite(s).sum()) for s in sample)
+    return sum(int((s < 0).sum()) for s in sample) / finite if finite else 0.0
 
 
 def _note(info: SceneInfo, text: str) -> SceneInfo:

@@ -40,8 +40,8 @@ class SceneInfo:
     ``names``: of the bands, such as polarisations; ``notes``: what the user should hear.
 
     Settled: ``choice``: how the domain was found; ``fills``: more values that mark missing pixels; ``border``: what is
-    masked along the edges; ``negatives`` and ``offset``: what becomes of negative intensity, and what is added to intensity
-    so that none of it is negative.
+    masked along the edges; ``mark``: what missing pixels become in an output, where no nodata says it; ``negatives`` and
+    ``offset``: what becomes of negative intensity, and what is added to intensity so that none of it is negative.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class SceneInfo:
     choice: DomainChoice | None = None
     fills: tuple[float, ...] = ()
     border: Border | None = None
+    mark: float | None = None
     negatives: str = "error"
     offset: float = 0.0
 

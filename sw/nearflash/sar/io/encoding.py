@@ -16,6 +16,7 @@ __all__ = ["check_out_scale", "plan_encoding"]
 FEWEST_STEPS = 8  # of a whole number type between the 5th and 95th percentile of the values: fewer crush them
 CLIPPED = 0.01  # largest share of the values beyond the type's limits
 HEADROOM = 4.0  # times the largest sampled value that a scale found here leaves room for
+HEADROOM_DB = 1.5  # the same for decibel, of what lies between the lowest and the highest
 
 
 def check_out_scale(scale: float | str | None) -> float | str | None:
@@ -47,9 +48,10 @@ def plan_encoding(scene: Scene, domain: str | None, dtype: str | None, scale: fl
     if scale is not None:
         if kind.kind == "f":
             raise ConfigError("out_scale", scale, f"has no use with out_dtype {kind}: give a whole number type")
-        number, offset = _fit(_sample(scene, domain), kind) if scale == "auto" else (float(scale), 0.0)
+        number, offset = _fit(_sample(scene, domain), kind, domain) if scale == "auto" else (float(scale), 0.0)
         scales, offsets = (number,) * scene.bands, (offset,) * scene.bands
-    nodata = None if origin.mask else _fitting(info.nodata, own, domain, kind)
+    mark = info.mark if info.nodata is None else info.nodata
+    nodata = None if origin.mask else _fitting(mark, own, domain, kind)
     encoding = Encoding(domain, kind, nodata, info.db_scale, scales, offsets, origin.mask)
     if kind.kind in "iu" and not (domain == own and kind == info.dtype):
         _refuse_crushing(scene, encoding)
@@ -67,15 +69,15 @@ def _sample(scene: Scene, domain: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _fit(values: np.ndarray, dtype: np.dtype) -> tuple[float, float]:
-    """(scale, offset) by which ``values`` and more fit into ``dtype``."""
+def _fit(values: np.ndarray, dtype: np.dtype, domain: str) -> tuple[float, float]:
+    """(scale, offset) by which ``values`` of ``domain`` and more fit into ``dtype``."""
     limits = np.iinfo(dtype)
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if low >= 0 or limits.min < 0:
-        largest = max(abs(low), abs(high)) or 1.0
-        return _round_up(HEADROOM * largest / limits.max), 0.0
-    span = high - low
-    return _round_up(1.5 * span / limits.max), math.floor(low - 0.25 * span)
+    if domain != "db" and (low >= 0 or limits.min < 0):
+        return _round_up(HEADROOM * (max(abs(low), abs(high)) or 1.0) / limits.max), 0.0
+    span = max(high - low, 1.0)
+    scale = _round_up(HEADROOM_DB * span / (limits.max - limits.min))
+    return scale, math.floor((low + high) / 2 - scale * (limits.max + limits.min) / 2)
 
 
 def _round_up(number: float) -> float:
