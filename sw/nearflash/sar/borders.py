@@ -14,7 +14,7 @@ import numpy as np
 __all__ = ["Border", "find_border"]
 
 SHORTEST = 8  # pixels of 0 in a row: single-look land stored in 8 bits, a third of it 0, has so many once in 15,000 rows
-SHARE = 0.01  # of the sampled rows that must have a border
+SHARE = 0.1  # of the sampled rows that must have a border at their ends, where no row is all border
 DARK = 0.01  # of the median intensity: border noise is below, 20 dB under the land; calm water seldom is
 AHEAD = 16  # pixels whose mean is compared with that
 WIDEST_NOISE = 500  # pixels beyond the zeros
@@ -39,21 +39,23 @@ def find_border(bands: Iterable[np.ndarray], median: float) -> Border | None:
 
     ``median``: of its intensities above 0."""
     border, zeros_alone = Border(DARK * median, 0.0, False), Border(0.0, 0.0, False)
-    rows = bordered = pixels = masked = zeros = 0
+    rows = bordered = whole = pixels = masked = zeros = 0
     for band in bands:
         zero = zeros_alone.mask(band)
-        rows, bordered = rows + len(band), bordered + int(zero.any(axis=1).sum())
-        pixels, masked, zeros = pixels + band.size, masked + int(border.mask(band).sum()), zeros + int(zero.sum())
-    if not bordered or bordered < SHARE * rows:
+        rows, bordered, whole = rows + len(band), bordered + int(zero.any(axis=1).sum()), whole + int(zero.all(axis=1).sum())
+        there = ~np.isnan(band)
+        pixels, zeros = pixels + band.size, zeros + int((zero & there).sum())
+        masked += int((border.mask(band) & there).sum())
+    if not whole and bordered <= SHARE * rows:
         return None
     return Border(border.dark, masked / pixels, masked > 1.001 * zeros)
 
 
 def _from_left(intensity: np.ndarray, dark: float) -> np.ndarray:
     columns = intensity.shape[1]
-    empty = ~(intensity > 0)  # missing pixels belong to the border they lie in
-    run = _leading(empty)
-    bordered = (run >= min(SHORTEST, columns)) & (intensity == 0).any(axis=1)
+    run = _leading(~(intensity > 0))  # missing pixels belong to the border they lie in
+    zeros = ((intensity == 0) & (np.arange(columns) < run[:, None])).sum(axis=1)
+    bordered = zeros >= min(SHORTEST, columns)
     if not bordered.any():
         return np.zeros(intensity.shape, bool)
     if dark > 0 and columns > AHEAD:

@@ -13,7 +13,8 @@ WINDOW = 9  # pixels on a side: 81 samples, small enough that many windows show 
 FEWEST, MOST = 0.5, 200.0
 MISSING = 0.25  # largest share of a window's pixels that may be missing
 ZEROS = 0.4  # largest share of a window's pixels that may be 0: what 8 bits make of dark single-look land
-TAIL = 1.7  # 90th percentile of the local looks over their mode: even ground has 1.2, a resampled map 1.55, a town more
+STRUCTURED = 1.2  # looks of pairs two pixels apart over those of windows: 1 on even ground, resampled or not; a town 1.3
+INTERPOLATED = 1.45  # second over first differences: below, pixels two apart are compared instead of neighbours
 BELOW_ONE = 0.8  # no speckle has fewer looks than one: a mode below is structure
 SYSTEMATIC = 0.15  # relative, of an estimate on even ground: speckle is correlated by unknown amounts
 SYSTEMATIC_TOWN = 0.4  # the same where there is none
@@ -53,8 +54,8 @@ def local_looks(intensity: np.ndarray) -> np.ndarray:
     return np.concatenate([likely, mean[some] ** 2 / np.nanvar(samples[some], axis=1)])
 
 
-def neighbour_looks(intensities: list[np.ndarray]) -> float | None:
-    """Looks by the ratios of neighbouring pixels of images [H, W]; None without enough of them.
+def neighbour_looks(intensities: list[np.ndarray], distance: int = 1) -> float | None:
+    """Looks by the ratios of pixels ``distance`` apart in images [H, W]; None without enough of them.
 
     The lower quartile of |ln(a / b)| belongs to the pairs that show one kind of ground, which even a town has: it is that of
     the ratio of two Gamma variables of L looks, which is F distributed. Geometric mean of both directions. Correlated
@@ -65,10 +66,7 @@ def neighbour_looks(intensities: list[np.ndarray]) -> float | None:
 
     found = []
     for along in (0, 1):
-        logs = [np.log(np.where(i > 0, i, np.nan).astype(np.float64)) for i in intensities]
-        parts = [np.abs(np.diff(i, axis=along)).ravel() for i in logs]
-        values = np.concatenate(parts) if parts else np.empty(0)
-        values = values[np.isfinite(values)]
+        values = np.concatenate([_differences(i, along, distance) for i in intensities]) if intensities else np.empty(0)
         if len(values) < WINDOW**2:
             return None
         quartile = math.exp(float(np.quantile(values, 0.25)))
@@ -83,13 +81,38 @@ def neighbour_looks(intensities: list[np.ndarray]) -> float | None:
     return math.exp(sum(found) / 2)
 
 
+def _differences(intensity: np.ndarray, along: int, distance: int) -> np.ndarray:
+    """|ln(a / b)| of all pairs of valid pixels ``distance`` apart: infinite where one of them is 0, none where both are."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(intensity.astype(np.float64))
+        logs = logs if along else logs.T
+        differences = np.abs(logs[:, distance:] - logs[:, :-distance]).ravel()
+    return differences[~np.isnan(differences)]
+
+
+def _interpolated(intensities: list[np.ndarray]) -> bool:
+    """Whether the images' pixels are made of each other: then a pixel lies near the middle of its neighbours, which speckle
+    and structure don't. White noise has second differences sqrt(3) times as large as first ones, a map's grid 0.9 to 1.3
+    times."""
+    ratios = []
+    for along in (0, 1):
+        first, second = [], []
+        for i in intensities:
+            logs = np.log(np.where(i > 0, i, np.nan).astype(np.float64))
+            logs = logs if along else logs.T
+            first.append(np.abs(np.diff(logs)).ravel())
+            second.append(np.abs(np.diff(logs, 2)).ravel())
+        ratios.append(np.nanquantile(np.concatenate(second), 0.25) / np.nanquantile(np.concatenate(first), 0.25))
+    return min(ratios) < INTERPOLATED
+
+
 def estimate_looks(intensities: list[np.ndarray]) -> LooksEstimate | None:
     """The number of looks of images [H, W] (bands of one scene); None if there is no usable window.
 
     The most frequent local number of looks. Structure lowers a window's looks and never raises them, but most scenes have
     enough even ground for a clear mode (S. Anfinsen, A. Doulgeris, T. Eltoft, "Estimation of the equivalent number of looks
     in polarimetric SAR imagery", IEEE TGRS 47(11), 2009). The mode is that of a Gaussian kernel density over ln L. Where
-    windows of far more looks are common, or the mode is below what speckle can have, most windows hold structure, and
+    pixels two apart differ less than that, or the mode is below what speckle can have, most windows hold structure, and
     :func:`neighbour_looks` goes on where windows fail.
 
     Limits: correlated speckle varies less within a window, so its looks come out too high.
@@ -101,9 +124,9 @@ def estimate_looks(intensities: list[np.ndarray]) -> LooksEstimate | None:
     logs = np.log(np.clip(looks, FEWEST, MOST))
     mode = _mode(logs)
     near = int((np.abs(logs - math.log(mode)) < 0.3).sum())
-    upper = float(np.quantile(looks, 0.9))
-    if upper > TAIL * mode or mode < BELOW_ONE:
-        pairs = neighbour_looks(intensities)
+    apart = neighbour_looks(intensities, 2)
+    if mode < BELOW_ONE or (apart is not None and apart > STRUCTURED * mode):
+        pairs = apart if apart is not None and _interpolated(intensities) else neighbour_looks(intensities)
         if pairs is not None and pairs > mode:
             pairs = min(pairs, MOST)
             return LooksEstimate(pairs, max(mode, pairs * (1 - SYSTEMATIC_TOWN)), pairs * (1 + SYSTEMATIC_TOWN), False)

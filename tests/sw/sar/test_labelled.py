@@ -112,7 +112,8 @@ def test_the_accessor_is_the_function():
     image = xarray.DataArray(speckle(), dims=("y", "x"), name="sigma0")
     xarray.testing.assert_identical(image.nearflash.despeckle(looks=4, method=LEE), despeckle(image, looks=4, method=LEE))
     dataset = image.to_dataset()
-    xarray.testing.assert_identical(dataset.nearflash.despeckle(looks=4, method=LEE), despeckle(dataset, looks=4, method=LEE))
+    done = dataset.nearflash.despeckle(looks=4, method=LEE)
+    xarray.testing.assert_identical(done, despeckle(dataset, looks=4, method=LEE))
 
 
 def test_looks_by_pixel():
@@ -149,7 +150,8 @@ def lazy():
         computed.append(block_info[None]["chunk-location"])
         return block
 
-    chunks = da.from_array(values, chunks=(1, 120, 100)).map_blocks(load, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
+    chunks = da.from_array(values, chunks=(1, 120, 100)).map_blocks(load, dtype=np.float32,
+                                                                    meta=np.empty((0, 0, 0), np.float32))
     return xarray.DataArray(chunks, dims=("time", "y", "x"), name="sigma0", attrs={"units": "1"}), values, computed
 
 
