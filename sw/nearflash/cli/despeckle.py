@@ -20,8 +20,8 @@ __all__ = ["despeckle"]
 
 def despeckle(
     ctx: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .img, .cos, .npy, .png), Sentinel-1 products (.SAFE "
-                                                   "or .zip), folders of them, patterns.")],
+    inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .img, .cos, .npy, .png), products (Sentinel-1: .SAFE or "
+                                                   ".zip; SNAP: .dim), folders of them, patterns.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Output file; a folder for several images. Default for "
                                              "products: here, named after the product.")] = None,
     method: Annotated[str, typer.Option(help="Network: base, tiny, paper, unet. Filter: lee, refined-lee, kuan, frost, "

@@ -102,15 +102,15 @@ class FileResult:
 
 
 def find_inputs(names: Iterable[str]) -> list[Path]:
-    """The files that ``names`` mean: files, products (a .SAFE folder or its .zip), folders (their images and products, not
-    those of folders below) and glob patterns.
+    """The files that ``names`` mean: files, products (a .SAFE folder or its .zip, SNAP's .dim), folders (their images and
+    products, not those of folders below) and glob patterns.
 
     Raises :class:`ConfigError` for a folder or pattern without an image.
     """
     def usable(path: Path) -> bool:
-        return path.suffix.lower() in SUFFIXES or is_product(path)
+        return path.suffix.lower() in (*SUFFIXES, ".dim") or is_product(path)
 
-    kinds = ", ".join((*SUFFIXES, ".SAFE", ".zip"))
+    kinds = ", ".join((*SUFFIXES, ".SAFE", ".zip", ".dim"))
     found: list[Path] = []
     for name in names:
         path = Path(name)
@@ -150,7 +150,7 @@ def plan_jobs(names: Sequence[str], out: Path | None, settings: Settings, ratio:
             if len(inputs) == 1 and isinstance(e, ConfigError):
                 raise  # the command's, not the file's
             images.append(Image(path, None, f"{path.stem}.tif"))
-    single = len(names) == 1 and len(images) == 1 and images[0].path == Path(names[0])
+    single = len(names) == 1 and len(images) == 1 and inputs == [Path(names[0])]
     into_folder = not single or out.is_dir()
     if into_folder and out.is_file():
         raise ConfigError("out", str(out), "must be a folder for several images")

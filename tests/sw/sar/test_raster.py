@@ -252,6 +252,7 @@ def test_another_domains_words_do_not_stay(tmp_path):
         assert d.descriptions == (None,)
         assert d.units == (None,)
     with open_scene(tmp_path / "b.tif") as scene:
+        assert scene.info.choice is not None
         assert (scene.info.domain, scene.info.choice.source) == ("amplitude", "product")
 
 
@@ -275,3 +276,33 @@ def test_envi_images_are_read(tmp_path):
     with rasterio.open(tmp_path / "out" / "Sigma0_VV.tif") as d:
         assert (d.crs.to_epsg(), d.transform) == (32632, PLACE)
         np.testing.assert_allclose(d.read(1), values, rtol=1e-6)
+    # As SNAP leaves them: an index, and images in a folder beside it
+    folder = tmp_path / "scene.data"
+    folder.mkdir()
+    for suffix in ("img", "hdr"):
+        (tmp_path / f"Sigma0_VV.{suffix}").rename(folder / f"Sigma0_VV.{suffix}")
+    (folder / "i_VV.img").write_bytes(b"")
+    (tmp_path / "scene.dim").write_text("<Dimap_Document/>")
+    run(tmp_path / "scene.dim", "-o", tmp_path / "snap.tif")
+    with rasterio.open(tmp_path / "snap.tif") as d:
+        np.testing.assert_allclose(d.read(1), values, rtol=1e-6)
+    run(tmp_path, "-o", tmp_path / "named")
+    assert [p.name for p in (tmp_path / "named").iterdir() if p.name.startswith("scene")] == ["scene_Sigma0_VV.tif"]
+    (folder / "Sigma0_VV.img").unlink()
+    assert "make one in SNAP" in run(tmp_path / "scene.dim", "-o", tmp_path / "none.tif", code=1)
+
+
+def test_cosar_images_are_read(tmp_path):
+    """TerraSAR-X's format: big-endian 16-bit pairs, two numbers before each row, four rows of header."""
+    slc = np.rint(RNG.normal(size=(40, 50, 2)) * 100)
+    rows, columns = slc.shape[:2]
+    length = 4 * (columns + 2)
+    header = bytearray(4 * length)
+    header[:28] = np.array([length * (rows + 4), 1, columns, rows, 1, length, rows + 4], ">u4").tobytes()
+    header[28:32] = b"CSAR"
+    header[32:36] = np.array([1], ">u4").tobytes()
+    lines = [np.array([1, columns], ">u4").tobytes() + line.astype(">i2").tobytes() for line in slc]
+    (tmp_path / "a.cos").write_bytes(bytes(header) + b"".join(lines))
+    run(tmp_path / "a.cos", "-o", tmp_path / "a.tif")
+    with rasterio.open(tmp_path / "a.tif") as d:
+        np.testing.assert_allclose(d.read(1), np.hypot(slc[..., 0], slc[..., 1]), rtol=1e-5)

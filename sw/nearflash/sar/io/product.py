@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...contract import ConfigError
+from ...contract import ConfigError, DataError
+from .unread import advice
 
 __all__ = ["BURSTS", "CALIBRATIONS", "NOISE", "Image", "ProductOptions", "images_in", "is_product"]
 
@@ -55,10 +56,21 @@ def is_product(path: Path) -> bool:
 
 
 def images_in(path: Path, options: ProductOptions) -> list[Image]:
-    """The images of a file or product, those asked for. Raises :class:`ConfigError` where a product has none of them,
-    :class:`~nearflash.contract.DataError` for a damaged one."""
+    """The images of a file or product, those asked for; of SNAP's .dim those in the folder beside it. Raises
+    :class:`ConfigError` where a product has none of them, :class:`DataError` for a damaged one."""
+    if path.suffix.lower() == ".dim":
+        return _snap_images(path)
     if not is_product(path):
         return [Image(path, None, path.name)]
     from .sentinel1 import list_parts
 
     return list_parts(path, options)
+
+
+def _snap_images(path: Path) -> list[Image]:
+    """The bands of a BEAM-DIMAP product (ENVI images), without the real and imaginary parts i_ and q_."""
+    folder = path.with_suffix(".data")
+    bands = [p for p in sorted(folder.glob("*.img")) if not p.name.startswith(("i_", "q_"))]
+    if not bands:
+        raise DataError("input", str(path), f"must have images in {folder.name}: {advice(path)}")
+    return [Image(p, None, f"{path.stem}_{p.stem}.tif") for p in bands]

@@ -7,8 +7,8 @@ from pathlib import Path
 __all__ = ["advice"]
 
 _ADVICE = {
-    ".dim": "SNAP's .dim names its images in the .data folder beside it: give one of those, such as "
-            "scene.data/Sigma0_VV.img",
+    ".dim": "it is an index of the images in the .data folder beside it, and there is one of intensity or amplitude to be: of "
+            "complex bands (i_, q_) make one in SNAP, or export a GeoTIFF",
     ".h5": "of an HDF5 product (NISAR, ICEYE, COSMO-SkyMed) give one image as GeoTIFF: gdalinfo FILE lists them, "
            "gdal_translate HDF5:\"FILE\"://path/to/image scene.tif",
     ".nc": "of a netCDF file give one image as GeoTIFF (gdal_translate NETCDF:\"FILE\":variable scene.tif), or the variable "
