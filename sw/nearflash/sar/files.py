@@ -17,7 +17,7 @@ from .domain import check_domain, check_negatives, check_scale
 from .io import SUFFIXES, Image, ProductOptions, images_in, is_product, open_scene, open_writer
 from .io.base import output_type
 from .io.encoding import check_out_scale
-from .methods import Method, load_method
+from .methods import Method, cycle_spin, load_method
 from .scene import MATCHES, StreamReport, check_looks, despeckle_stream, require_valid
 from .settle import check_borders
 
@@ -49,6 +49,7 @@ class Settings:
     borders: str = "auto"
     negatives: str = "keep"
     product: ProductOptions = DEFAULT_PRODUCT
+    cycle_spin: bool = False
 
     def __post_init__(self) -> None:
         check_looks(self.looks)
@@ -67,7 +68,8 @@ class Settings:
 
     def load_method(self) -> Method:
         """The method these settings name. Raises :class:`ConfigError` for an unknown one."""
-        return load_method(self.method, device=self.device, checkpoint=self.checkpoint)
+        method = load_method(self.method, device=self.device, checkpoint=self.checkpoint)
+        return cycle_spin(method) if self.cycle_spin else method
 
 
 @dataclass(frozen=True)

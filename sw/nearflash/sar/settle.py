@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..contract import ConfigError
+from ..contract import ConfigError, DataError
 from .borders import find_border
 from .choose import choose_domain
 from .domain import check_domain, check_negatives
@@ -34,7 +34,7 @@ def settle(scene: Scene, domain: str | None = None, *, borders: str = "auto", ne
 
     Looks at :func:`~nearflash.sar.statistics.sample_places`, in up to 16 bands. Raises
     :class:`~nearflash.contract.ConfigError` for unknown settings, :class:`~nearflash.sar.choose.DomainError` where the
-    domain can't be told.
+    domain can't be told, :class:`~nearflash.contract.DataError` for intensity that is mostly negative.
     """
     check_borders(borders)
     check_negatives(negatives)
@@ -121,8 +121,10 @@ def _lift(info: SceneInfo, sample: list[np.ndarray]) -> SceneInfo:
     share = _negative(sample)
     if share == 0 or info.negatives == "error":
         return info
-    if share > MOST_NEGATIVE:
-        return replace(info, negatives="error")  # the first negative pixel read is named
+    if share > MOST_NEGATIVE and info.negatives == "keep":
+        raise DataError(f"{info.path} negative values", f"{share:.0%}", "must be noise about 0, intensity itself is at "
+                        "least 0: mostly negative values are decibel (domain db); --negatives clip or mask takes them for "
+                        "intensity")
     if info.negatives != "keep":
         done = {"clip": "set to 0", "mask": "masked"}[info.negatives]
         return _note(info, f"{share:.1%} of the sampled intensities are negative: {done}")

@@ -91,7 +91,9 @@ def test_command_subtracts_noise_and_names_the_output_after_the_product(tmp_path
     assert (band["looks"], band["looks_source"]) == (4.4, "product")
     assert band["mean_in_intensity"] == pytest.approx(expected.mean(), rel=1e-4)
     assert "4.4 product" in result.output
-    run(root, "-o", tmp_path / "both", "--method", "none", "--calibration", "gamma0", "--out-domain", "db")
+    run(root, "-o", tmp_path / "both", "--method", "none", "--calibration", "gamma0", "--out-domain", "db", "--db-scale", 10)
+    with rasterio.open(tmp_path / "both" / (NAME.format(type="GRDH") + "_VV_gamma0.tif")) as d:
+        np.testing.assert_allclose(d.read(1)[60:], 100 * np.log10(expected[60:] / 9), rtol=1e-4, atol=1e-3)
     assert sorted(p.name for p in (tmp_path / "both").iterdir()) == [
         NAME.format(type="GRDH") + f"_{pol}_gamma0.tif" for pol in ("VH", "VV")]
 
@@ -197,8 +199,9 @@ def test_unknown_parts_are_named(tmp_path, numbers):
         assert said in str(result.exception)
     with pytest.raises(ConfigError, match="one of VH, VV"):
         open_scene(root)
-    with pytest.raises(ConfigError, match="Sentinel-1 product"):
-        open_scene(root, "amplitude", part="VV")
+    for options in ({"domain": "amplitude"}, {"nodata": 0.0}):
+        with pytest.raises(ConfigError, match="Sentinel-1 product"):
+            open_scene(root, part="VV", **options)
     np.save(tmp_path / "a.npy", numbers)
     result = CliRunner().invoke(app, [str(tmp_path / "a.npy"), "-o", str(tmp_path / "b.npy"), "--calibration", "beta0"])
     assert "has no effect without a Sentinel-1 product" in str(result.exception)

@@ -74,9 +74,11 @@ def _reader(path: Path, domain: str | None, nodata: float | None, db_scale: floa
         if domain is not None:
             raise ConfigError("domain", domain, "must be absent for a Sentinel-1 product, whose values are known "
                               "(--calibration, --out-domain)")
+        if nodata is not None:
+            raise ConfigError("nodata", nodata, "must be absent for a Sentinel-1 product, which says itself what is missing")
         from .sentinel1 import read_part
 
-        return read_part(path, part, product)
+        return read_part(path, part, product, db_scale)
     kind = _format(path, "input", _READERS)
     if not path.is_file():
         raise DataError("input", str(path), "file not found")

@@ -29,7 +29,7 @@ class _GeoTiffWriter(Writer):
         nodata, info = encoding.nodata, scene.info
         # A float file may hold NaN beside its nodata value: then each missing pixel keeps its own
         self.both = (np.dtype(info.dtype).kind == "f" and encoding.dtype.kind == "f" and nodata is not None
-                     and not np.isnan(nodata) and not scene.origin.mask)
+                     and not np.isnan(nodata) and not scene.origin.mask and info.domain != "complex")
         # Rows wait for a whole row of blocks: a compressed block written in parts leaves its earlier parts in the file
         self.block = dataset.block_shapes[0][0]
         self.waiting = np.empty((self.block, scene.shape[1]), encoding.dtype)

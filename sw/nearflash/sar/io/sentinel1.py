@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ...contract import ConfigError, DataError
+from ..domain import UNKNOWN, marked
 from .base import Origin, Scene, SceneInfo
 from .bursts import Rows, burst_rows, merged_rows, plain_rows
 from .luts import Grid, read_azimuth_noise
@@ -80,8 +81,8 @@ def list_parts(path: Path, options: ProductOptions) -> list[Image]:
     return [Image(path, p.name, f"{safe.name}_{p.name}{suffix}.tif") for p in _parts(safe, options)]
 
 
-def read_part(path: Path, part: str | None, options: ProductOptions) -> Sentinel1Scene:
-    """Open an image of a product by its name in :func:`list_parts` (None: the only one).
+def read_part(path: Path, part: str | None, options: ProductOptions, db_scale: float = 1.0) -> Sentinel1Scene:
+    """Open an image of a product by its name in :func:`list_parts` (None: the only one); ``db_scale``: of an output in dB.
 
     Raises :class:`ConfigError` for another name, :class:`DataError` for a damaged product.
     """
@@ -91,13 +92,13 @@ def read_part(path: Path, part: str | None, options: ProductOptions) -> Sentinel
         (part,) = found
     if part not in found:
         raise ConfigError("part", part, f"must be one of {', '.join(found)}, which {path} holds")
-    return Sentinel1Scene(safe, found[part], options)
+    return Sentinel1Scene(safe, found[part], options, db_scale)
 
 
 class Sentinel1Scene(Scene):
     """One image of a product; intensity, or amplitude for digital numbers."""
 
-    def __init__(self, safe: Safe, part: _Part, options: ProductOptions):
+    def __init__(self, safe: Safe, part: _Part, options: ProductOptions, db_scale: float):
         m = part.measurement
         self.field = f"{safe.path} {m.stem}"
         note = Annotation.read(safe.annotation(m), self.field)
@@ -123,8 +124,8 @@ class Sentinel1Scene(Scene):
             tags={None: {"SENTINEL1_PRODUCT": safe.name, "SENTINEL1_IMAGE": m.stem, "POLARISATION": m.polarisation,
                          "CALIBRATION": options.calibration, "THERMAL_NOISE_REMOVED": str(self.range_noise is not None)}})
         # The file's type says whether zeros are quantised; NaN marks what is missing, as 0 is a value
-        self.info = SceneInfo(safe.path / part.name if not safe.zipped else safe.path, (len(self.rows), note.shape[1]), 1,
-                              "unknown", "uint16" if m.kind == "GRD" else "int16", float("nan"), words=(name,), looks=looks,
+        self.info = SceneInfo(safe.path, (len(self.rows), note.shape[1]), 1, UNKNOWN,
+                              "uint16" if m.kind == "GRD" else "int16", float("nan"), db_scale, words=(name,), looks=looks,
                               names=(part.name,), notes=notes)
 
     def _layout(self, note: Annotation, burst: int | None) -> Rows:
@@ -187,11 +188,11 @@ class Sentinel1Scene(Scene):
 
     def read_values(self, rows: slice, band: int = 0) -> tuple[np.ndarray, np.ndarray]:
         numbers = self.raw(rows)
-        missing = np.zeros(numbers.shape, bool)
+        missing = marked(numbers, self.dataset.nodata)
         if self.rows.first is not None and self.rows.last is not None:
             sample = np.arange(numbers.shape[1])
             first, last = self.rows.first[rows, None], self.rows.last[rows, None]
-            missing = (first < 0) | (sample < first) | (sample > last)
+            missing |= (first < 0) | (sample < first) | (sample > last)
         if self.calibration is None:
             return np.abs(numbers).astype(np.float32), missing
         amplitude = np.abs(numbers).astype(np.float32) / self.calibration.at(self.rows.lines[rows])

@@ -7,7 +7,7 @@ from pathlib import Path
 __all__ = ["advice"]
 
 _ADVICE = {
-    ".dim": "it is an index of the images in the .data folder beside it, and there is one of intensity or amplitude to be: of "
+    ".dim": "it is an index of the images in the .data folder beside it, of which one must be intensity or amplitude: of "
             "complex bands (i_, q_) make one in SNAP, or export a GeoTIFF",
     ".h5": "of an HDF5 product (NISAR, ICEYE, COSMO-SkyMed) give one image as GeoTIFF: gdalinfo FILE lists them, "
            "gdal_translate HDF5:\"FILE\"://path/to/image scene.tif",
