@@ -27,8 +27,7 @@ def find_fills(sample: list[np.ndarray], dtype: str) -> list[Fill]:
     """Undeclared fills among the values of real images [H, W] (NaN missing) whose file holds ``dtype``.
 
     A fill repeats exactly, and is the lowest or highest value, far from all others; in floating point 0 is one too.
-    Unsigned whole numbers have no fill of 0: it is a quantised dark pixel as often as a border
-    (:mod:`nearflash.sar.borders`).
+    Whole numbers' 0 beside others is a quantised dark pixel as often as a border (:mod:`nearflash.sar.borders`).
     """
     values = np.concatenate([s[np.isfinite(s)] for s in sample]) if sample else np.empty(0)
     if not len(values):
@@ -46,8 +45,7 @@ def find_fills(sample: list[np.ndarray], dtype: str) -> list[Fill]:
         zero = value == 0 and floating
         # Saturated values lie beside the others, a fill lies apart; one that is negative among none is no measurement
         apart = value < low - gap or value > high + gap or (value < 0 <= low and floating)
-        unsigned_zero = value == 0 and np.dtype(dtype).kind in "ub"
-        if (zero or apart) and not unsigned_zero and _frequent(count, len(values)) and not _quantised(others, count):
+        if (zero or apart) and _frequent(count, len(values)) and not _quantised(others, count):
             fills.append(Fill(value, count / len(values)))
     return fills
 

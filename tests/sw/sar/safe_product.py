@@ -93,7 +93,7 @@ class Grd:
 @dataclass
 class Slc:
     """A TOPS SLC of bursts of 60 lines, each beginning 50 lines after the one before; lines 2 to 57 and samples 5 to 94 of
-    each are valid. Sigma nought's vector is 10 everywhere."""
+    each are valid. Sigma nought's vector is 15 at the first burst's first line and grows by 1 every 100 lines of azimuth."""
 
     bursts: int = 3
     lines: int = 60
@@ -121,7 +121,8 @@ class Slc:
         _text(root / "annotation" / f"{stem}.xml",
               _product("SLC", "VV", self.shape, self.interval, (1, 1), f"<burstList>{bursts}</burstList>", points))
         vectors = "".join(f"<calibrationVector><azimuthTime>{_stamp(t)}</azimuthTime><line>{n}</line><pixel>0 99</pixel>"
-                          "<sigmaNought>10 10</sigmaNought></calibrationVector>" for n, t in ((-574, -1.0), (400, 1.0)))
+                          f"<sigmaNought>{v} {v}</sigmaNought></calibrationVector>"
+                          for n, t, v in ((-574, -1.0, 10), (400, 1.0, 20)))
         _text(root / "annotation" / "calibration" / f"calibration-{stem}.xml", f"<calibration>{vectors}</calibration>")
         _text(root / "manifest.safe", "<xfdu/>")
         return root

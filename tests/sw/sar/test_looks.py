@@ -15,11 +15,12 @@ def speckle(shape: tuple[int, int], looks: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).gamma(looks, 1 / looks, shape)
 
 
-def town(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Brightness that varies within a few pixels everywhere, and points far above it."""
+def town(shape: tuple[int, int], contrast: float, every: int, seed: int = 0) -> np.ndarray:
+    """Brightness that varies within a few pixels everywhere, by ``contrast`` (rms of the logarithm), and a point far above
+    it every so many pixels."""
     rng = np.random.default_rng(seed)
-    clean = np.exp(gaussian_filter(rng.normal(size=shape), 1.5) / 0.19)
-    clean.flat[rng.integers(0, clean.size, clean.size // 150)] *= 300
+    clean = np.exp(contrast * gaussian_filter(rng.normal(size=shape), 1.5) / 0.19)
+    clean.flat[rng.integers(0, clean.size, clean.size // every)] *= 300
     return uniform_filter(clean, 2)
 
 
@@ -28,9 +29,9 @@ def test_neighbours_tell_the_looks_of_speckle(looks):
     assert neighbour_looks([speckle((200, 200), looks)]) == pytest.approx(looks, rel=0.08)
 
 
-@pytest.mark.parametrize("looks", [1, 4.4])
-def test_a_town_without_even_ground(looks):
-    scene = town((300, 300)) * speckle((300, 300), looks, seed=3)
+@pytest.mark.parametrize(("looks", "contrast", "every"), [(1, 1, 150), (4.4, 1, 150), (4.4, 0.8, 3000)])
+def test_a_town_without_even_ground(looks, contrast, every):
+    scene = town((300, 300), contrast, every) * speckle((300, 300), looks, seed=3)
     found = estimate_looks([scene])
     assert not found.even
     assert found.looks == pytest.approx(looks, rel=0.4)

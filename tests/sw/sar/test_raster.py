@@ -95,7 +95,7 @@ def test_sidecars_belong_to_their_image(tmp_path):
 
 def test_an_external_mask_masks_and_is_kept(tmp_path):
     values = amplitude()
-    values[:24] = 7  # what lies under the mask counts for nothing
+    values[:24] *= 3  # what lies under the mask counts for nothing
     write(tmp_path / "a.tif", values)
     mask = np.full(values.shape, 255, np.uint8)
     mask[:24] = 0
@@ -127,6 +127,7 @@ def test_alpha_is_no_band_and_stays(tmp_path):
         assert d.colorinterp[1] is ColorInterp.alpha
         np.testing.assert_array_equal(d.read(2), alpha)
         np.testing.assert_allclose(d.read(1)[30:], grey[30:], rtol=1e-5)
+        assert np.isnan(d.read(1)[:30]).all()
     Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).save(tmp_path / "a.png")
     run(tmp_path / "a.png", "-o", tmp_path / "b.png")
     got = np.asarray(Image.open(tmp_path / "b.png"))

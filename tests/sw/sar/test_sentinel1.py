@@ -133,7 +133,7 @@ def test_bursts_are_merged_where_they_are_valid(tmp_path, slc_numbers):
         assert scene.shape == (156, 100)
         lines = np.r_[2:55, 60 + 5 : 60 + 55, 120 + 5 : 120 + 58]
         intensity = scene.read(slice(0, 156))
-        np.testing.assert_allclose(intensity[:, 50], ((lines + 1) / 10.0) ** 2, rtol=1e-5)
+        np.testing.assert_allclose(intensity[:, 50], ((lines + 1) / (15 + np.arange(2, 158) / 100)) ** 2, rtol=1e-5)
         assert np.isnan(intensity[:, :5]).all()
         assert np.isnan(intensity[:, 95:]).all()
         assert np.isfinite(intensity[:, 5:95]).all()
@@ -152,7 +152,8 @@ def test_bursts_one_by_one(tmp_path, slc_numbers):
         got = d.read(1)
         assert {round(p.row, 9) for p in d.gcps[0]} == {0.0, 50.0}
     assert got.shape == (60, 100)
-    np.testing.assert_allclose(got[2:58, 50], ((np.arange(62, 118) + 1) / 10.0) ** 2, rtol=1e-5)
+    expected = ((np.arange(62, 118) + 1) / (15 + np.arange(52, 108) / 100)) ** 2
+    np.testing.assert_allclose(got[2:58, 50], expected, rtol=1e-5)
     assert np.isnan(got[[0, 1, 58, 59]]).all()
     assert "no noise annotation" in result.output
     assert "has no noise annotation" in run(root, "-o", tmp_path / "n", "--method", "none", "--noise", "remove",
