@@ -59,8 +59,7 @@ def settle(scene: Scene, domain: str | None = None, *, borders: str = "auto", ne
     if info.domain == "intensity":
         info = _lift(info, sample)
     scene.info = info
-    # 0 dB is as good a value as any, and where noise was removed 0 is about the middle
-    if borders == "auto" and info.domain != "db" and not _negative(sample):
+    if borders == "auto" and info.domain != "db":  # 0 dB is as good a value as any
         scene.info = _mark_border(scene)
 
 

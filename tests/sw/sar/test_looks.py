@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("scipy")
 from nearflash.sar.looks import estimate_looks, neighbour_looks
 from nearflash.sar.speckle import SystemResponse, speckled
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter, zoom
 
 
 def speckle(shape: tuple[int, int], looks: float, seed: int = 0) -> np.ndarray:
@@ -36,6 +36,16 @@ def test_a_town_without_even_ground(looks, contrast, every):
     assert not found.even
     assert found.looks == pytest.approx(looks, rel=0.4)
     assert found.low < looks < found.high
+
+
+def test_a_town_on_a_maps_grid():
+    """Neighbours made of each other are nearly equal: there pixels two apart are compared, which still says too much, by
+    as much as interpolation averages (2.25 times at most)."""
+    scene = town((200, 200), 0.8, 3000) * speckle((200, 200), 4.4, seed=3)
+    found = estimate_looks([zoom(scene, 1.8, order=1)])
+    assert not found.even
+    assert 4.4 / 1.5 < found.looks < 2.25 * 4.4
+    assert neighbour_looks([zoom(scene, 1.8, order=1)]) > 3 * 4.4
 
 
 @pytest.mark.parametrize("share", [0.02, 0.15])

@@ -67,6 +67,9 @@ def test_what_is_no_fill(tmp_path):
     whole = np.rint(speckle() * 3).astype(np.float32)  # 0 is a step like the others
     assert find_fills([whole], "float32") == []
     assert find_fills([np.where(speckle() > 1, 4.0, 0.4)], "float32") == []
+    quick_look = np.rint(np.maximum(np.sqrt(speckle(looks=1)) * 60 - 26, 0)) ** 2  # 8 bits once, its dark pixels cut off
+    assert (quick_look == 0).mean() > 0.1
+    assert find_fills([quick_look.astype(np.float32)], "float32") == []
     assert find_fills([np.where(speckle() > 2, 0, np.rint(100 * speckle(seed=1)))], "uint16") == []
     assert find_fills([np.zeros((64, 64))], "float32") == []
     filled = np.where(speckle() > 2, 65535, np.rint(300 * speckle(seed=1)))
