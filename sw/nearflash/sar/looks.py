@@ -62,19 +62,20 @@ def neighbour_looks(intensities: list[np.ndarray], distance: int = 1) -> float |
     speckle makes it too high.
     """
     from scipy.optimize import brentq
-    from scipy.stats import f as ratio
+    from scipy.special import betainc
 
     found = []
     for along in (0, 1):
         values = np.concatenate([_differences(i, along, distance) for i in intensities]) if intensities else np.empty(0)
         if len(values) < WINDOW**2:
             return None
-        quartile = math.exp(float(np.quantile(values, 0.25)))
+        quartile = math.exp(min(float(np.quantile(values, 0.25)), 700.0))
         if quartile <= 1:
             return None
 
-        def excess(log_looks: float, bound: float = quartile) -> float:
-            return float(ratio.cdf(bound, 2 * math.exp(log_looks), 2 * math.exp(log_looks))) - 0.625
+        def excess(log_looks: float, share: float = quartile / (1 + quartile)) -> float:
+            # The F distribution of 2 L and 2 L degrees of freedom, at the quartile: half of what is below 1, and a quarter
+            return float(betainc(math.exp(log_looks), math.exp(log_looks), share)) - 0.625
 
         ends = math.log(FEWEST / 4), math.log(MOST * 4)
         found.append(brentq(excess, *ends) if excess(ends[0]) < 0 < excess(ends[1]) else ends[excess(ends[0]) < 0])
