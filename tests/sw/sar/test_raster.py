@@ -126,8 +126,15 @@ def test_alpha_is_no_band_and_stays(tmp_path):
         assert d.count == 2
         assert d.colorinterp[1] is ColorInterp.alpha
         np.testing.assert_array_equal(d.read(2), alpha)
+        np.testing.assert_array_equal(d.read_masks(1), alpha)
         np.testing.assert_allclose(d.read(1)[30:], grey[30:], rtol=1e-5)
         assert np.isnan(d.read(1)[:30]).all()
+    for dtype, count in (("uint8", 2), ("uint16", 2), ("int16", 1)):
+        run(tmp_path / "a.tif", "-o", tmp_path / f"{dtype}.tif", "--out-dtype", dtype)
+        with rasterio.open(tmp_path / f"{dtype}.tif") as d:
+            assert (d.count, d.dtypes[0]) == (count, dtype)
+            np.testing.assert_array_equal(d.read_masks(1), alpha)
+            np.testing.assert_array_equal(d.read(1)[30:], grey[30:])
     Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).save(tmp_path / "a.png")
     run(tmp_path / "a.png", "-o", tmp_path / "b.png")
     got = np.asarray(Image.open(tmp_path / "b.png"))

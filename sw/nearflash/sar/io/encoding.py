@@ -52,6 +52,8 @@ def plan_encoding(scene: Scene, domain: str | None, dtype: str | None, scale: fl
         scales, offsets = (number,) * scene.bands, (offset,) * scene.bands
     mark = info.mark if info.nodata is None else info.nodata
     nodata = None if origin.mask else _fitting(mark, own, domain, kind)
+    if origin.alpha and kind.kind == "f":
+        nodata = math.nan  # alpha masks pixels of whole numbers alone
     encoding = Encoding(domain, kind, nodata, info.db_scale, scales, offsets, origin.mask)
     if kind.kind in "iu" and not (domain == own and kind == info.dtype):
         _refuse_crushing(scene, encoding)

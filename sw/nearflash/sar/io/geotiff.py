@@ -56,8 +56,10 @@ class _GeoTiffWriter(Writer):
     def _write_mask(self, rows: slice, window: Window) -> None:
         mask = self.scene.mask(rows)
         with environment():
-            if self.scene.origin.alpha:
-                self.dataset.write(mask.astype(self.encoding.dtype), self.scene.bands + 1, window=window)
+            if _keeps_alpha(self.scene, self.encoding):
+                # The largest value is opaque: of 16 bits 65535
+                alpha = mask.astype(self.encoding.dtype) * (257 if self.encoding.dtype == np.uint16 else 1)
+                self.dataset.write(alpha.astype(self.encoding.dtype), self.scene.bands + 1, window=window)
             else:
                 self.dataset.write_mask(mask, window=window)
 
@@ -88,11 +90,16 @@ def _compression(compress: str | None) -> str | None:
     return compress if compress is None or compress in LOSSLESS else "deflate"
 
 
+def _keeps_alpha(scene: Scene, encoding: Encoding) -> bool:
+    """Whether an alpha channel stays one; in signed whole numbers there is none, and it becomes a mask band."""
+    return scene.origin.alpha and encoding.dtype.kind in "uf"
+
+
 def _options(scene: Scene, encoding: Encoding) -> dict[str, Any]:
     origin, (rows, columns) = scene.origin, scene.shape
     options: dict[str, Any] = {
         "driver": "GTiff", "dtype": encoding.dtype.name, "nodata": encoding.nodata, "width": columns, "height": rows,
-        "count": scene.bands + origin.alpha, "bigtiff": "if_safer", "interleave": "band"}
+        "count": scene.bands + _keeps_alpha(scene, encoding), "bigtiff": "if_safer", "interleave": "band"}
     if compress := _compression(origin.compress):
         options["compress"] = compress
         if compress in ("deflate", "lzw", "zstd"):
@@ -132,10 +139,10 @@ def _describe(scene: Scene, dataset: Any, encoding: Encoding) -> None:
                 put(band + 1, text)
         if encoding.domain == "db" and not same:
             dataset.set_band_unit(band + 1, "dB")
-    extra = (0.0,) * origin.alpha
+    extra = (0.0,) * _keeps_alpha(scene, encoding)
     if encoding.scales:
         dataset.scales, dataset.offsets = (*encoding.scales, *(1.0 for _ in extra)), (*encoding.offsets, *extra)
-    if origin.alpha:
+    if extra:
         dataset.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (scene.bands - 1), ColorInterp.alpha]
 
 
