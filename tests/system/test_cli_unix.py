@@ -65,7 +65,7 @@ def test_a_figure_on_standard_output(tmp_path):
 def test_results_are_written_though_nobody_reads_the_tables(tmp_path):
     np.save(tmp_path / "a.npy", SCENE)
     p = start("despeckle", tmp_path / "a.npy", "-o", tmp_path / "b.npy", "--method", "none", "--domain", "intensity",
-              "--json", tmp_path / "x.json")
+          "--json", tmp_path / "x.json")
     p.stdout.close()
     assert (p.wait(), p.stderr.read()) == (0, "")
     assert json.loads((tmp_path / "x.json").read_text())["failed_files"] == 0
