@@ -43,7 +43,8 @@ def measure(name: str, images: list[CleanImage], seeds: int = 3) -> Rows:
             noisy = [simulated.observed(simulated.fields(), looks, seed) for seed in range(seeds)]
             for row, corrected in zip(rows, methods, strict=True):
                 bar.update(task, note=f"bias {row['expected_bias']:g}, L = {looks}")
-                kept = simulated.fields_kept(noisy, [despeckle(i, looks=looks, method=corrected) for i in noisy])
+                out = [despeckle(i, domain="intensity", looks=looks, method=corrected) for i in noisy]
+                kept = simulated.fields_kept(noisy, out)
                 row[f"psnr_l{looks}_db"] = evaluate(images, corrected, looks, 1)["psnr_db"]
                 row[f"field_error_l{looks}"] = float(np.abs(kept - 1).max())
                 bar.advance(task)

@@ -135,7 +135,7 @@ def targets(run: Run, seeds: int) -> Iterator[Line]:
 def seams(method: Method) -> Iterator[Line]:
     side, tile = 640, 256
     noisy = observed(np.ones((side, side), np.float32), 1, 5)
-    tiled, whole = (despeckle(noisy, looks=1, method=method, tile=t) for t in (tile, 2 * side))
+    tiled, whole = (despeckle(noisy, domain="intensity", looks=1, method=method, tile=t) for t in (tile, 2 * side))
     at = simulated.joints(side, tile, method.margin, method.multiple)
     yield Line("change by tiles (rms)", "even area, L = 1", float(np.sqrt(np.mean((tiled / whole - 1) ** 2))), None, 0.02)
     yield Line("steps at joints / elsewhere", "even area, L = 1", simulated.steps_at_joints(tiled, at).mean(), None, 1.5)
@@ -170,7 +170,7 @@ def measure(name: str = "base", checkpoint: Path | None = None, seeds: int = 3, 
     method = load_method(name, checkpoint=checkpoint)
 
     def run(noisy: np.ndarray, looks: float) -> np.ndarray:
-        return despeckle(noisy, looks=looks, method=method)
+        return despeckle(noisy, domain="intensity", looks=looks, method=method)
 
     parts: list[tuple[str, Iterator[Line]]] = [(f.__name__.replace("_", " "), f(run, seeds)) for f in (
         even_areas, even_areas_in_a_photograph, fields, edges, targets)]

@@ -29,7 +29,7 @@ def refused(nearflash, monkeypatch, args, says):
     (("run", "--batch", 257), "--batch = 257: must be at most 256"),
     (("train", "x", "--interaction", "sum"), "--interaction = 'sum'"), ((*FIT, "--clock", 0), "clock_mhz = 0"),
     ((*FIT, "--error", "nan"), "--error = nan"), ((*FIT, "--error", 0), "--error = 0"),
-    (("timing", "--freq", "inf"), "--freq = inf"), ((*COMPARE, "--looks", "nan"), "looks = nan"),
+    (("timing", "--freq", "inf"), "--freq = inf"), ((*COMPARE, "--looks", "nan"), "looks = 'nan'"),
     ((*COMPARE, "--methods", "lee,best"), "--methods = 'best'"), (("sar", "train", "docs", "--device", "tpu"), "'tpu'"),
     (("run", "--queries", "1_000"), "--queries = '1_000': must be digits"), (("run", "--clock=2_0"), "--clock = '2_0'"),
     (("run", "--seed", "\u0661"), "--seed = "),
@@ -100,7 +100,7 @@ def test_names_are_shown_as_they_are(nearflash, monkeypatch, tmp_path):
     good, bad = tmp_path / "[red]a:smile:.npy", tmp_path / "[bold]b:smile:.npy"
     np.save(good, np.ones((40, 50), np.float32))
     bad.write_text("no array")
-    r = nearflash("despeckle", good, bad, "-o", tmp_path / "out", "--method", "none")
+    r = nearflash("despeckle", good, bad, "-o", tmp_path / "out", "--method", "none", "--domain", "intensity")
     assert r.returncode == 1
     assert "\n[red]a:smile:.npy " in r.stdout
     assert f"failed: {bad}: DataError" in r.stdout

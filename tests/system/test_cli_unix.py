@@ -36,7 +36,8 @@ sys.exit(f"imported: {slow}" if slow else 0)"""
 
 def test_json_on_standard_output_is_alone_there(nearflash, tmp_path):
     np.save(tmp_path / "a.npy", SCENE)
-    r = nearflash("despeckle", tmp_path / "a.npy", "-o", tmp_path / "b.npy", "--method", "none", "--json", "-")
+    r = nearflash("despeckle", tmp_path / "a.npy", "-o", tmp_path / "b.npy", "--method", "none", "--domain", "intensity",
+              "--json", "-")
     assert json.loads(r.stdout)["failed_files"] == 0
     assert "despeckled" in r.stderr
     r = nearflash("config", "tiny", "--json", "/dev/stdout")
@@ -53,7 +54,8 @@ def test_a_file_may_be_called_minus(nearflash, tmp_path, monkeypatch):
 
 def test_a_figure_on_standard_output(tmp_path):
     np.save(tmp_path / "a.npy", SCENE)
-    done = start("sar", "compare", tmp_path / "a.npy", "--methods", "none", "-o", "-", text=False)
+    done = start("sar", "compare", tmp_path / "a.npy", "--methods", "none", "--domain", "intensity", "-o", "-",
+                 text=False)
     out, err = done.communicate()
     assert done.returncode == 0, err
     assert out.startswith(b"\x89PNG")
@@ -62,7 +64,8 @@ def test_a_figure_on_standard_output(tmp_path):
 
 def test_results_are_written_though_nobody_reads_the_tables(tmp_path):
     np.save(tmp_path / "a.npy", SCENE)
-    p = start("despeckle", tmp_path / "a.npy", "-o", tmp_path / "b.npy", "--method", "none", "--json", tmp_path / "x.json")
+    p = start("despeckle", tmp_path / "a.npy", "-o", tmp_path / "b.npy", "--method", "none", "--domain", "intensity",
+          "--json", tmp_path / "x.json")
     p.stdout.close()
     assert (p.wait(), p.stderr.read()) == (0, "")
     assert json.loads((tmp_path / "x.json").read_text())["failed_files"] == 0

@@ -13,64 +13,95 @@ from .output import JsonFile, check_outputs, console, text_column, write_json
 
 if TYPE_CHECKING:
     from ..sar.files import FileResult, Job
+    from ..sar.scene import StreamReport
 
 __all__ = ["despeckle"]
 
 
 def despeckle(
     ctx: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .npy, .png), folders of them, patterns.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Output file; a folder for several inputs.")],
+    inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .img, .cos, .npy, .png), products (Sentinel-1: "
+                                                   ".SAFE or .zip; SNAP: .dim), folders of them, patterns.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Output file; a folder for several images. Default for "
+                                             "products: here, named after the product.")] = None,
     method: Annotated[str, typer.Option(help="Network: base, tiny, paper, unet. Filter: lee, refined-lee, kuan, frost, "
                                              "gamma-map, bm3d, nlm. none copies.")] = "base",
     domain: Annotated[str | None, typer.Option(help="What the values are: amplitude, intensity, db or complex. Default: "
-                                                    "amplitude; complex for complex files.")] = None,
-    looks: Annotated[str, typer.Option(help="Number of looks, or auto: estimated from the image.")] = "auto",
+                                                    "what the file says, else what its statistics tell.")] = None,
+    looks: Annotated[str, typer.Option(help="Number of looks, or auto: the product's, else estimated from the "
+                                            "image.")] = "auto",
     out_domain: Annotated[str | None, typer.Option(help="amplitude, intensity or db. Default: as the input; amplitude for "
                                                         "complex input.")] = None,
     out_dtype: Annotated[str | None, typer.Option(help="float32, float64, uint8, uint16, int16 or int32. Default: float32; "
                                                        "the input's for PNG.")] = None,
-    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels (default: the file's); 0 for scenes with "
-                                                      "zero borders.")] = None,
+    out_scale: Annotated[str | None, typer.Option(help="Divide values by this before whole numbers are made of them (auto: "
+                                                       "fitting the type); a GeoTIFF's scale tag says so.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels (default: the file's).")] = None,
+    borders: Annotated[str, typer.Option(help="auto masks borders of zeros, the noise beside them and undeclared fills such "
+                                              "as -9999; keep keeps them.")] = "auto",
+    negatives: Annotated[str, typer.Option(help="Negative intensity after noise removal: keep (as the noise it is), clip, "
+                                                "mask or error.")] = "keep",
     db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data (10 for dB x 10).")] = 1.0,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels, margins included.", min=1)] = 512,
     match_mean: Annotated[str, typer.Option(help="Correct the mean intensity: none (networks follow it as far as the looks "
                                                  "allow), local (a smooth gain of at most 10 %), or global (one gain; the "
                                                  "mean is kept).")] = "none",
+    cycle_spin: Annotated[bool, typer.Option("--cycle-spin", help="Average a network over 8 shifts of the image, so that "
+                                             "results don't depend on where a crop begins: 8 times the time.")] = False,
     device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
                                                     "inputs.")] = None,
+    polarisation: Annotated[str | None, typer.Option(help="Of a product, separated by commas: VV, VH ... (default: "
+                                                          "all).")] = None,
+    swath: Annotated[str | None, typer.Option(help="Of a product, separated by commas: IW1 ... (default: all).")] = None,
+    calibration: Annotated[str, typer.Option(help="Of a product: sigma0, beta0, gamma0, or dn (none).")] = "sigma0",
+    noise: Annotated[str, typer.Option(help="Thermal noise of a product: auto (subtracted where annotated), remove or "
+                                            "keep.")] = "auto",
+    bursts: Annotated[str, typer.Option(help="Bursts of an SLC product: merge, or each for itself.")] = "merge",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Spread files over a dask or ray cluster.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running cluster (default: processes here).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of a cluster started here.", min=1)] = None,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
-    """Remove speckle from SAR images of any size; NaN, nodata, CRS, transform and tags stay as they are.
+    """Remove speckle from SAR images of any size; NaN, nodata, masks, CRS, transform and tags stay as they are.
 
     Exit code 1 when a file failed; the others are still done. No failed file leaves a partial output.
 
     Example: nearflash despeckle scene.tif -o clean.tif --domain amplitude --looks 4 --json clean.json
+
+    Example: nearflash despeckle S1A_IW_GRDH_1SDV_20230101T050000.SAFE --polarisation VV --calibration gamma0 --out-domain db
     """
     check_outputs(json_file=json_file)
     needs(ctx, cluster is not None, "--cluster", "scheduler", "workers")
     excludes(ctx, "scheduler", "workers")
     from ..sar.files import Settings, plan_jobs
+    from ..sar.io import ProductOptions
 
+    product = ProductOptions(calibration, noise, _names(polarisation), _names(swath), bursts)
     settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
-                        overwrite)
+                        overwrite, out_scale, borders, negatives, product, cycle_spin)
     needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     jobs = plan_jobs(inputs, out, settings, ratio)
+    needs(ctx, any(job.part for job in jobs), "a Sentinel-1 product", "polarisation", "swath", "calibration", "noise",
+          "bursts")
+    if cycle_spin:
+        console.print("cycle spinning: 8 passes, 8 times the time of one", style="yellow")
     results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
-    order = {job.source: k for k, job in enumerate(jobs)}
-    results.sort(key=lambda r: order[r.source])
+    order = {job.target: k for k, job in enumerate(jobs)}
+    results.sort(key=lambda r: order[r.target])
     failed = sum(r.error is not None for r in results)
     write_json(json_file, {"method": method, "looks": looks, "tile_px": tile, "device": device, "match_mean": match_mean,
                            "failed_files": failed, "files": [_record(r) for r in results]})
     _show(results)
     if failed:
         raise typer.Exit(1)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _progress() -> Any:
@@ -81,17 +112,13 @@ def _progress() -> Any:
 
 
 def _here(jobs: list[Job]) -> Iterator[FileResult]:
-    from ..contract import NearflashError
-    from ..sar.files import FileResult, despeckle_file
+    from ..sar.files import attempt
 
     method = jobs[0].settings.load_method()
     with _progress() as bar:
         for n, job in enumerate(jobs, 1):
             task = bar.add_task(f"{n}/{len(jobs)} {job.source.name}", total=1.0)
-            try:
-                result = despeckle_file(job, method, lambda share, task=task: bar.update(task, completed=share))
-            except (NearflashError, OSError, MemoryError) as e:
-                result = FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
+            result = attempt(job, method, lambda share, task=task: bar.update(task, completed=share))
             bar.remove_task(task)
             yield result
 
@@ -116,8 +143,10 @@ def _record(r: FileResult) -> dict[str, Any]:
     if r.error is None:
         names = {"mean_in": "mean_in_intensity", "mean_out": "mean_out_intensity", "enl_in": "enl_in_looks",
                  "enl_out": "enl_out_looks"}
-        bands = [{names.get(k, k): v for k, v in dataclasses.asdict(b).items()} for b in r.bands]
-        record |= {"height_px": r.shape[0], "width_px": r.shape[1], "seconds": r.seconds,
+        bands = [{"name": name} | {names.get(k, k): v for k, v in dataclasses.asdict(b).items()}
+                 for name, b in zip(r.names, r.bands, strict=True)]
+        record |= {"domain": None if r.domain is None else dataclasses.asdict(r.domain), "notes": list(r.notes),
+                   "height_px": r.shape[0], "width_px": r.shape[1], "seconds": r.seconds,
                    "megapixels_per_second": r.megapixels_per_second, "mean_kept_ratio": mean_kept(r), "bands": bands}
     return record
 
@@ -127,6 +156,7 @@ def _show(results: list[FileResult]) -> None:
 
     table = Table(title="despeckled", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("file", overflow="fold", min_width=20)
+    table.add_column("domain")
     for name in ("size", "looks", "seconds", "Mpx/s", "mean\nkept", "ENL\nin", "ENL\nout"):
         table.add_column(name, justify="right", no_wrap=True)
 
@@ -134,15 +164,27 @@ def _show(results: list[FileResult]) -> None:
         return "-" if value is None else format(value, form)
 
     for r in (r for r in results if r.error is None):
-        for number, b in enumerate(r.bands, 1):
-            name = r.source.name if len(r.bands) == 1 else f"{r.source.name} band {number}"
-            looks = f"{b.looks:.3g}" + {"given": "", "estimated": " est.", "assumed": " assumed"}[b.looks_source]
-            time = (f"{r.seconds:.1f}", f"{r.megapixels_per_second:.2f}") if number == 1 else ("", "")  # of all bands
+        domain = f"{r.domain.domain}\n({r.domain.source})" if r.domain else "-"
+        for number, (label, b) in enumerate(zip(r.names, r.bands, strict=True)):
+            name = f"{r.source.name} {label}".rstrip()
+            time = (f"{r.seconds:.1f}", f"{r.megapixels_per_second:.2f}") if number == 0 else ("", "")  # of all bands
             kept = b.mean_out / b.mean_in if b.mean_in and b.mean_out else None
-            table.add_row(name, f"{r.shape[0]}x{r.shape[1]}", looks, *time, text(kept, ".2%"),
-                          text(b.enl_in, ".1f"), text(b.enl_out, ".1f"))
+            table.add_row(name, domain if number == 0 else "", f"{r.shape[0]}x{r.shape[1]}", _looks(b), *time,
+                          text(kept, ".2%"), text(b.enl_in, ".1f"), text(b.enl_out, ".1f"))
     if table.row_count:
         console.print(table)
     for r in results:
+        doubts = [f"{label}: {b.looks_doubt}".lstrip(": ") for label, b in zip(r.names, r.bands, strict=True)
+                  if b.looks_doubt]
+        for note in (*r.notes, *doubts):
+            console.print(f"{r.source.name}: {note}", style="yellow", soft_wrap=True)
         if r.error is not None:
             console.print(f"failed: {r.source}: {r.error}", style="red", soft_wrap=True)
+
+
+def _looks(b: StreamReport) -> str:
+    """The looks used, and how sure an estimate is."""
+    if b.looks_source == "estimated" and b.looks_low is not None and b.looks_high is not None:
+        return f"{b.looks:.3g} est.\n{b.looks_low:.2g} to {b.looks_high:.2g}"
+    return f"{b.looks:.3g}" + {"given": "", "product": " product", "estimated": " est.",
+                               "assumed": " assumed"}[b.looks_source]

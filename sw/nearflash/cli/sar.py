@@ -86,7 +86,7 @@ def compare(
     ctx: typer.Context,
     scene: Annotated[Path, typer.Argument(help="GeoTIFF, PNG or .npy; small enough to look at.")],
     methods: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "base,lee,nlm",
-    looks: Annotated[float, typer.Option(help="Looks of the scene.")] = 1.0,
+    looks: Annotated[str, typer.Option(help="Looks of the scene, or auto: estimated (1 with --simulate).")] = "auto",
     out: Annotated[Path, typer.Option("-o", "--out", parser=output_path, metavar="FILE", help="Figure to write (PNG, PDF, "
                                       "SVG).")] = Path("compare.png"),
     clean: Annotated[Path | None, typer.Option(help="The scene without speckle, in the same domain: adds PSNR, "
@@ -94,9 +94,14 @@ def compare(
     simulate: Annotated[bool, typer.Option("--simulate", help="The scene is clean: add speckle of that many looks to it "
                                            "first.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of --simulate.", min=0)] = 0,
-    domain: Annotated[str | None, typer.Option(help="amplitude, intensity, db or complex (default: complex if the values "
-                                               "are, else amplitude).")] = None,
+    domain: Annotated[str | None, typer.Option(help="amplitude, intensity, db or complex (default: what the file says, else "
+                                               "what its statistics tell).")] = None,
     db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data.")] = 1.0,
+    band: Annotated[int, typer.Option(help="Band of the file, from 1.", min=1)] = 1,
+    nodata: Annotated[float | None, typer.Option(help="Value of missing pixels (default: the file's).")] = None,
+    crop: Annotated[str | None, typer.Option(metavar="ROW,COLUMN,HEIGHT,WIDTH", help="Compare on this part alone.")] = None,
+    zoom: Annotated[str | None, typer.Option(metavar="ROW,COLUMN,HEIGHT,WIDTH", help="Show this part alone (of the cropped "
+                                             "image); numbers are of all.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the profile (default: the middle one).")] = None,
     device: Device = "cpu",
     checkpoint: Checkpoint = None,
@@ -121,17 +126,27 @@ def compare(
 
     from ..sar import compare as comparison
     from ..sar.io import read_array
-    from ..sar.scene import check_looks
+    from ..sar.looks import estimate_looks
+    from ..sar.scene import LOOKS_WHEN_UNKNOWN, check_looks
     from ..sar.speckle import speckled
 
-    check_looks(looks)
-    noisy, info = read_array(scene, domain, db_scale=db_scale)
-    truth = read_array(clean, domain, db_scale=db_scale)[0] if clean is not None else None
+    given = check_looks(looks)
+    noisy, info = read_array(scene, domain, nodata=nodata, db_scale=db_scale, band=band - 1)
+    # A truth has no speckle that could tell its domain
+    truth = (read_array(clean, info.domain, nodata=nodata, db_scale=db_scale, band=band - 1)[0] if clean is not None
+             else None)
+    if crop is not None:
+        part = comparison.view(crop, info.shape, "--crop")
+        truth = truth[part] if truth is not None and truth.shape == noisy.shape else truth
+        noisy = noisy[part]
+    shown = comparison.view(zoom, (noisy.shape[0], noisy.shape[1]), "--zoom") if zoom is not None else None
+    estimate = estimate_looks([noisy]) if given is None and info.looks is None and not simulate else None
+    number = given or info.looks or (estimate.looks if estimate else LOOKS_WHEN_UNKNOWN)
     if row is not None and not 0 <= row < noisy.shape[0]:
         raise ConfigError("--row", row, f"must be from 0 to {noisy.shape[0] - 1}")
     if simulate:
         truth = noisy
-        noisy = speckled(np.nan_to_num(truth), looks, np.random.default_rng(seed))
+        noisy = speckled(np.nan_to_num(truth), number, np.random.default_rng(seed))
         noisy[np.isnan(truth)] = np.nan
     peak = 1.0
     if truth is not None:  # the data range of PSNR: that of the file's integers, else the largest amplitude
@@ -139,12 +154,19 @@ def compare(
         integers = kind.kind == "u" and info.domain == "amplitude"
         peak = float(np.iinfo(kind).max) if integers else float(np.sqrt(np.nanmax(truth)))
     with _progress("compare") as note:
-        result = comparison.compare(noisy, names, looks, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
+        result = comparison.compare(noisy, names, number, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
                                     note=note)
-    save_figure(comparison.draw(result, row), out)
-    write_json(json_file, {"scene": scene.name, "looks": looks, "figure": str(out), "methods": result.metrics,
+    save_figure(comparison.draw(result, row, shown), out)
+    write_json(json_file, {"scene": scene.name, "looks": number, "domain": info.domain, "figure": str(out),
+                           "methods": result.metrics,
                            "windows": [[r.start, r.stop, c.start, c.stop] for r, c in result.windows]})
-    _show_metrics(f"{scene.name}, {looks:g} looks, {len(result.windows)} homogeneous windows", result.metrics)
+    for note in info.notes:
+        console.print(f"{scene.name}: {note}", style="yellow", soft_wrap=True)
+    source = "" if given or info.looks else " (assumed)"
+    if estimate:
+        source = f" (estimated: {estimate.low:.2g} to {estimate.high:.2g})"
+    _show_metrics(f"{scene.name}, {info.domain}, {number:.3g} looks{source}, {len(result.windows)} homogeneous windows",
+                  result.metrics)
     console.print(f"written to {out}")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import despeckle as despeckle
 
 __all__ = ["despeckle"]
+
+
+if "xarray" in sys.modules:  # else it would load it for those who don't use it
+    from . import accessor as accessor
 
 
 def __getattr__(name: str) -> Any:

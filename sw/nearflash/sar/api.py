@@ -1,4 +1,4 @@
-"""Despeckling an image in memory: NumPy or xarray in, the same out."""
+"""Despeckling an image in memory: NumPy, masked array, xarray or dask in, the same out."""
 
 from __future__ import annotations
 
@@ -8,106 +8,71 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..contract import ConfigError, DataError
-from .domain import check_domain, check_scale, from_intensity
-from .io.base import Scene, SceneInfo, Writer
+from .memory import Options, despeckle_array
 from .methods import Method, load_method
-from .scene import check_looks, despeckle_stream, require_valid
 
 __all__ = ["despeckle"]
 
 Image = TypeVar("Image")
 
 
-class _ArrayScene(Scene):
-    def __init__(self, values: np.ndarray, domain: str, nodata: float | None, db_scale: float):
-        if values.ndim < 2 or 0 in values.shape:
-            raise DataError("image shape", tuple(values.shape), "must have at least one row and one column")
-        self.values = values
-        rows, columns = values.shape[:2]
-        self.info = SceneInfo(Path("image"), (rows, columns), 1, domain, str(values.dtype), nodata, db_scale)
-
-    def raw(self, rows: slice, band: int = 0) -> np.ndarray:
-        return self.values[rows]
-
-    def close(self) -> None:
-        """The array stays the caller's."""
-
-
-class _ArrayWriter(Writer):
-    def __init__(self, shape: tuple[int, int]):
-        self.intensity = np.empty(shape, np.float32)
-
-    def write(self, intensity: np.ndarray, row: int, band: int = 0) -> None:
-        self.intensity[row : row + len(intensity)] = intensity
-
-
-def despeckle(image: Image, *, looks: float | str = "auto", domain: str = "intensity", method: str | Method = "base",
-              device: str = "cpu", tile: int = 512, checkpoint: str | Path | None = None, nodata: float | None = None,
-              out_domain: str | None = None, db_scale: float = 1.0, match_mean: str = "none") -> Image:
+def despeckle(image: Image, *, looks: float | str | np.ndarray = "auto", domain: str | None = None,
+              method: str | Method = "base", device: str = "cpu", tile: int = 512, checkpoint: str | Path | None = None,
+              nodata: float | None = None, out_domain: str | None = None, db_scale: float = 1.0, match_mean: str = "none",
+              borders: str = "auto", negatives: str = "keep") -> Image:
     """Despeckle an image in memory; the type that comes in comes out.
 
-    ``image``: a NumPy array, real [H, W] or, with ``domain="complex"``, complex [H, W] or real [H, W, 2]; or an
-    ``xarray.DataArray`` whose last two dimensions are rows and columns (those named y and x if there are both); its other
-    dimensions (bands, times) are done one by one, each with its own looks, and its coordinates, attributes and name are
-    kept. An attribute ``_FillValue`` is its nodata. ``looks``: number of looks, or "auto". ``domain``: amplitude,
-    intensity, db or complex. ``out_domain``: default that of the input, amplitude for complex. ``method``: a name, or what
-    :func:`nearflash.sar.methods.load_method` made of one, which spares many images the loading. ``tile``, ``match_mean``:
-    see :func:`nearflash.sar.scene.despeckle_stream`.
+    ``image``: a NumPy array, real [H, W] or, with ``domain="complex"``, complex [H, W] or real [H, W, 2]; a masked array of
+    the same (it keeps its mask and what lies under it); an ``xarray.DataArray``, whose rows and columns are its dimensions y
+    and x, latitude and longitude or the like in any order, else its last two, and whose other dimensions (bands, times) are
+    done one by one, each with its own looks; or an ``xarray.Dataset``, of which every variable that is an image is done.
+    Coordinates, attributes and names are kept; the attributes or encoding ``_FillValue``, ``missing_value`` and ``nodata``
+    mark missing pixels. An array of dask's stays lazy: nothing is computed before the result is, its chunks overlap as far
+    as the method looks, and its scale and looks are those of a sample.
 
-    Returns float64 for float64, else float32; NaN and ``nodata`` pixels keep their value (NaN for complex and integer
-    input).
+    ``looks``: number of looks, "auto", or an array of them that fits the image. ``domain``: amplitude, intensity, db or
+    complex; None goes by the rule of :mod:`nearflash.sar.choose`: what ``units``, ``long_name`` or the name say, amplitude
+    for unsigned whole numbers, else the values' own statistics, which decide or refuse. ``out_domain``: default that of the
+    input, amplitude for complex. ``method``: a name, or what :func:`nearflash.sar.methods.load_method` made of one, which
+    spares many images the loading. ``tile``, ``match_mean``: see :func:`nearflash.sar.scene.despeckle_stream`.
+    ``borders``, ``negatives``: see :func:`nearflash.sar.io.open_scene`. What was decided without being told (a domain by
+    statistics, fills, borders) is said in a warning.
+
+    Returns float64 for float64, else float32; NaN and ``nodata`` pixels keep their value (NaN for complex input).
 
     Raises :class:`~nearflash.contract.ConfigError` for an unknown setting, :class:`~nearflash.contract.DataError` for wrong
-    shapes, negative or infinite values and images without a valid pixel.
+    shapes, negative amplitudes, infinite values and images without a valid pixel,
+    :class:`~nearflash.sar.choose.DomainError` where nothing tells the domain.
     """
-    check_domain(domain)
-    check_scale(db_scale)
-    check_looks(looks)
-    if out_domain is not None:
-        check_domain(out_domain, "out_domain", output=True)
+    if isinstance(looks, (list, tuple)) or hasattr(looks, "dims"):
+        looks = np.asarray(looks)
     if isinstance(method, Method):
         if checkpoint is not None or device != "cpu":
             raise ConfigError("method", method.name, "a name, where checkpoint or device are given: this one is loaded")
         run = method
     else:
         run = load_method(method, device=device, checkpoint=None if checkpoint is None else Path(checkpoint))
-
-    def one(values: np.ndarray, nodata: float | None) -> np.ndarray:
-        return _one(values, run, looks, domain, out_domain, tile, nodata, db_scale, match_mean)
-
+    options = Options(run, looks, domain, out_domain, tile, nodata, db_scale, match_mean, borders, negatives)
     if isinstance(image, np.ndarray):
-        return one(image, nodata)  # type: ignore[return-value]
-    if hasattr(image, "dims") and hasattr(image, "transpose") and hasattr(image, "values"):
-        return _each_plane(image, one, nodata)
-    raise DataError("image", type(image).__name__, "must be a NumPy array or an xarray.DataArray")
+        return _array(image, options)  # type: ignore[return-value]
+    if hasattr(image, "dims") and hasattr(image, "transpose"):
+        from .labelled import despeckle_dataset, despeckle_labelled
+
+        return despeckle_dataset(image, options) if hasattr(image, "data_vars") else despeckle_labelled(image, options)
+    raise DataError("image", type(image).__name__, "must be a NumPy array, an xarray.DataArray or an xarray.Dataset")
 
 
-def _one(values: np.ndarray, method: Method, looks: float | str, domain: str, out_domain: str | None, tile: int,
-         nodata: float | None, db_scale: float, match_mean: str) -> np.ndarray:
-    scene = _ArrayScene(values, domain, nodata, db_scale)
-    if domain != "complex" and values.ndim != 2:
-        raise DataError("image shape", tuple(values.shape), f"must be [H, W] for domain {domain}")
-    writer = _ArrayWriter(scene.shape)
-    report = despeckle_stream(scene, writer, method, looks, tile=tile, match_mean=match_mean)
-    require_valid([report], "image")
-    result = from_intensity(writer.intensity, out_domain or ("amplitude" if domain == "complex" else domain),
-                            db_scale=db_scale)
-    if values.dtype.kind == "f" and values.ndim == 2:
-        result = result.astype(np.float64 if values.dtype == np.float64 else np.float32)
-        missing = np.isnan(writer.intensity)
-        result[missing] = values[missing]
-    return result
-
-
-def _each_plane(image: Any, one: Any, nodata: float | None) -> Any:
-    rows, columns = ("y", "x") if {"y", "x"} <= set(image.dims) else image.dims[-2:]
-    if nodata is None:
-        nodata = image.attrs.get("_FillValue")
-    ordered = image.transpose(..., rows, columns)
-    values = np.asarray(ordered.values)
-    if values.ndim == 2:
-        result = one(values, nodata)
-    else:
-        planes = [one(plane, nodata) for plane in values.reshape(-1, *values.shape[-2:])]
-        result = np.stack(planes).reshape(values.shape)
-    return ordered.copy(data=result).transpose(*image.dims)
+def _array(image: np.ndarray, options: Options) -> np.ndarray:
+    if image.ndim < 2 or 0 in image.shape:
+        raise DataError("image shape", tuple(image.shape), "must have at least one row and one column")
+    pairs = options.domain == "complex" and image.dtype.kind != "c"
+    if image.ndim != (3 if pairs else 2):
+        raise DataError("image shape", tuple(image.shape), f"must be [H, W] for domain {options.domain or 'unknown'}, or "
+                        "[H, W, 2] for domain complex")
+    masked: Any = image if isinstance(image, np.ma.MaskedArray) else None
+    if masked is None:
+        return despeckle_array(image[None], options)[0]
+    mask = np.ma.getmaskarray(masked)
+    missing = mask.any(axis=2) if pairs else mask
+    result = despeckle_array(np.asarray(masked.data)[None], options, missing[None])[0]
+    return np.ma.MaskedArray(result, mask=missing, fill_value=masked.fill_value if masked.dtype.kind == "f" else None)

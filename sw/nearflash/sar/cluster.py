@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..contract import ConfigError, NearflashError
-from .files import FileResult, Job, Settings, despeckle_file
+from ..contract import ConfigError
+from .files import FileResult, Job, Settings, attempt
 from .methods import Method
 
 __all__ = ["CLUSTERS", "run_jobs"]
@@ -20,12 +20,9 @@ def _method(settings: Settings) -> Method:
     return settings.load_method()
 
 
-def attempt(job: Job) -> FileResult:
-    """One job, its error as text: a task of a worker, which must see the inputs and outputs under the same paths."""
-    try:
-        return despeckle_file(job, _method(job.settings))
-    except (NearflashError, OSError, MemoryError) as e:
-        return FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
+def _task(job: Job) -> FileResult:
+    """One job: a task of a worker, which must see the inputs and outputs under the same paths."""
+    return attempt(job, _method(job.settings))
 
 
 def run_jobs(jobs: Sequence[Job], kind: str, *, address: str | None = None,
@@ -54,7 +51,7 @@ def _dask(jobs: Sequence[Job], address: str | None, workers: int | None) -> Iter
         if where is None:
             where = stack.enter_context(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=""))
         client = stack.enter_context(Client(where))
-        tasks = {client.submit(attempt, job, pure=False): job for job in jobs}
+        tasks = {client.submit(_task, job, pure=False): job for job in jobs}
         for task in as_completed(tasks):
             try:
                 yield task.result()
@@ -69,7 +66,7 @@ def _ray(jobs: Sequence[Job], address: str | None, workers: int | None) -> Itera
         raise ConfigError("cluster", "ray", "needs Ray: pip install ray") from e
     ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
     try:
-        task = ray.remote(attempt)
+        task = ray.remote(_task)
         waiting = {task.remote(job): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compare", "draw"]
+__all__ = ["Comparison", "brightest", "compare", "draw", "view"]
 
 COLUMNS = 4  # methods beside each other
 WINDOW = 32  # pixels, side of a homogeneous window
@@ -62,7 +62,7 @@ def compare(noisy: np.ndarray, methods: Sequence[str], looks: float, *, clean: n
     for k, name in enumerate(methods):
         note(k, len(methods), name)
         start = time.perf_counter()
-        out = despeckle(noisy, looks=looks, method=name, device=device,
+        out = despeckle(noisy, looks=looks, domain="intensity", borders="keep", method=name, device=device,
                         checkpoint=checkpoint if name in NETWORK_NAMES else None)
         seconds = time.perf_counter() - start
         result.outputs[name] = out
@@ -84,8 +84,33 @@ def _against(clean: np.ndarray, noisy: np.ndarray, out: np.ndarray, peak: float)
     return {k: v if v is not None and math.isfinite(v) else None for k, v in scores.items()}
 
 
-def draw(result: Comparison, row: int | None = None) -> Figure:
-    """The figure of a comparison.
+def view(text: str, shape: tuple[int, int], field: str) -> Window:
+    """The part of an image of ``shape`` that "row,column,height,width" (pixels) names.
+
+    Raises:
+        ConfigError: not four whole numbers; not inside the image.
+    """
+    try:
+        row, column, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(field, text, "must be row,column,height,width in pixels") from None
+    if row < 0 or column < 0 or height < 1 or width < 1 or row + height > shape[0] or column + width > shape[1]:
+        raise ConfigError(field, text, f"must be inside the image of {shape[0]} rows and {shape[1]} columns")
+    return slice(row, row + height), slice(column, column + width)
+
+
+def brightest(image: np.ndarray) -> float:
+    """The amplitude that is shown white for an intensity image [H, W]: what few targets exceed doesn't count, so that none
+    darkens the rest."""
+    amplitude = np.sqrt(image[np.isfinite(image)])
+    if not amplitude.size:
+        return 1.0
+    most, all_but_targets = np.percentile(amplitude, [95, 99.5])
+    return 1.1 * min(float(all_but_targets), 2 * float(most)) or float(all_but_targets) or 1.0
+
+
+def draw(result: Comparison, row: int | None = None, zoom: Window | None = None) -> Figure:
+    """The figure of a comparison; ``zoom``: the part that its pictures show, default all.
 
     A column for the input (the windows measured on outlined; the truth, if there is one, below it) and one for each
     method, its ratio image below; all amplitudes on one gray scale. At the bottom, amplitude along ``row`` (default: the
@@ -97,6 +122,7 @@ def draw(result: Comparison, row: int | None = None) -> Figure:
     from matplotlib.figure import Figure
 
     height, width = result.noisy.shape
+    zoom = zoom or (slice(0, height), slice(0, width))
     row = height // 2 if row is None else row
     if not 0 <= row < height:
         raise ConfigError("row", row, f"must be from 0 to {height - 1}")
@@ -105,20 +131,22 @@ def draw(result: Comparison, row: int | None = None) -> Figure:
     columns = 1 + len(groups[0])
 
     # Inches: pictures of one area whatever their shape, within reason
+    height, width = (s.stop - s.start for s in zoom)
     aspect = min(max(width / height, 0.4), 3.0)
     wide, high = 3.0 * math.sqrt(aspect), 3.0 / math.sqrt(aspect) + 0.5
     heights = [high] * (2 * len(groups)) + [2.8]
     figure = Figure(figsize=(max(wide * columns, 9.0) + 0.9, sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
 
-    # The scale of the calmest picture: speckle's tail would leave the rest dark
+    # Of the calmest picture: speckle's tail would leave the rest dark
     calm = result.clean if result.clean is not None else result.outputs[names[0]]
-    top = 1.1 * float(np.nanpercentile(np.sqrt(calm), 99.5)) or 1.0
+    top = brightest(calm[zoom])
 
     def amplitude(place: Any, image: np.ndarray, title: str) -> Axes:
         axes = figure.add_subplot(place)
-        _picture(axes, np.sqrt(image), title, "gray", (0, top))
-        axes.axhline(row, color="tab:orange", linewidth=0.8)
+        _picture(axes, np.sqrt(image[zoom]), title, "gray", (0, top), zoom)
+        if zoom[0].start <= row < zoom[0].stop:
+            axes.axhline(row, color="tab:orange", linewidth=0.8)
         return axes
 
     first = amplitude(grid[0, 0], result.noisy, f"input, {result.looks:g} looks\n")
@@ -134,19 +162,19 @@ def draw(result: Comparison, row: int | None = None) -> Figure:
             axes = figure.add_subplot(grid[2 * g + 1, k])
             ratio = ratio_image(result.noisy, result.outputs[name])
             ratio[(result.noisy == 0) & (result.outputs[name] == 0)] = 1  # nothing removed
-            _picture(axes, ratio, f"input / {name} in the windows:\nmean {_number(m['ratio_mean'])}, "
-                     f"variance {_number(m['ratio_variance'])}", "RdBu_r", (1 - spread, 1 + spread))
+            _picture(axes, ratio[zoom], f"input / {name} in the windows:\nmean {_number(m['ratio_mean'])}, "
+                     f"variance {_number(m['ratio_variance'])}", "RdBu_r", (1 - spread, 1 + spread), zoom)
             ratios.append(axes)
     figure.colorbar(ratios[0].images[0], ax=ratios[: len(groups[0])], location="right", shrink=0.8, label="ratio",
                     extend="max" if spread == 1 else "both")
 
     bottom = grid[-1, :].subgridspec(1, 2, width_ratios=[2.6, 1])
-    _profile(figure.add_subplot(bottom[0, 0]), result, row)
+    _profile(figure.add_subplot(bottom[0, 0]), result, row, zoom[1])
     _distribution(figure.add_subplot(bottom[0, 1]), result)
     return figure
 
 
-def _profile(axes: Axes, result: Comparison, row: int) -> None:
+def _profile(axes: Axes, result: Comparison, row: int, columns: slice) -> None:
     axes.plot(np.sqrt(result.noisy[row]), color="0.8", linewidth=0.6, label="input")
     calm = dict(result.outputs)
     if result.clean is not None:
@@ -154,9 +182,9 @@ def _profile(axes: Axes, result: Comparison, row: int) -> None:
         calm["clean"] = result.clean
     for name, image in result.outputs.items():
         axes.plot(np.sqrt(image[row]), linewidth=1, label=name)
-    # Peaks of the input may leave the frame, those of the others may not
-    highest = max((float(np.nanmax(i[row])) for i in calm.values() if np.isfinite(i[row]).any()), default=0.0)
-    axes.set(xlim=(0, max(result.noisy.shape[1] - 1, 1)), ylim=(0, 1.2 * math.sqrt(highest) or 1.0),
+    # Peaks of the input may leave the frame, and so may a target that would flatten everything else
+    highest = max(brightest(i[row, columns]) for i in calm.values())
+    axes.set(xlim=(columns.start, max(columns.stop - 1, columns.start + 1)), ylim=(0, 1.2 * highest),
              xlabel="column (pixels)", ylabel="amplitude")
     axes.set_title(f"profile along row {row}", fontsize=10, loc="left")
     axes.legend(ncols=6, fontsize=8, frameon=False, loc="upper right")
@@ -197,12 +225,14 @@ def _title(name: str, metrics: dict[str, Any]) -> str:
     return f"{name}\n{', '.join(parts)}"
 
 
-def _picture(axes: Axes, image: np.ndarray, title: str, colours: str, limits: tuple[float, float]) -> None:
+def _picture(axes: Axes, image: np.ndarray, title: str, colours: str, limits: tuple[float, float], place: Window) -> None:
     import matplotlib
 
     # Missing pixels get a colour that the palette lacks. Shrunk as data, not as colours: else noise about 1 looks purple
     palette = matplotlib.colormaps[colours].with_extremes(bad="tab:olive")
-    axes.imshow(image, cmap=palette, vmin=limits[0], vmax=limits[1], interpolation="antialiased", interpolation_stage="data")
+    rows, columns = place
+    axes.imshow(image, cmap=palette, vmin=limits[0], vmax=limits[1], interpolation="antialiased", interpolation_stage="data",
+                extent=(columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5))
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -211,6 +241,6 @@ def _picture(axes: Axes, image: np.ndarray, title: str, colours: str, limits: tu
 def _outline(axes: Axes, windows: Sequence[Window]) -> None:
     from matplotlib.patches import Rectangle
 
-    for rows, columns in windows:
+    for rows, columns in windows:  # those outside the picture are cut off with it
         axes.add_patch(Rectangle((columns.start - 0.5, rows.start - 0.5), columns.stop - columns.start,
                                  rows.stop - rows.start, fill=False, edgecolor="tab:cyan", linewidth=0.9))

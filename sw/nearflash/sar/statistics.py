@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .io.base import Scene
-from .looks import WINDOW, estimate_looks
+from .looks import WINDOW, LooksEstimate, estimate_looks
+from .metrics import Window
 
-__all__ = ["MEDIAN_AMPLITUDE", "SceneStatistics", "survey"]
+__all__ = ["MEDIAN_AMPLITUDE", "SceneStatistics", "sample_places", "survey"]
 
 MEDIAN_AMPLITUDE = 0.4  # of a scene after division by its scale, as the networks were trained
 SAMPLE_BANDS = 32
@@ -21,31 +22,43 @@ ZERO_FLOOR = 1e-6  # of the median intensity: what a pixel of intensity 0 is for
 @dataclass(frozen=True)
 class SceneStatistics:
     """``scale``: intensity to divide by so that the median amplitude of the pixels above 0 is 0.4; ``floor``: intensity
-    that stands for 0; ``looks``: estimated, None if it can't be."""
+    that stands for 0; ``estimate``: of the looks, None if there can't be one."""
 
     scale: float
     floor: float
-    looks: float | None
+    estimate: LooksEstimate | None
+
+    @property
+    def looks(self) -> float | None:
+        """The estimated number of looks."""
+        return self.estimate.looks if self.estimate else None
+
+
+def sample_places(shape: tuple[int, int]) -> list[Window]:
+    """The (rows, columns) of an image of ``shape`` that are looked at before the first tile: up to :data:`SAMPLE_BANDS`
+    evenly spaced bands of :data:`SAMPLE_ROWS` rows, and in each another run of columns, :data:`SAMPLE_PIXELS` in all."""
+    rows, columns = shape
+    count = min(SAMPLE_BANDS, -(-rows // SAMPLE_ROWS))
+    height = min(SAMPLE_ROWS, rows)
+    width = min(columns, max(1, SAMPLE_PIXELS // (count * height)))
+    share = max(1, count - 1)
+    tops = [k * (rows - height) // share for k in range(count)]
+    lefts = [k * (columns - width) // share for k in range(count)]
+    return [(slice(a, a + height), slice(b, b + width)) for a, b in zip(tops, lefts, strict=True)]
 
 
 def survey(scene: Scene, band: int = 0, *, looks: bool = True) -> SceneStatistics:
-    """Sample up to :data:`SAMPLE_BANDS` evenly spaced bands of :data:`SAMPLE_ROWS` rows: always the same ones, whatever
-    the tiles. Scenes without a pixel above 0 get scale and floor 1. ``looks``: whether to estimate them."""
-    rows, columns = scene.shape
-    count = min(SAMPLE_BANDS, -(-rows // SAMPLE_ROWS))
-    height = min(SAMPLE_ROWS, rows)
-    column_step = max(1, count * height * columns // SAMPLE_PIXELS)
-    width = columns if column_step == 1 else SAMPLE_PIXELS // (count * height)
+    """Statistics of the pixels of :func:`sample_places`, always the same ones, whatever the tiles; the median is of whole
+    rows, thinned out. Scenes without a pixel above 0 get scale and floor 1. ``looks``: whether to estimate them."""
     pixels, parts = [], []
-    for k in range(count):
-        first = k * (rows - height) // max(1, count - 1)
-        band_rows = scene.read(slice(first, first + height), band)
-        some = band_rows[:, ::column_step]
+    places = sample_places(scene.shape)
+    step = max(1, sum(r.stop - r.start for r, _ in places) * scene.shape[1] // SAMPLE_PIXELS)
+    for rows, columns in places:
+        values = scene.read(rows, band)
+        some = values[:, ::step]
         pixels.append(some[some > 0])
         if looks:
-            # A run of neighbours for the looks, another one in each band
-            left = k * (columns - width) // max(1, count - 1)
-            parts.append(band_rows[:, left : left + width].copy())
+            parts.append(values[:, columns].copy())
     positive = np.concatenate(pixels)
     if not len(positive):
         return SceneStatistics(1.0, 1.0, None)

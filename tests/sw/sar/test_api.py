@@ -81,13 +81,14 @@ def test_xarray_keeps_everything_but_the_speckle():
     (SPECKLE, {"method": "leet"}, ConfigError, "refined-lee"),
     (SPECKLE, {"looks": 0}, ConfigError, "looks"),
     (SPECKLE, {"db_scale": 0.0}, ConfigError, "db_scale"),
-    (-SPECKLE, {}, DataError, "at least 0"),
+    (-SPECKLE, {"domain": "intensity"}, DataError, "at least 0"),
+    (-SPECKLE, {"domain": "amplitude"}, DataError, "at least 0"),
     (SPECKLE * np.nan, {}, DataError, "valid pixel"),
     (SPECKLE[0], {}, DataError, r"\(80,\)"),
     (SPECKLE[:0], {}, DataError, "at least one row"),
     (np.zeros((3, 4, 5), np.float32), {}, DataError, r"\(3, 4, 5\)"),
     (np.where(SPECKLE > 2, np.inf, SPECKLE), {}, DataError, "finite"),
-    (SPECKLE * 1j, {}, DataError, "domain complex"),
+    (SPECKLE * 1j, {"domain": "intensity"}, DataError, "domain complex"),
     ([[1.0]], {}, DataError, "list"),
 ])
 def test_bad_input_is_named(image, options, error, said):
@@ -105,9 +106,9 @@ def test_a_loaded_method_is_as_good_as_its_name():
 
 
 def test_constant_and_smallest_images():
-    np.testing.assert_allclose(despeckle(np.full((50, 50), 3.0, np.float32), method="lee"), 3, rtol=1e-6)
-    np.testing.assert_array_equal(despeckle(np.array([[2.0]], np.float32), method="none"), [[2]])
-    np.testing.assert_array_equal(despeckle(np.zeros((4, 4), np.float32), method="lee"), 0)
+    np.testing.assert_allclose(despeckle(np.full((50, 50), 3.0, np.float32), domain="intensity", method="lee"), 3, rtol=1e-6)
+    np.testing.assert_array_equal(despeckle(np.array([[2.0]], np.float32), domain="intensity", method="none"), [[2]])
+    np.testing.assert_array_equal(despeckle(np.zeros((4, 4), np.float32), domain="intensity", method="lee"), 0)
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -9,7 +9,7 @@ from nearflash.cli.sar import sar
 from nearflash.contract import ConfigError, DataError
 from nearflash.figures import save_figure
 from nearflash.sar import metrics
-from nearflash.sar.compare import compare, draw
+from nearflash.sar.compare import brightest, compare, draw, view
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -110,3 +110,60 @@ def test_command(clean: np.ndarray, noisy: np.ndarray, tmp_path: Path) -> None:
     simulated = run(str(tmp_path / "clean.png"), "--simulate", "--methods", "lee", "--row", "3")
     assert simulated["methods"]["lee"]["psnr_db"] > 22
     assert simulated["methods"]["lee"]["dg_db"] > 4
+
+
+def test_a_part_of_the_image_is_shown(noisy: np.ndarray) -> None:
+    result = compare(noisy, ["lee"], 4)
+    zoom = view("10,40,20,30", noisy.shape, "--zoom")
+    figure = draw(result, row=15, zoom=zoom)
+    first, output = (a for a in figure.axes if a.images and a.images[0].get_cmap().name == "gray")
+    np.testing.assert_allclose(np.asarray(first.images[0].get_array()), np.sqrt(noisy[10:30, 40:70]))
+    assert output.get_xlim() == first.get_xlim() == (39.5, 69.5)  # pixels keep their numbers
+    assert first.get_ylim() == (29.5, 9.5)
+    profile = next(a for a in figure.axes if a.get_title(loc="left").startswith("profile"))
+    assert profile.get_xlim() == (40, 69)
+    for bad, said in (("1,2,3", "height,width"), ("0,0,97,5", "96 rows"), ("-1,0,5,5", "inside"), ("0,0,0,5", "inside")):
+        with pytest.raises(ConfigError, match=said):
+            view(bad, (96, 128), "--zoom")
+
+
+def test_targets_darken_nothing(noisy: np.ndarray) -> None:
+    plain = brightest(noisy)
+    for count in (1, 60):  # 60 of 12,288 pixels: half a percent, with its sidelobes a target in a small crop
+        bright = noisy.copy()
+        bright[:count, 5] = 1e6
+        assert brightest(bright) < 1.3 * plain
+        profile = next(a for a in draw(compare(bright, ["none"], 4), row=0).axes
+                       if a.get_title(loc="left").startswith("profile"))
+        assert profile.get_ylim()[1] < 2 * np.sqrt(noisy.max())
+    assert brightest(np.full((4, 4), np.nan)) == 1
+    assert brightest(np.zeros((4, 4))) == 1
+
+
+def test_command_takes_a_band_of_a_product_as_it_is(noisy: np.ndarray, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    decibel = 10 * np.log10(noisy)
+    decibel[:16] = -99
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", count=2, height=96, width=128, dtype="float32") as d:
+        d.write(np.stack([np.zeros_like(noisy) - 3, decibel]))
+        d.set_band_description(2, "Sigma0_VV_db")
+
+    def run(*options: str) -> dict:
+        ran = CliRunner().invoke(sar, ["compare", str(tmp_path / "a.tif"), "--methods", "lee", "-o", str(tmp_path / "f.png"),
+                                       "--json", str(tmp_path / "f.json"), *options], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        return {"output": ran.output, **json.loads((tmp_path / "f.json").read_text())}
+
+    whole = run("--band", "2", "--nodata", "-99")
+    assert whole["domain"] == "db"
+    assert whole["looks"] == pytest.approx(4, rel=0.25)  # estimated, and said so
+    assert "estimated" in whole["output"]
+    valid = noisy[16:]
+    expected = compare(valid, ["lee"], whole["looks"]).metrics["lee"]
+    cropped = run("--band", "2", "--nodata", "-99", "--crop", "16,0,80,128", "--looks", str(whole["looks"]), "--zoom",
+                  "0,0,20,20")
+    assert cropped["methods"]["lee"]["enl_out"] == pytest.approx(expected["enl_out"], rel=1e-3)
+    for options, said in ((["--band", "3"], "must be from 0 to 1"), (["--band", "2", "--crop", "90,0,10,10"], "--crop")):
+        refused = CliRunner().invoke(sar, ["compare", str(tmp_path / "a.tif"), "--methods", "lee", "-o",
+                                           str(tmp_path / "g.png"), *options])
+        assert said in str(refused.exception)

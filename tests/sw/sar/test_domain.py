@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from nearflash.contract import ConfigError, DataError
-from nearflash.sar.domain import from_intensity, to_intensity
+from nearflash.sar.domain import from_intensity, marked, to_intensity
 
 
 def test_each_domain_means_the_same_intensity():
@@ -41,15 +41,16 @@ def test_minus_infinite_decibel_is_zero_and_returns():
 
 
 def test_missing_pixels_are_nan():
-    got = to_intensity(np.array([[1, -99, np.nan, 2]], np.float32), "amplitude", nodata=-99)
+    values = np.array([[1, -99, np.nan, 2]], np.float32)
+    got = to_intensity(values, "amplitude", missing=marked(values, -99))
     np.testing.assert_array_equal(np.isnan(got), [[False, True, True, False]])
-    whole = to_intensity(np.array([[0, 5]], np.uint8), "amplitude", nodata=0)
-    assert np.isnan(whole[0, 0])
-    assert whole[0, 1] == 25
+    whole = np.array([[0, 5, 7]], np.uint8)
+    np.testing.assert_array_equal(marked(whole, 0, None, 7), [[True, False, True]])
     # A tag of -3.4028234663852886e38 rounds to the float32 in the pixels
     lowest = np.finfo(np.float32).min
-    assert np.isnan(to_intensity(np.array([[lowest, 1]], np.float32), "db", nodata=float("-3.4028234663852886e+38"))[0, 0])
-    assert np.isnan(to_intensity(np.array([[0j, 1j]]), "complex", nodata=0)[0, 0])
+    assert marked(np.array([[lowest, 1]], np.float32), float("-3.4028234663852886e+38")).tolist() == [[True, False]]
+    assert marked(np.array([[0j, 1j, -1 - 1j, -1 + 0j]]), 0, -1).tolist() == [[True, False, True, True]]
+    assert marked(np.array([[[0.0, 0.0], [0.0, 1.0]]]), 0).tolist() == [[True, False]]
     assert np.isnan(to_intensity(np.array([[complex(1, math.nan)]]), "complex")[0, 0])
 
 
@@ -74,6 +75,24 @@ def test_bad_values_are_named(values, domain, field, value):
     assert "scene.tif" in str(e.value)
     assert field in str(e.value)
     assert value in str(e.value)
+
+
+def test_negative_intensity_is_lifted_or_treated_as_told():
+    values = np.array([[-0.5, -0.1, 0.3, np.nan, -np.inf]])
+    lifted = to_intensity(values[:, :4], "intensity", offset=0.25, negatives="keep")
+    np.testing.assert_allclose(lifted, [[0, 0.15, 0.55, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(to_intensity(values[:, :4], "intensity", negatives="clip"), [[0, 0, 0.3, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(to_intensity(values[:, :4], "intensity", negatives="mask"), [[np.nan, np.nan, 0.3, np.nan]],
+                               rtol=1e-6)
+    with pytest.raises(DataError, match="negatives keep"):
+        to_intensity(values[:, :4], "intensity", negatives="error")
+    for negatives in ("keep", "clip", "mask"):  # no noise is infinite
+        with pytest.raises(DataError, match="finite"):
+            to_intensity(values, "intensity", negatives=negatives)
+    back = from_intensity(np.array([[-0.5, 0.25]], np.float32), "intensity")
+    np.testing.assert_array_equal(back, np.array([[-0.5, 0.25]], np.float32))
+    np.testing.assert_array_equal(from_intensity(back, "amplitude"), [[0, 0.5]])
+    assert from_intensity(back, "db")[0, 0] == -np.inf
 
 
 def test_unknown_domains_list_the_known():

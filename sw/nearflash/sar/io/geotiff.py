@@ -1,217 +1,170 @@
-"""TIFF, GeoTIFF and cloud-optimised GeoTIFF through rasterio (GDAL), read and written by rows."""
+"""GeoTIFF and cloud-optimised GeoTIFF, written by rows, with all that the image it was made from has beside its pixels."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from ...contract import DataError
-from ..domain import to_intensity
-from .base import Scene, SceneInfo, Writer, encode, new_file
+from ..declared import declared_domain
+from .base import Encoding, Scene, Writer, new_file
+from .raster import environment, open_raster
 
-__all__ = ["GeoTiffScene", "geotiff_writer"]
+__all__ = ["geotiff_writer"]
 
-CACHE_MB = 128  # of GDAL's blocks; its default is a share of the machine's memory
 BLOCK = 256
-_OWN_TAGS = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "RPC", "GEOLOCATION", "SUBDATASETS", "COLOR_PROFILE")
-
-
-def _environment() -> rasterio.Env:
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-
-
-def _open(path: Path, **options: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # plain TIFFs are welcome
-        return rasterio.open(path, **options)
-
-
-class GeoTiffScene(Scene):
-    """A TIFF of one or more bands. A declared scale and offset are applied on reading and undone on writing."""
-
-    def __init__(self, path: Path, domain: str | None, nodata: float | None, db_scale: float):
-        try:
-            with _environment():
-                self.dataset = _open(path, driver="GTiff")
-        except (RasterioError, OSError) as e:
-            raise DataError("input", str(path), f"must be a whole TIFF file ({e})") from e
-        d = self.dataset
-        try:
-            self._check(path, domain, nodata, db_scale)
-        except BaseException:
-            d.close()
-            raise
-
-    def _check(self, path: Path, domain: str | None, nodata: float | None, db_scale: float) -> None:
-        d = self.dataset
-        if len(set(d.dtypes)) != 1:
-            raise DataError(f"{path} types", ", ".join(d.dtypes), "must be the same for all bands")
-        is_complex = d.dtypes[0].startswith("complex")
-        domain = domain or ("complex" if is_complex else "amplitude")
-        if is_complex and domain != "complex":
-            raise DataError(f"{path} type", d.dtypes[0],
-                            f"must be a real number for domain {domain}; complex data need domain complex")
-        self.pairs = domain == "complex" and not is_complex
-        if self.pairs and d.count != 2:
-            raise DataError(f"{path} bands", d.count, "must be complex, or 2 bands (real, imaginary) for domain complex")
-        # A mask band or alpha channel marks missing pixels too; nodata given by the user comes first
-        self.masked = MaskFlags.per_dataset in d.mask_flag_enums[0] and nodata is None
-        self.scaled = any(s != 1 for s in d.scales) or any(o != 0 for o in d.offsets)
-        self.info = SceneInfo(path, (d.height, d.width), 1 if self.pairs else d.count, domain, d.dtypes[0],
-                              d.nodata if nodata is None else nodata, db_scale)
-
-    def raw(self, rows: slice, band: int = 0) -> np.ndarray:
-        """The file's values, before scale and offset."""
-        return self._read(rows, [1, 2] if self.pairs else band + 1)
-
-    def read(self, rows: slice, band: int = 0) -> np.ndarray:
-        if not (self.masked or self.scaled):
-            return super().read(rows, band)
-        values = self.raw(rows, band)
-        missing = np.zeros(values.shape[:2], bool)
-        if self.info.nodata is not None and not self.pairs:
-            missing |= values == self.info.nodata
-        if self.scaled:
-            index = [0, 1] if self.pairs else band
-            values = values * np.array(self.dataset.scales)[index] + np.array(self.dataset.offsets)[index]
-        if self.masked:
-            missing |= self._read(rows, band + 1, mask=True) == 0
-        if missing.any():
-            values = np.where(missing, np.nan, values)
-        return to_intensity(values, self.info.domain, db_scale=self.info.db_scale,
-                            field=f"{self.info.path} from row {rows.start}:")
-
-    def _read(self, rows: slice, bands: int | list[int], mask: bool = False) -> np.ndarray:
-        window = Window(0, rows.start, self.shape[1], rows.stop - rows.start)  # type: ignore[call-arg]
-        try:
-            with _environment():
-                read = self.dataset.read_masks if mask else self.dataset.read
-                values = read(bands, window=window)
-        except (RasterioError, OSError) as e:
-            why = str(e.__cause__ or e)
-            raise DataError("input", str(self.info.path), f"can't be read at rows {rows.start} to {rows.stop}: damaged or "
-                            f"cut short ({why})") from e
-        return np.moveaxis(values, 0, -1) if isinstance(bands, list) else values
-
-    def close(self) -> None:
-        self.dataset.close()
+LARGEST_ROW = 64 << 20  # bytes of a row of blocks, which wait in memory: larger strips become tiles
+LOSSLESS = ("deflate", "lzw", "zstd", "packbits", "lerc_zstd", "lerc_deflate", "lzma", "lerc")  # of any type
 
 
 class _GeoTiffWriter(Writer):
-    def __init__(self, scene: Scene, dataset: Any, domain: str, nodata: float | None):
-        self.scene, self.dataset, self.domain, self.nodata = scene, dataset, domain, nodata
-        self.dtype = np.dtype(dataset.dtypes[0])
-        source = scene if isinstance(scene, GeoTiffScene) else None
-        self.scaled = source if source is not None and source.scaled and not source.pairs else None
+    def __init__(self, scene: Scene, dataset: Any, encoding: Encoding):
+        self.scene, self.dataset, self.encoding = scene, dataset, encoding
+        nodata, info = encoding.nodata, scene.info
         # A float file may hold NaN beside its nodata value: then each missing pixel keeps its own
-        self.both = (np.dtype(scene.info.dtype).kind == "f" and self.dtype.kind == "f" and scene.info.domain != "complex"
-                     and nodata is not None and not np.isnan(nodata) and not (source is not None and source.masked))
-        # Rows wait for a whole row of tiles: a compressed tile written in parts leaves its earlier parts in the file
-        self.waiting = np.empty((BLOCK, scene.shape[1]), self.dtype)
+        self.both = (np.dtype(info.dtype).kind == "f" and encoding.dtype.kind == "f" and nodata is not None
+                     and not np.isnan(nodata) and not scene.origin.mask and info.domain != "complex")
+        # Rows wait for a whole row of blocks: a compressed block written in parts leaves its earlier parts in the file
+        self.block = dataset.block_shapes[0][0]
+        self.waiting = np.empty((self.block, scene.shape[1]), encoding.dtype)
 
     def write(self, intensity: np.ndarray, row: int, band: int = 0) -> None:
-        missing = np.isnan(intensity)
-        encoded = encode(intensity, self.domain, np.dtype(np.float32) if self.scaled else self.dtype, nodata=self.nodata,
-                         db_scale=self.scene.info.db_scale, field=str(self.scene.info.path))
-        if self.scaled:
-            scale, offset = self.scaled.dataset.scales[band], self.scaled.dataset.offsets[band]
-            encoded = np.where(missing, encoded, (encoded - offset) / scale).astype(self.dtype)
-        if self.both and missing.any():
-            raw = self.scene.raw(slice(row, row + len(intensity)), band)
-            encoded[missing & np.isnan(raw)] = np.nan
+        encoded = self.encoding.encode(intensity, str(self.scene.info.path), band)
+        if self.both and np.isnan(intensity).any():
+            encoded[np.isnan(intensity) & np.isnan(self.scene.raw(slice(row, row + len(intensity)), band))] = np.nan
         done = 0
         while done < len(encoded):
-            first = (row + done) % BLOCK
-            some = encoded[done : done + BLOCK - first]
+            first = (row + done) % self.block
+            some = encoded[done : done + self.block - first]
             self.waiting[first : first + len(some)] = some
             done += len(some)
             end = row + done
-            if end % BLOCK == 0 or end == self.scene.shape[0]:
-                start = (end - 1) // BLOCK * BLOCK
+            if end % self.block == 0 or end == self.scene.shape[0]:
+                start = (end - 1) // self.block * self.block
                 window = Window(0, start, encoded.shape[1], end - start)  # type: ignore[call-arg]
-                with _environment():
+                with environment():
                     self.dataset.write(self.waiting[: end - start], band + 1, window=window)
+                if band == 0 and self.scene.origin.mask:
+                    self._write_mask(slice(start, end), window)
+
+    def _write_mask(self, rows: slice, window: Window) -> None:
+        mask = self.scene.mask(rows)
+        with environment():
+            if _keeps_alpha(self.scene, self.encoding):
+                # The largest value is opaque: of 16 bits 65535
+                alpha = mask.astype(self.encoding.dtype) * (257 if self.encoding.dtype == np.uint16 else 1)
+                self.dataset.write(alpha.astype(self.encoding.dtype), self.scene.bands + 1, window=window)
+            else:
+                self.dataset.write_mask(mask, window=window)
 
 
 @contextmanager
-def geotiff_writer(scene: Scene, path: Path, domain: str, dtype: np.dtype, overwrite: bool) -> Iterator[Writer]:
-    """See :func:`nearflash.sar.io.open_writer`: deflate, tiles of 256 x 256, BigTIFF where 4 GB may not be enough; a COG
-    if the scene is one."""
-    import rasterio.shutil
-
-    source = scene if isinstance(scene, GeoTiffScene) else None
-    nodata = scene.info.nodata
-    if source is not None and source.masked:
-        nodata = float("nan") if dtype.kind == "f" else nodata
-    rows, columns = scene.shape
-    cog = source is not None and source.dataset.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG"
-    options: dict[str, Any] = {
-        "driver": "GTiff", "dtype": dtype.name, "nodata": nodata, "width": columns, "height": rows, "count": scene.bands,
-        "compress": "deflate", "predictor": 3 if dtype.kind == "f" else 2, "bigtiff": "if_safer", "interleave": "band",
-        "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+def geotiff_writer(scene: Scene, path: Path, encoding: Encoding, overwrite: bool) -> Iterator[Writer]:
+    """See :func:`nearflash.sar.io.open_writer`; BigTIFF where 4 GB may not be enough."""
+    origin = scene.origin
     with new_file(path, overwrite=overwrite) as part:
-        with _environment():
-            dataset = _open(part, mode="w", **options)
+        with environment():
+            dataset = open_raster(part, mode="w", **_options(scene, encoding))
         try:
-            if source is not None:
-                _describe(source, dataset)
-            yield _GeoTiffWriter(scene, dataset, domain, nodata)
+            _describe(scene, dataset, encoding)
+            yield _GeoTiffWriter(scene, dataset, encoding)
         finally:
-            with _environment():
+            with environment():
                 dataset.close()
-        _verify(part, rows)
-        if cog:
-            plain = part.with_name(part.name + ".plain")
-            part.replace(plain)
-            try:
-                with _environment():
-                    rasterio.shutil.copy(plain, part, driver="COG", compress="DEFLATE", bigtiff="IF_SAFER",
-                                         predictor="YES")
-            finally:
-                plain.unlink(missing_ok=True)
+        _verify(part, scene.shape[0])
+        if origin.overviews and not origin.cog:
+            with environment(), open_raster(part, mode="r+") as dataset:
+                dataset.build_overviews(list(origin.overviews), Resampling.average)
+        if origin.cog:
+            _make_cog(part, _compression(origin.compress), origin.blocks[0])
 
 
-def _describe(source: GeoTiffScene, dataset: Any) -> None:
-    """Everything about the place and the product that a TIFF holds beside its pixels."""
-    old = source.dataset
-    gcps, gcp_crs = old.gcps
-    if gcps:
-        dataset.gcps = (gcps, gcp_crs)
+def _compression(compress: str | None) -> str | None:
+    """As it came, but never with loss: JPEG's and WebP's is for pictures."""
+    return compress if compress is None or compress in LOSSLESS else "deflate"
+
+
+def _keeps_alpha(scene: Scene, encoding: Encoding) -> bool:
+    """Whether an alpha channel stays one; in signed whole numbers there is none, and it becomes a mask band."""
+    return scene.origin.alpha and encoding.dtype.kind in "uf"
+
+
+def _options(scene: Scene, encoding: Encoding) -> dict[str, Any]:
+    origin, (rows, columns) = scene.origin, scene.shape
+    options: dict[str, Any] = {
+        "driver": "GTiff", "dtype": encoding.dtype.name, "nodata": encoding.nodata, "width": columns, "height": rows,
+        "count": scene.bands + _keeps_alpha(scene, encoding), "bigtiff": "if_safer", "interleave": "band"}
+    if compress := _compression(origin.compress):
+        options["compress"] = compress
+        if compress in ("deflate", "lzw", "zstd"):
+            options["predictor"] = 3 if encoding.dtype.kind == "f" else 2
+    height, width = origin.blocks
+    if origin.tiled:
+        options |= {"tiled": True, "blockxsize": width, "blockysize": height}
+    elif min(height, rows) * columns * encoding.dtype.itemsize > LARGEST_ROW:
+        options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
     else:
-        if old.crs is not None:
-            dataset.crs = old.crs
-        if not old.transform.is_identity:
-            dataset.transform = old.transform
-    if old.rpcs is not None:
-        dataset.rpcs = old.rpcs
-    for namespace in [None, *(n for n in old.tag_namespaces() if n not in _OWN_TAGS)]:
-        dataset.update_tags(ns=namespace, **old.tags(ns=namespace))
-    for band in range(1, source.bands + 1):
-        for namespace in [None, *(n for n in old.tag_namespaces(band) if n not in _OWN_TAGS)]:
-            tags = {k: v for k, v in old.tags(band, ns=namespace).items() if not k.startswith("STATISTICS_")}
-            dataset.update_tags(band, ns=namespace, **tags)
-        if old.descriptions[band - 1]:
-            dataset.set_band_description(band, old.descriptions[band - 1])
-        if old.units[band - 1]:
-            dataset.set_band_unit(band, old.units[band - 1])
-    if source.scaled and not source.pairs:
-        dataset.scales, dataset.offsets = old.scales, old.offsets
+        options |= {"blockysize": min(height, rows)}
+    return options
+
+
+def _describe(scene: Scene, dataset: Any, encoding: Encoding) -> None:
+    """Everything about the place and the product that a TIFF holds beside its pixels."""
+    origin = scene.origin
+    if origin.gcps:
+        dataset.gcps = (list(origin.gcps), origin.gcp_crs)
+    if origin.crs is not None:
+        dataset.crs = origin.crs
+    if origin.transform is not None:
+        dataset.transform = origin.transform
+    if origin.rpcs is not None:
+        dataset.rpcs = origin.rpcs
+    for namespace, tags in origin.tags.items():
+        dataset.update_tags(ns=namespace, **tags)
+    same = encoding.domain == scene.info.domain
+    for band in range(scene.bands):
+        for namespace, tags in (origin.band_tags[band] if origin.band_tags else {}).items():
+            dataset.update_tags(band + 1, ns=namespace, **tags)
+        # A description of the input's domain would be wrong in another; this tag is right in any
+        dataset.update_tags(band + 1, DOMAIN=encoding.domain)
+        for texts, put in ((origin.descriptions, dataset.set_band_description), (origin.units, dataset.set_band_unit)):
+            text = texts[band] if texts else None
+            if text and (same or declared_domain([text]) is None):
+                put(band + 1, text)
+        if encoding.domain == "db" and not same:
+            dataset.set_band_unit(band + 1, "dB")
+    extra = (0.0,) * _keeps_alpha(scene, encoding)
+    if encoding.scales:
+        dataset.scales, dataset.offsets = (*encoding.scales, *(1.0 for _ in extra)), (*encoding.offsets, *extra)
+    if extra:
+        dataset.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (scene.bands - 1), ColorInterp.alpha]
 
 
 def _verify(part: Path, rows: int) -> None:
-    """Read a row of every row of tiles: GDAL reports nothing when its last blocks don't fit on the disk."""
+    """Read a row of every row of blocks: GDAL reports nothing when its last blocks don't fit on the disk."""
     try:
-        with _environment(), _open(part) as written:
-            for row in range(0, rows, BLOCK):
+        with environment(), open_raster(part) as written:
+            for row in range(0, rows, written.block_shapes[0][0]):
                 written.read(window=Window(0, row, written.width, 1))  # type: ignore[call-arg]
     except RasterioError as e:
         raise OSError(f"incomplete, the disk may be full ({e.__cause__ or e})") from e
+
+
+def _make_cog(part: Path, compress: str | None, block: int) -> None:
+    import rasterio.shutil
+
+    plain = part.with_name(part.name + ".plain")
+    part.replace(plain)
+    try:
+        with environment():
+            rasterio.shutil.copy(plain, part, driver="COG", compress=(compress or "none").upper(), bigtiff="IF_SAFER",
+                                 blocksize=block, **({"predictor": "YES"} if compress else {}))
+    finally:
+        plain.unlink(missing_ok=True)
+        plain.with_name(plain.name + ".aux.xml").unlink(missing_ok=True)
