@@ -56,7 +56,7 @@ class _Top(wiring.Component):
         members = self.engine.signature.members
         super().__init__({
             **{name: members[name] for name in ("dense", "pooled", "parameter", "logit", "busy", "mac_step")},
-            "quant_valid": In(1), "quant": In(Layouts(config).table_write)})
+            "quant_valid": In(1), "quant": In(Layouts.of(config).table_write)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -135,7 +135,7 @@ def _packed(layout: data.StructLayout, items: list[dict[str, Any]]) -> np.ndarra
 
 def _parameters(config: DeviceConfig, image: bytes) -> np.ndarray:
     """The beats of a parameter image's records."""
-    layout, beat = Layouts(config).parameter, config.beat_bytes
+    layout, beat = Layouts.of(config).parameter, config.beat_bytes
     words, out, at = _words(layout), [], 0
     while at < len(image):
         target, units, _ = struct.unpack_from("<IIQ", image, at)
@@ -157,7 +157,7 @@ def measure_engine(compiled: CompiledModel, samples: int = 2, seed: int = 1) -> 
     """Random samples, one after the other, through the engine of ``compiled``; raises :class:`RuntimeError` if a logit
     differs from the reference model's or if samples take different times."""
     config = compiled.config
-    layouts, graph, bits = Layouts(config), config.mlp.graph, config.mlp.act_bits
+    layouts, graph, bits = Layouts.of(config), config.mlp.graph, config.mlp.act_bits
     library = ctypes.CDLL(str(_library(config)))
     library.engine_create.restype = ctypes.c_void_p
     handle = ctypes.c_void_p(library.engine_create())

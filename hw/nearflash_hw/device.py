@@ -13,7 +13,6 @@ from .controller.ftl import Ftl
 from .controller.nvme import Nvme
 from .flash.channel import Channel
 from .flash.server import ArrayServer
-from .host.host_dma import HostReader
 from .host.prp import PrpWalker
 from .host.shared_reader import SharedReader
 from .lookup.engine import LookupEngine
@@ -53,8 +52,7 @@ class Device(wiring.Component):
         m.submodules.block_prp = block_prp = PrpWalker(c)
         m.submodules.lookup = lookup = LookupEngine(c)
         m.submodules.pooling = pooling = Pooling(c)
-        m.submodules.admin_reader = admin_reader = SharedReader(c)  # and pass 1's
-        m.submodules.execute_reader = execute_reader = HostReader(c)
+        m.submodules.host_reader = host_reader = SharedReader(c)
         flash = [Channel(c) for _ in range(channels)]
         m.submodules.arrays = arrays = ArrayServer(c)
         for k, ch in enumerate(flash):
@@ -62,24 +60,28 @@ class Device(wiring.Component):
 
         # -- host interface
         connect(m, flipped(self.s_axi), nvme.axil)
-        m.d.comb += [self.irq.eq(nvme.irq), ftl.enable.eq(nvme.enabled),
-                     nvme.ftl_ready.eq(ftl.ready & lookup.cleared & pooling.cleared),
-                     nvme.infer_idle.eq(lookup.idle)]
+        m.d.comb += [
+            self.irq.eq(nvme.irq),
+            ftl.enable.eq(nvme.enabled),
+            nvme.ftl_ready.eq(ftl.ready & lookup.cleared & pooling.cleared),
+            nvme.infer_idle.eq(lookup.idle),
+        ]
         for command in ("read_cmd", "write_cmd", "trim_cmd"):
             connect(m, getattr(nvme, command), getattr(block_io, command))
         connect(m, block_io.completion, nvme.block_completion)
         connect(m, nvme.infer_cmd, lookup.infer_cmd)
         connect(m, lookup.completion, nvme.infer_completion)
-        # Admin commands that read host memory wait until no inference command is in flight; pass 1 reads for one that is.
-        m.d.comb += admin_reader.owner.eq(~lookup.idle)
-        connect(m, nvme.admin_req, admin_reader.req[0])
-        connect(m, admin_reader.data[0], nvme.admin_data)
-        connect(m, lookup.host_req[0], admin_reader.req[1])
-        connect(m, admin_reader.data[1], lookup.host_data[0])
-        connect(m, lookup.host_req[1], execute_reader.req)
-        connect(m, execute_reader.data, lookup.host_data[1])
+        # Admin commands that read host memory wait until no inference command is in flight.
+        m.d.comb += host_reader.owner.eq(~lookup.idle)
+        connect(m, nvme.admin_req, host_reader.req[0])
+        connect(m, host_reader.data[0], nvme.admin_data)
+        connect(m, lookup.host_req, host_reader.req[1])
+        connect(m, host_reader.data[1], lookup.host_data)
         for room in (lookup, pooling):
-            m.d.comb += [room.table_valid.eq(nvme.table_valid), room.table.eq(nvme.table)]
+            m.d.comb += [
+                room.table_valid.eq(nvme.table_valid),
+                room.table.eq(nvme.table),
+            ]
 
         # -- block I/O, FTL, flash
         connect(m, block_io.prp_req, block_prp.req)
@@ -91,7 +93,10 @@ class Device(wiring.Component):
         connect(m, ftl.allocate, block_io.allocate)
         connect(m, block_io.sync, ftl.sync)
         connect(m, ftl.sync_done, block_io.sync_done)
-        m.d.comb += [block_io.full.eq(ftl.full), block_io.stalled.eq(ftl.stalled)]
+        m.d.comb += [
+            block_io.full.eq(ftl.full),
+            block_io.stalled.eq(ftl.stalled),
+        ]
         connect(m, lookup.ftl_req, ftl.lookup_req)
         connect(m, ftl.lookup_rsp, lookup.ftl_rsp)
         for k, ch in enumerate(flash):
@@ -99,7 +104,10 @@ class Device(wiring.Component):
             connect(m, block_io.flash_in[k], ch.block_in)
             connect(m, ch.block_data, block_io.flash_data[k])
             connect(m, ch.block_done, block_io.flash_done[k])
-            m.d.comb += [block_io.flash_waits[k].eq(ch.block_waits), ch.block_hold.eq(~block_io.flash_room[k])]
+            m.d.comb += [
+                block_io.flash_waits[k].eq(ch.block_waits),
+                ch.block_hold.eq(~block_io.flash_room[k]),
+            ]
             connect(m, ch.array, arrays.channel[k])
             connect(m, lookup.flash_cmd[k], ch.lookup_cmd)
             connect(m, ch.lookup_data, lookup.flash_data[k])
@@ -119,15 +127,22 @@ class Device(wiring.Component):
             connect(m, lookup.mlp_pooled, mlp.pooled)
             connect(m, mlp.logit, lookup.logit)
             connect(m, nvme.parameter, mlp.parameter)
-            m.d.comb += [mlp.table_valid.eq(nvme.table_valid), mlp.table.eq(nvme.table), mlp_busy.eq(mlp.busy),
-                         mac_step.eq(mlp.mac_step)]
+            m.d.comb += [
+                mlp.table_valid.eq(nvme.table_valid),
+                mlp.table.eq(nvme.table),
+                mlp_busy.eq(mlp.busy),
+                mac_step.eq(mlp.mac_step),
+            ]
             dram_reads.append(mlp.mem_read)
         else:  # a lookup-only device: INFER is refused before it gets here, so nothing ever waits on these
-            m.d.comb += [lookup.dense.ready.eq(1), lookup.mlp_pooled.ready.eq(1), nvme.parameter.ready.eq(1)]
+            m.d.comb += [
+                lookup.dense.ready.eq(1),
+                lookup.mlp_pooled.ready.eq(1),
+                nvme.parameter.ready.eq(1),
+            ]
 
         # -- memory
-        host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read,
-                      *(p for r in (admin_reader, execute_reader) for p in (r.list_read, r.data_read))]
+        host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read, host_reader.list_read, host_reader.data_read]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
         m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
@@ -135,7 +150,8 @@ class Device(wiring.Component):
             c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True)
         m.d.comb += [
             dram.base.eq(nvme.dram_base),  # silent: in the order of register bus_status
-            nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes))]
+            nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes)),
+        ]
         for ic, reads, writes, axi in ((host, host_reads, host_writes, self.m_axi_host),
                                        (dram, dram_reads, dram_writes, self.m_axi_dram)):
             for k, port in enumerate(reads):

@@ -12,6 +12,9 @@ The path of a lookup batch::
 
 from __future__ import annotations
 
+from functools import cached_property, lru_cache
+from typing import Self
+
 from amaranth.hdl import Cat, Value, signed
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
@@ -19,7 +22,10 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
 from nearflash.contract.table import MAX_ROW_BITS
 
-__all__ = ["FlashOp", "ItemKind", "Layouts"]
+__all__ = ["Bag", "BlockCommand", "Completion", "DenseElement", "Drain", "Extent", "FlashCommand", "FlashData", "FlashDone",
+           "FlashOp", "InferCommand", "ItemKind", "Layouts", "Logit", "LookupItem", "Parameter", "PhysicalPage",
+           "PooledElement", "PrpRequest", "PrpRun", "Retire", "Sample", "SampleStatus", "TableWrite", "TranslateRequest",
+           "TranslateResponse", "VectorBeat"]
 
 
 class FlashOp(Enum, shape=2):
@@ -31,7 +37,7 @@ class FlashOp(Enum, shape=2):
 
 
 class ItemKind(Enum, shape=2):
-    """What an item of the parsed query stream is: see :attr:`Layouts.lookup_item`."""
+    """What an item of the parsed query stream is: see :class:`LookupItem`."""
 
     LOOKUP = 0
     BAG = 1
@@ -48,8 +54,386 @@ def index_bits(n: int) -> int:
     return max(1, (n - 1).bit_length())
 
 
+# -- flash ---------------------------------------------------------------------------------------------------------
+
+
+class PhysicalPage(data.StructLayout):
+    """A physical page number, channel in the low bits: pages that follow each other lie on different channels, then dies.
+    A field of one value has no bits."""
+
+    def __init__(self, lay: Layouts):
+        f = lay.config.flash
+        super().__init__({
+            "channel": log2(f.channels),
+            "die": log2(f.dies),
+            "page": log2(f.pages),
+            "block": log2(f.blocks),
+        })
+
+
+class FlashCommand(data.StructLayout):
+    """One operation for one die. READ moves a range of page plus OOB; PROGRAM takes the whole raw page (page then OOB) from
+    the channel's ``block_in``; ERASE moves nothing."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "op": FlashOp,
+            "die": lay.die_bits,
+            "block": lay.block_bits,
+            "page": lay.page_bits,
+            #: Of READ: first beat, and how many, counted over page plus OOB.
+            "column": lay.column_bits,
+            "beats": lay.column_bits,
+            #: Comes back with the data or the result.
+            "tag": lay.tag_bits,
+        })
+
+
+class FlashData(data.StructLayout):
+    """One beat of read data, vector- or page-atomic per channel: no other tag between a tag's first and last beat."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "data": lay.data_bits,
+            "tag": lay.tag_bits,
+            "last": 1,
+            #: Unrecovered read: on every beat.
+            "error": 1,
+        })
+
+
+class FlashDone(data.StructLayout):
+    """Result of a PROGRAM or ERASE."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "tag": lay.tag_bits,
+            #: NAND rule broken (page order, program before erase) or media fault.
+            "error": 1,
+        })
+
+
+# -- FTL -----------------------------------------------------------------------------------------------------------
+
+
+class TranslateRequest(data.StructLayout):
+    """Which physical page holds the logical one?"""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({"lpn": lay.lpn_bits})
+
+
+class TranslateResponse(data.StructLayout):
+    """In request order, per client."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            #: A :class:`PhysicalPage`; means nothing unless ``mapped``.
+            "ppn": lay.ppn_bits,
+            #: 0: never written, or trimmed.
+            "mapped": 1,
+            #: DRAM error.
+            "error": 1,
+        })
+
+
+# -- host interface ------------------------------------------------------------------------------------------------
+
+
+class BlockCommand(data.StructLayout):
+    """A checked block command (contract.nvme.Opcode: READ, WRITE, FLUSH, DSM)."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "opcode": 8,
+            "qid": 3,
+            "cid": 16,
+            #: In logical blocks, in range.
+            "slba": 32,
+            #: Blocks - 1. DSM: ranges - 1, of 16 B each, at prp1.
+            "nlb": 16,
+            #: :meth:`Layouts.host_address`.
+            "prp1": lay.host_address_bits,
+            "prp2": lay.host_address_bits,
+            #: Of DSM.
+            "deallocate": 1,
+        })
+
+
+class InferCommand(data.StructLayout):
+    """An INFER or LOOKUP command, fields as in the SQE, not yet checked."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "opcode": 8,
+            "qid": 3,
+            "cid": 16,
+            #: Where the query lies: :meth:`Layouts.host_address`.
+            "prp1": lay.host_address_bits,
+            "prp2": lay.host_address_bits,
+            #: Of the query, 32 bits each.
+            "words": 32,
+            #: Samples.
+            "batch": 16,
+            #: A weight follows each index.
+            "weighted": 1,
+            #: Bags of a sample.
+            "tables": 8,
+            #: Features of a sample.
+            "dense": 16,
+            #: Where the results go: :meth:`Layouts.host_address`.
+            "out_addr": lay.host_address_bits,
+        })
+
+
+class Completion(data.StructLayout):
+    """A command is done: what its completion queue entry will say."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "qid": 3,
+            "cid": 16,
+            #: nvme.Status.
+            "status": 11,
+            "dw0": 32,
+            "dw1": 32,
+        })
+
+
+class PrpRequest(data.StructLayout):
+    """Ask the PRP walker for the host memory runs of a transfer."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            #: :meth:`Layouts.host_address`.
+            "prp1": lay.host_address_bits,
+            "prp2": lay.host_address_bits,
+            #: In bytes, a multiple of 4.
+            "length": 32,
+        })
+
+
+class PrpRun(data.StructLayout):
+    """One contiguous run of host memory, at most one 4 KiB host page."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "addr": lay.host_address_bits - 1,
+            "bytes": 13,
+            "last": 1,
+            #: Not 0 (nvme.Status), with ``last`` and 0 ``bytes``: a bad list ends here.
+            "status": 11,
+        })
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+class Extent(data.StructLayout):
+    """A table's pages from ``first_page`` on lie in ``pages`` logical blocks from ``lba`` on."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "first_page": lay.lba_bits,
+            "lba": lay.lba_bits,
+            "pages": lay.lba_bits,
+        })
+
+
+class TableWrite(data.StructLayout):
+    """A validated table's parameters (contract.table), broadcast by the table manager when a table is opened or closed. Each
+    is as wide as its largest valid value: what is checked is the descriptor's word."""
+
+    def __init__(self, lay: Layouts):
+        c = lay.config
+        super().__init__({
+            "table": lay.table_bits,
+            #: 0: closed, and nothing else counts.
+            "open": 1,
+            "rows": MAX_ROW_BITS,
+            "dim": bits_for(c.lookup.max_dim),
+            "format": 2,
+            "mean": 1,
+            "headroom": 5,
+            "stride": lay.column_bits,
+            "rows_per_page": bits_for(c.page_beats),
+            "magic": 32,
+            "shift": 6,
+            "lsb_exp": signed(9),
+            "quant_mult": 16,
+            "quant_shift": signed(8),
+            "extents": data.ArrayLayout(lay.extent, c.lookup.max_extents),
+            "n_extents": 5,
+        })
+
+
+# -- lookup -> pooling -> MLP --------------------------------------------------------------------------------------
+
+
+class Sample(data.StructLayout):
+    """What travels with a sample."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            #: Its place in its group of N_batch.
+            "n": lay.nb_bits,
+            #: The samples in that group - 1.
+            "nb": lay.nb_bits,
+            #: The last of its command.
+            "last": 1,
+            #: LOOKUP (pooled vectors wanted) rather than INFER.
+            "lookup": 1,
+            #: In use.
+            "tables": lay.table_bits + 1,
+        })
+
+
+class LookupItem(data.StructLayout):
+    """The parsed query stream. LOOKUP: one row (``table``, ``index``, ``weight``); BAG: ``table``'s bag is complete with
+    ``count`` lookups (also for empty bags), tables in order; SAMPLE: every bag of the sample was sent."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "kind": ItemKind,
+            "table": lay.table_bits,
+            "index": 32,
+            #: fp32 bits, 1.0 when not ``weighted``.
+            "weight": 32,
+            "weighted": 1,
+            "count": lay.bag_bits,
+            "sample": lay.sample,
+        })
+
+
+class SampleStatus(data.StructLayout):
+    """One per sample, in order, when it is drained."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            #: nvme.Status, 0: good.
+            "status": 11,
+            #: At fault.
+            "table": lay.table_bits,
+            "sample": lay.sample,
+        })
+
+
+class Bag(data.StructLayout):
+    """A slot's bag is complete with ``count`` lookups (sent to pooling before the slot's drain)."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "slot": lay.slot_bits,
+            "table": lay.table_bits,
+            "count": lay.bag_bits,
+        })
+
+
+class Drain(data.StructLayout):
+    """Every vector of ``slot`` was retired: emit its pooled vectors and clear it."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "slot": lay.slot_bits,
+            #: Emit NaN instead.
+            "bad": 1,
+            "sample": lay.sample,
+        })
+
+
+class Retire(data.StructLayout):
+    """A vector is in its accumulators (one per vector, as its last beat commits)."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "slot": lay.slot_bits,
+            "table": lay.table_bits,
+            #: An element, its weight, scale or bias is NaN or infinite.
+            "not_finite": 1,
+            #: A contribution does not fit its table's window.
+            "overflow": 1,
+            #: It could not be read.
+            "media": 1,
+        })
+
+
+class VectorBeat(data.StructLayout):
+    """One beat of one row, row-atomic."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "data": lay.data_bits,
+            "slot": lay.slot_bits,
+            "table": lay.table_bits,
+            #: fp32 bits, 1.0 when not ``weighted``.
+            "weight": 32,
+            "weighted": 1,
+            "first": 1,
+            "last": 1,
+            #: With ``last``: a read of it failed.
+            "error": 1,
+        })
+
+
+class PooledElement(data.StructLayout):
+    """One pooled fp32 element, in order: tables 0..T-1, elements 0..dim-1 of a sample, samples in command order."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "value": 32,
+            "table": lay.table_bits,
+            "last_of_table": 1,
+            "last_of_sample": 1,
+            #: The sample is poisoned, and the value NaN.
+            "bad": 1,
+            "sample": lay.sample,
+        })
+
+
+class DenseElement(data.StructLayout):
+    """One dense fp32 feature, in order, ahead of its sample's pooled vectors."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "value": 32,
+            "last": 1,
+            "sample": lay.sample,
+        })
+
+
+class Logit(data.StructLayout):
+    """One fp32 logit of the group's sample ``n``; order within a group is free."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "value": 32,
+            "n": lay.nb_bits,
+            "nb": lay.nb_bits,
+            #: Which output.
+            "o": 16,
+            #: On any logit of a group: weights it was computed with could not be read.
+            "error": 1,
+        })
+
+
+# -- parameter bus -------------------------------------------------------------------------------------------------
+
+
+class Parameter(data.StructLayout):
+    """One beat of a parameter record (contract.program) on its way to its target."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "data": lay.data_bits,
+            "target": 16,
+            #: Of the record's data: its header is removed.
+            "first": 1,
+            "last": 1,
+        })
+
+
 class Layouts:
-    """Every inter-room payload layout of one device."""
+    """Every inter-room payload of one device, and the widths that they are made of. :meth:`of` keeps them."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config
@@ -71,164 +455,39 @@ class Layouts:
         # of a lookup, of a page that is read, or of a page slot and whether it is erased or programmed
         self.tag_bits = max(config.tag_bits, index_bits(h.block_reads), index_bits(h.page_slots) + 1)
 
+    @classmethod
+    @lru_cache(maxsize=16)
+    def of(cls, config: DeviceConfig) -> Self:
+        """Those of ``config``, made once."""
+        return cls(config)
+
     def host_address(self, address: Value) -> Value:
         """A 64-bit host address as it travels inside: as far as the host bus reaches, and above that one bit that says
         whether the address goes further. So alignment and reach can be checked where the address is used."""
         reach = self.host_address_bits - 1
         return Cat(address[:reach], address[reach:].any())
 
-    # -- flash --------------------------------------------------------------------------------------------------
-    @property
-    def ppn(self) -> data.StructLayout:
-        """A physical page number, channel in the low bits: pages that follow each other lie on different channels, then
-        dies. A field of one value has no bits."""
-        f = self.config.flash
-        return data.StructLayout({name: log2(n) for name, n in (
-            ("channel", f.channels), ("die", f.dies), ("page", f.pages), ("block", f.blocks))})
-
-    @property
-    def flash_command(self) -> data.StructLayout:
-        """One operation for one die. ``column`` and ``beats`` are in beats over page plus OOB; READ moves that range,
-        PROGRAM always takes the whole raw page (page then OOB) from the channel's ``block_in``, ERASE moves nothing."""
-        return data.StructLayout({
-            "op": FlashOp, "die": self.die_bits, "block": self.block_bits, "page": self.page_bits,
-            "column": self.column_bits, "beats": self.column_bits, "tag": self.tag_bits})
-
-    @property
-    def flash_data(self) -> data.StructLayout:
-        """One beat of read data, vector- or page-atomic per channel: no other tag between a tag's first and last beat.
-        ``error``: unrecovered read (on every beat)."""
-        return data.StructLayout({"data": self.data_bits, "tag": self.tag_bits, "last": 1, "error": 1})
-
-    @property
-    def flash_done(self) -> data.StructLayout:
-        """Result of a PROGRAM or ERASE. ``error``: NAND rule broken (page order, program before erase) or media fault."""
-        return data.StructLayout({"tag": self.tag_bits, "error": 1})
-
-    # -- FTL ----------------------------------------------------------------------------------------------------
-    @property
-    def translate_request(self) -> data.StructLayout:
-        """Which physical page holds the logical one?"""
-        return data.StructLayout({"lpn": self.lpn_bits})
-
-    @property
-    def translate_response(self) -> data.StructLayout:
-        """In request order, per client. ``mapped`` 0: never written or trimmed. ``error``: DRAM error."""
-        return data.StructLayout({"ppn": self.ppn_bits, "mapped": 1, "error": 1})
-
-    # -- host interface -----------------------------------------------------------------------------------------
-    @property
-    def block_command(self) -> data.StructLayout:
-        """A checked block command: opcode (contract.nvme.Opcode: READ, WRITE, FLUSH, DSM). ``slba``/``nlb`` in logical
-        blocks (nlb = blocks - 1), in range. DSM: ``nlb`` = ranges - 1, ranges (16 B each) at prp1."""
-        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "slba": 32, "nlb": 16,
-                                  "prp1": self.host_address_bits, "prp2": self.host_address_bits, "deallocate": 1})
-
-    @property
-    def infer_command(self) -> data.StructLayout:
-        """An INFER or LOOKUP command, fields as in the SQE, not yet checked. Addresses: :meth:`host_address`."""
-        address = self.host_address_bits
-        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "prp1": address, "prp2": address, "words": 32,
-                                  "batch": 16, "weighted": 1, "tables": 8, "dense": 16, "out_addr": address})
-
-    @property
-    def completion(self) -> data.StructLayout:
-        """A command is done: what its completion queue entry will say. ``status``: nvme.Status."""
-        return data.StructLayout({"qid": 3, "cid": 16, "status": 11, "dw0": 32, "dw1": 32})
-
-    @property
-    def prp_request(self) -> data.StructLayout:
-        """Ask the PRP walker for the host memory runs of a transfer of ``length`` bytes (multiple of 4). Addresses as
-        :meth:`host_address` gives them."""
-        return data.StructLayout({"prp1": self.host_address_bits, "prp2": self.host_address_bits, "length": 32})
-
-    @property
-    def prp_run(self) -> data.StructLayout:
-        """One contiguous run of host memory, at most one 4 KiB host page. ``status`` non-zero (nvme.Status) with
-        ``last`` ends a bad list; ``bytes`` is then 0."""
-        return data.StructLayout({"addr": self.host_address_bits - 1, "bytes": 13, "last": 1, "status": 11})
-
-    # -- tables ---------------------------------------------------------------------------------------------------
-    @property
-    def table_write(self) -> data.StructLayout:
-        """A validated table's parameters, broadcast by the table manager when a table is opened or closed. Each is as wide
-        as its largest valid value: what is checked is the descriptor's word."""
-        return data.StructLayout({
-            "table": self.table_bits, "open": 1, "rows": MAX_ROW_BITS, "dim": bits_for(self.config.lookup.max_dim),
-            "format": 2, "mean": 1, "headroom": 5, "stride": self.column_bits,
-            "rows_per_page": bits_for(self.config.page_beats), "magic": 32, "shift": 6, "lsb_exp": signed(9),
-            "quant_mult": 16, "quant_shift": signed(8),
-            "extents": data.ArrayLayout(self.extent, self.config.lookup.max_extents), "n_extents": 5})
-
-    @property
-    def extent(self) -> data.StructLayout:
-        """A table's pages from ``first_page`` on lie in ``pages`` logical blocks from ``lba`` on."""
-        return data.StructLayout({"first_page": self.lba_bits, "lba": self.lba_bits, "pages": self.lba_bits})
-
-    # -- lookup -> pooling -> MLP ---------------------------------------------------------------------------------
-    @property
-    def sample(self) -> data.StructLayout:
-        """What travels with a sample: ``n`` its place in its group of N_batch, ``nb`` the samples in that group - 1,
-        ``last`` the last of its command, ``lookup`` LOOKUP (pooled vectors wanted) rather than INFER,
-        ``tables`` in use."""
-        return data.StructLayout({"n": self.nb_bits, "nb": self.nb_bits, "last": 1, "lookup": 1,
-                                  "tables": self.table_bits + 1})
-
-    @property
-    def lookup_item(self) -> data.StructLayout:
-        """The parsed query stream. LOOKUP: one row (``table``, ``index``, ``weight``); BAG: ``table``'s bag is complete
-        with ``count`` lookups (also for empty bags), tables in order; SAMPLE: every bag of the sample was sent."""
-        return data.StructLayout({"kind": ItemKind, "table": self.table_bits, "index": 32, "weight": 32, "weighted": 1,
-                                  "count": self.bag_bits, "sample": self.sample})
-
-    @property
-    def sample_status(self) -> data.StructLayout:
-        """One per sample, in order, when it is drained: status (nvme.Status, 0 = good) and the table at fault."""
-        return data.StructLayout({"status": 11, "table": self.table_bits, "sample": self.sample})
-
-    @property
-    def bag(self) -> data.StructLayout:
-        """A slot's bag is complete with ``count`` lookups (sent to pooling before the slot's drain)."""
-        return data.StructLayout({"slot": self.slot_bits, "table": self.table_bits, "count": self.bag_bits})
-
-    @property
-    def drain(self) -> data.StructLayout:
-        """Every vector of ``slot`` was retired: emit its pooled vectors and clear it. ``bad``: emit NaN instead."""
-        return data.StructLayout({"slot": self.slot_bits, "bad": 1, "sample": self.sample})
-
-    @property
-    def retire(self) -> data.StructLayout:
-        """A vector is in its accumulators (one per vector, as its last beat commits)."""
-        return data.StructLayout({"slot": self.slot_bits, "table": self.table_bits, "not_finite": 1, "overflow": 1,
-                                  "media": 1})
-
-    @property
-    def vector_beat(self) -> data.StructLayout:
-        """One beat of one row, row-atomic. ``weight`` fp32 bits (1.0 when unweighted); ``error`` with ``last``."""
-        return data.StructLayout({"data": self.data_bits, "slot": self.slot_bits, "table": self.table_bits,
-                                  "weight": 32, "weighted": 1, "first": 1, "last": 1, "error": 1})
-
-    @property
-    def pooled_element(self) -> data.StructLayout:
-        """One pooled fp32 element, in order: tables 0..T-1, elements 0..dim-1 of a sample, samples in command order.
-        ``bad``: the sample is poisoned (the value is NaN)."""
-        return data.StructLayout({"value": 32, "table": self.table_bits, "last_of_table": 1, "last_of_sample": 1,
-                                  "bad": 1, "sample": self.sample})
-
-    @property
-    def dense_element(self) -> data.StructLayout:
-        """One dense fp32 feature, in order, ahead of its sample's pooled vectors."""
-        return data.StructLayout({"value": 32, "last": 1, "sample": self.sample})
-
-    @property
-    def logit(self) -> data.StructLayout:
-        """One fp32 logit: output ``o`` of the group's sample ``n``; order within a group is free. ``error``, on any logit
-        of a group: weights it was computed with could not be read."""
-        return data.StructLayout({"value": 32, "n": self.nb_bits, "nb": self.nb_bits, "o": 16, "error": 1})
-
-    # -- parameter bus ----------------------------------------------------------------------------------------------
-    @property
-    def parameter(self) -> data.StructLayout:
-        """One beat of a parameter record (contract.program) on its way to its target; ``first`` and ``last`` of the
-        record's data (header removed)."""
-        return data.StructLayout({"data": self.data_bits, "target": 16, "first": 1, "last": 1})
+    ppn = cached_property(PhysicalPage)
+    flash_command = cached_property(FlashCommand)
+    flash_data = cached_property(FlashData)
+    flash_done = cached_property(FlashDone)
+    translate_request = cached_property(TranslateRequest)
+    translate_response = cached_property(TranslateResponse)
+    block_command = cached_property(BlockCommand)
+    infer_command = cached_property(InferCommand)
+    completion = cached_property(Completion)
+    prp_request = cached_property(PrpRequest)
+    prp_run = cached_property(PrpRun)
+    extent = cached_property(Extent)
+    table_write = cached_property(TableWrite)
+    sample = cached_property(Sample)
+    lookup_item = cached_property(LookupItem)
+    sample_status = cached_property(SampleStatus)
+    bag = cached_property(Bag)
+    drain = cached_property(Drain)
+    retire = cached_property(Retire)
+    vector_beat = cached_property(VectorBeat)
+    pooled_element = cached_property(PooledElement)
+    dense_element = cached_property(DenseElement)
+    logit = cached_property(Logit)
+    parameter = cached_property(Parameter)

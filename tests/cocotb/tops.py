@@ -154,15 +154,14 @@ def pooling() -> Rig:
 
 
 def lookup() -> Rig:
-    """Engine, pooling, FTL and host readers; the flash channels are the bench's."""
+    """Engine, pooling, FTL and host reader; the flash channels are the bench's."""
     units = {"lookup": LookupEngine(CONFIG), "pooling": Pooling(CONFIG), "ftl": Ftl(CONFIG),
-             "reader0": HostReader(CONFIG), "reader1": HostReader(CONFIG)}
+             "reader": HostReader(CONFIG)}
     wires = [("lookup.ftl_req", "ftl.lookup_req"), ("ftl.lookup_rsp", "lookup.ftl_rsp"),
              *((f"lookup.{p}", f"pooling.{p}") for p in ("vector", "bag", "drain")),
              *((f"pooling.{p}", f"lookup.{p}") for p in ("retire", "drained", "pooled")),
-             *((f"lookup.host_req.{k}", f"reader{k}.req") for k in range(2)),
-             *((f"reader{k}.data", f"lookup.host_data.{k}") for k in range(2))]
-    return Rig(units, wires, {"lookup": "host", "reader0": "host", "reader1": "host", "ftl": "dram"})
+             ("lookup.host_req", "reader.req"), ("reader.data", "lookup.host_data")]
+    return Rig(units, wires, {"lookup": "host", "reader": "host", "ftl": "dram"})
 
 
 #: FC cores of :func:`fc_cores`: name -> (core, act_bits, n_batch, lanes). Kernels divide some widths and not others.

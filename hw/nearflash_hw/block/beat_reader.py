@@ -1,11 +1,10 @@
 """Reads beats of a page buffer into a stream."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from ..interfaces import bits_for
-from ..primitives.fifo import StreamFifo
+from ..primitives.credit_fifo import CreditFifo
 
 __all__ = ["BeatReader"]
 
@@ -22,21 +21,27 @@ class BeatReader(wiring.Component):
             raise ValueError(f"latency = {latency}: must be at least 1")
         self.ahead = latency + 2  # covers the way there, the FIFO and the way of the credit back
         super().__init__({
+            #: Of the beats that are wanted.
             "addr": In(stream.Signature(addr_bits)),
+            #: To the buffer's read port.
             "read": Out(stream.Signature(addr_bits)),
+            #: ``latency`` cycles after a transfer on ``read``: its beat.
             "arrives": In(1),
             "data": In(data_bits),
+            #: The beats, in order.
             "o": Out(stream.Signature(data_bits)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = fifo = StreamFifo(len(self.data), self.ahead)
-        credit = Signal(bits_for(self.ahead), init=self.ahead)
+        m.submodules.fifo = fifo = CreditFifo(len(self.data), self.ahead)
+        connect(m, fifo.o, flipped(self.o))
         m.d.comb += [
-            self.read.valid.eq(self.addr.valid & (credit != 0)), self.read.payload.eq(self.addr.payload),
-            self.addr.ready.eq(self.read.ready & (credit != 0)),
-            fifo.i.valid.eq(self.arrives), fifo.i.payload.eq(self.data),
-            self.o.valid.eq(fifo.o.valid), self.o.payload.eq(fifo.o.payload), fifo.o.ready.eq(self.o.ready)]
-        m.d.sync += credit.eq(credit - (self.read.valid & self.read.ready) + (self.o.valid & self.o.ready))
+            self.read.valid.eq(self.addr.valid & fifo.credit),
+            self.read.payload.eq(self.addr.payload),
+            self.addr.ready.eq(self.read.ready & fifo.credit),
+            fifo.spend.eq(self.read.valid & self.read.ready),
+            fifo.push.eq(self.arrives),
+            fifo.payload.eq(self.data),
+        ]
         return m

@@ -49,28 +49,44 @@ class BlockIo(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         n = config.flash.channels
         super().__init__({
+            #: READ.
             "read_cmd": In(stream.Signature(lay.block_command)),
+            #: WRITE and FLUSH.
             "write_cmd": In(stream.Signature(lay.block_command)),
+            #: Dataset management.
             "trim_cmd": In(stream.Signature(lay.block_command)),
+            #: One per command, in any order.
             "completion": Out(stream.Signature(lay.completion)),
+            #: Translations of pages to read.
             "ftl_req": Out(stream.Signature(lay.translate_request)),
             "ftl_rsp": In(stream.Signature(lay.translate_response)),
+            #: Changes of the map.
             "update": Out(stream.Signature(update_layout(config))),
             "update_done": In(stream.Signature(ERROR)),
+            #: The log.
             "allocate": In(stream.Signature(allocate_layout(config))),
+            #: It has no more pages.
             "full": In(1),
+            #: It offers none now.
             "stalled": In(1),
+            #: FLUSH.
             "sync": Out(stream.Signature(1)),
             "sync_done": In(stream.Signature(ERROR)),
+            #: Of each channel.
             "flash_cmd": Out(stream.Signature(lay.flash_command)).array(n),
+            #: Of each channel: pages to program.
             "flash_in": Out(stream.Signature(lay.data_bits)).array(n),
+            #: Of each channel: pages read.
             "flash_data": In(stream.Signature(lay.flash_data)).array(n),
+            #: Of each channel: results of PROGRAM and ERASE.
             "flash_done": In(stream.Signature(lay.flash_done)).array(n),
+            #: A bit per channel: see :class:`~.landing.Landing`.
             "flash_waits": In(n),
             "flash_room": Out(n),
+            #: A walker for all commands.
             "prp_req": Out(stream.Signature(lay.prp_request)),
             "prp_run": In(stream.Signature(lay.prp_run)),
             "host_read": Out(MemReadSignature(config.beat_bytes)),
@@ -79,7 +95,7 @@ class BlockIo(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        c, lay = self.config, BlockLayouts(self.config)
+        c, lay = self.config, BlockLayouts.of(self.config)
         m.submodules.intake = intake = Intake(c)
         m.submodules.orders = orders = FlashOrders(c)
         m.submodules.completions = completions = StreamArbiter(lay.outcome, 3)
@@ -90,9 +106,12 @@ class BlockIo(wiring.Component):
             connect(m, orders.flash_cmd[k], flipped(port))
         out = completions.o
         m.d.comb += [
-            self.completion.valid.eq(out.valid), out.ready.eq(self.completion.ready),
-            self.completion.payload.qid.eq(out.payload.qid), self.completion.payload.cid.eq(out.payload.cid),
-            self.completion.payload.status.eq(out.payload.status)]
+            self.completion.valid.eq(out.valid),
+            out.ready.eq(self.completion.ready),
+            self.completion.payload.qid.eq(out.payload.qid),
+            self.completion.payload.cid.eq(out.payload.cid),
+            self.completion.payload.status.eq(out.payload.status),
+        ]
         connect(m, self._reads(m, intake, orders), completions.i[0])
         for k, stream_ in enumerate(self._writes(m, intake, orders)):
             connect(m, stream_, completions.i[1 + k])
@@ -104,7 +123,7 @@ class BlockIo(wiring.Component):
         m.submodules.issue, m.submodules.ledger = issue, ledger = ReadIssue(c), ReadLedger(c)
         m.submodules.landing, m.submodules.sender = landing, sender = Landing(c), ReadSender(c)
         m.submodules.read_buffer = buffer = Memory(
-            shape=BlockLayouts(c).data_bits, depth=c.host.read_slots * c.page_beats, init=[])
+            shape=BlockLayouts.of(c).data_bits, depth=c.host.read_slots * c.page_beats, init=[])
         write, read = buffer.write_port(), buffer.read_port()
         connect(m, intake.read, issue.start)
         connect(m, intake.read_piece, issue.piece)
@@ -123,9 +142,15 @@ class BlockIo(wiring.Component):
         for k, port in enumerate(self.flash_data):
             connect(m, flipped(port), landing.flash_data[k])
         m.d.comb += [
-            landing.waits.eq(self.flash_waits), self.flash_room.eq(landing.room),
-            write.en.eq(landing.write_en), write.addr.eq(landing.write_addr), write.data.eq(landing.write_data),
-            read.en.eq(sender.read_en), read.addr.eq(sender.read_addr), sender.read_data.eq(read.data)]
+            landing.waits.eq(self.flash_waits),
+            self.flash_room.eq(landing.room),
+            write.en.eq(landing.write_en),
+            write.addr.eq(landing.write_addr),
+            write.data.eq(landing.write_data),
+            read.en.eq(sender.read_en),
+            read.addr.eq(sender.read_addr),
+            sender.read_data.eq(read.data),
+        ]
         return ledger.completion
 
     def _writes(self, m, intake, orders):
@@ -136,7 +161,7 @@ class BlockIo(wiring.Component):
         m.submodules.feeders, m.submodules.trimmer = feeders, trimmer = PageFeeders(c), Trimmer(c)
         m.submodules.updates = updates = UpdatePort(c)
         m.submodules.write_buffer = buffer = Memory(
-            shape=BlockLayouts(c).data_bits, depth=c.host.page_slots * c.page_beats, init=[])
+            shape=BlockLayouts.of(c).data_bits, depth=c.host.page_slots * c.page_beats, init=[])
         write, read = buffer.write_port(), buffer.read_port()
         connect(m, intake.write, control.command)
         connect(m, intake.write_piece, fetch.piece)
@@ -162,12 +187,25 @@ class BlockIo(wiring.Component):
             m.d.comb += part.stop.eq(control.stop)
         m.d.comb += [
             *(control.fault[k].eq(part.fault) for k, part in enumerate((fetch, programmer, mapper, trimmer))),
-            fetch.writes.eq(control.writes), fetch.lists.eq(control.lists), trimmer.lists.eq(control.lists),
-            trimmer.command.eq(control.current), programmer.lpn.eq(control.current.lpn),
-            control.fetched.eq(fetch.over), trimmer.fetched.eq(fetch.over), control.held.eq(fetch.held),
-            control.listed.eq(trimmer.listed), intake.list_free.eq(~trimmer.busy),
-            programmer.filled.eq(fetch.filled), fetch.freed.eq(mapper.freed),
-            programmer.full.eq(self.full), programmer.stalled.eq(self.stalled),
-            write.en.eq(fetch.write_en), write.addr.eq(fetch.write_addr), write.data.eq(fetch.write_data),
-            read.en.eq(feeders.read_en), read.addr.eq(feeders.read_addr), feeders.read_data.eq(read.data)]
+            fetch.writes.eq(control.writes),
+            fetch.lists.eq(control.lists),
+            trimmer.lists.eq(control.lists),
+            trimmer.command.eq(control.current),
+            programmer.lpn.eq(control.current.lpn),
+            control.fetched.eq(fetch.over),
+            trimmer.fetched.eq(fetch.over),
+            control.held.eq(fetch.held),
+            control.listed.eq(trimmer.listed),
+            intake.list_free.eq(~trimmer.busy),
+            programmer.filled.eq(fetch.filled),
+            fetch.freed.eq(mapper.freed),
+            programmer.full.eq(self.full),
+            programmer.stalled.eq(self.stalled),
+            write.en.eq(fetch.write_en),
+            write.addr.eq(fetch.write_addr),
+            write.data.eq(fetch.write_data),
+            read.en.eq(feeders.read_en),
+            read.addr.eq(feeders.read_addr),
+            feeders.read_data.eq(read.data),
+        ]
         return control.completion, trimmer.completion

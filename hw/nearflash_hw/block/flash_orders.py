@@ -18,15 +18,17 @@ class FlashOrders(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
+            #: Of both halves.
             "order": In(stream.Signature(lay.order)).array(2),
+            #: Of each channel.
             "flash_cmd": Out(stream.Signature(lay.flash_command)).array(config.flash.channels),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lay = self.config, BlockLayouts(self.config)
+        c, lay = self.config, BlockLayouts.of(self.config)
         m.submodules.arbiter = arbiter = StreamArbiter(lay.order, 2)
         for k in range(2):
             connect(m, flipped(self.order[k]), arbiter.i[k])
@@ -37,9 +39,14 @@ class FlashOrders(wiring.Component):
             p = out.payload
             mine = ppn.channel == k
             m.d.comb += [
-                out.valid.eq(arbiter.o.valid & mine), p.op.eq(order.op), p.tag.eq(order.tag),
-                p.die.eq(ppn.die), p.page.eq(ppn.page), p.block.eq(ppn.block),
-                p.beats.eq(Mux(order.op == FlashOp.READ, c.page_beats, c.raw_page_beats))]
+                out.valid.eq(arbiter.o.valid & mine),
+                p.op.eq(order.op),
+                p.tag.eq(order.tag),
+                p.die.eq(ppn.die),
+                p.page.eq(ppn.page),
+                p.block.eq(ppn.block),
+                p.beats.eq(Mux(order.op == FlashOp.READ, c.page_beats, c.raw_page_beats)),
+            ]
             with m.If(mine):
                 m.d.comb += arbiter.o.ready.eq(out.ready)
         return m

@@ -27,14 +27,26 @@ class Intake(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay, piece = BlockLayouts(config), stream.Signature(piece_layout(config))
+        lay, piece = BlockLayouts.of(config), stream.Signature(piece_layout(config))
         command = stream.Signature(lay.block_command)
         super().__init__({
-            "read_cmd": In(command), "write_cmd": In(command), "trim_cmd": In(command),
+            #: READ.
+            "read_cmd": In(command),
+            #: WRITE and FLUSH.
+            "write_cmd": In(command),
+            #: Dataset management.
+            "trim_cmd": In(command),
+            #: ``trim_cmd`` may be taken.
             "list_free": In(1),
-            "read": Out(stream.Signature(lay.command)), "write": Out(stream.Signature(lay.command)),
-            "prp_req": Out(stream.Signature(lay.prp_request)), "prp_run": In(stream.Signature(lay.prp_run)),
-            "read_piece": Out(piece), "write_piece": Out(piece),
+            #: A command, without its host memory.
+            "read": Out(stream.Signature(lay.command)),
+            "write": Out(stream.Signature(lay.command)),
+            #: Of the command under way.
+            "prp_req": Out(stream.Signature(lay.prp_request)),
+            "prp_run": In(stream.Signature(lay.prp_run)),
+            #: Its host memory, piece by piece.
+            "read_piece": Out(piece),
+            "write_piece": Out(piece),
         })
 
     def elaborate(self, platform):
@@ -44,31 +56,43 @@ class Intake(wiring.Component):
         connect(m, flipped(self.prp_run), cutter.run)
         sources = (self.read_cmd, self.write_cmd, self.trim_cmd)
         source = Signal(range(3))
-        cmd = Signal(Layouts(c).block_command)
+        cmd = Signal(Layouts.of(c).block_command)
         deallocates = Signal()
         walking = Signal()
         taken, over = Signal(), Signal()
         m.d.comb += [
             cmd.eq(Array(s.payload.as_value() for s in (*sources, self.trim_cmd))[source]),
-            deallocates.eq((cmd.opcode == Opcode.DSM) & cmd.deallocate)]
+            deallocates.eq((cmd.opcode == Opcode.DSM) & cmd.deallocate),
+        ]
         for out in (self.read, self.write):
             p = out.payload
             m.d.comb += [
-                p.opcode.eq(cmd.opcode), p.qid.eq(cmd.qid), p.cid.eq(cmd.cid), p.lpn.eq(cmd.slba), p.count.eq(cmd.nlb + 1),
-                p.moves.eq((cmd.opcode == Opcode.READ) | (cmd.opcode == Opcode.WRITE) | deallocates)]
+                p.opcode.eq(cmd.opcode),
+                p.qid.eq(cmd.qid),
+                p.cid.eq(cmd.cid),
+                p.lpn.eq(cmd.slba),
+                p.count.eq(cmd.nlb + 1),
+                p.moves.eq((cmd.opcode == Opcode.READ) | (cmd.opcode == Opcode.WRITE) | deallocates),
+            ]
         given = self.write.payload
         m.d.comb += [
-            self.prp_req.payload.prp1.eq(cmd.prp1), self.prp_req.payload.prp2.eq(cmd.prp2),
+            self.prp_req.payload.prp1.eq(cmd.prp1),
+            self.prp_req.payload.prp2.eq(cmd.prp2),
             self.prp_req.payload.length.eq(
-                Mux(source == 2, given.count << log2(RANGE_BYTES), given.count << log2(c.lba_bytes)))]
+                Mux(source == 2, given.count << log2(RANGE_BYTES), given.count << log2(c.lba_bytes))),
+        ]
         piece = cutter.piece
         for k, out in enumerate((self.read_piece, self.write_piece)):
             mine = (source == 0) if k == 0 else (source != 0)
-            m.d.comb += [out.valid.eq(walking & mine & piece.valid), out.payload.eq(piece.payload)]
+            m.d.comb += [
+                out.valid.eq(walking & mine & piece.valid),
+                out.payload.eq(piece.payload),
+            ]
         m.d.comb += [
             piece.ready.eq(walking & Mux(source == 0, self.read_piece.ready, self.write_piece.ready)),
             taken.eq((self.read.valid & self.read.ready) | (self.write.valid & self.write.ready)),
-            over.eq(piece.valid & piece.ready & piece.payload.last)]
+            over.eq(piece.valid & piece.ready & piece.payload.last),
+        ]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -78,7 +102,10 @@ class Intake(wiring.Component):
                 with m.If(trim | write | self.read_cmd.valid):
                     m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += [self.read.valid.eq(source == 0), self.write.valid.eq(source != 0)]
+                m.d.comb += [
+                    self.read.valid.eq(source == 0),
+                    self.write.valid.eq(source != 0),
+                ]
                 with m.If(taken):
                     m.next = "TRANSFER"
                     with m.If(~given.moves):

@@ -26,19 +26,27 @@ class Landing(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay, n = BlockLayouts(config), config.flash.channels
+        lay, n = BlockLayouts.of(config), config.flash.channels
         super().__init__({
+            #: Of each channel; always taken.
             "flash_data": In(stream.Signature(lay.flash_data)).array(n),
-            "waits": In(n), "room": Out(n),
+            #: A bit per channel: a page wants to come.
+            "waits": In(n),
+            #: A bit per channel: it may.
+            "room": Out(n),
+            #: A slot comes back.
             "free": In(stream.Signature(lay.read_slot_bits, always_ready=True)),
+            #: It is in its slot, whole.
             "page": Out(stream.Signature(lay.page)),
-            "write_en": Out(1), "write_addr": Out(log2(config.page_beats) + lay.read_slot_bits),
+            #: The read buffer's port; {beat, slot}.
+            "write_en": Out(1),
+            "write_addr": Out(log2(config.page_beats) + lay.read_slot_bits),
             "write_data": Out(lay.data_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lay, n = self.config, BlockLayouts(self.config), self.config.flash.channels
+        c, lay, n = self.config, BlockLayouts.of(self.config), self.config.flash.channels
         m.submodules.slots = slots = Pool(c.host.read_slots)
         connect(m, flipped(self.free), slots.i)
         m.submodules.pages = pages = StreamFifo(lay.page, c.host.read_slots)
@@ -56,20 +64,36 @@ class Landing(wiring.Component):
         now = Signal(place_layout)
         beat = arbiter.o.payload
         m.d.comb += [
-            arbiter.o.ready.eq(1), arrived.eq(arbiter.o.valid), first.eq(~sending.bit_select(arbiter.grant, 1)),
-            place.addr.eq(arbiter.grant), put.addr.eq(arbiter.grant), put.en.eq(arrived),
-            now.beat.eq(Mux(first, 0, place.data.beat)), now.slot.eq(Mux(first, slots.o.payload, place.data.slot)),
-            put.data.beat.eq(now.beat + 1), put.data.slot.eq(now.slot), slots.o.ready.eq(arrived & first)]
+            arbiter.o.ready.eq(1),
+            arrived.eq(arbiter.o.valid),
+            first.eq(~sending.bit_select(arbiter.grant, 1)),
+            place.addr.eq(arbiter.grant),
+            put.addr.eq(arbiter.grant),
+            put.en.eq(arrived),
+            now.beat.eq(Mux(first, 0, place.data.beat)),
+            now.slot.eq(Mux(first, slots.o.payload, place.data.slot)),
+            put.data.beat.eq(now.beat + 1),
+            put.data.slot.eq(now.slot),
+            slots.o.ready.eq(arrived & first),
+        ]
         ends = Signal()
         tag, bad = Signal(lay.read_bits), Signal()
         m.d.sync += [
-            self.write_en.eq(arrived), self.write_addr.eq(now), self.write_data.eq(beat.data), ends.eq(arrived & beat.last),
-            tag.eq(beat.tag), bad.eq(beat.error)]
+            self.write_en.eq(arrived),
+            self.write_addr.eq(now),
+            self.write_data.eq(beat.data),
+            ends.eq(arrived & beat.last),
+            tag.eq(beat.tag),
+            bad.eq(beat.error),
+        ]
         with m.If(arrived):
             m.d.sync += sending.bit_select(arbiter.grant, 1).eq(~beat.last)
         m.d.comb += [
-            pages.i.valid.eq(ends), pages.i.payload.tag.eq(tag), pages.i.payload.bad.eq(bad),
-            pages.i.payload.slot.eq(self.write_addr[log2(c.page_beats) :])]
+            pages.i.valid.eq(ends),
+            pages.i.payload.tag.eq(tag),
+            pages.i.payload.bad.eq(bad),
+            pages.i.payload.slot.eq(self.write_addr[log2(c.page_beats) :]),
+        ]
 
         # -- slots set aside, a channel at a time
         turn = Signal(range(n))
@@ -78,7 +102,9 @@ class Landing(wiring.Component):
         m.d.comb += [
             wanting.eq(self.waits & ~self.room & ~sending),
             spare.eq(slots.level > sum((bit for bit in self.room), Value.cast(0))),
-            wants.eq(wanting.bit_select(turn, 1)), gives.eq(wants & spare)]
+            wants.eq(wanting.bit_select(turn, 1)),
+            gives.eq(wants & spare),
+        ]
         with m.If(wanting.any() & (~wants | spare)):  # at rest where nobody waits: a simulation passes over that
             m.d.sync += turn.eq(turn + 1)
         for k in range(n):

@@ -1,5 +1,9 @@
 """Payloads that the components of block I/O exchange."""
 
+from __future__ import annotations
+
+from functools import cached_property
+
 from amaranth.lib import data
 from nearflash.contract import DeviceConfig
 
@@ -7,6 +11,110 @@ from ..interfaces import FlashOp, Layouts, bits_for, index_bits
 from .range_list import MAX_RANGES
 
 __all__ = ["BlockLayouts"]
+
+
+class Command(data.StructLayout):
+    """A command without its host memory."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "opcode": 8,
+            "qid": 3,
+            "cid": 16,
+            "lpn": lay.lba_bits,
+            #: Logical blocks from ``lpn`` on, or ranges.
+            "count": lay.count_bits,
+            #: It has host memory at all.
+            "moves": 1,
+        })
+
+
+class Outcome(data.StructLayout):
+    """A command is done."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "qid": 3,
+            "cid": 16,
+            #: nvme.Status.
+            "status": 11,
+        })
+
+
+class Opened(data.StructLayout):
+    """A READ of ``count`` pages began."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            #: What it goes by: the tag of its first page.
+            "command": lay.read_bits,
+            "qid": 3,
+            "cid": 16,
+            "count": lay.count_bits,
+        })
+
+
+class Retired(data.StructLayout):
+    """``count`` pages of a READ are done."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            #: Free again, unless it is the command's.
+            "tag": lay.read_bits,
+            "command": lay.read_bits,
+            "count": lay.count_bits,
+            "status": 11,
+        })
+
+
+class Page(data.StructLayout):
+    """A page to send."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "tag": lay.read_bits,
+            #: Of the read buffer.
+            "slot": lay.read_slot_bits,
+            #: In no slot, and all zeros.
+            "blank": 1,
+            #: Not to be sent.
+            "bad": 1,
+        })
+
+
+class Order(data.StructLayout):
+    """A flash command by the page's number."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "op": FlashOp,
+            "ppn": lay.ppn_bits,
+            "tag": lay.tag_bits,
+        })
+
+
+class Programmed(data.StructLayout):
+    """A page on its way into the flash."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "lpn": lay.lba_bits,
+            "ppn": lay.ppn_bits,
+            #: It went nowhere, and its slot is to be freed.
+            "dropped": 1,
+        })
+
+
+class Feed(data.StructLayout):
+    """A page for a channel, with the out-of-band fields (contract.onflash)."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "channel": lay.channel_bits,
+            "slot": lay.page_slot_bits,
+            "lpn": lay.lba_bits,
+            "sequence": 64,
+        })
 
 
 class BlockLayouts(Layouts):
@@ -21,45 +129,11 @@ class BlockLayouts(Layouts):
         #: of a command's logical blocks, or of its ranges
         self.count_bits = bits_for(max(h.mdts_pages, MAX_RANGES))
 
-    @property
-    def command(self) -> data.StructLayout:
-        """A command without its host memory: ``count`` logical blocks from ``lpn``, or ``count`` ranges. ``moves``: it has
-        host memory at all."""
-        return data.StructLayout({"opcode": 8, "qid": 3, "cid": 16, "lpn": self.lba_bits, "count": self.count_bits,
-                                  "moves": 1})
-
-    @property
-    def outcome(self) -> data.StructLayout:
-        """A command is done: ``status`` (nvme.Status)."""
-        return data.StructLayout({"qid": 3, "cid": 16, "status": 11})
-
-    @property
-    def opened(self) -> data.StructLayout:
-        """A READ of ``count`` pages began; it goes by ``command``, the tag of its first page."""
-        return data.StructLayout({"command": self.read_bits, "qid": 3, "cid": 16, "count": self.count_bits})
-
-    @property
-    def retired(self) -> data.StructLayout:
-        """``count`` pages of a READ are done, with ``status``; ``tag`` is free again, unless it is the command's."""
-        return data.StructLayout({"tag": self.read_bits, "command": self.read_bits, "count": self.count_bits, "status": 11})
-
-    @property
-    def page(self) -> data.StructLayout:
-        """A page to send: in ``slot`` of the read buffer, or in none and all zeros (``blank``). ``bad``: not to be sent."""
-        return data.StructLayout({"tag": self.read_bits, "slot": self.read_slot_bits, "blank": 1, "bad": 1})
-
-    @property
-    def order(self) -> data.StructLayout:
-        """A flash command by the page's number."""
-        return data.StructLayout({"op": FlashOp, "ppn": self.ppn_bits, "tag": self.tag_bits})
-
-    @property
-    def programmed(self) -> data.StructLayout:
-        """A page on its way into the flash; ``dropped``: it went nowhere, and its slot is to be freed."""
-        return data.StructLayout({"lpn": self.lba_bits, "ppn": self.ppn_bits, "dropped": 1})
-
-    @property
-    def feed(self) -> data.StructLayout:
-        """A page for a channel: of ``slot``, with the out-of-band fields (contract.onflash)."""
-        return data.StructLayout({"channel": self.channel_bits, "slot": self.page_slot_bits, "lpn": self.lba_bits,
-                                  "sequence": 64})
+    command = cached_property(Command)
+    outcome = cached_property(Outcome)
+    opened = cached_property(Opened)
+    retired = cached_property(Retired)
+    page = cached_property(Page)
+    order = cached_property(Order)
+    programmed = cached_property(Programmed)
+    feed = cached_property(Feed)

@@ -23,17 +23,21 @@ class ReadLedger(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
+            #: A free one.
             "tag": Out(stream.Signature(lay.read_bits)),
+            #: A command begins.
             "open": In(stream.Signature(lay.opened)),
+            #: Pages of a command are done.
             "retire": In(stream.Signature(lay.retired)).array(2),
+            #: All its pages are.
             "completion": Out(stream.Signature(lay.outcome)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lay, depth = BlockLayouts(self.config), self.config.host.block_reads
+        lay, depth = BlockLayouts.of(self.config), self.config.host.block_reads
         m.submodules.tags = tags = Pool(depth)
         connect(m, tags.o, flipped(self.tag))
         m.submodules.arbiter = arbiter = StreamArbiter(lay.retired, 2)
@@ -49,33 +53,58 @@ class ReadLedger(wiring.Component):
         command, tag = Signal(lay.read_bits), Signal(lay.read_bits)
         status, last = Signal(11), Signal()
         m.d.comb += [
-            put_owner.addr.eq(opened.command), put_owner.data.qid.eq(opened.qid), put_owner.data.cid.eq(opened.cid),
-            account.addr.eq(item.command), owner.addr.eq(command),
-            self.completion.payload.qid.eq(owner.data.qid), self.completion.payload.cid.eq(owner.data.cid),
-            self.completion.payload.status.eq(status)]
+            put_owner.addr.eq(opened.command),
+            put_owner.data.qid.eq(opened.qid),
+            put_owner.data.cid.eq(opened.cid),
+            account.addr.eq(item.command),
+            owner.addr.eq(command),
+            self.completion.payload.qid.eq(owner.data.qid),
+            self.completion.payload.cid.eq(owner.data.cid),
+            self.completion.payload.status.eq(status),
+        ]
         with m.FSM():
             with m.State("COUNT"):
-                m.d.comb += [self.open.ready.eq(1), arbiter.o.ready.eq(~self.open.valid)]
+                m.d.comb += [
+                    self.open.ready.eq(1),
+                    arbiter.o.ready.eq(~self.open.valid),
+                ]
                 with m.If(self.open.valid):
-                    m.d.comb += [put_owner.en.eq(1), put.en.eq(1), put.addr.eq(opened.command),
-                                 put.data.left.eq(opened.count), put.data.status.eq(0)]
+                    m.d.comb += [
+                        put_owner.en.eq(1),
+                        put.en.eq(1),
+                        put.addr.eq(opened.command),
+                        put.data.left.eq(opened.count),
+                        put.data.status.eq(0),
+                    ]
                 with m.Else():
                     m.d.comb += [
-                        put.en.eq(arbiter.o.valid), put.addr.eq(item.command),
+                        put.en.eq(arbiter.o.valid),
+                        put.addr.eq(item.command),
                         put.data.left.eq(account.data.left - item.count),
-                        put.data.status.eq(Mux(account.data.status != 0, account.data.status, item.status))]
-                    m.d.sync += [command.eq(item.command), tag.eq(item.tag), status.eq(put.data.status),
-                                 last.eq(put.data.left == 0)]
+                        put.data.status.eq(Mux(account.data.status != 0, account.data.status, item.status)),
+                    ]
+                    m.d.sync += [
+                        command.eq(item.command),
+                        tag.eq(item.tag),
+                        status.eq(put.data.status),
+                        last.eq(put.data.left == 0),
+                    ]
                     with m.If(arbiter.o.valid):
                         m.next = "FREE"
             with m.State("FREE"):
-                m.d.comb += [tags.i.valid.eq(tag != command), tags.i.payload.eq(tag)]
+                m.d.comb += [
+                    tags.i.valid.eq(tag != command),
+                    tags.i.payload.eq(tag),
+                ]
                 m.next = "COUNT"
                 with m.If(last):
                     m.next = "COMPLETE"
             with m.State("COMPLETE"):
-                m.d.comb += [self.completion.valid.eq(1), tags.i.valid.eq(self.completion.ready),
-                             tags.i.payload.eq(command)]
+                m.d.comb += [
+                    self.completion.valid.eq(1),
+                    tags.i.valid.eq(self.completion.ready),
+                    tags.i.payload.eq(command),
+                ]
                 with m.If(self.completion.ready):
                     m.next = "COUNT"
         return m

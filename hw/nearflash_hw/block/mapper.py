@@ -23,45 +23,69 @@ class Mapper(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
+            #: Pulses: a command begins, all slots anew.
             "begin": In(1),
+            #: Pages, in order.
             "programmed": In(stream.Signature(lay.programmed)),
+            #: Of each channel.
             "flash_done": In(stream.Signature(lay.flash_done)).array(config.flash.channels),
-            "update": Out(stream.Signature(update_layout(config))), "update_done": In(stream.Signature(ERROR)),
-            "freed": Out(1), "fault": Out(11),
+            #: Changes of the map.
+            "update": Out(stream.Signature(update_layout(config))),
+            "update_done": In(stream.Signature(ERROR)),
+            #: Pulses: the oldest slot is free.
+            "freed": Out(1),
+            #: Not 0 for a cycle: a page was not programmed or not mapped.
+            "fault": Out(11),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lay = self.config, BlockLayouts(self.config)
+        c, lay = self.config, BlockLayouts.of(self.config)
         m.submodules.arbiter = arbiter = StreamArbiter(lay.flash_done, c.flash.channels)
         for k in range(c.flash.channels):
             connect(m, flipped(self.flash_done[k]), arbiter.i[k])
         done, over = Signal(lay.flash_done), Signal()
         m.d.comb += arbiter.o.ready.eq(1)
-        m.d.sync += [done.eq(arbiter.o.payload), over.eq(arbiter.o.valid)]
+        m.d.sync += [
+            done.eq(arbiter.o.payload),
+            over.eq(arbiter.o.valid),
+        ]
         slots = range(c.host.page_slots)
         settled = Array(Signal(name=f"settled{k}") for k in slots)  # by slot
         bad = Array(Signal(name=f"bad{k}") for k in slots)
         tail = Signal(lay.page_slot_bits)
         for k in slots:
             with m.If(over & (done.tag[1 : 1 + len(tail)] == k)):
-                m.d.sync += [settled[k].eq(done.tag[0]), bad[k].eq(bad[k] | done.error)]
+                m.d.sync += [
+                    settled[k].eq(done.tag[0]),
+                    bad[k].eq(bad[k] | done.error),
+                ]
 
         page = self.programmed
         m.d.comb += [
-            page.ready.eq(self.freed), self.update.payload.lpn.eq(page.payload.lpn),
-            self.update.payload.ppn.eq(page.payload.ppn), self.update.payload.mapped.eq(1)]
+            page.ready.eq(self.freed),
+            self.update.payload.lpn.eq(page.payload.lpn),
+            self.update.payload.ppn.eq(page.payload.ppn),
+            self.update.payload.mapped.eq(1),
+        ]
         with m.If(self.freed):
-            m.d.sync += [settled[tail].eq(0), bad[tail].eq(0), tail.eq(next_slot(c, tail))]
+            m.d.sync += [
+                settled[tail].eq(0),
+                bad[tail].eq(0),
+                tail.eq(next_slot(c, tail)),
+            ]
         with m.FSM():
             with m.State("PAGE"):
                 with m.If(page.valid & page.payload.dropped):
                     m.d.comb += self.freed.eq(1)
                 with m.Elif(page.valid & settled[tail]):
                     with m.If(bad[tail]):
-                        m.d.comb += [self.fault.eq(Status.WRITE_FAULT), self.freed.eq(1)]
+                        m.d.comb += [
+                            self.fault.eq(Status.WRITE_FAULT),
+                            self.freed.eq(1),
+                        ]
                     with m.Else():
                         m.next = "UPDATE"
             with m.State("UPDATE"):

@@ -25,12 +25,12 @@ def stored_layout(config: DeviceConfig) -> data.StructLayout:
     """A piece, and the command it belongs to."""
     piece = piece_layout(config)
     return data.StructLayout({"addr": ADDR_BITS, "beats": piece["beats"].width, "page_end": 1,
-                              "command": BlockLayouts(config).read_bits})
+                              "command": BlockLayouts.of(config).read_bits})
 
 
 def place_layout(config: DeviceConfig) -> data.StructLayout:
     """Piece ``index`` of page ``tag``."""
-    return data.StructLayout({"tag": BlockLayouts(config).read_bits, "index": index_bits(pieces_of_a_page(config)),
+    return data.StructLayout({"tag": BlockLayouts.of(config).read_bits, "index": index_bits(pieces_of_a_page(config)),
                               **{name: field.shape for name, field in stored_layout(config)}})
 
 
@@ -42,7 +42,9 @@ class PieceTable(wiring.Component):
         place = place_layout(config)
         super().__init__({
             "place": In(stream.Signature(place, always_ready=True)),
-            "tag": In(place["tag"].shape), "index": In(place["index"].shape), "row": Out(stored_layout(config)),
+            "tag": In(place["tag"].shape),
+            "index": In(place["index"].shape),
+            "row": Out(stored_layout(config)),
         })
 
     def elaborate(self, platform):
@@ -57,9 +59,14 @@ class PieceTable(wiring.Component):
         write, read = rows.write_port(), rows.read_port(domain="comb")
         given = self.place.payload
         m.d.comb += [
-            write.en.eq(self.place.valid), write.addr.eq(Cat(given.index, given.tag)),
-            read.addr.eq(Cat(self.index, self.tag))]
+            write.en.eq(self.place.valid),
+            write.addr.eq(Cat(given.index, given.tag)),
+            read.addr.eq(Cat(self.index, self.tag)),
+        ]
         for name, _ in stored:
             cut = low if name == "addr" else 0
-            m.d.comb += [write.data[name].eq(given[name][cut:]), self.row[name].eq(read.data[name] << cut)]
+            m.d.comb += [
+                write.data[name].eq(given[name][cut:]),
+                self.row[name].eq(read.data[name] << cut),
+            ]
         return m

@@ -31,19 +31,35 @@ class Programmer(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
-            "begin": In(1), "lpn": In(lay.lba_bits), "stop": In(1), "filled": In(1),
-            "allocate": In(stream.Signature(allocate_layout(config))), "full": In(1), "stalled": In(1),
+            #: Pulses: a command begins,
+            "begin": In(1),
+            #: whose first logical block this is.
+            "lpn": In(lay.lba_bits),
+            #: It failed: no more of it.
+            "stop": In(1),
+            #: Pulses: a slot holds a page.
+            "filled": In(1),
+            #: The log.
+            "allocate": In(stream.Signature(allocate_layout(config))),
+            #: It has no more pages.
+            "full": In(1),
+            #: It offers none now.
+            "stalled": In(1),
+            #: ERASE and PROGRAM.
             "order": Out(stream.Signature(lay.order)),
+            #: The page's data.
             "feed": Out(stream.Signature(lay.feed, always_ready=True)),
+            #: What became of the page.
             "programmed": Out(stream.Signature(lay.programmed)),
+            #: Not 0 for a cycle: there was no page for it.
             "fault": Out(11),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lay = self.config, BlockLayouts(self.config)
+        c, lay = self.config, BlockLayouts.of(self.config)
         slots = c.host.page_slots
         m.submodules.pages = pages = StreamFifo(lay.programmed, slots)  # it has room for every slot's
         connect(m, pages.o, flipped(self.programmed))
@@ -55,22 +71,40 @@ class Programmer(wiring.Component):
         place = Signal(lay.ppn)
         m.d.comb += [
             place.eq(offer.payload.ppn),
-            announced.eq(pages.i.valid), pages.i.payload.lpn.eq(lpn), pages.i.payload.ppn.eq(offer.payload.ppn),
+            announced.eq(pages.i.valid),
+            pages.i.payload.lpn.eq(lpn),
+            pages.i.payload.ppn.eq(offer.payload.ppn),
             pages.i.payload.dropped.eq(self.stop),
-            self.feed.payload.channel.eq(place.channel), self.feed.payload.slot.eq(slot),
-            self.feed.payload.lpn.eq(lpn), self.feed.payload.sequence.eq(offer.payload.sequence),
-            out.op.eq(Mux(erase, FlashOp.ERASE, FlashOp.PROGRAM)), out.ppn.eq(ppn), out.tag.eq(Cat(~erase, ordered))]
+            self.feed.payload.channel.eq(place.channel),
+            self.feed.payload.slot.eq(slot),
+            self.feed.payload.lpn.eq(lpn),
+            self.feed.payload.sequence.eq(offer.payload.sequence),
+            out.op.eq(Mux(erase, FlashOp.ERASE, FlashOp.PROGRAM)),
+            out.ppn.eq(ppn),
+            out.tag.eq(Cat(~erase, ordered)),
+        ]
         m.d.sync += waiting.eq(waiting + self.filled - announced)
         with m.If(announced):
-            m.d.sync += [slot.eq(next_slot(c, slot)), lpn.eq(lpn + 1)]
+            m.d.sync += [
+                slot.eq(next_slot(c, slot)),
+                lpn.eq(lpn + 1),
+            ]
         with m.FSM():
             with m.State("PAGE"):
-                m.d.sync += [ppn.eq(offer.payload.ppn), erase.eq(offer.payload.erase), ordered.eq(slot)]
+                m.d.sync += [
+                    ppn.eq(offer.payload.ppn),
+                    erase.eq(offer.payload.erase),
+                    ordered.eq(slot),
+                ]
                 with m.If(waiting != 0):
                     with m.If(self.stop):
                         m.d.comb += pages.i.valid.eq(1)
                     with m.Elif(offer.valid):
-                        m.d.comb += [offer.ready.eq(1), pages.i.valid.eq(1), self.feed.valid.eq(1)]
+                        m.d.comb += [
+                            offer.ready.eq(1),
+                            pages.i.valid.eq(1),
+                            self.feed.valid.eq(1),
+                        ]
                         m.next = "ORDER"
                     with m.Elif(self.full):
                         m.d.comb += self.fault.eq(Status.CAPACITY_EXCEEDED)
@@ -83,5 +117,9 @@ class Programmer(wiring.Component):
                     with m.If(~erase):
                         m.next = "PAGE"
         with m.If(self.begin):
-            m.d.sync += [waiting.eq(0), slot.eq(0), lpn.eq(self.lpn)]
+            m.d.sync += [
+                waiting.eq(0),
+                slot.eq(0),
+                lpn.eq(self.lpn),
+            ]
         return m

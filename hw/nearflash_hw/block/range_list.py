@@ -23,14 +23,22 @@ class RangeList(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
+            #: Pulses: ``count`` ranges come.
             "start": In(1),
             "count": In(range(MAX_RANGES + 1)),
+            #: The ranges; beats beyond them are ignored.
             "beat": In(stream.Signature(config.beat_bytes * 8)),
+            #: All are in.
             "stored": Out(1),
+            #: One reaches beyond the device.
             "bad": Out(1),
+            #: Together they hold more blocks than it.
             "long": Out(1),
+            #: Level, only when stored: pages are wanted.
             "walk": In(1),
+            #: The ranges' logical pages.
             "lpn": Out(stream.Signature(32)),
+            #: Those were all.
             "walked": Out(1),
         })
 
@@ -53,35 +61,58 @@ class RangeList(wiring.Component):
             odd = Signal()
             m.d.comb += self.beat.ready.eq(1)
             with m.If(taken):
-                m.d.sync += [found.eq(data.View(_RANGE, found).as_value() >> 64 | self.beat.payload << 64),
-                             odd.eq(~odd), has.eq(odd)]
+                m.d.sync += [
+                    found.eq(data.View(_RANGE, found).as_value() >> 64 | self.beat.payload << 64),
+                    odd.eq(~odd),
+                    has.eq(odd),
+                ]
             with m.If(self.start):
                 m.d.sync += odd.eq(0)
         elif c.beat_bytes == 16:
             m.d.comb += self.beat.ready.eq(1)
             with m.If(taken):
-                m.d.sync += [found.eq(self.beat.payload), has.eq(1)]
+                m.d.sync += [
+                    found.eq(self.beat.payload),
+                    has.eq(1),
+                ]
         else:
             high, held = Signal(beat_bits // 2, reset_less=True), Signal()
             m.d.comb += self.beat.ready.eq(~held)
             m.d.sync += held.eq(taken)
             with m.If(taken):
-                m.d.sync += [found.eq(self.beat.payload[: beat_bits // 2]), high.eq(self.beat.payload[beat_bits // 2 :]),
-                             has.eq(1)]
+                m.d.sync += [
+                    found.eq(self.beat.payload[: beat_bits // 2]),
+                    high.eq(self.beat.payload[beat_bits // 2 :]),
+                    has.eq(1),
+                ]
             with m.Elif(held):
-                m.d.sync += [found.eq(high), has.eq(1)]
+                m.d.sync += [
+                    found.eq(high),
+                    has.eq(1),
+                ]
 
         # -- check and store
         end, beyond, check = Signal(33), Signal(), Signal()
         total = Signal(33)  # blocks so far; what counts is that it once was too many
         storing = Signal()
         m.d.comb += [
-            storing.eq(has & (index != self.count)), wr.en.eq(storing), wr.addr.eq(index),
-            wr.data.lpn.eq(found.slba), wr.data.blocks.eq(found.blocks),
-            self.stored.eq((index == self.count) & ~check)]
-        m.d.sync += [check.eq(storing), end.eq(found.slba[:32] + found.blocks), beyond.eq(found.slba[32:].any())]
+            storing.eq(has & (index != self.count)),
+            wr.en.eq(storing),
+            wr.addr.eq(index),
+            wr.data.lpn.eq(found.slba),
+            wr.data.blocks.eq(found.blocks),
+            self.stored.eq((index == self.count) & ~check),
+        ]
+        m.d.sync += [
+            check.eq(storing),
+            end.eq(found.slba[:32] + found.blocks),
+            beyond.eq(found.slba[32:].any()),
+        ]
         with m.If(storing):
-            m.d.sync += [index.eq(index + 1), total.eq(total + found.blocks)]
+            m.d.sync += [
+                index.eq(index + 1),
+                total.eq(total + found.blocks),
+            ]
         with m.If(check & (total > c.lbas)):
             m.d.sync += self.long.eq(1)
         with m.If(check & (beyond | (end > c.lbas))):
@@ -90,13 +121,20 @@ class RangeList(wiring.Component):
         # -- walk
         at = Signal(range(MAX_RANGES + 1))
         lpn, left = Signal(32), Signal(32)
-        m.d.comb += [rd.addr.eq(at), self.lpn.payload.eq(lpn)]
+        m.d.comb += [
+            rd.addr.eq(at),
+            self.lpn.payload.eq(lpn),
+        ]
         with m.FSM():
             with m.State("READ"):
                 with m.If(self.walk):
                     m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.sync += [lpn.eq(rd.data.lpn), left.eq(rd.data.blocks), at.eq(at + 1)]
+                m.d.sync += [
+                    lpn.eq(rd.data.lpn),
+                    left.eq(rd.data.blocks),
+                    at.eq(at + 1),
+                ]
                 m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += self.lpn.valid.eq(left != 0)
@@ -105,11 +143,21 @@ class RangeList(wiring.Component):
                     with m.If(at == self.count):
                         m.next = "END"
                 with m.Elif(self.lpn.ready):
-                    m.d.sync += [lpn.eq(lpn + 1), left.eq(left - 1)]
+                    m.d.sync += [
+                        lpn.eq(lpn + 1),
+                        left.eq(left - 1),
+                    ]
             with m.State("END"):
                 m.d.comb += self.walked.eq(1)
                 with m.If(self.start):
                     m.next = "READ"
         with m.If(self.start):
-            m.d.sync += [index.eq(0), self.bad.eq(0), self.long.eq(0), total.eq(0), has.eq(0), at.eq(0)]
+            m.d.sync += [
+                index.eq(0),
+                self.bad.eq(0),
+                self.long.eq(0),
+                total.eq(0),
+                has.eq(0),
+                at.eq(0),
+            ]
         return m

@@ -29,20 +29,26 @@ class ReadSender(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
+            #: From :class:`.ReadIssue` and :class:`.Landing`.
             "page": In(stream.Signature(lay.page)).array(2),
+            #: The host memory of a page.
             "place": In(stream.Signature(place_layout(config), always_ready=True)),
-            "read_en": Out(1), "read_addr": Out(log2(config.page_beats) + lay.read_slot_bits),
+            #: The read buffer's port; {beat, slot}, the beat a cycle later.
+            "read_en": Out(1),
+            "read_addr": Out(log2(config.page_beats) + lay.read_slot_bits),
             "read_data": In(lay.data_bits),
+            #: A slot was read.
             "free": Out(stream.Signature(lay.read_slot_bits, always_ready=True)),
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: The host has the page.
             "retire": Out(stream.Signature(lay.retired)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lay = self.config, BlockLayouts(self.config)
+        c, lay = self.config, BlockLayouts.of(self.config)
         m.submodules.table = table = PieceTable(c)
         connect(m, flipped(self.place), table.place)
         m.submodules.arbiter = arbiter = StreamArbiter(lay.page, 2)
@@ -58,15 +64,20 @@ class ReadSender(wiring.Component):
         noted = notes.o.payload
         failed, answered = Signal(), Signal()
         m.d.comb += [
-            note.tag.eq(item.tag), note.command.eq(row.command), note.page_end.eq(row.page_end | item.bad),
+            note.tag.eq(item.tag),
+            note.command.eq(row.command),
+            note.page_end.eq(row.page_end | item.bad),
             note.bad.eq(item.bad),
             answered.eq(notes.o.valid & (done.valid | noted.bad)),
             self.retire.valid.eq(answered & noted.page_end),
             notes.o.ready.eq(answered & (self.retire.ready | ~noted.page_end)),
             done.ready.eq(notes.o.ready & ~noted.bad),
-            out.tag.eq(noted.tag), out.command.eq(noted.command), out.count.eq(1),
+            out.tag.eq(noted.tag),
+            out.command.eq(noted.command),
+            out.count.eq(1),
             out.status.eq(Mux(noted.bad, Status.UNRECOVERED_READ,
-                              Mux(failed | done.payload.error, Status.DATA_TRANSFER_ERROR, 0)))]
+                              Mux(failed | done.payload.error, Status.DATA_TRANSFER_ERROR, 0))),
+        ]
         with m.If(notes.o.valid & notes.o.ready):
             m.d.sync += failed.eq(~noted.page_end & (failed | done.payload.error))
 
@@ -76,14 +87,23 @@ class ReadSender(wiring.Component):
         arrives, blank = Signal(2), Signal()
         value = Signal(lay.data_bits)
         m.d.comb += [
-            reader.addr.payload.eq(Cat(beat, item.slot, item.blank)), reader.read.ready.eq(1),
-            self.read_en.eq(reader.read.valid), self.read_addr.eq(reader.read.payload),
-            reader.arrives.eq(arrives[1]), reader.data.eq(value),
-            self.host_write.data.valid.eq(reader.o.valid), self.host_write.data.payload.data.eq(reader.o.payload),
-            self.host_write.data.payload.strb.eq(-1), reader.o.ready.eq(self.host_write.data.ready)]
+            reader.addr.payload.eq(Cat(beat, item.slot, item.blank)),
+            reader.read.ready.eq(1),
+            self.read_en.eq(reader.read.valid),
+            self.read_addr.eq(reader.read.payload),
+            reader.arrives.eq(arrives[1]),
+            reader.data.eq(value),
+            self.host_write.data.valid.eq(reader.o.valid),
+            self.host_write.data.payload.data.eq(reader.o.payload),
+            self.host_write.data.payload.strb.eq(-1),
+            reader.o.ready.eq(self.host_write.data.ready),
+        ]
         # A blank page's beats are read like any other, whatever is there, and cleared in a register's own reset.
-        m.d.sync += [arrives.eq(Cat(reader.read.valid, arrives[0])), blank.eq(reader.read.payload[-1]),
-                     value.eq(self.read_data)]
+        m.d.sync += [
+            arrives.eq(Cat(reader.read.valid, arrives[0])),
+            blank.eq(reader.read.payload[-1]),
+            value.eq(self.read_data),
+        ]
         with m.If(blank):
             m.d.sync += value.eq(0)
 
@@ -92,24 +112,43 @@ class ReadSender(wiring.Component):
         left, final, ends = Signal.like(row.beats), Signal(), Signal()
         req = self.host_write.req
         m.d.comb += [
-            table.tag.eq(item.tag), table.index.eq(index), req.payload.addr.eq(row.addr), req.payload.beats.eq(row.beats),
-            page.ready.eq(ends), self.free.valid.eq(ends & ~item.blank), self.free.payload.eq(item.slot)]
+            table.tag.eq(item.tag),
+            table.index.eq(index),
+            req.payload.addr.eq(row.addr),
+            req.payload.beats.eq(row.beats),
+            page.ready.eq(ends),
+            self.free.valid.eq(ends & ~item.blank),
+            self.free.payload.eq(item.slot),
+        ]
         with m.FSM():
             with m.State("PIECE"):
-                m.d.sync += [left.eq(row.beats), final.eq(row.beats == 1)]
+                m.d.sync += [
+                    left.eq(row.beats),
+                    final.eq(row.beats == 1),
+                ]
                 with m.If(page.valid & notes.i.ready):
                     with m.If(item.bad):
-                        m.d.comb += [notes.i.valid.eq(1), ends.eq(1)]
+                        m.d.comb += [
+                            notes.i.valid.eq(1),
+                            ends.eq(1),
+                        ]
                     with m.Else():
                         m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += [req.valid.eq(1), notes.i.valid.eq(req.ready)]
+                m.d.comb += [
+                    req.valid.eq(1),
+                    notes.i.valid.eq(req.ready),
+                ]
                 with m.If(req.ready):
                     m.next = "BEATS"
             with m.State("BEATS"):
                 m.d.comb += reader.addr.valid.eq(1)
                 with m.If(reader.addr.ready):
-                    m.d.sync += [left.eq(left - 1), final.eq(left == 2), beat.eq(beat + 1)]
+                    m.d.sync += [
+                        left.eq(left - 1),
+                        final.eq(left == 2),
+                        beat.eq(beat + 1),
+                    ]
                     with m.If(final):
                         m.d.comb += ends.eq(row.page_end)
                         m.d.sync += index.eq(Mux(row.page_end, 0, index + 1))

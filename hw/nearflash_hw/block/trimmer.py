@@ -24,12 +24,29 @@ class Trimmer(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
-            "begin": In(1), "command": In(lay.command), "lists": In(1), "fetched": In(1), "stop": In(1),
+            #: Pulses: ``command`` begins.
+            "begin": In(1),
+            "command": In(lay.command),
+            #: It has a list of ranges.
+            "lists": In(1),
+            #: The list is here, whole.
+            "fetched": In(1),
+            #: It failed.
+            "stop": In(1),
+            #: The list.
             "beat": In(stream.Signature(lay.data_bits)),
-            "listed": Out(1), "busy": Out(1), "fault": Out(11),
-            "update": Out(stream.Signature(update_layout(config))), "update_done": In(stream.Signature(ERROR)),
+            #: Pulses: it goes on by itself.
+            "listed": Out(1),
+            #: It is being unmapped.
+            "busy": Out(1),
+            #: Not 0 for a cycle: nothing of it is unmapped.
+            "fault": Out(11),
+            #: Changes of the map.
+            "update": Out(stream.Signature(update_layout(config))),
+            "update_done": In(stream.Signature(ERROR)),
+            #: All of it is unmapped.
             "completion": Out(stream.Signature(lay.outcome)),
         })
 
@@ -43,9 +60,11 @@ class Trimmer(wiring.Component):
         with m.If(ranges.start):
             m.d.sync += count.eq(self.command.count)
         m.d.comb += [
-            ranges.start.eq(self.begin & (self.command.opcode == Opcode.DSM) & self.command.moves), ranges.count.eq(count),
+            ranges.start.eq(self.begin & (self.command.opcode == Opcode.DSM) & self.command.moves),
+            ranges.count.eq(count),
             here.eq(self.lists & ~self.stop & ranges.stored & self.fetched),
-            self.update.payload.lpn.eq(ranges.lpn.payload)]
+            self.update.payload.lpn.eq(ranges.lpn.payload),
+        ]
         with m.If(here & ranges.bad):
             m.d.comb += self.fault.eq(Status.LBA_OUT_OF_RANGE)
         with m.Elif(here & ranges.long):
@@ -53,13 +72,20 @@ class Trimmer(wiring.Component):
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
             with m.State("IDLE"):
-                m.d.sync += [out.qid.eq(self.command.qid), out.cid.eq(self.command.cid), out.status.eq(0)]
+                m.d.sync += [
+                    out.qid.eq(self.command.qid),
+                    out.cid.eq(self.command.cid),
+                    out.status.eq(0),
+                ]
                 with m.If(here & ~ranges.bad & ~ranges.long):
                     m.d.comb += self.listed.eq(1)
                     m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += [
-                    ranges.walk.eq(1), self.update.valid.eq(ranges.lpn.valid), ranges.lpn.ready.eq(self.update.ready)]
+                    ranges.walk.eq(1),
+                    self.update.valid.eq(ranges.lpn.valid),
+                    ranges.lpn.ready.eq(self.update.ready),
+                ]
                 with m.If(ranges.walked):
                     m.next = "ANSWER"
                 with m.Elif(ranges.lpn.valid & self.update.ready):

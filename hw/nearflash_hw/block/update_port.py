@@ -18,8 +18,15 @@ class UpdatePort(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         update, done = stream.Signature(update_layout(config)), stream.Signature(ERROR)
-        super().__init__({"i": In(update).array(2), "done": Out(done).array(2),
-                          "update": Out(update), "update_done": In(done)})
+        super().__init__({
+            #: Of two clients.
+            "i": In(update).array(2),
+            #: Each gets the answers to its own.
+            "done": Out(done).array(2),
+            #: One at a time.
+            "update": Out(update),
+            "update_done": In(done),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -29,14 +36,22 @@ class UpdatePort(wiring.Component):
         busy, owner = Signal(), Signal()
         answer = self.update_done
         m.d.comb += [
-            self.update.valid.eq(arbiter.o.valid & ~busy), self.update.payload.eq(arbiter.o.payload),
-            arbiter.o.ready.eq(self.update.ready & ~busy)]
+            self.update.valid.eq(arbiter.o.valid & ~busy),
+            self.update.payload.eq(arbiter.o.payload),
+            arbiter.o.ready.eq(self.update.ready & ~busy),
+        ]
         for k, done in enumerate(self.done):
-            m.d.comb += [done.valid.eq(answer.valid & (owner == k)), done.payload.eq(answer.payload)]
+            m.d.comb += [
+                done.valid.eq(answer.valid & (owner == k)),
+                done.payload.eq(answer.payload),
+            ]
             with m.If(owner == k):
                 m.d.comb += answer.ready.eq(done.ready)
         with m.If(self.update.valid & self.update.ready):
-            m.d.sync += [busy.eq(1), owner.eq(arbiter.grant)]
+            m.d.sync += [
+                busy.eq(1),
+                owner.eq(arbiter.grant),
+            ]
         with m.If(answer.valid & answer.ready):
             m.d.sync += busy.eq(0)
         return m

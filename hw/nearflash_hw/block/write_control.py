@@ -25,13 +25,32 @@ class WriteControl(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = BlockLayouts(config)
+        lay = BlockLayouts.of(config)
         super().__init__({
+            #: WRITE, FLUSH and lists of ranges, in order.
             "command": In(stream.Signature(lay.command)),
-            "current": Out(lay.command), "begin": Out(1), "writes": Out(1), "lists": Out(1), "stop": Out(1),
-            "fetched": In(1), "held": In(1), "listed": In(1),
+            #: The one that runs.
+            "current": Out(lay.command),
+            #: Pulses: everything of the one before is over.
+            "begin": Out(1),
+            #: It is a WRITE.
+            "writes": Out(1),
+            #: It has a list of ranges.
+            "lists": Out(1),
+            #: It failed.
+            "stop": Out(1),
+            #: All of its host memory is here.
+            "fetched": In(1),
+            #: A page of it is in a slot.
+            "held": In(1),
+            #: Its list goes on by itself.
+            "listed": In(1),
+            #: Of every component: not 0 for a cycle.
             "fault": In(11).array(FAULTS),
-            "sync": Out(stream.Signature(1)), "sync_done": In(stream.Signature(ERROR)),
+            #: Of FLUSH.
+            "sync": Out(stream.Signature(1)),
+            "sync_done": In(stream.Signature(ERROR)),
+            #: One per command, but for those ``listed``.
             "completion": Out(stream.Signature(lay.outcome)),
         })
 
@@ -39,8 +58,11 @@ class WriteControl(wiring.Component):
         m = Module()
         current, status = self.current, Signal(11)
         m.d.comb += [
-            self.stop.eq(status != 0), self.completion.payload.qid.eq(current.qid),
-            self.completion.payload.cid.eq(current.cid), self.completion.payload.status.eq(status)]
+            self.stop.eq(status != 0),
+            self.completion.payload.qid.eq(current.qid),
+            self.completion.payload.cid.eq(current.cid),
+            self.completion.payload.status.eq(status),
+        ]
         with m.If(~self.stop):
             for fault in self.fault:
                 with m.If(fault != 0):
@@ -48,7 +70,10 @@ class WriteControl(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.command.ready.eq(1)
-                m.d.sync += [current.eq(self.command.payload), status.eq(0)]
+                m.d.sync += [
+                    current.eq(self.command.payload),
+                    status.eq(0),
+                ]
                 with m.If(self.command.valid):
                     m.next = "BEGIN"
             with m.State("BEGIN"):

@@ -35,15 +35,35 @@ class WriteFetch(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay, c = BlockLayouts(config), config
+        lay, c = BlockLayouts.of(config), config
         super().__init__({
-            "begin": In(1), "writes": In(1), "lists": In(1), "stop": In(1),
+            #: Pulses: a command begins, all slots anew.
+            "begin": In(1),
+            #: Its host memory goes into the write buffer,
+            "writes": In(1),
+            #: or to ``list_beat``.
+            "lists": In(1),
+            #: It failed: no more is requested.
+            "stop": In(1),
+            #: Its host memory.
             "piece": In(stream.Signature(piece_layout(c))),
             "host_read": Out(MemReadSignature(c.beat_bytes)),
-            "write_en": Out(1), "write_addr": Out(range(c.host.page_slots * c.page_beats)), "write_data": Out(lay.data_bits),
+            #: The write buffer's port; {beat, slot}.
+            "write_en": Out(1),
+            "write_addr": Out(range(c.host.page_slots * c.page_beats)),
+            "write_data": Out(lay.data_bits),
+            #: A list of ranges.
             "list_beat": Out(stream.Signature(lay.data_bits)),
-            "filled": Out(1), "freed": In(1),
-            "over": Out(1), "held": Out(1), "fault": Out(11),
+            #: Pulses: a slot holds a page.
+            "filled": Out(1),
+            #: Pulses: the oldest slot is free.
+            "freed": In(1),
+            #: Every piece was taken and every beat has come.
+            "over": Out(1),
+            #: A filled slot was not freed.
+            "held": Out(1),
+            #: Not 0 for a cycle: the list or the bus.
+            "fault": Out(11),
         })
 
     def elaborate(self, platform):
@@ -60,13 +80,20 @@ class WriteFetch(wiring.Component):
         place = Signal(range(slots * beats))
         goes = Signal()  # the piece on offer is requested
         m.d.comb += [
-            req.payload.addr.eq(piece.payload.addr), req.payload.beats.eq(piece.payload.beats),
+            req.payload.addr.eq(piece.payload.addr),
+            req.payload.beats.eq(piece.payload.beats),
             goes.eq(~self.stop & (piece.payload.status == 0)),
-            taken.eq(rsp.valid & rsp.ready), rsp.ready.eq(~self.lists | self.list_beat.ready),
-            self.list_beat.valid.eq(self.lists & rsp.valid), self.list_beat.payload.eq(rsp.payload.data),
-            self.write_addr.eq(place), self.write_data.eq(rsp.payload.data), self.write_en.eq(self.writes & taken),
+            taken.eq(rsp.valid & rsp.ready),
+            rsp.ready.eq(~self.lists | self.list_beat.ready),
+            self.list_beat.valid.eq(self.lists & rsp.valid),
+            self.list_beat.payload.eq(rsp.payload.data),
+            self.write_addr.eq(place),
+            self.write_data.eq(rsp.payload.data),
+            self.write_en.eq(self.writes & taken),
             self.filled.eq(self.write_en & place[: log2(beats)].all()),
-            self.over.eq(last_taken & (owed == 0)), self.held.eq(used != in_page)]
+            self.over.eq(last_taken & (owed == 0)),
+            self.held.eq(used != in_page),
+        ]
         with m.If(piece.valid & ~self.stop & (piece.payload.status != 0)):
             m.d.comb += self.fault.eq(piece.payload.status)
         with m.Elif(taken & rsp.payload.error):
@@ -74,7 +101,9 @@ class WriteFetch(wiring.Component):
         with m.If(self.write_en):
             m.d.sync += place.eq(Mux(place == slots * beats - 1, 0, place + 1))
         m.d.sync += [
-            owed.eq(owed + Mux(req.valid & req.ready, req.payload.beats, 0) - taken), used.eq(used + claim - self.freed)]
+            owed.eq(owed + Mux(req.valid & req.ready, req.payload.beats, 0) - taken),
+            used.eq(used + claim - self.freed),
+        ]
         with m.If(piece.valid & piece.ready & piece.payload.last):
             m.d.sync += last_taken.eq(1)
 
@@ -89,11 +118,19 @@ class WriteFetch(wiring.Component):
                 with m.Elif(piece.valid):
                     m.next = "REQUEST"
             with m.State("REQUEST"):
-                m.d.comb += [req.valid.eq(1), piece.ready.eq(req.ready)]
+                m.d.comb += [
+                    req.valid.eq(1),
+                    piece.ready.eq(req.ready),
+                ]
                 with m.If(req.ready):
                     with m.If(piece.payload.page_end):
                         m.d.sync += in_page.eq(0)
                     m.next = "PIECE"
         with m.If(self.begin):
-            m.d.sync += [last_taken.eq(0), in_page.eq(0), used.eq(0), place.eq(0)]
+            m.d.sync += [
+                last_taken.eq(0),
+                in_page.eq(0),
+                used.eq(0),
+                place.eq(0),
+            ]
         return m

@@ -27,13 +27,16 @@ class Admin(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
             "cmd": In(stream.Signature(admin_command_layout(layouts))),
             "completion": Out(stream.Signature(layouts.completion)),
-            "hold_infer": Out(1), "infer_quiet": In(1),
-            "table_valid": Out(1), "table": Out(layouts.table_write),
-            "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
+            "hold_infer": Out(1),
+            "infer_quiet": In(1),
+            "table_valid": Out(1),
+            "table": Out(layouts.table_write),
+            "program_loaded": Out(1),
+            "parameter": Out(stream.Signature(layouts.parameter)),
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
             "identify_write": Out(MemWriteSignature(config.beat_bytes)),
@@ -48,9 +51,12 @@ class Admin(wiring.Component):
         m.submodules.tables = tables = TableManager(self.config)
         connect(m, identify.mem_write, flipped(self.identify_write))
         m.d.comb += [
-            self.table_valid.eq(tables.table_valid), self.table.eq(tables.table),
+            self.table_valid.eq(tables.table_valid),
+            self.table.eq(tables.table),
             identify.req.payload.cns.eq(p.cdw10[:8]),
-            tables.req.payload.table.eq(p.cdw10), tables.req.payload.delete.eq(p.opcode == AdminOpcode.TABLE_DELETE)]
+            tables.req.payload.table.eq(p.cdw10),
+            tables.req.payload.delete.eq(p.opcode == AdminOpcode.TABLE_DELETE),
+        ]
         engines = {
             (AdminOpcode.IDENTIFY,): identify,
             (AdminOpcode.TABLE_CREATE, AdminOpcode.TABLE_DELETE): tables,
@@ -62,30 +68,43 @@ class Admin(wiring.Component):
             readers.append(loader)
             connect(m, loader.parameter, flipped(self.parameter))
             connect(m, loader.dram_write, flipped(self.dram_write))
-            m.d.comb += [self.program_loaded.eq(loader.loaded), loader.req.payload.words.eq(p.cdw10)]
+            m.d.comb += [
+                self.program_loaded.eq(loader.loaded),
+                loader.req.payload.words.eq(p.cdw10),
+            ]
 
         # Only one engine works at a time, and only one command's data is under way: whoever asks owns it.
         selected = {id(e): Cat(p.opcode == c for c in codes).any() for codes, e in engines.items()}
         for e in readers:
             with m.If(selected[id(e)]):
                 m.d.comb += [
-                    self.host_req.valid.eq(e.host_req.valid), self.host_req.payload.eq(e.host_req.payload),
+                    self.host_req.valid.eq(e.host_req.valid),
+                    self.host_req.payload.eq(e.host_req.payload),
                     e.host_req.ready.eq(self.host_req.ready),
-                    e.host_data.valid.eq(self.host_data.valid), e.host_data.payload.eq(self.host_data.payload),
-                    self.host_data.ready.eq(e.host_data.ready)]
+                    e.host_data.valid.eq(self.host_data.valid),
+                    e.host_data.payload.eq(self.host_data.payload),
+                    self.host_data.ready.eq(e.host_data.ready),
+                ]
 
         working, answered = Signal(), Signal()
         for e in engines.values():
             m.d.comb += [
-                e.req.payload.prp1.eq(p.prp1), e.req.payload.prp2.eq(p.prp2),
-                e.req.valid.eq(working & selected[id(e)]), e.result.ready.eq(working)]
+                e.req.payload.prp1.eq(p.prp1),
+                e.req.payload.prp2.eq(p.prp2),
+                e.req.valid.eq(working & selected[id(e)]),
+                e.result.ready.eq(working),
+            ]
             with m.If(e.result.valid):
                 m.d.comb += answered.eq(1)
                 m.d.sync += [
                     done.payload.status.eq(e.result.payload.status),
-                    done.payload.dw0.eq(e.result.payload.dw0 if e is not identify else 0)]
+                    done.payload.dw0.eq(e.result.payload.dw0 if e is not identify else 0),
+                ]
 
-        m.d.comb += [self.hold_infer.eq(cmd.valid & (p.opcode != AdminOpcode.IDENTIFY)), done.payload.cid.eq(p.cid)]
+        m.d.comb += [
+            self.hold_infer.eq(cmd.valid & (p.opcode != AdminOpcode.IDENTIFY)),
+            done.payload.cid.eq(p.cid),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(cmd.valid):
@@ -98,7 +117,10 @@ class Admin(wiring.Component):
                 with m.If(answered):
                     m.next = "ANSWER"
             with m.State("ANSWER"):
-                m.d.comb += [done.valid.eq(1), cmd.ready.eq(done.ready)]
+                m.d.comb += [
+                    done.valid.eq(1),
+                    cmd.ready.eq(done.ready),
+                ]
                 with m.If(done.ready):
                     m.next = "IDLE"
         return m

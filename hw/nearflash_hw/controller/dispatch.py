@@ -48,11 +48,17 @@ class Dispatcher(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
-            "entry_valid": In(1), "entry": In(entry_layout()), "verdict": Out(1), "target": Out(range(len(Target))),
-            "acceptable": Out(1), "take": In(1), "target_free": Out(len(Target)),
-            "hold_infer": In(1), "program_loaded": In(1),
+            "entry_valid": In(1),
+            "entry": In(entry_layout()),
+            "verdict": Out(1),
+            "target": Out(range(len(Target))),
+            "acceptable": Out(1),
+            "take": In(1),
+            "target_free": Out(len(Target)),
+            "hold_infer": In(1),
+            "program_loaded": In(1),
             "reject": Out(stream.Signature(layouts.completion)),
             "admin_cmd": Out(stream.Signature(admin_command_layout(layouts))),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
@@ -64,7 +70,7 @@ class Dispatcher(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, entry, sqe = self.config, self.entry, self.entry.sqe
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         prp1, prp2 = layouts.host_address(sqe.prp1), layouts.host_address(sqe.prp2)
         is_admin, is_rw, is_flush, is_block, is_infer, known = (
             Signal(name=s) for s in ("is_admin", "is_rw", "is_flush", "is_block", "is_infer", "known"))
@@ -82,7 +88,8 @@ class Dispatcher(wiring.Component):
         m.d.comb += [
             self.acceptable.eq(free.bit_select(target, 1) & ~held),
             free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.read_cmd.valid, ~self.write_cmd.valid,
-                        ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid))]
+                        ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid)),
+        ]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -91,7 +98,8 @@ class Dispatcher(wiring.Component):
                     is_rw.eq((sqe.opcode == Opcode.READ) | (sqe.opcode == Opcode.WRITE)),
                     is_flush.eq(sqe.opcode == Opcode.FLUSH),
                     is_infer.eq((sqe.opcode == Opcode.INFER) | (sqe.opcode == Opcode.LOOKUP)),
-                    end.eq(sqe.cdw10 + nlb + 1)]
+                    end.eq(sqe.cdw10 + nlb + 1),
+                ]
                 with m.If(self.entry_valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
@@ -103,10 +111,15 @@ class Dispatcher(wiring.Component):
                     nsid_bad.eq(~is_admin & ~is_infer & (sqe.nsid != NSID) & ~(is_flush & (sqe.nsid == NSID_ALL))),
                     lba_bad.eq(~is_admin & is_rw & (sqe.cdw11.any() | (end > config.lbas))),
                     size_bad.eq(~is_admin & is_rw & (nlb >= config.host.mdts_pages)),
-                    prp_bad.eq(~is_admin & is_rw & sqe.prp1[:low].any())]
+                    prp_bad.eq(~is_admin & is_rw & sqe.prp1[:low].any()),
+                ]
                 m.next = "TARGET"
             with m.State("TARGET"):
-                m.d.sync += [target.eq(Target.REJECT), status.eq(0), held.eq(0)]
+                m.d.sync += [
+                    target.eq(Target.REJECT),
+                    status.eq(0),
+                    held.eq(0),
+                ]
                 with m.If(~known):
                     m.d.sync += status.eq(Status.INVALID_OPCODE)
                 with m.Elif(flags_bad):
@@ -128,7 +141,10 @@ class Dispatcher(wiring.Component):
                     # Not while a program is being loaded: the command then waits for what comes of it.
                     m.d.sync += status.eq(Status.NO_PROGRAM)
                 with m.Else():
-                    m.d.sync += [target.eq(Target.INFER), held.eq(self.hold_infer)]
+                    m.d.sync += [
+                        target.eq(Target.INFER),
+                        held.eq(self.hold_infer),
+                    ]
                 m.next = "VERDICT"
             with m.State("VERDICT"):
                 m.d.comb += self.verdict.eq(1)
@@ -142,29 +158,62 @@ class Dispatcher(wiring.Component):
                 with m.Case(Target.REJECT):
                     p = self.reject.payload
                     m.d.sync += [
-                        self.reject.valid.eq(1), p.qid.eq(entry.qid), p.cid.eq(sqe.cid), p.status.eq(status),
-                        p.dw0.eq(0), p.dw1.eq(0)]
+                        self.reject.valid.eq(1),
+                        p.qid.eq(entry.qid),
+                        p.cid.eq(sqe.cid),
+                        p.status.eq(status),
+                        p.dw0.eq(0),
+                        p.dw1.eq(0),
+                    ]
                 with m.Case(Target.ADMIN):
                     p = self.admin_cmd.payload
                     m.d.sync += [
-                        self.admin_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.cid.eq(sqe.cid), p.prp1.eq(prp1),
-                        p.prp2.eq(prp2), p.cdw10.eq(sqe.cdw10)]
+                        self.admin_cmd.valid.eq(1),
+                        p.opcode.eq(sqe.opcode),
+                        p.cid.eq(sqe.cid),
+                        p.prp1.eq(prp1),
+                        p.prp2.eq(prp2),
+                        p.cdw10.eq(sqe.cdw10),
+                    ]
                 for number, port in ((Target.READ, self.read_cmd), (Target.WRITE, self.write_cmd)):
                     with m.Case(number):
                         p = port.payload
                         m.d.sync += [
-                            port.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                            p.slba.eq(sqe.cdw10), p.nlb.eq(nlb), p.prp1.eq(prp1), p.prp2.eq(prp2)]
+                            port.valid.eq(1),
+                            p.opcode.eq(sqe.opcode),
+                            p.qid.eq(entry.qid),
+                            p.cid.eq(sqe.cid),
+                            p.slba.eq(sqe.cdw10),
+                            p.nlb.eq(nlb),
+                            p.prp1.eq(prp1),
+                            p.prp2.eq(prp2),
+                        ]
                 with m.Case(Target.TRIM):
                     p = self.trim_cmd.payload
                     m.d.sync += [
-                        self.trim_cmd.valid.eq(1), p.opcode.eq(Opcode.DSM), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                        p.nlb.eq(sqe.cdw10[:8]), p.prp1.eq(prp1), p.prp2.eq(prp2), p.deallocate.eq(sqe.cdw11[2])]
+                        self.trim_cmd.valid.eq(1),
+                        p.opcode.eq(Opcode.DSM),
+                        p.qid.eq(entry.qid),
+                        p.cid.eq(sqe.cid),
+                        p.nlb.eq(sqe.cdw10[:8]),
+                        p.prp1.eq(prp1),
+                        p.prp2.eq(prp2),
+                        p.deallocate.eq(sqe.cdw11[2]),
+                    ]
                 with m.Case(Target.INFER):
                     p = self.infer_cmd.payload
                     m.d.sync += [
-                        self.infer_cmd.valid.eq(1), p.opcode.eq(sqe.opcode), p.qid.eq(entry.qid), p.cid.eq(sqe.cid),
-                        p.prp1.eq(prp1), p.prp2.eq(prp2), p.words.eq(sqe.cdw10), p.batch.eq(sqe.cdw11[:16]),
-                        p.weighted.eq(sqe.cdw11[16]), p.tables.eq(sqe.cdw12[:8]), p.dense.eq(sqe.cdw12[16:]),
-                        p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15)))]
+                        self.infer_cmd.valid.eq(1),
+                        p.opcode.eq(sqe.opcode),
+                        p.qid.eq(entry.qid),
+                        p.cid.eq(sqe.cid),
+                        p.prp1.eq(prp1),
+                        p.prp2.eq(prp2),
+                        p.words.eq(sqe.cdw10),
+                        p.batch.eq(sqe.cdw11[:16]),
+                        p.weighted.eq(sqe.cdw11[16]),
+                        p.tables.eq(sqe.cdw12[:8]),
+                        p.dense.eq(sqe.cdw12[16:]),
+                        p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
+                    ]
         return m

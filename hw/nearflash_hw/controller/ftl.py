@@ -17,7 +17,7 @@ __all__ = ["Ftl", "allocate_layout", "update_layout"]
 
 def allocate_layout(config: DeviceConfig) -> data.StructLayout:
     """The next page of the log. ``erase``: the first page of its block, which must be erased first."""
-    return data.StructLayout({"ppn": Layouts(config).ppn_bits, "sequence": 64, "erase": 1})
+    return data.StructLayout({"ppn": Layouts.of(config).ppn_bits, "sequence": 64, "erase": 1})
 
 
 class Ftl(wiring.Component):
@@ -44,7 +44,7 @@ class Ftl(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = Layouts(config)
+        lay = Layouts.of(config)
         super().__init__({
             "lookup_req": In(stream.Signature(lay.translate_request)),
             "lookup_rsp": Out(stream.Signature(lay.translate_response)),
@@ -94,12 +94,19 @@ class Ftl(wiring.Component):
         taken = Signal()
         offer = self.allocate
         m.d.comb += [
-            self.full.eq(serving & cursor[-1]), self.stalled.eq(serving & unreserved),
-            offer.valid.eq(serving & ~cursor[-1] & ~reserve & ~remount), offer.payload.ppn.eq(cursor),
-            offer.payload.sequence.eq(sequence), offer.payload.erase.eq(cursor[die_bits:row_bits] == 0),
-            taken.eq(offer.valid & offer.ready)]
+            self.full.eq(serving & cursor[-1]),
+            self.stalled.eq(serving & unreserved),
+            offer.valid.eq(serving & ~cursor[-1] & ~reserve & ~remount),
+            offer.payload.ppn.eq(cursor),
+            offer.payload.sequence.eq(sequence),
+            offer.payload.erase.eq(cursor[die_bits:row_bits] == 0),
+            taken.eq(offer.valid & offer.ready),
+        ]
         with m.If(taken):
-            m.d.sync += [cursor.eq(cursor + 1), sequence.eq(sequence + 1)]
+            m.d.sync += [
+                cursor.eq(cursor + 1),
+                sequence.eq(sequence + 1),
+            ]
             with m.If((cursor == durable) | exact):
                 m.d.sync += reserve.eq(1)
 
@@ -109,10 +116,13 @@ class Ftl(wiring.Component):
         m.d.comb += [
             ahead.eq(update.payload.mapped & reserve & (exact | (update.payload.ppn >= durable))),
             refuse.eq(update.valid & cache.update.ready & ahead & unreserved & ~exact & ~refused),
-            cache.update.payload.eq(update.payload), cache.update.valid.eq(update.valid & ~ahead & ~refused),
+            cache.update.payload.eq(update.payload),
+            cache.update.valid.eq(update.valid & ~ahead & ~refused),
             update.ready.eq(Mux(ahead, refuse, cache.update.ready & ~refused)),
             done.valid.eq(cache.update_done.valid | refused),
-            done.payload.error.eq(cache.update_done.payload.error | refused), cache.update_done.ready.eq(done.ready)]
+            done.payload.error.eq(cache.update_done.payload.error | refused),
+            cache.update_done.ready.eq(done.ready),
+        ]
         with m.If(refused):
             m.d.sync += refused.eq(~done.ready)
         with m.Elif(refuse):
@@ -131,48 +141,76 @@ class Ftl(wiring.Component):
         m.d.comb += [
             job.payload.addr.eq(c.layout.superblock),
             job.payload.data.eq(Cat(Const(SUPERBLOCK_MAGIC, 32), sb_cursor | Const(0, 32), sb_sequence)),
-            job.payload.strb.eq(0xFFFF if c.beat_bytes > 16 else -1), job.payload.two.eq(beats == 2)]
+            job.payload.strb.eq(0xFFFF if c.beat_bytes > 16 else -1),
+            job.payload.two.eq(beats == 2),
+        ]
         raw = Signal(128, reset_less=True)
         fields = data.View(data.StructLayout({"magic": 32, "cursor": 32, "sequence": 64}), raw)
         broken = Signal()
         mounting = Signal()
         rd = self.mem_read
         with m.If(mounting):
-            m.d.comb += [rd.req.payload.addr.eq(c.layout.superblock), rd.req.payload.beats.eq(beats)]
+            m.d.comb += [
+                rd.req.payload.addr.eq(c.layout.superblock),
+                rd.req.payload.beats.eq(beats),
+            ]
         with m.Else():
             m.d.comb += [
-                rd.req.payload.eq(cache.mem_read.req.payload), rd.req.valid.eq(cache.mem_read.req.valid),
-                cache.mem_read.req.ready.eq(rd.req.ready), cache.mem_read.rsp.valid.eq(rd.rsp.valid),
-                rd.rsp.ready.eq(cache.mem_read.rsp.ready)]
+                rd.req.payload.eq(cache.mem_read.req.payload),
+                rd.req.valid.eq(cache.mem_read.req.valid),
+                cache.mem_read.req.ready.eq(rd.req.ready),
+                cache.mem_read.rsp.valid.eq(rd.rsp.valid),
+                rd.rsp.ready.eq(cache.mem_read.rsp.ready),
+            ]
         m.d.comb += cache.mem_read.rsp.payload.eq(rd.rsp.payload)
-        m.d.comb += [self.ready.eq(serving & self.enable & ~remount & enabled_before), cache.serve.eq(serving)]
+        m.d.comb += [
+            self.ready.eq(serving & self.enable & ~remount & enabled_before),
+            cache.serve.eq(serving),
+        ]
 
         with m.FSM(name="superblock") as fsm:
             with m.State("OFF"):
                 with m.If(remount):
                     m.next = "CLEAR"
             with m.State("SERVE"):
-                m.d.comb += [serving.eq(1), self.sync.ready.eq(~remount & (~reserve | unreserved))]
+                m.d.comb += [
+                    serving.eq(1),
+                    self.sync.ready.eq(~remount & (~reserve | unreserved)),
+                ]
                 with m.If(reserve & ~unreserved):
-                    m.d.sync += [is_reserve.eq(1), is_sync.eq(0)]
+                    m.d.sync += [
+                        is_reserve.eq(1),
+                        is_sync.eq(0),
+                    ]
                     m.next = "PREPARE"
                 with m.Elif((remount | ~self.enable) & (cursor != durable)):
-                    m.d.sync += [is_reserve.eq(0), is_sync.eq(0)]
+                    m.d.sync += [
+                        is_reserve.eq(0),
+                        is_sync.eq(0),
+                    ]
                     m.next = "PREPARE"
                 with m.Elif(remount):
                     m.next = "CLEAR"
                 with m.Elif(self.sync.valid):
-                    m.d.sync += [is_reserve.eq(0), is_sync.eq(1), sync_error.eq(1)]
+                    m.d.sync += [
+                        is_reserve.eq(0),
+                        is_sync.eq(1),
+                        sync_error.eq(1),
+                    ]
                     m.next = "PREPARE"
                     with m.If(lost):
                         m.next = "SYNCED"
                 with m.Elif(reserve):  # again, behind all that ends such a state in another way
-                    m.d.sync += [is_reserve.eq(1), is_sync.eq(0)]
+                    m.d.sync += [
+                        is_reserve.eq(1),
+                        is_sync.eq(0),
+                    ]
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.sync += [
                     sb_cursor.eq(Mux(is_reserve, row_end, cursor)),
-                    sb_sequence.eq(sequence + Mux(is_reserve, row_end - cursor, 0)[: len(cursor)])]
+                    sb_sequence.eq(sequence + Mux(is_reserve, row_end - cursor, 0)[: len(cursor)]),
+                ]
                 m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += job.valid.eq(1)
@@ -187,12 +225,18 @@ class Ftl(wiring.Component):
                     with m.If(~(error & is_reserve)):
                         m.d.sync += durable.eq(sb_cursor)
                     with m.If(is_reserve | unreserved):  # an exact superblock covers the page too: none was taken since
-                        m.d.sync += [reserve.eq(error), unreserved.eq(error)]
+                        m.d.sync += [
+                            reserve.eq(error),
+                            unreserved.eq(error),
+                        ]
                     m.next = "SERVE"
                     with m.If(is_sync):
                         m.next = "SYNCED"
             with m.State("SYNCED"):
-                m.d.comb += [self.sync_done.valid.eq(1), self.sync_done.payload.error.eq(sync_error)]
+                m.d.comb += [
+                    self.sync_done.valid.eq(1),
+                    self.sync_done.payload.error.eq(sync_error),
+                ]
                 with m.If(self.sync_done.ready):
                     m.next = "SERVE"
             with m.State("CLEAR"):
@@ -201,23 +245,41 @@ class Ftl(wiring.Component):
                 with m.If(cache.invalidated):
                     m.next = "READ"
             with m.State("READ"):
-                m.d.comb += [mounting.eq(1), rd.req.valid.eq(1)]
+                m.d.comb += [
+                    mounting.eq(1),
+                    rd.req.valid.eq(1),
+                ]
                 m.d.sync += broken.eq(0)
                 with m.If(rd.req.ready):
                     m.next = "RECEIVE"
             with m.State("RECEIVE"):
-                m.d.comb += [mounting.eq(1), rd.rsp.ready.eq(1)]
+                m.d.comb += [
+                    mounting.eq(1),
+                    rd.rsp.ready.eq(1),
+                ]
                 with m.If(rd.rsp.valid):
-                    m.d.sync += [raw.eq(Cat(raw, rd.rsp.payload.data)[-128:] if beats == 2 else rd.rsp.payload.data),
-                                 broken.eq(broken | rd.rsp.payload.error)]
+                    m.d.sync += [
+                        raw.eq(Cat(raw, rd.rsp.payload.data)[-128:] if beats == 2 else rd.rsp.payload.data),
+                        broken.eq(broken | rd.rsp.payload.error),
+                    ]
                     with m.If(rd.rsp.payload.last):
                         m.next = "MOUNT"
             with m.State("MOUNT"):
                 valid = (fields.magic == SUPERBLOCK_MAGIC) & (fields.cursor <= f.total_pages)
-                m.d.sync += [reserve.eq(0), unreserved.eq(0), lost.eq(0), sequence.eq(fields.sequence),
-                             cursor.eq(fields.cursor), durable.eq(fields.cursor)]
+                m.d.sync += [
+                    reserve.eq(0),
+                    unreserved.eq(0),
+                    lost.eq(0),
+                    sequence.eq(fields.sequence),
+                    cursor.eq(fields.cursor),
+                    durable.eq(fields.cursor),
+                ]
                 with m.If(broken | ~(valid | (raw == 0))):
-                    m.d.sync += [cursor.eq(f.total_pages), durable.eq(f.total_pages), lost.eq(1)]
+                    m.d.sync += [
+                        cursor.eq(f.total_pages),
+                        durable.eq(f.total_pages),
+                        lost.eq(1),
+                    ]
                 m.next = "SERVE"
         for state in ("PREPARE", "WRITE", "WAIT", "SYNCED"):
             with m.If(fsm.ongoing(state)):

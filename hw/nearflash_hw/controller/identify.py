@@ -24,7 +24,7 @@ class Identify(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        address = Layouts(config).host_address_bits
+        address = Layouts.of(config).host_address_bits
         super().__init__({
             "req": In(stream.Signature(data.StructLayout({"cns": 8, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11}))),
@@ -57,9 +57,13 @@ class Identify(wiring.Component):
         advance, fresh = Signal(), Signal()  # fresh: what the ROM gives is of ``address``
         asked, failed = Signal(), Signal()
         m.d.comb += [
-            port.addr.eq(address), port.en.eq(1),
-            wr.req.payload.addr.eq(Cat(Const(0, low), entry[low:-1])), wr.req.payload.beats.eq(size),
-            wr.data.payload.data.eq(Mux(stored != 0, port.data, 0)), wr.data.payload.strb.eq((1 << beat) - 1)]
+            port.addr.eq(address),
+            port.en.eq(1),
+            wr.req.payload.addr.eq(Cat(Const(0, low), entry[low:-1])),
+            wr.req.payload.beats.eq(size),
+            wr.data.payload.data.eq(Mux(stored != 0, port.data, 0)),
+            wr.data.payload.strb.eq((1 << beat) - 1),
+        ]
 
         m.d.sync += fresh.eq(~advance)
         status = self.result.payload.status
@@ -67,8 +71,13 @@ class Identify(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += req.ready.eq(1)
                 m.d.sync += [
-                    cns.eq(req.payload.cns), entry.eq(req.payload.prp1), prp2.eq(req.payload.prp2), second.eq(0),
-                    left.eq(beats), failed.eq(0)]
+                    cns.eq(req.payload.cns),
+                    entry.eq(req.payload.prp1),
+                    prp2.eq(req.payload.prp2),
+                    second.eq(0),
+                    left.eq(beats),
+                    failed.eq(0),
+                ]
                 with m.If(req.valid):
                     m.next = "LOCATE"
             with m.State("LOCATE"):
@@ -76,11 +85,19 @@ class Identify(wiring.Component):
                 with m.Switch(cns):
                     for c, (first, used) in place.items():
                         with m.Case(c):
-                            m.d.sync += [known.eq(1), address.eq(first), stored.eq(used)]
+                            m.d.sync += [
+                                known.eq(1),
+                                address.eq(first),
+                                stored.eq(used),
+                            ]
                 m.next = "CHECK"
             with m.State("CHECK"):
                 room = (HOST_PAGE // beat) - entry[low:12]
-                m.d.sync += [size.eq(Mux(second, left, room)), part.eq(Mux(second, left, room)), asked.eq(0)]
+                m.d.sync += [
+                    size.eq(Mux(second, left, room)),
+                    part.eq(Mux(second, left, room)),
+                    asked.eq(0),
+                ]
                 with m.If(~known):
                     m.d.sync += status.eq(Status.INVALID_FIELD)
                     m.next = "RESULT"
@@ -94,19 +111,27 @@ class Identify(wiring.Component):
                     m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += [
-                    wr.req.valid.eq(~asked), wr.data.valid.eq(fresh & (part != 0)),
-                    advance.eq(wr.data.valid & wr.data.ready)]
+                    wr.req.valid.eq(~asked),
+                    wr.data.valid.eq(fresh & (part != 0)),
+                    advance.eq(wr.data.valid & wr.data.ready),
+                ]
                 with m.If(wr.req.ready):
                     m.d.sync += asked.eq(1)
                 with m.If(advance):
                     m.d.sync += [
-                        part.eq(part - 1), left.eq(left - 1), stored.eq(Mux(stored != 0, stored - 1, 0)),
-                        address.eq(address + 1)]
+                        part.eq(part - 1),
+                        left.eq(left - 1),
+                        stored.eq(Mux(stored != 0, stored - 1, 0)),
+                        address.eq(address + 1),
+                    ]
                 with m.If(asked & (part == 0)):
                     m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += wr.done.ready.eq(1)
-                m.d.sync += [entry.eq(prp2), second.eq(1)]
+                m.d.sync += [
+                    entry.eq(prp2),
+                    second.eq(1),
+                ]
                 with m.If(wr.done.valid):
                     m.d.sync += failed.eq(failed | wr.done.payload.error)
                     with m.If(left != 0):

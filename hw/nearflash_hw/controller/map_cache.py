@@ -23,7 +23,7 @@ ERROR = data.StructLayout({"error": 1})
 
 def update_layout(config: DeviceConfig) -> data.StructLayout:
     """A change of the map: ``mapped`` 0 unmaps."""
-    layouts = Layouts(config)
+    layouts = Layouts.of(config)
     return data.StructLayout({"lpn": layouts.lpn_bits, "ppn": layouts.ppn_bits, "mapped": 1})
 
 
@@ -40,7 +40,7 @@ class MapCache(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay = Layouts(config)
+        lay = Layouts.of(config)
         super().__init__({
             "req": In(stream.Signature(lay.translate_request)).array(2),
             "rsp": Out(stream.Signature(lay.translate_response)).array(2),
@@ -58,7 +58,7 @@ class MapCache(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        lay = Layouts(c)
+        lay = Layouts.of(c)
         beat_bits, words = c.beat_bytes * 8, c.beat_bytes // 4
         lines = c.lookup.map_cache_lines
         word_bits, line_bits, index_bits = log2(words), log2(LINE_BEATS), log2(lines)
@@ -100,7 +100,8 @@ class MapCache(wiring.Component):
             m.d.comb += able[k].eq(self.req[k].valid & (credits[k] != 0))
         m.d.comb += [
             pick.eq(Mux(able[0] & able[1], ~last_client, able[1])),
-            sel_lpn.eq(Mux(patch, upd_lpn, Mux(pick, self.req[1].payload.lpn, self.req[0].payload.lpn)))]
+            sel_lpn.eq(Mux(patch, upd_lpn, Mux(pick, self.req[1].payload.lpn, self.req[0].payload.lpn))),
+        ]
 
         # -- the request being looked up
         lpn = Signal(32)
@@ -114,24 +115,36 @@ class MapCache(wiring.Component):
         clear = Signal(range(max(2, lines)))
         taking = Signal()
         m.d.comb += [
-            tag_rd.en.eq(taking), line_rd.en.eq(taking), tag_rd.addr.eq(index_of(sel_lpn)), line_rd.addr.eq(row_of(sel_lpn)),
+            tag_rd.en.eq(taking),
+            line_rd.en.eq(taking),
+            tag_rd.addr.eq(index_of(sel_lpn)),
+            line_rd.addr.eq(row_of(sel_lpn)),
             in_range.eq(lpn < c.lbas),
             hit.eq(tag_rd.data[0] & (tag_rd.data[1:] == tag_of(lpn))),
-            tag_wr.addr.eq(index_of(lpn)), line_wr.addr.eq(row_of(lpn)),
-            line_wr.data.eq(upd_entry.replicate(words))]
-        m.d.sync += [push.eq(0), self.miss.eq(0)]
+            tag_wr.addr.eq(index_of(lpn)),
+            line_wr.addr.eq(row_of(lpn)),
+            line_wr.data.eq(upd_entry.replicate(words)),
+        ]
+        m.d.sync += [
+            push.eq(0),
+            self.miss.eq(0),
+        ]
         rd = self.mem_read
         # The map region is 4 KiB-aligned, hence line-aligned, and padded to 4 KiB: a line never leaves it.
         line_lpn = lpn[word_bits + line_bits : lpn_used]
         m.d.comb += [
             rd.req.payload.addr.eq(c.layout.map + (line_lpn << log2(c.beat_bytes * LINE_BEATS))),
-            rd.req.payload.beats.eq(LINE_BEATS)]
+            rd.req.payload.beats.eq(LINE_BEATS),
+        ]
 
         with m.FSM(name="lookup"):
             with m.State("READY"):
                 with m.If(patch):
                     m.d.comb += taking.eq(1)
-                    m.d.sync += [lpn.eq(sel_lpn), is_patch.eq(1)]
+                    m.d.sync += [
+                        lpn.eq(sel_lpn),
+                        is_patch.eq(1),
+                    ]
                     m.next = "COMPARE"
                 with m.Elif(self.invalidate):
                     m.d.sync += clear.eq(0)
@@ -140,39 +153,65 @@ class MapCache(wiring.Component):
                     m.d.comb += taking.eq(1)
                     for k in range(2):
                         m.d.comb += self.req[k].ready.eq((pick == k) & able[k])
-                    m.d.sync += [lpn.eq(sel_lpn), is_patch.eq(0), client.eq(pick), last_client.eq(pick)]
+                    m.d.sync += [
+                        lpn.eq(sel_lpn),
+                        is_patch.eq(0),
+                        client.eq(pick),
+                        last_client.eq(pick),
+                    ]
                     m.next = "COMPARE"
             with m.State("COMPARE"):
-                m.d.sync += [failed.eq(0), beat.eq(0)]
+                m.d.sync += [
+                    failed.eq(0),
+                    beat.eq(0),
+                ]
                 m.next = "READY"
                 m.d.sync += entry.eq(Mux(in_range, line_rd.data.word_select(word_of(lpn), 32), 0))  # whether hit or not
                 with m.If(is_patch):
-                    m.d.comb += [patched.eq(1), line_wr.en.eq(Mux(hit, 1 << word_of(lpn), 0))]
+                    m.d.comb += [
+                        patched.eq(1),
+                        line_wr.en.eq(Mux(hit, 1 << word_of(lpn), 0)),
+                    ]
                 with m.Elif(hit | ~in_range):
                     m.d.sync += push.eq(1)
                 with m.Else():
                     m.d.sync += self.miss.eq(1)
                     m.next = "MISS"
             with m.State("MISS"):
-                m.d.comb += [rd.req.valid.eq(1), tag_wr.en.eq(1)]  # not valid while it is being replaced
+                m.d.comb += [
+                    rd.req.valid.eq(1),
+                    tag_wr.en.eq(1),
+                ]  # not valid while it is being replaced
                 with m.If(rd.req.ready):
                     m.next = "FILL"
             with m.State("FILL"):
                 m.d.comb += [
-                    rd.rsp.ready.eq(1), line_wr.addr.eq(Cat(beat, index_of(lpn))),
-                    line_wr.data.eq(rd.rsp.payload.data), line_wr.en.eq(rd.rsp.valid.replicate(words))]
+                    rd.rsp.ready.eq(1),
+                    line_wr.addr.eq(Cat(beat, index_of(lpn))),
+                    line_wr.data.eq(rd.rsp.payload.data),
+                    line_wr.en.eq(rd.rsp.valid.replicate(words)),
+                ]
                 with m.If(rd.rsp.valid):
-                    m.d.sync += [beat.eq(beat + 1), failed.eq(failed | rd.rsp.payload.error)]
+                    m.d.sync += [
+                        beat.eq(beat + 1),
+                        failed.eq(failed | rd.rsp.payload.error),
+                    ]
                     with m.If(beat == row_of(lpn)[:line_bits]):
                         m.d.sync += entry.eq(rd.rsp.payload.data.word_select(word_of(lpn), 32))
                     with m.If(beat == LINE_BEATS - 1):
                         m.next = "FILLED"
             with m.State("FILLED"):
-                m.d.comb += [tag_wr.en.eq(1), tag_wr.data.eq(Cat(~failed, tag_of(lpn)))]
+                m.d.comb += [
+                    tag_wr.en.eq(1),
+                    tag_wr.data.eq(Cat(~failed, tag_of(lpn))),
+                ]
                 m.d.sync += push.eq(1)
                 m.next = "READY"
             with m.State("CLEAR"):
-                m.d.comb += [tag_wr.addr.eq(clear), tag_wr.en.eq(1)]
+                m.d.comb += [
+                    tag_wr.addr.eq(clear),
+                    tag_wr.en.eq(1),
+                ]
                 m.d.sync += clear.eq(clear + 1)
                 with m.If(clear == lines - 1):
                     m.d.comb += self.invalidated.eq(1)
@@ -182,8 +221,11 @@ class MapCache(wiring.Component):
         for k in range(2):
             answer = responses[k].i
             m.d.comb += [
-                answer.valid.eq(push & (client == k)), answer.payload.ppn.eq(entry - 1),
-                answer.payload.mapped.eq((entry != 0) & ~failed), answer.payload.error.eq(failed)]
+                answer.valid.eq(push & (client == k)),
+                answer.payload.ppn.eq(entry - 1),
+                answer.payload.mapped.eq((entry != 0) & ~failed),
+                answer.payload.error.eq(failed),
+            ]
             m.d.sync += credits[k].eq(
                 credits[k] - (self.req[k].valid & self.req[k].ready) + (self.rsp[k].valid & self.rsp[k].ready))
 
@@ -196,7 +238,8 @@ class MapCache(wiring.Component):
                 m.d.sync += [
                     upd_lpn.eq(self.update.payload.lpn),
                     upd_entry.eq(Mux(self.update.payload.mapped, self.update.payload.ppn + 1, 0)),
-                    upd_error.eq(0)]
+                    upd_error.eq(0),
+                ]
                 with m.If(self.update.valid & self.update.ready):
                     m.next = "RANGE"
             with m.State("RANGE"):
@@ -220,11 +263,15 @@ class MapCache(wiring.Component):
                 with m.If(patched):
                     m.next = "DONE"
             with m.State("DONE"):
-                m.d.comb += [self.update_done.valid.eq(1), self.update_done.payload.error.eq(upd_error)]
+                m.d.comb += [
+                    self.update_done.valid.eq(1),
+                    self.update_done.payload.error.eq(upd_error),
+                ]
                 with m.If(self.update_done.ready):
                     m.next = "IDLE"
         m.d.comb += [
             job.payload.addr.eq(c.layout.map + (upd_lpn[word_bits:lpn_used] << log2(c.beat_bytes))),
             job.payload.data.eq(upd_entry.replicate(words)),
-            job.payload.strb.eq(0xF << (word_of(upd_lpn) << 2))]
+            job.payload.strb.eq(0xF << (word_of(upd_lpn) << 2)),
+        ]
         return m

@@ -47,25 +47,32 @@ class Nvme(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         beat = config.beat_bytes
         super().__init__({
-            "axil": In(AxiLiteSignature(ADDRESS_BITS)), "irq": Out(1),
-            "enabled": Out(1), "ftl_ready": In(1),
+            "axil": In(AxiLiteSignature(ADDRESS_BITS)),
+            "irq": Out(1),
+            "enabled": Out(1),
+            "ftl_ready": In(1),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
             "block_completion": In(stream.Signature(layouts.completion)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "infer_completion": In(stream.Signature(layouts.completion)),
-            "infer_idle": In(1), "bus_silent": In(len(BUSES)),
+            "infer_idle": In(1),
+            "bus_silent": In(len(BUSES)),
             "dram_base": Out(config.bus.address_bits - 12),
-            "table_valid": Out(1), "table": Out(layouts.table_write),
-            "program_loaded": Out(1), "parameter": Out(stream.Signature(layouts.parameter)),
-            "sq_read": Out(MemReadSignature(beat)), "cq_write": Out(MemWriteSignature(beat)),
+            "table_valid": Out(1),
+            "table": Out(layouts.table_write),
+            "program_loaded": Out(1),
+            "parameter": Out(stream.Signature(layouts.parameter)),
+            "sq_read": Out(MemReadSignature(beat)),
+            "cq_write": Out(MemWriteSignature(beat)),
             "admin_req": Out(stream.Signature(layouts.prp_request)),
             "admin_data": In(stream.Signature(host_data_layout(beat))),
-            "identify_write": Out(MemWriteSignature(beat)), "dram_write": Out(MemWriteSignature(beat)),
+            "identify_write": Out(MemWriteSignature(beat)),
+            "dram_write": Out(MemWriteSignature(beat)),
             "perf": In(data.ArrayLayout(1, len(counters(config)))),
         })
 
@@ -76,29 +83,39 @@ class Nvme(wiring.Component):
         m.submodules.queues = queues = Queues(config, len(Target))
         m.submodules.dispatcher = dispatcher = Dispatcher(config)
         m.submodules.admin = admin = Admin(config)
-        m.submodules.completions = completions = StreamArbiter(Layouts(config).completion, 4)
+        m.submodules.completions = completions = StreamArbiter(Layouts.of(config).completion, 4)
 
         connect(m, flipped(self.axil), registers.axil)
         wraps = Signal()
         room = (1 << config.bus.address_bits - 12) - (config.layout.end >> 12)  # for the base
         m.d.sync += wraps.eq(registers.dram_base > room)
         m.d.comb += [
-            registers.ready.eq(queues.ready), registers.fatal.eq(queues.fatal | self.bus_silent.any() | wraps),
-            self.dram_base.eq(registers.dram_base), registers.bus_silent.eq(self.bus_silent),
+            registers.ready.eq(queues.ready),
+            registers.fatal.eq(queues.fatal | self.bus_silent.any() | wraps),
+            self.dram_base.eq(registers.dram_base),
+            registers.bus_silent.eq(self.bus_silent),
             registers.event.eq(self.perf.as_value()),
             self.enabled.eq(registers.enabled & ~wraps | queues.ready),
-            queues.settings.eq(registers.settings), queues.enable.eq(registers.enabled),
-            queues.start.eq(self.ftl_ready), queues.doorbell_valid.eq(registers.doorbell_valid),
-            queues.doorbell.eq(registers.doorbell)]
+            queues.settings.eq(registers.settings),
+            queues.enable.eq(registers.enabled),
+            queues.start.eq(self.ftl_ready),
+            queues.doorbell_valid.eq(registers.doorbell_valid),
+            queues.doorbell.eq(registers.doorbell),
+        ]
         m.d.comb += registers.posted.eq(queues.posted)
         m.d.sync += self.irq.eq((queues.unseen & ~registers.mask).any() | registers.irq)
 
         m.d.comb += [
-            dispatcher.entry_valid.eq(queues.entry_valid), dispatcher.entry.eq(queues.entry),
-            queues.verdict.eq(dispatcher.verdict), queues.target.eq(dispatcher.target),
-            queues.acceptable.eq(dispatcher.acceptable), queues.target_free.eq(dispatcher.target_free),
+            dispatcher.entry_valid.eq(queues.entry_valid),
+            dispatcher.entry.eq(queues.entry),
+            queues.verdict.eq(dispatcher.verdict),
+            queues.target.eq(dispatcher.target),
+            queues.acceptable.eq(dispatcher.acceptable),
+            queues.target_free.eq(dispatcher.target_free),
             dispatcher.take.eq(queues.take),
-            dispatcher.hold_infer.eq(admin.hold_infer), dispatcher.program_loaded.eq(admin.program_loaded)]
+            dispatcher.hold_infer.eq(admin.hold_infer),
+            dispatcher.program_loaded.eq(admin.program_loaded),
+        ]
         connect(m, queues.sq_read, flipped(self.sq_read))
         connect(m, queues.cq_write, flipped(self.cq_write))
         connect(m, dispatcher.read_cmd, flipped(self.read_cmd))
@@ -113,8 +130,10 @@ class Nvme(wiring.Component):
         connect(m, admin.dram_write, flipped(self.dram_write))
         connect(m, admin.parameter, flipped(self.parameter))
         m.d.comb += [
-            self.table_valid.eq(admin.table_valid), self.table.eq(admin.table),
-            self.program_loaded.eq(admin.program_loaded)]
+            self.table_valid.eq(admin.table_valid),
+            self.table.eq(admin.table),
+            self.program_loaded.eq(admin.program_loaded),
+        ]
 
         # The engine's own idle may lag a command it just took: count what is between here and its completion.
         inferring = Signal(bits_for(config.host.queue_pairs * config.host.queue_entries))
@@ -126,7 +145,7 @@ class Nvme(wiring.Component):
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
         for k, port in ((2, self.block_completion), (3, self.infer_completion)):
-            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts(config).completion, "through")
+            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "through")
             connect(m, flipped(port), slice_.i)
             connect(m, slice_.o, completions.i[k])
         connect(m, completions.o, queues.completion)

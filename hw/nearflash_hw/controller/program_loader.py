@@ -9,7 +9,7 @@ from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected
 
 from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for, index_bits
-from ..primitives.memport import ADDR_BITS, MemWriteSignature
+from ..primitives.memport import MemWriteSignature
 
 __all__ = ["ProgramLoader"]
 
@@ -43,7 +43,7 @@ class ProgramLoader(wiring.Component):
             raise ConfigError("beat_bytes", config.beat_bytes,
                               "must be 8 or 16 for a device with an MLP: parameter records are in 16-byte units")
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         address = layouts.host_address_bits
         super().__init__({
             "req": In(stream.Signature(data.StructLayout({"words": 32, "prp1": address, "prp2": address}))),
@@ -62,35 +62,45 @@ class ProgramLoader(wiring.Component):
         beats_per_unit = UNIT // beat
         status, ordinal = self.result.payload.status, self.result.payload.dw0
 
+        # No field is wider than the plan's: whatever has bits above that can't be of it.
         records = plan(config)
-        entry_layout = data.StructLayout({"target": 16, "units": 32, "address": ADDR_BITS})
+        unit_bits = bits_for(sum(r["units"] + 1 for r in records))  # with their headers
+        address_bits = max(r["address"] for r in records).bit_length()
+        dram = any(r["target"] == DRAM for r in records)
+        entry_layout = data.StructLayout({"target": 16, "units": unit_bits, "address": address_bits})
         m.submodules.rom = rom = Memory(shape=entry_layout, depth=len(records), init=records)
         port = rom.read_port()
         index = Signal(index_bits(len(records) + 1))
         entry = Signal(entry_layout)
         m.d.comb += port.addr.eq(index)
 
-        target, units, address = Signal(32), Signal(32), Signal(64)
-        remaining = Signal(32)  # units of the image after this record's header
+        header = Signal(entry_layout, reset_less=True)
+        foreign = Signal()  # bits above
+        remaining = Signal(unit_bits)  # units of the image after this record's header; a longer image has enough for any
         header_beat = Signal()
         seen = Signal(len(records))
-        same_target, same_address, same_units, fits = (
-            Signal(name=s) for s in ("same_target", "same_address", "same_units", "fits"))
-        left = Signal(32 + beats_per_unit.bit_length())  # beats of this record not yet moved
+        position = Signal(bits_for(len(records)))  # of the record under way, in the image
+        same_record, same_units, fits = (Signal(name=s) for s in ("same_record", "same_units", "fits"))
+        left = Signal(unit_bits + beats_per_unit.bit_length() - 1)  # beats of this record not yet moved
         chunk = Signal(bits_for(CHUNK_BEATS))  # beats of this DRAM request not yet moved
         first, ended = Signal(), Signal()
         taken = Signal()
         cut = Signal()  # the transfer ended on this beat with an error before the record was complete
-        is_dram = Signal()
         m.d.comb += [
-            taken.eq(src.valid & src.ready), cut.eq(src.payload.last & (src.payload.status != 0)),
-            is_dram.eq(target[:16] == DRAM),
-            self.host_req.payload.prp1.eq(req.payload.prp1), self.host_req.payload.prp2.eq(req.payload.prp2),
+            taken.eq(src.valid & src.ready),
+            cut.eq(src.payload.last & (src.payload.status != 0)),
+            ordinal.eq(position),
+            self.host_req.payload.prp1.eq(req.payload.prp1),
+            self.host_req.payload.prp2.eq(req.payload.prp2),
             self.host_req.payload.length.eq(req.payload.words << 2),
-            out.payload.data.eq(src.payload.data), out.payload.target.eq(target), out.payload.first.eq(first),
+            out.payload.data.eq(src.payload.data),
+            out.payload.target.eq(header.target),
+            out.payload.first.eq(first),
             out.payload.last.eq((left == 1) | cut),
-            wr.req.payload.addr.eq(address), wr.req.payload.beats.eq(chunk),
-            wr.data.payload.data.eq(src.payload.data)]
+            wr.req.payload.addr.eq(header.address),
+            wr.req.payload.beats.eq(chunk),
+            wr.data.payload.data.eq(src.payload.data),
+        ]
         with m.If(taken & src.payload.last):
             m.d.sync += ended.eq(1)
             with m.If(src.payload.status != 0):  # what was wrong with the image counts less than why it could not be read
@@ -99,8 +109,13 @@ class ProgramLoader(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [
-                    seen.eq(0), ordinal.eq(0), status.eq(0), ended.eq(0), header_beat.eq(0),
-                    remaining.eq(req.payload.words >> 2)]
+                    seen.eq(0),
+                    position.eq(0),
+                    status.eq(0),
+                    ended.eq(0),
+                    header_beat.eq(0),
+                    remaining.eq(req.payload.words[2:] | req.payload.words[2 + unit_bits :].any().replicate(unit_bits)),
+                ]
                 with m.If(req.valid):
                     m.d.sync += self.loaded.eq(0)
                     with m.If(req.payload.words[30:].any()):  # 4 GiB and more
@@ -119,87 +134,80 @@ class ProgramLoader(wiring.Component):
                 m.d.comb += src.ready.eq(1)
                 m.d.sync += index.eq(0)
                 with m.If(src.valid):
-                    header = Cat(target, units, address)
+                    above = []
+                    for name, at, end in (("target", 0, 32), ("units", 32, 64), ("address", 64, 128)):
+                        here = header_beat == at // (beat * 8)
+                        word = src.payload.data[at % (beat * 8) :][: end - at]
+                        above.append(here & word[len(header[name]) :].any())
+                        with m.If(here):
+                            m.d.sync += header[name].eq(word)
                     m.d.sync += [
-                        header.eq(Cat(header, src.payload.data)[beat * 8 :]), header_beat.eq(~header_beat)]
+                        foreign.eq((foreign & header_beat) | Cat(above).any()),
+                        header_beat.eq(~header_beat),
+                    ]
                     with m.If(cut):
                         m.next = "RESULT"
                     with m.Elif(header_beat == beats_per_unit - 1):
-                        m.d.sync += [remaining.eq(remaining - 1), header_beat.eq(0)]
+                        m.d.sync += [
+                            remaining.eq(remaining - 1),
+                            header_beat.eq(0),
+                        ]
                         m.next = "LOOK_UP"
             with m.State("LOOK_UP"):
                 m.next = "ENTRY"
             with m.State("ENTRY"):
-                m.d.sync += [entry.eq(port.data), fits.eq(units <= remaining)]
+                m.d.sync += [
+                    entry.eq(port.data),
+                    fits.eq(header.units <= remaining),
+                ]
                 m.next = "MATCH"
             with m.State("MATCH"):
                 m.d.sync += [
-                    same_target.eq(target == entry.target), same_address.eq(address == entry.address),
-                    same_units.eq(units == entry.units), left.eq(units << (beats_per_unit.bit_length() - 1)),
-                    first.eq(1)]
+                    same_record.eq((header.target == entry.target) & (header.address == entry.address)),
+                    same_units.eq(header.units == entry.units),
+                    left.eq(header.units << (beats_per_unit.bit_length() - 1)),
+                    first.eq(1),
+                ]
                 m.next = "DECIDE"
             with m.State("DECIDE"):
                 m.d.sync += index.eq(index + 1)
-                with m.If(same_target & same_address):
+                with m.If(same_record & ~foreign):
                     with m.If(~same_units | ~fits | seen.bit_select(index, 1)):
                         m.next = "BAD"
                     with m.Else():
                         m.d.sync += seen.bit_select(index, 1).eq(1)
-                        m.next = "CHUNK"
-                        with m.If(~is_dram):
-                            m.next = "FORWARD"
+                        m.next = "FORWARD"
+                        if dram:
+                            with m.If(header.target == DRAM):
+                                m.next = "CHUNK"
                 with m.Elif(index == len(records) - 1):
                     m.next = "BAD"
                 with m.Else():
                     m.next = "LOOK_UP"
 
             with m.State("FORWARD"):
-                m.d.comb += [out.valid.eq(src.valid), src.ready.eq(out.ready)]
+                m.d.comb += [
+                    out.valid.eq(src.valid),
+                    src.ready.eq(out.ready),
+                ]
                 with m.If(taken):
-                    m.d.sync += [first.eq(0), left.eq(left - 1)]
+                    m.d.sync += [
+                        first.eq(0),
+                        left.eq(left - 1),
+                    ]
                     with m.If(cut):
                         m.next = "RESULT"
                     with m.Elif(left == 1):
                         m.next = "RECORD_END"
 
-            with m.State("CHUNK"):
-                m.d.sync += chunk.eq(Mux(left > CHUNK_BEATS, CHUNK_BEATS, left))
-                m.next = "ASK"
-            with m.State("ASK"):
-                m.d.comb += wr.req.valid.eq(1)
-                with m.If(wr.req.ready):
-                    m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += [
-                    wr.data.valid.eq(src.valid), src.ready.eq(wr.data.ready),
-                    wr.data.payload.strb.eq(Mux(cut, 0, (1 << beat) - 1))]
-                with m.If(taken):
-                    m.d.sync += [left.eq(left - 1), chunk.eq(chunk - 1), address.eq(address + beat)]
-                    with m.If(chunk == 1):
-                        m.next = "WRITTEN"
-                    with m.Elif(cut):
-                        m.next = "PAD"
-            with m.State("PAD"):  # the request's promised beats, with nothing in them
-                m.d.comb += wr.data.valid.eq(1)
-                with m.If(wr.data.ready):
-                    m.d.sync += chunk.eq(chunk - 1)
-                    with m.If(chunk == 1):
-                        m.next = "WRITTEN"
-            with m.State("WRITTEN"):
-                m.d.comb += wr.done.ready.eq(1)
-                with m.If(wr.done.valid):
-                    with m.If(status != 0):
-                        m.next = "RESULT"
-                    with m.Elif(wr.done.payload.error):
-                        m.d.sync += status.eq(Status.WRITE_FAULT)
-                        m.next = "DRAIN"
-                    with m.Elif(left == 0):
-                        m.next = "RECORD_END"
-                    with m.Else():
-                        m.next = "CHUNK"
+            if dram:
+                self._dram_states(m, header, left, chunk, taken, cut, status)
 
             with m.State("RECORD_END"):
-                m.d.sync += [remaining.eq(remaining - units), ordinal.eq(ordinal + 1)]
+                m.d.sync += [
+                    remaining.eq(remaining - header.units),
+                    position.eq(position + 1),
+                ]
                 m.next = "HEADER"
                 with m.If(ended):
                     m.next = "COMPLETE"
@@ -207,7 +215,10 @@ class ProgramLoader(wiring.Component):
                 with m.If(status != 0):
                     m.next = "RESULT"
                 with m.Elif(seen.all()):
-                    m.d.sync += [self.loaded.eq(1), ordinal.eq(0)]
+                    m.d.sync += [
+                        self.loaded.eq(1),
+                        position.eq(0),
+                    ]
                     m.next = "RESULT"
                 with m.Else():
                     m.next = "BAD"
@@ -225,3 +236,48 @@ class ProgramLoader(wiring.Component):
                     m.d.comb += req.ready.eq(1)
                     m.next = "IDLE"
         return m
+
+    def _dram_states(self, m: Module, header, left, chunk, taken, cut, status) -> None:
+        """Of a record for DRAM: in requests of CHUNK_BEATS."""
+        beat, src, wr = self.config.beat_bytes, self.host_data, self.dram_write
+        with m.State("CHUNK"):
+            m.d.sync += chunk.eq(Mux(left > CHUNK_BEATS, CHUNK_BEATS, left))
+            m.next = "ASK"
+        with m.State("ASK"):
+            m.d.comb += wr.req.valid.eq(1)
+            with m.If(wr.req.ready):
+                m.next = "WRITE"
+        with m.State("WRITE"):
+            m.d.comb += [
+                wr.data.valid.eq(src.valid),
+                src.ready.eq(wr.data.ready),
+                wr.data.payload.strb.eq(Mux(cut, 0, (1 << beat) - 1)),
+            ]
+            with m.If(taken):
+                m.d.sync += [
+                    left.eq(left - 1),
+                    chunk.eq(chunk - 1),
+                    header.address.eq(header.address + beat),
+                ]
+                with m.If(chunk == 1):
+                    m.next = "WRITTEN"
+                with m.Elif(cut):
+                    m.next = "PAD"
+        with m.State("PAD"):  # the request's promised beats, with nothing in them
+            m.d.comb += wr.data.valid.eq(1)
+            with m.If(wr.data.ready):
+                m.d.sync += chunk.eq(chunk - 1)
+                with m.If(chunk == 1):
+                    m.next = "WRITTEN"
+        with m.State("WRITTEN"):
+            m.d.comb += wr.done.ready.eq(1)
+            with m.If(wr.done.valid):
+                with m.If(status != 0):
+                    m.next = "RESULT"
+                with m.Elif(wr.done.payload.error):
+                    m.d.sync += status.eq(Status.WRITE_FAULT)
+                    m.next = "DRAIN"
+                with m.Elif(left == 0):
+                    m.next = "RECORD_END"
+                with m.Else():
+                    m.next = "CHUNK"

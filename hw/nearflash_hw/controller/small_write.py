@@ -35,34 +35,48 @@ class SmallWrite(wiring.Component):
         m.submodules.arbiter = arbiter = StreamArbiter(layout, self.n)
         for k in range(self.n):
             m.d.comb += [
-                arbiter.i[k].valid.eq(self.i[k].valid), arbiter.i[k].payload.eq(self.i[k].payload),
-                self.i[k].ready.eq(arbiter.i[k].ready)]
+                arbiter.i[k].valid.eq(self.i[k].valid),
+                arbiter.i[k].payload.eq(self.i[k].payload),
+                self.i[k].ready.eq(arbiter.i[k].ready),
+            ]
         job = Signal(layout, reset_less=True)
         client = Signal.like(arbiter.grant)
         req_left, beats_left = Signal(), Signal(2)
         port = self.mem_write
         m.d.comb += [
-            port.req.valid.eq(req_left), port.req.payload.addr.eq(job.addr), port.req.payload.beats.eq(1 + job.two),
-            port.data.valid.eq(beats_left != 0), port.data.payload.data.eq(job.data[:bits]),
-            port.data.payload.strb.eq(job.strb)]
+            port.req.valid.eq(req_left),
+            port.req.payload.addr.eq(job.addr),
+            port.req.payload.beats.eq(1 + job.two),
+            port.data.valid.eq(beats_left != 0),
+            port.data.payload.data.eq(job.data[:bits]),
+            port.data.payload.strb.eq(job.strb),
+        ]
         with m.If(port.req.valid & port.req.ready):
             m.d.sync += req_left.eq(0)
         with m.If(port.data.valid & port.data.ready):
-            m.d.sync += [beats_left.eq(beats_left - 1), job.data.eq(job.data >> bits)]
+            m.d.sync += [
+                beats_left.eq(beats_left - 1),
+                job.data.eq(job.data >> bits),
+            ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += arbiter.o.ready.eq(1)
                 with m.If(arbiter.o.valid):
                     m.d.sync += [
-                        job.eq(arbiter.o.payload), client.eq(arbiter.grant), req_left.eq(1),
-                        beats_left.eq(1 + arbiter.o.payload.two)]
+                        job.eq(arbiter.o.payload),
+                        client.eq(arbiter.grant),
+                        req_left.eq(1),
+                        beats_left.eq(1 + arbiter.o.payload.two),
+                    ]
                     m.next = "WAIT"
             with m.State("WAIT"):
                 for k in range(self.n):
                     with m.If(client == k):
                         m.d.comb += [
-                            self.done[k].valid.eq(port.done.valid), self.done[k].payload.eq(port.done.payload),
-                            port.done.ready.eq(self.done[k].ready)]
+                            self.done[k].valid.eq(port.done.valid),
+                            self.done[k].payload.eq(port.done.payload),
+                            port.done.ready.eq(self.done[k].ready),
+                        ]
                 with m.If(port.done.valid & port.done.ready):
                     m.next = "IDLE"
         return m

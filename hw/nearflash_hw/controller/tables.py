@@ -1,6 +1,6 @@
 """TABLE_CREATE and TABLE_DELETE: descriptors are checked here, once, so that the lookup engine can trust them."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -26,20 +26,21 @@ class TableManager(wiring.Component):
     overlap neither each other nor those of any other open table. A table that is open is replaced; after an error it
     stays as it was. BAD_TABLE's dw0 is the descriptor word at fault, OVERLAPPING_EXTENTS' the other table.
 
-    Sequential, to be small: some 2 cycles per descriptor word, 50 for the products, then up to 3 cycles per pair of a
-    new extent and an open table's.
+    Sequential, to be small: some 2 cycles per descriptor word, 50 to 70 for the products, then up to 3 cycles per pair of a
+    new extent and another one.
     """
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         address = layouts.host_address_bits
         super().__init__({
             "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": address, "prp2": address}))),
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
-            "table_valid": Out(1), "table": Out(layouts.table_write),
+            "table_valid": Out(1),
+            "table": Out(layouts.table_write),
         })
 
     def elaborate(self, platform):
@@ -59,8 +60,10 @@ class TableManager(wiring.Component):
         fault, fault_word = Signal(), Signal(range(DESCRIPTOR_WORDS))
         total = Signal(34)  # table pages of the extents so far
         m.d.comb += [
-            self.host_req.payload.prp1.eq(req.payload.prp1), self.host_req.payload.prp2.eq(req.payload.prp2),
-            self.host_req.payload.length.eq(DESCRIPTOR_WORDS * 4)]
+            self.host_req.payload.prp1.eq(req.payload.prp1),
+            self.host_req.payload.prp2.eq(req.payload.prp2),
+            self.host_req.payload.length.eq(DESCRIPTOR_WORDS * 4),
+        ]
 
         # Registered, so valid one cycle after ``dim`` and ``format``: the stride comes later than that.
         stride = Signal(17)
@@ -69,40 +72,54 @@ class TableManager(wiring.Component):
                                      Mux(table.format == RowFormat.FP16, table.dim << 1, table.dim + 8)))
         m.d.sync += stride.eq((row_bytes + config.beat_bytes - 1) >> (config.beat_bytes.bit_length() - 1))
 
-        a, bits_left, product = Signal(34), Signal(5), Signal(50)  # product = a * rows_per_page, one bit per cycle
-        b = Signal(16)
+        # product = a * rows_per_page, a bit per cycle from the lowest on: each goes where the factor's was. It is shifted on
+        # from there, and ``lost`` says whether bits fell out.
+        a, product = Signal(34), Signal(50)
+        bits_left, multiplying, lost = Signal(5), Signal(), Signal()
         which = Signal(2)
-        power, room = Signal(48), Signal(16)  # 2**shift and 2**(shift - 31)
-        over_page, under_rows, over_room = Signal(), Signal(), Signal()  # of the product a cycle before
-        m.d.sync += [over_page.eq(product > config.page_beats), under_rows.eq(product < table.rows),
-                     over_room.eq(product > room)]
+        over_page, under_rows, not_one = Signal(), Signal(), Signal()  # of the product a cycle before
+        m.d.sync += [
+            over_page.eq(product > config.page_beats),
+            under_rows.eq(product < table.rows),
+            # 2**31, or 1 more if nothing fell out
+            not_one.eq(product[32:].any() | ~product[31] | product[1:31].any() | (product[0] & lost)),
+        ]
 
         lba_bits = bits_for(config.lbas)
         extent = data.StructLayout({"lba": lba_bits, "end": lba_bits})
         m.submodules.extents = memory = Memory(shape=extent, depth=max_tables * max_extents, init=[])
         rd, wr = memory.read_port(), memory.write_port()
-        stored = Signal(extent)
+        m.submodules.fresh = fresh = Memory(shape=extent, depth=max(2, max_extents), init=[])  # of the new table
+        fresh_rd, fresh_wr = fresh.read_port(domain="comb"), fresh.write_port()
         ours = Signal(range(max(2, max_extents)))  # extent of the new table
         other, theirs = Signal(range(max_tables + 1)), Signal(range(max_extents + 1))
         address = Signal(range(max(2, max_tables * max_extents)))
         mine, probe = Signal(extent), Signal(extent)
         meet = Signal()  # they overlap
-        lbas = Array(e.lba[:lba_bits] for e in (table.extents[k] for k in range(max_extents)))
-        ends = [Signal(lba_bits, name=f"end{k}") for k in range(max_extents)]
-        m.d.comb += rd.addr.eq(address)
-
-        def overlap(x, y):
-            return (x.lba < y.end) & (y.lba < x.end)
+        m.d.comb += [
+            rd.addr.eq(address),
+            fresh_rd.addr.eq(theirs),
+        ]
+        m.d.sync += meet.eq((mine.lba < probe.end) & (probe.lba < mine.end))
 
         def fail(code: Status, value) -> None:
-            m.d.sync += [status.eq(code), dw0.eq(value)]
+            m.d.sync += [
+                status.eq(code),
+                dw0.eq(value),
+            ]
             m.next = "RESULT"
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [
-                    table.table.eq(req.payload.table), table.open.eq(~req.payload.delete), index.eq(0), fault.eq(0),
-                    total.eq(0), status.eq(0), dw0.eq(0)]
+                    table.table.eq(req.payload.table),
+                    table.open.eq(~req.payload.delete),
+                    index.eq(0),
+                    fault.eq(0),
+                    total.eq(0),
+                    status.eq(0),
+                    dw0.eq(0),
+                ]
                 with m.If(req.valid):
                     with m.If(req.payload.table >= max_tables):
                         fail(Status.INVALID_FIELD, 0)
@@ -118,19 +135,30 @@ class TableManager(wiring.Component):
                     m.next = "BEAT"
             with m.State("BEAT"):
                 m.d.comb += src.ready.eq(1)
-                m.d.sync += [beat.eq(src.payload.data), last.eq(src.payload.last), place.eq(0)]
+                m.d.sync += [
+                    beat.eq(src.payload.data),
+                    last.eq(src.payload.last),
+                    place.eq(0),
+                ]
                 with m.If(src.valid):
                     with m.If(src.payload.last & (src.payload.status != 0)):
                         fail(src.payload.status, 0)
                     with m.Else():
                         m.next = "WORD"
             with m.State("WORD"):
-                self._take_word(m, word, index, total, stride, ends, bad)
+                self._take_word(m, word, index, total, stride, fresh_wr, bad)
                 m.next = "NEXT"
             with m.State("NEXT"):
-                m.d.sync += [beat.eq(beat >> 32), index.eq(index + 1), place.eq(place + 1)]
+                m.d.sync += [
+                    beat.eq(beat >> 32),
+                    index.eq(index + 1),
+                    place.eq(place + 1),
+                ]
                 with m.If(bad & ~fault):
-                    m.d.sync += [fault.eq(1), fault_word.eq(index)]
+                    m.d.sync += [
+                        fault.eq(1),
+                        fault_word.eq(index),
+                    ]
                 with m.If(place != words_per_beat - 1):
                     m.next = "WORD"
                 with m.Elif(~last):
@@ -141,18 +169,29 @@ class TableManager(wiring.Component):
                 with m.If(fault):
                     fail(Status.BAD_TABLE, fault_word)
                 with m.Else():
-                    m.d.sync += [which.eq(0), a.eq(table.stride)]
+                    m.d.sync += [
+                        which.eq(0),
+                        a.eq(table.stride),
+                    ]
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
                 m.d.sync += [
-                    product.eq(0), b.eq(table.rows_per_page), bits_left.eq(16), power.eq(1 << table.shift),
-                    room.eq(1 << (table.shift - MAX_ROW_BITS)[:4])]
+                    product.eq(table.rows_per_page),
+                    bits_left.eq(16),
+                    multiplying.eq(1),
+                    lost.eq(0),
+                ]
                 m.next = "BIT"
             with m.State("BIT"):
-                m.d.sync += [
-                    product.eq((product << 1) + Mux(b[15], a, 0)), b.eq(b << 1), bits_left.eq(bits_left - 1)]
-                with m.If(bits_left == 1):
+                with m.If(bits_left == 0):
+                    m.d.sync += multiplying.eq(0)
                     m.next = "SETTLE"
+                with m.Else():
+                    m.d.sync += [
+                        product.eq(Cat(product[1:16], product[16:] + Mux(multiplying & product[0], a, 0))),
+                        bits_left.eq(bits_left - 1),
+                        lost.eq(~multiplying & (lost | product[0])),
+                    ]
             with m.State("SETTLE"):
                 m.next = "PRODUCT"
             with m.State("PRODUCT"):
@@ -163,35 +202,40 @@ class TableManager(wiring.Component):
                         m.next = "MULTIPLY"
                         with m.If(over_page):
                             fail(Status.BAD_TABLE, 4)
-                    with m.Case(1):  # magic x rows per page
-                        m.d.sync += [a.eq(total), product.eq(product - power)]
-                        m.next = "DIFFERENCE"
+                    with m.Case(1):  # magic x rows per page, over 2**(shift - 31)
+                        m.d.sync += bits_left.eq(table.shift - MAX_ROW_BITS)
+                        m.next = "BIT"
+                    # exact for 31-bit numerators when 0 <= magic * d - 2**shift <= 2**(shift - 31)
+                    with m.Case(2):
+                        m.d.sync += a.eq(total)
+                        m.next = "MULTIPLY"
+                        with m.If(not_one):
+                            fail(Status.BAD_TABLE, 5)
                     with m.Default():  # pages x rows per page
                         m.d.sync += ours.eq(0)
                         m.next = "OURS"
                         with m.If(under_rows):
                             fail(Status.BAD_TABLE, 0)
-            with m.State("DIFFERENCE"):
-                m.next = "DIVIDES"
-            with m.State("DIVIDES"):  # exact for 31-bit numerators when 0 <= magic * d - 2**shift <= 2**(shift - 31)
-                m.next = "MULTIPLY"
-                with m.If(over_room):  # also when the difference is negative: it wrapped
-                    fail(Status.BAD_TABLE, 5)
 
             # every extent of ours against our earlier ones, then against every extent of every other open table
             with m.State("OURS"):
+                m.d.comb += fresh_rd.addr.eq(ours)
                 m.d.sync += [
-                    mine.lba.eq(lbas[ours]), mine.end.eq(Array(ends)[ours]), theirs.eq(0), other.eq(0), address.eq(0)]
+                    mine.eq(fresh_rd.data),
+                    theirs.eq(0),
+                    other.eq(0),
+                    address.eq(0),
+                ]
                 m.next = "SELF"
             with m.State("SELF"):
-                m.d.sync += [probe.lba.eq(lbas[theirs]), probe.end.eq(Array(ends)[theirs])]
+                m.d.sync += probe.eq(fresh_rd.data)
                 with m.If(theirs == ours):
                     m.d.sync += theirs.eq(0)
                     m.next = "SEEK"
                 with m.Else():
                     m.next = "SELF_COMPARE"
             with m.State("SELF_COMPARE"):
-                m.d.sync += [theirs.eq(theirs + 1), meet.eq(overlap(mine, probe))]
+                m.d.sync += theirs.eq(theirs + 1)
                 m.next = "SELF_COMPARED"
             with m.State("SELF_COMPARED"):
                 m.next = "SELF"
@@ -201,32 +245,49 @@ class TableManager(wiring.Component):
                 with m.If(other == max_tables):
                     m.d.sync += ours.eq(ours + 1)
                     with m.If(ours == table.n_extents - 1):
-                        m.d.sync += [theirs.eq(0), address.eq(table.table * max_extents)]
+                        m.d.sync += [
+                            theirs.eq(0),
+                            address.eq(table.table * max_extents),
+                        ]
                         m.next = "STORE"
                     with m.Else():
                         m.next = "OURS"
                 with m.Elif(~is_open.bit_select(other, 1) | (other == table.table)):
-                    m.d.sync += [other.eq(other + 1), address.eq(address + max_extents)]
+                    m.d.sync += [
+                        other.eq(other + 1),
+                        address.eq(address + max_extents),
+                    ]
                 with m.Else():
                     m.next = "READ"
             with m.State("READ"):
-                m.d.sync += stored.eq(rd.data)
+                m.d.sync += probe.eq(rd.data)
                 m.next = "COMPARE"
             with m.State("COMPARE"):
-                m.d.sync += meet.eq(overlap(mine, stored))
                 m.next = "COMPARED"
             with m.State("COMPARED"):
-                m.d.sync += [address.eq(address + 1), theirs.eq(theirs + 1)]
+                m.d.sync += [
+                    address.eq(address + 1),
+                    theirs.eq(theirs + 1),
+                ]
                 m.next = "SEEK"
                 with m.If(theirs == max_extents - 1):
-                    m.d.sync += [theirs.eq(0), other.eq(other + 1)]
+                    m.d.sync += [
+                        theirs.eq(0),
+                        other.eq(other + 1),
+                    ]
                 with m.If(meet):
                     fail(Status.OVERLAPPING_EXTENTS, other)
 
             with m.State("STORE"):  # unused extents are stored as empty, which overlap nothing
                 m.d.comb += [
-                    wr.en.eq(1), wr.addr.eq(address), wr.data.lba.eq(lbas[theirs]), wr.data.end.eq(Array(ends)[theirs])]
-                m.d.sync += [address.eq(address + 1), theirs.eq(theirs + 1)]
+                    wr.en.eq(1),
+                    wr.addr.eq(address),
+                    wr.data.eq(fresh_rd.data),
+                ]
+                m.d.sync += [
+                    address.eq(address + 1),
+                    theirs.eq(theirs + 1),
+                ]
                 with m.If(theirs == max_extents - 1):
                     m.next = "BROADCAST"
             with m.State("BROADCAST"):
@@ -242,8 +303,9 @@ class TableManager(wiring.Component):
                     m.next = "IDLE"
         return m
 
-    def _take_word(self, m: Module, word, index, total, stride, ends, bad) -> None:
-        """Take descriptor word ``index`` into ``table``; ``bad`` in the next cycle: it was out of its range."""
+    def _take_word(self, m: Module, word, index, total, stride, fresh, bad) -> None:
+        """Take descriptor word ``index`` into ``table``, an extent also into memory ``fresh``; ``bad`` in the next cycle: it
+        was out of its range."""
         config, table = self.config, self.table
         max_extents = config.lookup.max_extents
         number = word.as_signed()
@@ -263,11 +325,14 @@ class TableManager(wiring.Component):
             11: (table.headroom, word > HEADROOM_MAX),
         }
         # Of the extent whose word it is: is it in use, the word (0 if not), its first block, the block after it.
-        begin = Signal(Layouts(config).lba_bits, reset_less=True)
+        begin = Signal(Layouts.of(config).lba_bits, reset_less=True)
         used, value, end = Signal(), Signal(32), Signal(33)
+        of_extent = Signal()  # one that there is a place for
         m.d.comb += [
             used.eq((index >= EXTENT_WORD) & (index[2:] < table.n_extents + EXTENT_WORD // 4)),
-            value.eq(Mux(used, word, 0)), end.eq(begin + word)]
+            value.eq(Mux(used, word, 0)),
+            end.eq(begin + word),
+        ]
         m.d.sync += bad.eq(0)
         with m.Switch(index):
             for k, (field, out_of_range) in checks.items():
@@ -286,12 +351,14 @@ class TableManager(wiring.Component):
             m.d.sync += begin.eq(word)
         with m.If(used & (index[:2] == 2)):
             m.d.sync += total.eq(total + word)
-        for k in range(max_extents):
-            e, at = table.extents[k], EXTENT_WORD + 4 * k
-            with m.Switch(index):
-                with m.Case(at):
-                    m.d.sync += e.first_page.eq(value)
-                with m.Case(at + 1):
-                    m.d.sync += e.lba.eq(value)
-                with m.Case(at + 2):
-                    m.d.sync += [e.pages.eq(value), ends[k].eq(Mux(used, end, 0))]
+        m.d.comb += [
+            of_extent.eq((index >= EXTENT_WORD) & (index < EXTENT_WORD + 4 * max_extents)),
+            fresh.en.eq(of_extent & (index[:2] == 2)),
+            fresh.addr.eq(index[2:] - EXTENT_WORD // 4),
+            fresh.data.lba.eq(Mux(used, begin, 0)),
+            fresh.data.end.eq(Mux(used, end, 0)),
+        ]
+        # The extents' words come in the order of their fields, which are equally wide: one after the other, they shift in.
+        with m.If(of_extent & (index[:2] != 3)):
+            extents = table.extents.as_value()
+            m.d.sync += extents.eq(Cat(extents[len(begin) :], value[: len(begin)]))

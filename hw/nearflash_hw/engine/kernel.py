@@ -32,10 +32,14 @@ class Kernel(wiring.Component):
                                  acc_bits=acc_bits)
         self.out_bits = acc_bits or act_bits + weight_bits - 1 + clog2(kc)
         super().__init__({
+            #: A step: ``x`` and ``w`` are taken.
             "valid": In(1),
+            #: ``kc`` activations.
             "x": In(data.ArrayLayout(signed(act_bits), kc)),
+            #: ``kr`` rows of ``kc`` weights.
             "w": In(data.ArrayLayout(signed(weight_bits), kr * kc)),
             **({"restart": In(1)} if acc_bits else {}),
+            #: :attr:`latency` cycles later, a row each.
             "sums": Out(data.ArrayLayout(signed(self.out_bits), kr)),
         })
 
@@ -54,7 +58,11 @@ class Kernel(wiring.Component):
         m.submodules.products = products = self.products
         enable = [self.valid, *(Signal(name=f"enable{s}") for s in range(1, self.latency))]
         m.d.sync += [b.eq(a) for a, b in zip(enable, enable[1:], strict=False)]
-        m.d.comb += [products.x.eq(self.x), products.w.eq(self.w), products.enable.eq(Cat(enable[:len(products.enable)]))]
+        m.d.comb += [
+            products.x.eq(self.x),
+            products.w.eq(self.w),
+            products.enable.eq(Cat(enable[:len(products.enable)])),
+        ]
         if self.acc_bits:
             m.d.comb += products.restart.eq(self.restart)
         rows = [[products.p[r][g] for g in range(self.kc // products.group)] for r in range(self.kr)]

@@ -57,10 +57,14 @@ class Products(wiring.Component):
         self.stages = 2 if self.group == 4 or (self.group == 2 and clog2(kc) % 2) else 1
         self.out_bits = acc_bits or act_bits + weight_bits - 1 + clog2(self.group)
         super().__init__({
+            #: Of each stage: see above.
             "enable": In(self.stages + 2),
+            #: ``kc`` activations.
             "x": In(data.ArrayLayout(signed(act_bits), kc)),
+            #: ``kr`` rows of ``kc`` weights.
             "w": In(data.ArrayLayout(signed(weight_bits), kr * kc)),
             **({"restart": In(1)} if acc_bits else {}),
+            #: A sum per row and group.
             "p": Out(data.ArrayLayout(data.ArrayLayout(signed(self.out_bits), kc // self.group), kr)),
         })
 
@@ -89,7 +93,10 @@ class Products(wiring.Component):
                           [[self.w[k * self.kc + c] for k in ((r, r + 1) if pair else (r,))] for c in columns])
                 if pair:
                     low = Cat(p[:self.out_bits - 1], ~p[self.shift - 1])
-                    m.d.comb += [self.p[r][g].eq(low.as_signed()), self.p[r + 1][g].eq(p[self.shift:].as_signed())]
+                    m.d.comb += [
+                        self.p[r][g].eq(low.as_signed()),
+                        self.p[r + 1][g].eq(p[self.shift:].as_signed()),
+                    ]
                 else:
                     m.d.comb += self.p[r][g].eq(p)
         return m
@@ -143,7 +150,10 @@ class Products(wiring.Component):
             ends = c + 1 == self.group or self._stage(c + 1) != stage
             out, cascade = Signal(P_BITS, name=f"out{name}_{c}"), Signal(P_BITS, name=f"cascade{name}_{c}")
             a, b, d = Signal(signed(30), name=f"a{name}_{c}"), Signal(signed(18), name=f"b{name}_{c}"), Const(0, port)
-            m.d.comb += [a.eq(w[c][1].shift_left(self.shift) if pair else w[c][0]), b.eq(x[c])]
+            m.d.comb += [
+                a.eq(w[c][1].shift_left(self.shift) if pair else w[c][0]),
+                b.eq(x[c]),
+            ]
             if pair:
                 d = Signal(signed(port), name=f"d{name}_{c}")
                 m.d.comb += d.eq(w[c][0])

@@ -29,11 +29,13 @@ class Requantizer(wiring.Component):
         self.acc_bits = acc_bits
         self.lanes, self.bits, self.relu = lanes, bits, relu
         super().__init__({
+            #: An input, a lane each.
             "valid": In(1),
             "acc": In(data.ArrayLayout(signed(acc_bits), lanes)),
             "mult": In(data.ArrayLayout(MULT_BITS, lanes)),
             "shift": In(data.ArrayLayout(SHIFT_BITS, lanes)),
             "tag": In(tag_bits),
+            #: Its output.
             "o_valid": Out(1),
             "q": Out(data.ArrayLayout(signed(bits), lanes)),
             "o_tag": Out(tag_bits),
@@ -48,7 +50,10 @@ class Requantizer(wiring.Component):
             m.d.sync += valid[s + 1].eq(valid[s])
             with m.If(valid[s]):
                 m.d.sync += tag[s + 1].eq(tag[s])
-        m.d.comb += [self.o_valid.eq(valid[-1]), self.o_tag.eq(tag[-1])]
+        m.d.comb += [
+            self.o_valid.eq(valid[-1]),
+            self.o_tag.eq(tag[-1]),
+        ]
         for k in range(self.lanes):
             m.d.comb += self.q[k].eq(self._lane(m, k, valid))
         return m
@@ -73,12 +78,17 @@ class Requantizer(wiring.Component):
             low = reg(LOW_BITS + MULT_BITS, "low")
             high = reg(signed(self.acc_bits - LOW_BITS + MULT_BITS), "high")
             with m.If(valid[0]):
-                m.d.sync += [low.eq(self.acc[k][:LOW_BITS] * self.mult[k]),
-                             high.eq(self.acc[k][LOW_BITS:].as_signed() * self.mult[k])]
+                m.d.sync += [
+                    low.eq(self.acc[k][:LOW_BITS] * self.mult[k]),
+                    high.eq(self.acc[k][LOW_BITS:].as_signed() * self.mult[k]),
+                ]
             # the sum of the halves is in the high half's DSP
             top, rest = reg(high.shape(), "top"), reg(LOW_BITS, "rest")
             with m.If(valid[1]):
-                m.d.sync += [top.eq(high + low[LOW_BITS:]), rest.eq(low[:LOW_BITS])]
+                m.d.sync += [
+                    top.eq(high + low[LOW_BITS:]),
+                    rest.eq(low[:LOW_BITS]),
+                ]
             product = Cat(rest, top)
         # Of the shifted product only bits + 2 bits are needed (one of them below the point), and whether all others are
         # copies of the sign: first by whole bytes, keeping what the other 7 places may bring in.
@@ -90,19 +100,27 @@ class Requantizer(wiring.Component):
         differs = reg(max(1, len(beyond)), "differs")
         bytes_in = shift2[3:]
         with m.If(valid[2]):
-            m.d.sync += [coarse.eq(Array(extended[8 * i:][:width] for i in range(8))[bytes_in]), sign.eq(sign_in),
-                         shift3.eq(shift2[:3])]
+            m.d.sync += [
+                coarse.eq(Array(extended[8 * i:][:width] for i in range(8))[bytes_in]),
+                sign.eq(sign_in),
+                shift3.eq(shift2[:3]),
+            ]
             m.d.sync += [differs[i].eq((v != sign_in.replicate(len(v))) & (bytes_in <= i)) for i, v in enumerate(beyond)]
         fine, fits = reg(bits + 2, "fine"), reg(1, "fits")
         with m.If(valid[3]):
-            m.d.sync += [fine.eq(coarse >> shift3), sign4.eq(sign),
-                         fits.eq(~differs.any() & Array(coarse[bits + 1 + i:] == sign.replicate(width - bits - 1 - i)
-                                                        for i in range(8))[shift3])]
+            m.d.sync += [
+                fine.eq(coarse >> shift3),
+                sign4.eq(sign),
+                fits.eq(~differs.any() & Array(coarse[bits + 1 + i:] == sign.replicate(width - bits - 1 - i)
+                                               for i in range(8))[shift3]),
+            ]
         # Limited to bits + 1 bits first, which no rounding brings back into range, so the rounding adder is short.
         whole, rounding = reg(signed(bits + 1), "whole"), reg(1, "rounding")
         with m.If(valid[4]):
-            m.d.sync += [whole.eq(Mux(fits, fine[1:], Cat((~sign4).replicate(bits), sign4)).as_signed()),
-                         rounding.eq(fine[0])]
+            m.d.sync += [
+                whole.eq(Mux(fits, fine[1:], Cat((~sign4).replicate(bits), sign4)).as_signed()),
+                rounding.eq(fine[0]),
+            ]
         rounded = Signal(signed(bits + 2), name=f"rounded{k}")
         m.d.comb += rounded.eq(whole + rounding)
         hi = (1 << bits - 1) - 1

@@ -28,7 +28,7 @@ def block_state_layout() -> data.StructLayout:
 
 def array_job(config: DeviceConfig) -> data.StructLayout:
     """A flash command and the channel that it is for."""
-    layouts = Layouts(config)
+    layouts = Layouts.of(config)
     return data.StructLayout({"channel": layouts.channel_bits, "command": layouts.flash_command})
 
 
@@ -39,8 +39,11 @@ def die_number(config: DeviceConfig, channel, die):
 
 def page_number(m: Module, config: DeviceConfig, job) -> Value:
     """PPN of an array job."""
-    ppn = Signal(Layouts(config).ppn)
-    m.d.comb += [ppn.channel.eq(job.channel), *(ppn[name].eq(job.command[name]) for name in ("die", "page", "block"))]
+    ppn = Signal(Layouts.of(config).ppn)
+    m.d.comb += [
+        ppn.channel.eq(job.channel),
+        *(ppn[name].eq(job.command[name]) for name in ("die", "page", "block")),
+    ]
     return ppn.as_value()
 
 
@@ -70,17 +73,26 @@ class ArrayReader(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
+            #: A READ to load, or another command whose block's state is wanted.
             "job": In(stream.Signature(array_job(config))),
+            #: A bit per die, pulses: its window is loaded.
             "done": Out(channels * dies),
+            #: Pulses: ``state`` is there.
             "state_done": Out(1),
+            #: Of the job's block.
             "state": Out(block_state_layout()),
+            #: With ``done`` and ``state_done``: a DRAM error.
             "error": Out(1),
+            #: The DRAM.
             "mem": Out(MemReadSignature(config.beat_bytes)),
+            #: A bit per channel: its page memory takes nothing now.
             "write_stall": In(channels),
+            #: A bit per channel: its page memory takes a beat.
             "write_en": Out(channels),
+            #: In beats; a die's page register begins at its number x raw_page_beats.
             "write_addr": Out(index_bits(dies * config.raw_page_beats)),
             "write_data": Out(layouts.data_bits),
         })
@@ -88,7 +100,7 @@ class ArrayReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        layouts = Layouts(c)
+        layouts = Layouts.of(c)
         dies = c.flash.dies
         address_bits = index_bits(dies * c.raw_page_beats)
         # One route per DRAM request: what to do with its answer.
@@ -109,13 +121,22 @@ class ArrayReader(wiring.Component):
         ppn = page_number(m, c, held)
         addr, lane = state_address(c, state_number(c, held))
         is_read = Signal()
-        m.d.comb += [is_read.eq(job.op == FlashOp.READ), end.eq(job.column + job.beats)]
+        m.d.comb += [
+            is_read.eq(job.op == FlashOp.READ),
+            end.eq(job.column + job.beats),
+        ]
         new = routes.i.payload
         send = Signal()
         # A request and its route leave together: the route waits in its FIFO before the request is shown.
-        m.d.comb += [routes.i.valid.eq(send & self.mem.req.ready), self.mem.req.valid.eq(send & routes.i.ready),
-                     new.channel.eq(held.channel), new.die.eq(job.die), new.page.eq(job.page), new.lane.eq(lane),
-                     new.read.eq(is_read)]
+        m.d.comb += [
+            routes.i.valid.eq(send & self.mem.req.ready),
+            self.mem.req.valid.eq(send & routes.i.ready),
+            new.channel.eq(held.channel),
+            new.die.eq(job.die),
+            new.page.eq(job.page),
+            new.lane.eq(lane),
+            new.read.eq(is_read),
+        ]
         sent = Signal()
         m.d.comb += sent.eq(self.mem.req.valid & self.mem.req.ready)
         with m.FSM():
@@ -125,8 +146,13 @@ class ArrayReader(wiring.Component):
                 with m.If(self.job.valid):
                     m.next = "STATE"
             with m.State("STATE"):
-                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(addr), self.mem.req.payload.beats.eq(1),
-                             new.state.eq(1), new.last.eq(~is_read)]
+                m.d.comb += [
+                    send.eq(1),
+                    self.mem.req.payload.addr.eq(addr),
+                    self.mem.req.payload.beats.eq(1),
+                    new.state.eq(1),
+                    new.last.eq(~is_read),
+                ]
                 m.d.sync += [
                     in_page.eq(job.column < c.page_beats),
                     in_oob.eq(end > c.page_beats),
@@ -147,17 +173,25 @@ class ArrayReader(wiring.Component):
                 with m.If(in_page):
                     m.next = "PAGE"
             with m.State("PAGE"):
-                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(page_addr),
-                             self.mem.req.payload.beats.eq(page_beats), new.last.eq(~in_oob),
-                             new.start.eq(base[job.die] + job.column)]
+                m.d.comb += [
+                    send.eq(1),
+                    self.mem.req.payload.addr.eq(page_addr),
+                    self.mem.req.payload.beats.eq(page_beats),
+                    new.last.eq(~in_oob),
+                    new.start.eq(base[job.die] + job.column),
+                ]
                 with m.If(sent):
                     m.next = "IDLE"
                     with m.If(in_oob):
                         m.next = "OOB"
             with m.State("OOB"):
-                m.d.comb += [send.eq(1), self.mem.req.payload.addr.eq(oob_addr),
-                             self.mem.req.payload.beats.eq(oob_beats), new.last.eq(1),
-                             new.start.eq(base[job.die] + c.page_beats + oob_column)]
+                m.d.comb += [
+                    send.eq(1),
+                    self.mem.req.payload.addr.eq(oob_addr),
+                    self.mem.req.payload.beats.eq(oob_beats),
+                    new.last.eq(1),
+                    new.start.eq(base[job.die] + c.page_beats + oob_column),
+                ]
                 with m.If(sent):
                     m.next = "IDLE"
 
@@ -173,7 +207,10 @@ class ArrayReader(wiring.Component):
             self.write_data.eq(rsp.payload.data | blank.replicate(layouts.data_bits)),
         ]
         finish = Signal()
-        m.d.sync += [self.done.eq(0), self.state_done.eq(0)]
+        m.d.sync += [
+            self.done.eq(0),
+            self.state_done.eq(0),
+        ]
         with m.If(finish):
             m.d.comb += routes.o.ready.eq(1)
             with m.If(expected.last):
@@ -188,16 +225,22 @@ class ArrayReader(wiring.Component):
                     with m.If(expected.state):
                         m.d.comb += rsp.ready.eq(1)
                         m.d.sync += [
-                            self.state.eq(lanes[expected.lane]), bad.eq(rsp.payload.error), offset.eq(0),
+                            self.state.eq(lanes[expected.lane]),
+                            bad.eq(rsp.payload.error),
+                            offset.eq(0),
                             self.error.eq(rsp.payload.error),
                         ]
                         m.next = "STATE"
                     with m.Elif(~self.write_stall.bit_select(expected.channel, 1)):
-                        m.d.comb += [rsp.ready.eq(1), self.write_en.bit_select(expected.channel, 1).eq(1),
-                                     finish.eq(rsp.payload.last)]
+                        m.d.comb += [
+                            rsp.ready.eq(1),
+                            self.write_en.bit_select(expected.channel, 1).eq(1),
+                            finish.eq(rsp.payload.last),
+                        ]
                         m.d.sync += [
                             offset.eq(Mux(rsp.payload.last, 0, offset + 1)),
-                            bad.eq(bad | rsp.payload.error), self.error.eq(bad | rsp.payload.error),
+                            bad.eq(bad | rsp.payload.error),
+                            self.error.eq(bad | rsp.payload.error),
                         ]
             with m.State("STATE"):  # the comparison gets a cycle of its own
                 m.d.sync += blank.eq(expected.page >= self.state.next_page)
@@ -225,27 +268,37 @@ class ArrayWriter(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
+            #: A PROGRAM or ERASE.
             "job": In(stream.Signature(array_job(config))),
+            #: A bit per die, pulses: it is over.
             "done": Out(channels * dies),
+            #: With ``done``.
             "error": Out(1),
+            #: Asks :class:`ArrayReader` for the state of the job's block.
             "state_job": Out(stream.Signature(array_job(config))),
+            #: Pulses with ``state``.
             "state_done": In(1),
             "state": In(block_state_layout()),
             "state_error": In(1),
+            #: The DRAM.
             "mem": Out(MemWriteSignature(config.beat_bytes)),
+            #: A bit per channel: a beat of its page memory is wanted.
             "page_read_en": Out(channels),
+            #: A bit per channel: its page memory is free.
             "page_read_grant": In(channels),
+            #: As ArrayReader's ``write_addr``.
             "page_read_addr": Out(index_bits(dies * config.raw_page_beats)),
+            #: Of each channel, a cycle after a grant.
             "page_read_data": In(layouts.data_bits).array(channels),
         })
 
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        layouts = Layouts(c)
+        layouts = Layouts.of(c)
         dies = c.flash.dies
         m.submodules.beats = beats = StreamFifo(layouts.data_bits, 4)
         base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
@@ -266,13 +319,18 @@ class ArrayWriter(wiring.Component):
         address = Signal(index_bits(dies * c.raw_page_beats), reset_less=True)
         m.d.comb += [
             wanted.eq((to_read != 0) & (beats.level + in_flight < beats.depth)),
-            self.page_read_en.bit_select(channel, 1).eq(wanted), self.page_read_addr.eq(address),
+            self.page_read_en.bit_select(channel, 1).eq(wanted),
+            self.page_read_addr.eq(address),
             taken.eq(wanted & self.page_read_grant.bit_select(channel, 1)),
-            beats.i.valid.eq(in_flight), beats.i.payload.eq(Array(self.page_read_data)[channel]),
+            beats.i.valid.eq(in_flight),
+            beats.i.payload.eq(Array(self.page_read_data)[channel]),
         ]
         m.d.sync += in_flight.eq(taken)
         with m.If(taken):
-            m.d.sync += [to_read.eq(to_read - 1), address.eq(address + 1)]
+            m.d.sync += [
+                to_read.eq(to_read - 1),
+                address.eq(address + 1),
+            ]
 
         page_addr, oob_addr = Signal(ADDR_BITS), Signal(ADDR_BITS)
         in_page = Signal()
@@ -281,7 +339,11 @@ class ArrayWriter(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.job.ready.eq(1)
-                m.d.sync += [held.eq(self.job.payload), bad.eq(0), tries.eq(TRIES - 1)]
+                m.d.sync += [
+                    held.eq(self.job.payload),
+                    bad.eq(0),
+                    tries.eq(TRIES - 1),
+                ]
                 with m.If(self.job.valid):
                     m.next = "ASK"
             with m.State("ASK"):
@@ -295,7 +357,8 @@ class ArrayWriter(wiring.Component):
                     m.next = "WAIT"
             with m.State("WAIT"):
                 m.d.sync += [
-                    state.eq(self.state), bad.eq(self.state_error),
+                    state.eq(self.state),
+                    bad.eq(self.state_error),
                     legal.eq((self.state.flags & onflash.BLOCK_ERASED).any() & (self.state.next_page == job.page)),
                 ]
                 with m.If(self.state_done & self.state_error & (tries != 0)):
@@ -307,21 +370,34 @@ class ArrayWriter(wiring.Component):
                     with m.If(job.op == FlashOp.ERASE):
                         m.next = "ERASE"
             with m.State("CHECK"):
-                m.d.sync += [to_read.eq(c.raw_page_beats), to_write.eq(c.page_beats), in_page.eq(1)]
+                m.d.sync += [
+                    to_read.eq(c.raw_page_beats),
+                    to_write.eq(c.page_beats),
+                    in_page.eq(1),
+                ]
                 m.next = "REQUEST"
                 with m.If(bad | ~legal):
-                    m.d.sync += [bad.eq(1), to_read.eq(0)]
+                    m.d.sync += [
+                        bad.eq(1),
+                        to_read.eq(0),
+                    ]
                     m.next = "FINISH"
             with m.State("REQUEST"):
-                m.d.comb += [req.valid.eq(1), req.payload.addr.eq(Mux(in_page, page_addr, oob_addr)),
-                             req.payload.beats.eq(Mux(in_page, c.page_beats, c.oob_beats))]
+                m.d.comb += [
+                    req.valid.eq(1),
+                    req.payload.addr.eq(Mux(in_page, page_addr, oob_addr)),
+                    req.payload.beats.eq(Mux(in_page, c.page_beats, c.oob_beats)),
+                ]
                 with m.If(req.ready):
                     m.next = "DATA"
             with m.State("DATA"):
-                m.d.comb += [wdata.valid.eq(beats.o.valid), beats.o.ready.eq(wdata.ready),
-                             wdata.payload.data.eq(beats.o.payload & ~Const(0xFF, layouts.data_bits)
-                                                   | beats.o.payload[:8] & (in_page | ~bad).replicate(8)),
-                             wdata.payload.strb.eq((1 << c.beat_bytes) - 1)]
+                m.d.comb += [
+                    wdata.valid.eq(beats.o.valid),
+                    beats.o.ready.eq(wdata.ready),
+                    wdata.payload.data.eq(beats.o.payload & ~Const(0xFF, layouts.data_bits)
+                                          | beats.o.payload[:8] & (in_page | ~bad).replicate(8)),
+                    wdata.payload.strb.eq((1 << c.beat_bytes) - 1),
+                ]
                 with m.If(beats.o.valid & wdata.ready):
                     m.d.sync += to_write.eq(to_write - 1)
                     with m.If(to_write == 1):
@@ -329,38 +405,57 @@ class ArrayWriter(wiring.Component):
             with m.State("WRITTEN"):
                 m.d.comb += done.ready.eq(1)
                 with m.If(done.valid):
-                    m.d.sync += [in_page.eq(0), to_write.eq(c.oob_beats), bad.eq(bad | done.payload.error)]
+                    m.d.sync += [
+                        in_page.eq(0),
+                        to_write.eq(c.oob_beats),
+                        bad.eq(bad | done.payload.error),
+                    ]
                     with m.If(in_page):
                         m.next = "REQUEST"
                     with m.Else():
                         m.d.sync += state.next_page.eq(state.next_page + 1)
                         m.next = "STATE_REQUEST"
             with m.State("ERASE"):
-                m.d.sync += [state.next_page.eq(0), state.flags.eq(state.flags | onflash.BLOCK_ERASED),
-                             state.erase_count.eq(state.erase_count + 1)]
+                m.d.sync += [
+                    state.next_page.eq(0),
+                    state.flags.eq(state.flags | onflash.BLOCK_ERASED),
+                    state.erase_count.eq(state.erase_count + 1),
+                ]
                 m.next = "STATE_REQUEST"
                 with m.If(bad):
                     m.next = "FINISH"
             with m.State("STATE_REQUEST"):
-                m.d.comb += [req.valid.eq(1), req.payload.addr.eq(addr), req.payload.beats.eq(1)]
+                m.d.comb += [
+                    req.valid.eq(1),
+                    req.payload.addr.eq(addr),
+                    req.payload.beats.eq(1),
+                ]
                 with m.If(req.ready):
                     m.next = "STATE_DATA"
             with m.State("STATE_DATA"):
                 # Strobes: the neighbouring states in a wider beat belong to dies that may be writing theirs.
-                m.d.comb += [wdata.valid.eq(1),
-                             wdata.payload.data.eq(state.as_value().replicate(c.beat_bytes // STATE_BYTES)),
-                             wdata.payload.strb.eq(((1 << STATE_BYTES) - 1) << (lane * STATE_BYTES))]
+                m.d.comb += [
+                    wdata.valid.eq(1),
+                    wdata.payload.data.eq(state.as_value().replicate(c.beat_bytes // STATE_BYTES)),
+                    wdata.payload.strb.eq(((1 << STATE_BYTES) - 1) << (lane * STATE_BYTES)),
+                ]
                 with m.If(wdata.ready):
                     m.next = "STATE_WRITTEN"
             with m.State("STATE_WRITTEN"):
                 m.d.comb += done.ready.eq(1)
                 with m.If(done.valid):
-                    m.d.sync += [bad.eq(bad | done.payload.error), tries.eq(tries - 1)]
+                    m.d.sync += [
+                        bad.eq(bad | done.payload.error),
+                        tries.eq(tries - 1),
+                    ]
                     m.next = "FINISH"
                     with m.If(done.payload.error & (tries != 0)):
                         m.d.sync += bad.eq(bad)
                         m.next = "STATE_REQUEST"
             with m.State("FINISH"):
-                m.d.sync += [self.done.bit_select(die_number(c, channel, job.die), 1).eq(1), self.error.eq(bad)]
+                m.d.sync += [
+                    self.done.bit_select(die_number(c, channel, job.die), 1).eq(1),
+                    self.error.eq(bad),
+                ]
                 m.next = "IDLE"
         return m

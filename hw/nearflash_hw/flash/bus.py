@@ -1,17 +1,15 @@
 """The channel bus: command, data-in and data-out phases of all dies of a channel, one at a time."""
 
-from amaranth.hdl import Array, Const, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts, bits_for, index_bits
-from ..primitives.fifo import StreamFifo
+from ..primitives.register_slice import RegisterSlice
 from .roundrobin import round_robin
 
 __all__ = ["ChannelBus"]
-
-OUTPUT_DEPTH = 4  # beats between the bus and a consumer
 
 
 class ChannelBus(wiring.Component):
@@ -34,47 +32,61 @@ class ChannelBus(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         dies = config.flash.dies
         address_bits = index_bits(dies * config.raw_page_beats)
         super().__init__({
+            #: Of each die.
             "commands": In(data.ArrayLayout(layouts.flash_command, dies)),
+            #: A bit per die: its data go to lookup (0) or block I/O (1).
             "paths": In(dies),
+            #: A bit per die: goes with its data.
             "errors": In(dies),
+            #: A bit per die that waits for a phase: command,
             "want_command": In(dies),
+            #: data-in,
             "want_in": In(dies),
+            #: and data-out.
             "want_out": In(dies),
+            #: Pulses, a bit per die: the phase is over.
             "command_done": Out(dies),
             "in_done": Out(dies),
+            #: Pulses, a bit per die: its command, path and error may change.
             "out_started": Out(dies),
             "out_done": Out(dies),
+            #: No data-out may begin on the block path.
             "block_hold": In(1),
+            #: Data-in, of the dies in the order of their phases.
             "block_in": In(stream.Signature(layouts.data_bits)),
+            #: Data-out.
             "lookup_data": Out(stream.Signature(layouts.flash_data)),
             "block_data": Out(stream.Signature(layouts.flash_data)),
+            #: The page memory: a beat is wanted, and on ``read_data`` in the next cycle only.
             "read_en": Out(1),
             "read_addr": Out(address_bits),
             "read_data": In(layouts.data_bits),
+            #: The page memory: a beat to store.
             "write_en": Out(1),
             "write_addr": Out(address_bits),
             "write_data": Out(layouts.data_bits),
+            #: A phase is under way.
             "busy": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        layouts = Layouts(c)
+        layouts = Layouts.of(c)
         dies = c.flash.dies
-        m.submodules.lookup_out = lookup_out = StreamFifo(layouts.flash_data, OUTPUT_DEPTH)
-        m.submodules.block_out = block_out = StreamFifo(layouts.flash_data, OUTPUT_DEPTH)
+        m.submodules.lookup_out = lookup_out = RegisterSlice(layouts.flash_data, "through")
+        m.submodules.block_out = block_out = RegisterSlice(layouts.flash_data, "through")
         wiring.connect(m, lookup_out.o, wiring.flipped(self.lookup_data))
         wiring.connect(m, block_out.o, wiring.flipped(self.block_data))
 
         # -- who is next
         can_move = Signal(dies)
         out_free = Signal(2)
-        m.d.comb += out_free.eq((lookup_out.level == 0) | ((block_out.level == 0) & ~self.block_hold) << 1)
+        m.d.comb += out_free.eq(Cat(~lookup_out.o.valid, ~block_out.o.valid & ~self.block_hold))
         for d in range(dies):
             m.d.comb += can_move[d].eq((self.want_in[d] & self.block_in.valid)
                                        | (self.want_out[d] & out_free.bit_select(self.paths[d], 1)))
@@ -111,8 +123,11 @@ class ChannelBus(wiring.Component):
         with m.Else():
             m.d.comb += beat.data.eq(held)
         m.d.comb += [
-            beat.tag.eq(tag), beat.last.eq(left == 1), beat.error.eq(error),
-            lookup_out.i.payload.eq(beat), block_out.i.payload.eq(beat),
+            beat.tag.eq(tag),
+            beat.last.eq(left == 1),
+            beat.error.eq(error),
+            lookup_out.i.payload.eq(beat),
+            block_out.i.payload.eq(beat),
             self.read_addr.eq(address),
         ]
         m.d.sync += self.write_en.eq(0)
@@ -122,11 +137,16 @@ class ChannelBus(wiring.Component):
             with m.State("IDLE"):
                 with m.If(self.want_command.any()):
                     m.d.sync += [
-                        die.eq(next_command), last_command.eq(next_command), command_left.eq(max(c.t_command, 1)),
+                        die.eq(next_command),
+                        last_command.eq(next_command),
+                        command_left.eq(max(c.t_command, 1)),
                     ]
                     m.next = "COMMAND"
                 with m.Elif(can_move.any()):
-                    m.d.sync += [die.eq(next_move), last_move.eq(next_move)]
+                    m.d.sync += [
+                        die.eq(next_move),
+                        last_move.eq(next_move),
+                    ]
                     m.next = "SETUP"
             with m.State("COMMAND"):
                 m.d.sync += command_left.eq(command_left - 1)
@@ -135,15 +155,23 @@ class ChannelBus(wiring.Component):
                     m.next = "IDLE"
             with m.State("SETUP"):
                 m.d.sync += [
-                    wait.eq(first_wait), tag.eq(command.tag), path.eq(self.paths.bit_select(die, 1)),
+                    wait.eq(first_wait),
+                    tag.eq(command.tag),
+                    path.eq(self.paths.bit_select(die, 1)),
                     error.eq(self.errors.bit_select(die, 1)),
                 ]
                 with m.If(self.want_in.bit_select(die, 1)):
-                    m.d.sync += [address.eq(base[die]), left.eq(c.raw_page_beats)]
+                    m.d.sync += [
+                        address.eq(base[die]),
+                        left.eq(c.raw_page_beats),
+                    ]
                     m.next = "IN"
                 with m.Else():
                     m.d.comb += self.out_started.bit_select(die, 1).eq(1)
-                    m.d.sync += [address.eq(base[die] + command.column), left.eq(command.beats)]
+                    m.d.sync += [
+                        address.eq(base[die] + command.column),
+                        left.eq(command.beats),
+                    ]
                     m.next = "FIRST"
             with m.State("FIRST"):
                 m.d.comb += self.read_en.eq(1)
@@ -151,9 +179,15 @@ class ChannelBus(wiring.Component):
                 m.next = "OUT"
             with m.State("OUT"):
                 with m.If(path):
-                    m.d.comb += [block_out.i.valid.eq(due), move.eq(due & block_out.i.ready)]
+                    m.d.comb += [
+                        block_out.i.valid.eq(due),
+                        move.eq(due & block_out.i.ready),
+                    ]
                 with m.Else():
-                    m.d.comb += [lookup_out.i.valid.eq(due), move.eq(due & lookup_out.i.ready)]
+                    m.d.comb += [
+                        lookup_out.i.valid.eq(due),
+                        move.eq(due & lookup_out.i.ready),
+                    ]
                 with m.If(move):
                     with m.If(left == 1):
                         m.d.comb += self.out_done.bit_select(die, 1).eq(1)
@@ -161,10 +195,15 @@ class ChannelBus(wiring.Component):
                     with m.Else():
                         m.d.comb += self.read_en.eq(1)
             with m.State("IN"):
-                m.d.comb += [self.block_in.ready.eq(due), move.eq(due & self.block_in.valid)]
+                m.d.comb += [
+                    self.block_in.ready.eq(due),
+                    move.eq(due & self.block_in.valid),
+                ]
                 with m.If(move):
                     m.d.sync += [
-                        self.write_en.eq(1), self.write_addr.eq(address), self.write_data.eq(self.block_in.payload),
+                        self.write_en.eq(1),
+                        self.write_addr.eq(address),
+                        self.write_data.eq(self.block_in.payload),
                     ]
                     with m.If(left == 1):
                         m.d.comb += self.in_done.bit_select(die, 1).eq(1)
@@ -172,7 +211,9 @@ class ChannelBus(wiring.Component):
         with m.If(fsm.ongoing("IN") | fsm.ongoing("OUT")):
             with m.If(move):
                 m.d.sync += [
-                    wait.eq(wait + (beat_q16 - (1 << 16))), address.eq(address + 1), left.eq(left - 1),
+                    wait.eq(wait + (beat_q16 - (1 << 16))),
+                    address.eq(address + 1),
+                    left.eq(left - 1),
                 ]
             with m.Elif(~due):
                 m.d.sync += wait.eq(wait - (1 << 16))

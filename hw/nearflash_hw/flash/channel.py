@@ -31,16 +31,22 @@ class DieScheduler(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         dies = config.flash.dies
         pop = Out(stream.Signature(index_bits(dies)))
         command = In(stream.Signature(layouts.flash_command))
         super().__init__({
+            #: A bit per die: it takes a command.
             "free": In(dies),
+            #: A bit per die, of each path: a command waits for it.
             "pending": In(dies).array(2),
+            #: A bit per die: the block path's command may start.
             "startable": In(dies),
+            #: Of each path: which die's command is wanted.
             "pop": pop.array(2),
+            #: Of each path: that command.
             "command": command.array(2),
+            #: Of each die.
             "o": Out(stream.Signature(die_command(layouts))).array(dies),
         })
 
@@ -70,7 +76,10 @@ class DieScheduler(wiring.Component):
                 with m.State("POP"):
                     for k in (LOOKUP, BLOCK):
                         with m.If(path == k):
-                            m.d.comb += [self.pop[k].valid.eq(1), self.pop[k].payload.eq(last_die)]
+                            m.d.comb += [
+                                self.pop[k].valid.eq(1),
+                                self.pop[k].payload.eq(last_die),
+                            ]
                             with m.If(self.pop[k].ready):
                                 m.next = "GIVE"
             with m.State("GIVE"):
@@ -119,27 +128,40 @@ class Channel(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
+            #: READs, in any order of dies.
             "lookup_cmd": In(stream.Signature(layouts.flash_command)),
+            #: Their data, vector by vector.
             "lookup_data": Out(stream.Signature(layouts.flash_data)),
+            #: READs, PROGRAMs and ERASEs.
             "block_cmd": In(stream.Signature(layouts.flash_command)),
+            #: Raw pages, in the order in which their PROGRAMs came.
             "block_in": In(stream.Signature(layouts.data_bits)),
+            #: Data of the block path's READs, page by page.
             "block_data": Out(stream.Signature(layouts.flash_data)),
+            #: Results of PROGRAM and ERASE.
             "block_done": Out(stream.Signature(layouts.flash_done)),
+            #: A die has a page for the block path.
             "block_waits": Out(1),
+            #: No page of the block path may start.
             "block_hold": In(1),
+            #: Of the array server.
             "array": Out(ArraySignature(config)),
+            #: A phase is under way.
             "bus_busy": Out(1),
+            #: A bit per die: it has a command.
             "die_busy": Out(config.flash.dies),
+            #: Pulses per READ that takes array time.
             "read_started": Out(1),
+            #: Pulses per PROGRAM.
             "program_started": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        layouts = Layouts(c)
+        layouts = Layouts.of(c)
         n = c.flash.dies
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         queues = []
@@ -190,14 +212,17 @@ class Channel(wiring.Component):
             bus.errors.eq(Cat(die.error for die in dies)),
             bus.want_command.eq(Cat(die.want_command for die in dies)),
             bus.want_in.eq(Cat(die.want_in for die in dies)),
-            bus.want_out.eq(Cat(die.want_out for die in dies)), bus.block_hold.eq(self.block_hold),
+            bus.want_out.eq(Cat(die.want_out for die in dies)),
+            bus.block_hold.eq(self.block_hold),
             self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
         for d, die in enumerate(dies):
             m.d.comb += [
                 bus.commands[d].eq(die.current),
-                die.command_done.eq(bus.command_done[d]), die.in_done.eq(bus.in_done[d]),
-                die.out_started.eq(bus.out_started[d]), die.out_done.eq(bus.out_done[d]),
+                die.command_done.eq(bus.command_done[d]),
+                die.in_done.eq(bus.in_done[d]),
+                die.out_started.eq(bus.out_started[d]),
+                die.out_done.eq(bus.out_done[d]),
             ]
 
         # -- array jobs
@@ -212,8 +237,10 @@ class Channel(wiring.Component):
             is_read = Signal(name=f"is_read_{d}")
             m.d.comb += [
                 is_read.eq(die.current.op == FlashOp.READ),
-                reads.i[d].payload.eq(die.job.payload), reads.i[d].valid.eq(die.job.valid & is_read),
-                writes.i[d].payload.eq(die.job.payload), writes.i[d].valid.eq(die.job.valid & ~is_read),
+                reads.i[d].payload.eq(die.job.payload),
+                reads.i[d].valid.eq(die.job.valid & is_read),
+                writes.i[d].payload.eq(die.job.payload),
+                writes.i[d].valid.eq(die.job.valid & ~is_read),
                 die.job.ready.eq(Mux(is_read, reads.i[d].ready, writes.i[d].ready)),
                 die.job_done.eq(array.done[d]),
                 die.job_error.eq(Mux(is_read, array.read_error, array.write_error)),
@@ -231,7 +258,8 @@ class Channel(wiring.Component):
             read.en.eq(bus.read_en | array.fetch_en),
             read.addr.eq(Mux(bus.read_en, bus.read_addr, array.fetch_addr)),
             array.fetch_grant.eq(~bus.read_en),
-            bus.read_data.eq(read.data), array.fetch_data.eq(read.data),
+            bus.read_data.eq(read.data),
+            array.fetch_data.eq(read.data),
         ]
 
         m.d.comb += [

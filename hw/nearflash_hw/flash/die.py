@@ -37,25 +37,41 @@ class Die(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
+            #: Taken while the die is idle, and during a data-out.
             "command": In(stream.Signature(die_command(layouts))),
+            #: The one under way.
             "current": Out(layouts.flash_command),
+            #: Whose it is: lookup (0) or block I/O (1).
             "path": Out(1),
+            #: Of a READ: unrecovered.
             "error": Out(1),
+            #: Waits for a phase of the bus: command,
             "want_command": Out(1),
+            #: data-in,
             "want_in": Out(1),
+            #: and data-out.
             "want_out": Out(1),
+            #: Pulses: the phase is over.
             "command_done": In(1),
             "in_done": In(1),
+            #: Pulses: ``current``, ``path`` and ``error`` may change.
             "out_started": In(1),
             "out_done": In(1),
+            #: To the array server.
             "job": Out(stream.Signature(layouts.flash_command)),
+            #: Pulses: it is done.
             "job_done": In(1),
+            #: With ``job_done``.
             "job_error": In(1),
+            #: Result of a PROGRAM or ERASE.
             "done": Out(stream.Signature(layouts.flash_done)),
+            #: Has a command.
             "busy": Out(1),
+            #: Pulses per READ that takes array time.
             "read_started": Out(1),
+            #: Pulses per PROGRAM.
             "program_started": Out(1),
         })
 
@@ -76,12 +92,15 @@ class Die(wiring.Component):
         m.d.comb += [
             self.job.payload.eq(self.current),
             take.eq(self.command.valid & self.command.ready),
-            self.done.payload.tag.eq(self.current.tag), self.done.payload.error.eq(self.error),
+            self.done.payload.tag.eq(self.current.tag),
+            self.done.payload.error.eq(self.error),
         ]
         with m.If(take):
             m.d.sync += [
-                self.current.eq(self.command.payload.command), self.path.eq(self.command.payload.path),
-                self.error.eq(0), loaded.eq(1),
+                self.current.eq(self.command.payload.command),
+                self.path.eq(self.command.payload.path),
+                self.error.eq(0),
+                loaded.eq(1),
             ]
         with m.FSM() as fsm:
             m.d.comb += [
@@ -95,7 +114,12 @@ class Die(wiring.Component):
                     m.next = "COMMAND"
             with m.State("COMMAND"):
                 m.d.comb += self.want_command.eq(1)
-                m.d.sync += [loaded.eq(0), asked.eq(0), finished.eq(0), first.eq(~hit)]
+                m.d.sync += [
+                    loaded.eq(0),
+                    asked.eq(0),
+                    finished.eq(0),
+                    first.eq(~hit),
+                ]
                 m.d.comb += timer.load.eq(self.command_done)
                 with m.If(self.command_done):
                     with m.If(op == FlashOp.PROGRAM):
@@ -113,14 +137,23 @@ class Die(wiring.Component):
                     m.next = "ARRAY"
             with m.State("ARRAY"):
                 m.d.sync += first.eq(0)
-                m.d.comb += [self.job.valid.eq(~asked), timer.run.eq(1)]
+                m.d.comb += [
+                    self.job.valid.eq(~asked),
+                    timer.run.eq(1),
+                ]
                 with m.If(self.job.ready):
                     m.d.sync += asked.eq(1)
                 with m.If(self.job_done):
-                    m.d.sync += [finished.eq(1), self.error.eq(self.job_error)]
+                    m.d.sync += [
+                        finished.eq(1),
+                        self.error.eq(self.job_error),
+                    ]
                 with m.If(~timer.busy & finished):
                     if c.t_ccs:
-                        m.d.sync += [held.eq(row), holds.eq((op == FlashOp.READ) & ~self.error)]
+                        m.d.sync += [
+                            held.eq(row),
+                            holds.eq((op == FlashOp.READ) & ~self.error),
+                        ]
                     with m.If(op == FlashOp.READ):
                         m.next = "OUT"
                     with m.Else():

@@ -7,9 +7,8 @@ from typing import Any
 
 from amaranth.hdl import Array, Module, Signal, ValueLike
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
@@ -31,10 +30,15 @@ class DieQueues(wiring.Component):
             raise ValueError(f"dies = {dies}, depth = {depth}: must be at least 1")
         self.layout, self.dies, self.depth, self.flag = layout, dies, depth, flag
         super().__init__({
+            #: Commands of any dies.
             "i": In(stream.Signature(layout)),
+            #: The die whose oldest command is wanted.
             "pop": In(stream.Signature(index_bits(dies))),
+            #: That command.
             "o": Out(stream.Signature(layout)),
+            #: A bit per die: a command waits.
             "pending": Out(dies),
+            #: A bit per die: its oldest command has the flag.
             "flagged": Out(dies),
         })
 
@@ -67,13 +71,20 @@ class DieQueues(wiring.Component):
             self.i.ready.eq(idle & ~self.pop.valid & (fresh_left | free.o.valid)),
             push.eq(self.i.valid & self.i.ready),
             popped.eq(self.pop.valid & self.pop.ready),
-            push_entry.en.eq(push), push_entry.addr.eq(entry), push_entry.data.eq(self.i.payload),
+            push_entry.en.eq(push),
+            push_entry.addr.eq(entry),
+            push_entry.data.eq(self.i.payload),
             appends.eq(self.pending.bit_select(self.i.payload.die, 1)),
-            push_link.en.eq(push & appends), push_link.addr.eq(tails[self.i.payload.die]), push_link.data.eq(entry),
+            push_link.en.eq(push & appends),
+            push_link.addr.eq(tails[self.i.payload.die]),
+            push_link.data.eq(entry),
             free.o.ready.eq(push & ~fresh_left),
-            pop_entry.en.eq(popped), pop_entry.addr.eq(heads[self.pop.payload]),
-            pop_link.en.eq(popped), pop_link.addr.eq(heads[self.pop.payload]),
-            self.o.valid.eq(out_valid), self.o.payload.eq(pop_entry.data),
+            pop_entry.en.eq(popped),
+            pop_entry.addr.eq(heads[self.pop.payload]),
+            pop_link.en.eq(popped),
+            pop_link.addr.eq(heads[self.pop.payload]),
+            self.o.valid.eq(out_valid),
+            self.o.payload.eq(pop_entry.data),
         ]
         with m.If(push):
             m.d.sync += [
@@ -93,7 +104,9 @@ class DieQueues(wiring.Component):
             pushed_flag = Signal()
             m.d.comb += [
                 pushed_flag.eq(self.flag(self.i.payload)),
-                push_flag.en.eq(push), push_flag.addr.eq(entry), push_flag.data.eq(pushed_flag),
+                push_flag.en.eq(push),
+                push_flag.addr.eq(entry),
+                push_flag.data.eq(pushed_flag),
                 pop_flag.addr.eq(pop_link.data),
             ]
             with m.If(push & ~appends):
@@ -101,12 +114,21 @@ class DieQueues(wiring.Component):
 
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [idle.eq(1), self.pop.ready.eq(~out_valid)]
+                m.d.comb += [
+                    idle.eq(1),
+                    self.pop.ready.eq(~out_valid),
+                ]
                 with m.If(popped):
-                    m.d.sync += [out_valid.eq(1), die.eq(self.pop.payload)]
+                    m.d.sync += [
+                        out_valid.eq(1),
+                        die.eq(self.pop.payload),
+                    ]
                     m.next = "UNLINK"
             with m.State("UNLINK"):
-                m.d.comb += [free.i.valid.eq(1), free.i.payload.eq(heads[die])]
+                m.d.comb += [
+                    free.i.valid.eq(1),
+                    free.i.payload.eq(heads[die]),
+                ]
                 with m.If(heads[die] == tails[die]):
                     m.d.sync += self.pending.bit_select(die, 1).eq(0)
                 m.d.sync += heads[die].eq(pop_link.data)
@@ -126,15 +148,23 @@ class DieQueue(wiring.Component):
         if depth < 1:
             raise ValueError(f"depth = {depth}: must be at least 1")
         self.layout, self.depth, self.flag = layout, depth, flag
-        super().__init__({"i": In(stream.Signature(layout)), "o": Out(stream.Signature(layout)),
-                          "pending": Out(1), "flagged": Out(1)})
+        super().__init__({
+            "i": In(stream.Signature(layout)),
+            #: In order.
+            "o": Out(stream.Signature(layout)),
+            #: A command waits.
+            "pending": Out(1),
+            #: The oldest has the flag.
+            "flagged": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=self.layout.size, depth=self.depth)
+        m.submodules.fifo = fifo = StreamFifo(self.layout, self.depth, buffered=True)
+        connect(m, flipped(self.i), fifo.i)
+        connect(m, fifo.o, flipped(self.o))
         m.d.comb += [
-            fifo.w_data.eq(self.i.payload), fifo.w_en.eq(self.i.valid), self.i.ready.eq(fifo.w_rdy),
-            self.o.payload.as_value().eq(fifo.r_data), self.o.valid.eq(fifo.r_rdy), fifo.r_en.eq(self.o.ready),
-            self.pending.eq(fifo.r_rdy), self.flagged.eq(self.flag(self.o.payload) if self.flag else 0),
+            self.pending.eq(fifo.o.valid),
+            self.flagged.eq(self.flag(self.o.payload) if self.flag else 0),
         ]
         return m

@@ -23,14 +23,22 @@ class ArraySignature(wiring.Signature):
     """
 
     def __init__(self, config: DeviceConfig):
-        layouts, dies = Layouts(config), config.flash.dies
+        layouts, dies = Layouts.of(config), config.flash.dies
         address = index_bits(dies * config.raw_page_beats)
         super().__init__({
             "read_job": Out(stream.Signature(layouts.flash_command)),
             "write_job": Out(stream.Signature(layouts.flash_command)),
-            "done": In(dies), "read_error": In(1), "write_error": In(1),
-            "load_en": In(1), "load_addr": In(address), "load_data": In(layouts.data_bits), "load_stall": Out(1),
-            "fetch_en": In(1), "fetch_addr": In(address), "fetch_grant": Out(1), "fetch_data": Out(layouts.data_bits),
+            "done": In(dies),
+            "read_error": In(1),
+            "write_error": In(1),
+            "load_en": In(1),
+            "load_addr": In(address),
+            "load_data": In(layouts.data_bits),
+            "load_stall": Out(1),
+            "fetch_en": In(1),
+            "fetch_addr": In(address),
+            "fetch_grant": Out(1),
+            "fetch_data": Out(layouts.data_bits),
         })
 
 
@@ -65,7 +73,9 @@ class ArrayServer(wiring.Component):
         connect(m, reader.mem, flipped(self.mem_read))
         connect(m, writer.mem, flipped(self.mem_write))
         m.d.comb += [
-            writer.state.eq(reader.state), writer.state_done.eq(reader.state_done), writer.state_error.eq(reader.error),
+            writer.state.eq(reader.state),
+            writer.state_done.eq(reader.state_done),
+            writer.state_error.eq(reader.error),
             reader.write_stall.eq(Cat(ch.load_stall for ch in self.channel)),
             writer.page_read_grant.eq(Cat(ch.fetch_grant for ch in self.channel)),
         ]
@@ -73,12 +83,20 @@ class ArrayServer(wiring.Component):
         for k, ch in enumerate(self.channel):
             for given, taken in ((ch.read_job, reads.i[k]), (ch.write_job, writes.i[k])):
                 m.d.comb += [
-                    taken.payload.channel.eq(k), taken.payload.command.eq(given.payload), taken.valid.eq(given.valid),
-                    given.ready.eq(taken.ready)]
+                    taken.payload.channel.eq(k),
+                    taken.payload.command.eq(given.payload),
+                    taken.valid.eq(given.valid),
+                    given.ready.eq(taken.ready),
+                ]
             m.d.comb += [
-                ch.done.eq(done.word_select(k, dies)), ch.read_error.eq(reader.error), ch.write_error.eq(writer.error),
-                ch.load_en.eq(reader.write_en[k]), ch.load_addr.eq(reader.write_addr), ch.load_data.eq(reader.write_data),
-                ch.fetch_en.eq(writer.page_read_en[k]), ch.fetch_addr.eq(writer.page_read_addr),
+                ch.done.eq(done.word_select(k, dies)),
+                ch.read_error.eq(reader.error),
+                ch.write_error.eq(writer.error),
+                ch.load_en.eq(reader.write_en[k]),
+                ch.load_addr.eq(reader.write_addr),
+                ch.load_data.eq(reader.write_data),
+                ch.fetch_en.eq(writer.page_read_en[k]),
+                ch.fetch_addr.eq(writer.page_read_addr),
                 writer.page_read_data[k].eq(ch.fetch_data),
             ]
         return m

@@ -28,19 +28,22 @@ class HostReader(wiring.Component):
     ``last`` ends a transfer; its ``status`` is non-zero when a PRP entry was bad (the transfer then ends early) or the
     bus answered an error. Transfers in order. Data is requested in pieces, and only where there is room for it here: a
     user that is slow to take ``data`` never holds up other readers of the host bus. Latency: 3 cycles from ``req`` to
-    ``data_read.req``, 3 from ``rsp`` to ``data``. A beat every other cycle, for users that take beats apart into words, or
-    with ``fast`` every cycle, while the bus answers within ROOM - PIECE cycles.
+    ``data_read.req``, 3 from ``rsp`` to ``data``; a beat every cycle, while the bus answers within ROOM - PIECE cycles.
     """
 
     model_clock = "own"
 
-    def __init__(self, config: DeviceConfig, fast: bool = False):
-        self.config, self.fast = config, fast
-        layouts = Layouts(config)
+    def __init__(self, config: DeviceConfig):
+        self.config = config
+        layouts = Layouts.of(config)
         super().__init__({
+            #: A transfer.
             "req": In(stream.Signature(layouts.prp_request)),
+            #: Its beats; those of the next one follow.
             "data": Out(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: PRP lists.
             "list_read": Out(MemReadSignature(config.beat_bytes)),
+            #: The buffers.
             "data_read": Out(MemReadSignature(config.beat_bytes)),
         })
 
@@ -56,7 +59,7 @@ class HostReader(wiring.Component):
         connect(m, walker.mem_read, flipped(self.list_read))
 
         # -- requests
-        m.submodules.out = slice_ = RegisterSlice(host_data_layout(beat), "full" if self.fast else "half")
+        m.submodules.out = slice_ = RegisterSlice(host_data_layout(beat))
         connect(m, slice_.o, flipped(self.data))
         run, rd, out = walker.run, self.data_read, slice_.i
         addr = Signal.like(rd.req.payload.addr, reset_less=True)
@@ -67,20 +70,28 @@ class HostReader(wiring.Component):
         size = Signal(bits_for(PIECE))
         asked, taken = Signal(), Signal()
         m.d.comb += [
-            final.eq(left <= PIECE), size.eq(Mux(final, left, PIECE)),
-            rd.req.payload.addr.eq(addr), rd.req.payload.beats.eq(size), asked.eq(rd.req.valid & rd.req.ready),
+            final.eq(left <= PIECE),
+            size.eq(Mux(final, left, PIECE)),
+            rd.req.payload.addr.eq(addr),
+            rd.req.payload.beats.eq(size),
+            asked.eq(rd.req.valid & rd.req.ready),
             taken.eq(beats.o.valid & beats.o.ready),
         ]
         m.d.sync += room.eq(room + taken - Mux(asked, size, 0))
         with m.FSM():
             with m.State("RUN"):
                 m.d.sync += [
-                    addr.eq(run.payload.addr), left.eq((run.payload.bytes + beat - 1) >> shift),
-                    ends_transfer.eq(run.payload.last)]
+                    addr.eq(run.payload.addr),
+                    left.eq((run.payload.bytes + beat - 1) >> shift),
+                    ends_transfer.eq(run.payload.last),
+                ]
                 with m.If(run.payload.status != 0):
                     m.d.comb += [
-                        meta.i.valid.eq(run.valid), meta.i.payload.last.eq(1), meta.i.payload.status.eq(run.payload.status),
-                        run.ready.eq(meta.i.ready)]
+                        meta.i.valid.eq(run.valid),
+                        meta.i.payload.last.eq(1),
+                        meta.i.payload.status.eq(run.payload.status),
+                        run.ready.eq(meta.i.ready),
+                    ]
                 with m.Else():
                     m.d.comb += run.ready.eq(1)
                     with m.If(run.valid):
@@ -89,22 +100,34 @@ class HostReader(wiring.Component):
                 # The request and its entry in the order FIFO go in the same cycle: neither may wait on the other's valid.
                 m.d.comb += [
                     rd.req.valid.eq((room >= PIECE) & meta.i.ready),
-                    meta.i.valid.eq(asked), meta.i.payload.last.eq(ends_transfer & final)]
+                    meta.i.valid.eq(asked),
+                    meta.i.payload.last.eq(ends_transfer & final),
+                ]
                 with m.If(asked):
-                    m.d.sync += [addr.eq(addr + PIECE * beat), left.eq(left - size)]
+                    m.d.sync += [
+                        addr.eq(addr + PIECE * beat),
+                        left.eq(left - size),
+                    ]
                     with m.If(final):
                         m.next = "RUN"
 
         # -- data
         m.d.comb += [
-            rd.rsp.ready.eq(1), beats.i.valid.eq(rd.rsp.valid), beats.i.payload.data.eq(rd.rsp.payload.data),
-            beats.i.payload.last.eq(rd.rsp.payload.last), beats.i.payload.error.eq(rd.rsp.payload.error)]
+            rd.rsp.ready.eq(1),
+            beats.i.valid.eq(rd.rsp.valid),
+            beats.i.payload.data.eq(rd.rsp.payload.data),
+            beats.i.payload.last.eq(rd.rsp.payload.last),
+            beats.i.payload.error.eq(rd.rsp.payload.error),
+        ]
         word = beats.o.payload
         bad = Signal()  # a beat of this transfer carried a bus error
         with m.If(meta.o.payload.status != 0):
             m.d.comb += [
-                out.valid.eq(meta.o.valid), out.payload.last.eq(1), out.payload.status.eq(meta.o.payload.status),
-                meta.o.ready.eq(out.ready)]
+                out.valid.eq(meta.o.valid),
+                out.payload.last.eq(1),
+                out.payload.status.eq(meta.o.payload.status),
+                meta.o.ready.eq(out.ready),
+            ]
         with m.Else():
             ends = word.last & meta.o.payload.last
             m.d.comb += [

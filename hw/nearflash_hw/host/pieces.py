@@ -27,7 +27,9 @@ class PieceCutter(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
-            "run": In(stream.Signature(Layouts(config).prp_run)),
+            #: Of host memory, as the walker gives them.
+            "run": In(stream.Signature(Layouts.of(config).prp_run)),
+            #: Of one logical block each.
             "piece": Out(stream.Signature(piece_layout(config))),
         })
 
@@ -45,22 +47,29 @@ class PieceCutter(wiring.Component):
             with m.State("RUN"):
                 m.d.comb += run.ready.eq(1)
                 m.d.sync += [
-                    out.addr.eq(run.payload.addr), left.eq((run.payload.bytes + c.beat_bytes - 1) >> shift),
-                    out.status.eq(run.payload.status), last_run.eq(run.payload.last)]
+                    out.addr.eq(run.payload.addr),
+                    left.eq((run.payload.bytes + c.beat_bytes - 1) >> shift),
+                    out.status.eq(run.payload.status),
+                    last_run.eq(run.payload.last),
+                ]
                 with m.If(run.valid):
                     m.next = "CUT"
             with m.State("CUT"):
                 fits = left <= room
                 m.d.sync += [
-                    out.beats.eq(Mux(fits, left, room)), out.page_end.eq(left >= room),
-                    out.last.eq(last_run & fits)]
+                    out.beats.eq(Mux(fits, left, room)),
+                    out.page_end.eq(left >= room),
+                    out.last.eq(last_run & fits),
+                ]
                 m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += self.piece.valid.eq(1)
                 with m.If(self.piece.ready):
                     m.d.sync += [
-                        out.addr.eq(out.addr + (out.beats << shift)), left.eq(left - out.beats),
-                        room.eq(Mux(out.page_end | out.last, c.page_beats, room - out.beats))]
+                        out.addr.eq(out.addr + (out.beats << shift)),
+                        left.eq(left - out.beats),
+                        room.eq(Mux(out.page_end | out.last, c.page_beats, room - out.beats)),
+                    ]
                     m.next = "CUT"
                     with m.If(out.last | (left == out.beats)):
                         m.next = "RUN"

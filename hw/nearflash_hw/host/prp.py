@@ -23,10 +23,13 @@ class PrpWalker(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
+            #: A transfer.
             "req": In(stream.Signature(layouts.prp_request)),
+            #: One per host page touched.
             "run": Out(stream.Signature(layouts.prp_run)),
+            #: PRP lists.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
         })
 
@@ -38,7 +41,7 @@ class PrpWalker(wiring.Component):
 
         length = Signal(32)  # bytes not yet covered by a run
         # An address that goes too far keeps only that it does: as it is refused, nothing else of it counts.
-        lay = Layouts(self.config)
+        lay = Layouts.of(self.config)
         width = lay.host_address_bits
         entry = Signal(width, reset_less=True)  # the entry of the next run
         first = Signal()
@@ -52,8 +55,11 @@ class PrpWalker(wiring.Component):
         # A 32-bit length against a page at most: its upper bits count as one.
         more = Signal()  # than a page remains
         pages = length[13:].any()
-        m.d.comb += [room.eq(HOST_PAGE - offset), final.eq(~pages & (length[:13] <= room)),
-                     more.eq(pages | (length[12] & length[:12].any()))]
+        m.d.comb += [
+            room.eq(HOST_PAGE - offset),
+            final.eq(~pages & (length[:13] <= room)),
+            more.eq(pages | (length[12] & length[:12].any())),
+        ]
         slot = list_addr[3 : 3 + (entries - 1).bit_length()] if entries > 1 else 0
         word = line[slot]
         at_page_end = list_addr[3:12] == 511
@@ -73,18 +79,28 @@ class PrpWalker(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.req.ready.eq(1)
                 m.d.sync += [
-                    length.eq(self.req.payload.length), entry.eq(self.req.payload.prp1),
-                    list_addr.eq(self.req.payload.prp2), first.eq(1), line_valid.eq(0)]
+                    length.eq(self.req.payload.length),
+                    entry.eq(self.req.payload.prp1),
+                    list_addr.eq(self.req.payload.prp2),
+                    first.eq(1),
+                    line_valid.eq(0),
+                ]
                 with m.If(self.req.valid):
                     m.next = "CHECK"
             with m.State("CHECK"):
                 go_on(bad_offset, entry, "RUN")
             with m.State("RUN"):
                 m.d.comb += [
-                    run.valid.eq(1), run.payload.addr.eq(entry), run.payload.bytes.eq(Mux(final, length, room)),
-                    run.payload.last.eq(final)]
+                    run.valid.eq(1),
+                    run.payload.addr.eq(entry),
+                    run.payload.bytes.eq(Mux(final, length, room)),
+                    run.payload.last.eq(final),
+                ]
                 with m.If(run.ready):
-                    m.d.sync += [length.eq(length - room), first.eq(0)]
+                    m.d.sync += [
+                        length.eq(length - room),
+                        first.eq(0),
+                    ]
                     with m.If(final):
                         m.next = "IDLE"
                     with m.Elif(first):
@@ -101,7 +117,10 @@ class PrpWalker(wiring.Component):
                 with m.If(line_valid):
                     m.d.sync += entry.eq(word)
                     with m.If(at_page_end & more):  # last entry of a full list page chains to the next
-                        m.d.sync += [list_addr.eq(word), line_valid.eq(0)]
+                        m.d.sync += [
+                            list_addr.eq(word),
+                            line_valid.eq(0),
+                        ]
                         m.next = "CHAIN"
                     with m.Else():
                         m.d.sync += list_addr[3:12].eq(list_addr[3:12] + 1)
@@ -116,8 +135,10 @@ class PrpWalker(wiring.Component):
                 go_on(list_addr[:12] != 0, list_addr, "FETCH")
             with m.State("FETCH"):
                 m.d.comb += [
-                    rd.req.valid.eq(1), rd.req.payload.beats.eq(1),
-                    rd.req.payload.addr.eq(Cat(Const(0, low), list_addr[low:-1]))]
+                    rd.req.valid.eq(1),
+                    rd.req.payload.beats.eq(1),
+                    rd.req.payload.addr.eq(Cat(Const(0, low), list_addr[low:-1])),
+                ]
                 with m.If(rd.req.ready):
                     m.next = "WAIT"
             with m.State("WAIT"):
@@ -132,8 +153,11 @@ class PrpWalker(wiring.Component):
                     with m.Else():
                         m.next = "ENTRY"
             with m.State("FAIL"):
-                m.d.comb += [run.valid.eq(1), run.payload.last.eq(1),
-                             run.payload.status.eq(Mux(misplaced, Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR))]
+                m.d.comb += [
+                    run.valid.eq(1),
+                    run.payload.last.eq(1),
+                    run.payload.status.eq(Mux(misplaced, Status.INVALID_PRP_OFFSET, Status.DATA_TRANSFER_ERROR)),
+                ]
                 with m.If(run.ready):
                     m.next = "IDLE"
         return m

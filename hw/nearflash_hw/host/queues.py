@@ -54,15 +54,42 @@ class Queues(wiring.Component):
         self.config, self.targets = config, targets
         n = config.host.queue_pairs
         super().__init__({
+            #: Of every queue pair.
             "settings": In(data.ArrayLayout(queue_settings_layout(config), n)),
-            "enable": In(1), "start": In(1), "ready": Out(1), "fatal": Out(1),
-            "doorbell_valid": In(1), "doorbell": In(doorbell_layout(config)),
-            "unseen": Out(n), "posted": Out(n),
-            "entry_valid": Out(1), "entry": Out(entry_layout()),
-            "verdict": In(1), "target": In(range(targets)), "acceptable": In(1), "take": Out(1),
+            #: CC.EN.
+            "enable": In(1),
+            #: What the device needs is ready.
+            "start": In(1),
+            #: CSTS.RDY.
+            "ready": Out(1),
+            #: A ring could not be reached; nothing more is fetched.
+            "fatal": Out(1),
+            #: Pulses with ``doorbell``.
+            "doorbell_valid": In(1),
+            "doorbell": In(doorbell_layout(config)),
+            #: A bit per queue pair: completions that the host has not acknowledged.
+            "unseen": Out(n),
+            #: A bit per queue pair, pulses: a completion is in host memory.
+            "posted": Out(n),
+            #: ``entry`` waits for its ``verdict``.
+            "entry_valid": Out(1),
+            #: A submission entry and its queue pair.
+            "entry": Out(entry_layout()),
+            #: For one cycle: ``target`` and ``acceptable`` count.
+            "verdict": In(1),
+            #: Where the entry belongs.
+            "target": In(range(targets)),
+            #: It is taken there now.
+            "acceptable": In(1),
+            #: In the cycle of ``verdict``: it left its queue. Otherwise it stays there and is read again.
+            "take": Out(1),
+            #: A bit per target.
             "target_free": In(targets),
-            "completion": In(stream.Signature(Layouts(config).completion)),
+            #: Of commands in flight, in any order.
+            "completion": In(stream.Signature(Layouts.of(config).completion)),
+            #: Submission queues.
             "sq_read": Out(MemReadSignature(config.beat_bytes)),
+            #: Completion queues.
             "cq_write": Out(MemWriteSignature(config.beat_bytes)),
         })
 
@@ -114,17 +141,29 @@ class Queues(wiring.Component):
                 with m.If(self.enable & self.start):
                     m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += [self.ready.eq(1), self._running.eq(~self.fatal & self.enable)]
+                m.d.comb += [
+                    self.ready.eq(1),
+                    self._running.eq(~self.fatal & self.enable),
+                ]
                 with m.If(~self.enable):
                     m.next = "SETTLE"
             with m.State("SETTLE"):  # ``quiet`` is a cycle old: let a fetch that began with the last cycle of RUN show
-                m.d.comb += [self.ready.eq(1), self._draining.eq(1)]
+                m.d.comb += [
+                    self.ready.eq(1),
+                    self._draining.eq(1),
+                ]
                 m.next = "SETTLE2"
             with m.State("SETTLE2"):
-                m.d.comb += [self.ready.eq(1), self._draining.eq(1)]
+                m.d.comb += [
+                    self.ready.eq(1),
+                    self._draining.eq(1),
+                ]
                 m.next = "DRAIN"
             with m.State("DRAIN"):
-                m.d.comb += [self.ready.eq(1), self._draining.eq(1)]
+                m.d.comb += [
+                    self.ready.eq(1),
+                    self._draining.eq(1),
+                ]
                 with m.If(quiet):
                     m.d.comb += clear.eq(1)
                     m.next = "OFF"
@@ -132,11 +171,19 @@ class Queues(wiring.Component):
         with m.If(self._fetch_failed | self._post_failed):
             m.d.sync += self.fatal.eq(1)
         with m.If(clear):
-            m.d.sync += [self.fatal.eq(0), self._deferred.eq(0), self.unseen.eq(0)]
+            m.d.sync += [
+                self.fatal.eq(0),
+                self._deferred.eq(0),
+                self.unseen.eq(0),
+            ]
             for q in range(n):
                 m.d.sync += [
-                    self._sq_head[q].eq(0), self._sq_tail[q].eq(0), self._cq_head[q].eq(0), self._cq_tail[q].eq(0),
-                    self._phase[q].eq(1)]
+                    self._sq_head[q].eq(0),
+                    self._sq_tail[q].eq(0),
+                    self._cq_head[q].eq(0),
+                    self._cq_tail[q].eq(0),
+                    self._phase[q].eq(1),
+                ]
         return m
 
     def _doorbells(self, m: Module) -> None:
@@ -151,9 +198,12 @@ class Queues(wiring.Component):
         with m.If(self.doorbell_valid):
             low = value[:bits]
             m.d.sync += [
-                qid.eq(bell.qid), completion.eq(bell.completion), new.eq(low),
+                qid.eq(bell.qid),
+                completion.eq(bell.completion),
+                new.eq(low),
                 advance.eq(Mux(low >= head, low - head, low - head + size + 1)),
-                pending.eq(Array(self._pending)[bell.qid])]
+                pending.eq(Array(self._pending)[bell.qid]),
+            ]
         with m.If(valid):
             with m.If(~completion):
                 m.d.sync += Array(self._sq_tail)[qid].eq(new)
@@ -194,8 +244,14 @@ class Queues(wiring.Component):
         shift = SQE_BYTES.bit_length() - 1
         entry = base[shift:reach] + head  # of 64 bytes; with the carry, where a ring runs beyond the bus
         sqe = Signal(SQE_BYTES * 8, reset_less=True)
-        m.d.comb += [self.entry.qid.eq(qid), self.entry.sqe.as_value().eq(sqe)]
-        m.d.comb += [rd.req.payload.addr.eq(addr), rd.req.payload.beats.eq(SQE_BYTES // beat)]
+        m.d.comb += [
+            self.entry.qid.eq(qid),
+            self.entry.sqe.as_value().eq(sqe),
+        ]
+        m.d.comb += [
+            rd.req.payload.addr.eq(addr),
+            rd.req.payload.beats.eq(SQE_BYTES // beat),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self._fetch_idle.eq(1)
@@ -204,8 +260,10 @@ class Queues(wiring.Component):
                     m.next = "ADDRESS"
             with m.State("ADDRESS"):
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[reach:].any() | entry[reach - shift]),
-                    failed.eq(0)]
+                    addr.eq(Cat(Const(0, shift), entry)),
+                    beyond.eq(base[reach:].any() | entry[reach - shift]),
+                    failed.eq(0),
+                ]
                 m.next = "REQUEST"
             with m.State("REQUEST"):
                 m.d.comb += rd.req.valid.eq(~beyond)
@@ -217,8 +275,11 @@ class Queues(wiring.Component):
             with m.State("DATA"):
                 m.d.comb += rd.rsp.ready.eq(1)
                 with m.If(rd.rsp.valid):
-                    m.d.sync += [sqe.eq(Cat(sqe[beat * 8 :], rd.rsp.payload.data)), failed.eq(
-                        failed | rd.rsp.payload.error)]
+                    m.d.sync += [
+                        sqe.eq(Cat(sqe[beat * 8 :], rd.rsp.payload.data)),
+                        failed.eq(
+failed | rd.rsp.payload.error),
+                    ]
                     with m.If(rd.rsp.payload.last):
                         m.next = "OFFER"
             with m.State("OFFER"):
@@ -228,12 +289,15 @@ class Queues(wiring.Component):
                     m.next = "SETTLE"
                 with m.Elif(self.verdict):
                     m.d.sync += [
-                        self._deferred.bit_select(qid, 1).eq(~self.take), Array(self._waits_for)[qid].eq(self.target)]
+                        self._deferred.bit_select(qid, 1).eq(~self.take),
+                        Array(self._waits_for)[qid].eq(self.target),
+                    ]
                     with m.If(self.take):
                         m.d.comb += self._started.bit_select(qid, 1).eq(1)
                         m.d.sync += [
                             head.eq(Mux(head == self._settings[qid].size, 0, head + 1)),
-                            Array(self._last_to)[self.target].eq(qid)]
+                            Array(self._last_to)[self.target].eq(qid),
+                        ]
                     m.next = "SETTLE"
             with m.State("SETTLE"):  # until ``runnable`` knows of this entry
                 m.next = "IDLE"
@@ -250,7 +314,7 @@ class Queues(wiring.Component):
 
     def _post(self, m: Module) -> None:
         beat, wr, item = self.config.beat_bytes, self.cq_write, self.completion
-        held = Signal(Layouts(self.config).completion)
+        held = Signal(Layouts.of(self.config).completion)
         qid = held.qid
         tail, phase, size = Array(self._cq_tail)[qid], Array(self._phase)[qid], self._settings[qid].size
         base = self._settings[qid].cq_base
@@ -263,37 +327,53 @@ class Queues(wiring.Component):
         sent = Signal(bits_for(beats))
         low = beat.bit_length() - 1
         m.d.comb += [
-            wr.req.payload.addr.eq(Cat(Const(0, low), addr[low:])), wr.req.payload.beats.eq(beats),
-            wr.data.payload.strb.eq((1 << min(beat, CQE_BYTES)) - 1), wr.data.payload.data.eq(cqe)]
+            wr.req.payload.addr.eq(Cat(Const(0, low), addr[low:])),
+            wr.req.payload.beats.eq(beats),
+            wr.data.payload.strb.eq((1 << min(beat, CQE_BYTES)) - 1),
+            wr.data.payload.data.eq(cqe),
+        ]
         if beat > CQE_BYTES:  # the entry is one half of the beat
             with m.If(addr[shift]):
                 m.d.comb += [
                     wr.data.payload.strb.eq(((1 << CQE_BYTES) - 1) << CQE_BYTES),
-                    wr.data.payload.data.eq(Cat(Const(0, CQE_BYTES * 8), cqe))]
+                    wr.data.payload.data.eq(Cat(Const(0, CQE_BYTES * 8), cqe)),
+                ]
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [item.ready.eq(1), self._post_idle.eq(1)]
+                m.d.comb += [
+                    item.ready.eq(1),
+                    self._post_idle.eq(1),
+                ]
                 with m.If(item.valid):
                     m.d.sync += held.eq(item.payload)
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self._ended.bit_select(qid, 1).eq(1)
                 m.d.sync += [
-                    addr.eq(Cat(Const(0, shift), entry)), beyond.eq(base[reach:].any() | entry[reach - shift]),
-                    asked.eq(0), sent.eq(0),
+                    addr.eq(Cat(Const(0, shift), entry)),
+                    beyond.eq(base[reach:].any() | entry[reach - shift]),
+                    asked.eq(0),
+                    sent.eq(0),
                     cqe.eq(Cat(held.dw0, held.dw1, (Array(self._sq_head)[qid] | Const(0, 16))[:16],
-                               Cat(qid, Const(0, 13)), held.cid, phase, held.status, Const(0, 4)))]
+                               Cat(qid, Const(0, 13)), held.cid, phase, held.status, Const(0, 4))),
+                ]
                 with m.If(self._draining):
                     m.next = "IDLE"
                 with m.Else():
                     # The tail moves before the entry is in host memory: the host may acknowledge it before the write
                     # is answered here.
-                    m.d.sync += [tail.eq(Mux(tail == size, 0, tail + 1)), self._writing.bit_select(qid, 1).eq(1)]
+                    m.d.sync += [
+                        tail.eq(Mux(tail == size, 0, tail + 1)),
+                        self._writing.bit_select(qid, 1).eq(1),
+                    ]
                     with m.If(tail == size):
                         m.d.sync += phase.eq(~phase)
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += [wr.req.valid.eq(~asked & ~beyond), wr.data.valid.eq((sent != beats) & ~beyond)]
+                m.d.comb += [
+                    wr.req.valid.eq(~asked & ~beyond),
+                    wr.data.valid.eq((sent != beats) & ~beyond),
+                ]
                 with m.If(wr.req.valid & wr.req.ready):
                     m.d.sync += asked.eq(1)
                 with m.If(wr.data.valid & wr.data.ready):
@@ -309,7 +389,9 @@ class Queues(wiring.Component):
             with m.State("DONE"):
                 m.d.comb += wr.done.ready.eq(1)
                 with m.If(wr.done.valid):
-                    m.d.comb += [self._post_failed.eq(wr.done.payload.error),
-                                 self.posted.eq(Mux(wr.done.payload.error, 0, self._writing))]
+                    m.d.comb += [
+                        self._post_failed.eq(wr.done.payload.error),
+                        self.posted.eq(Mux(wr.done.payload.error, 0, self._writing)),
+                    ]
                     m.d.sync += self._writing.eq(0)
                     m.next = "IDLE"

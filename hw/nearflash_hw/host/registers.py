@@ -27,9 +27,7 @@ def doorbell_layout(config: DeviceConfig) -> data.StructLayout:
 
 
 class PerfCounters(wiring.Component):
-    """48-bit counters, one per name of :func:`~nearflash.contract.registers.counters`, each adding its bit of ``event``
-    every cycle (``cycles`` counts by itself). ``capture`` (every other cycle at most) takes counter ``index`` (0 beyond the
-    last) into ``value``, which has it from the next cycle on.
+    """48-bit counters, one per name of :func:`~nearflash.contract.registers.counters`.
 
     The counts lie in a memory. What happened since a counter was last visited there is counted in a few bits beside it; a
     visit, one a cycle in turn or for a capture, adds them. So a count is the sum of both at any time.
@@ -41,8 +39,15 @@ class PerfCounters(wiring.Component):
         self.names = counters(config)
         self.counts = Memory(shape=COUNTER_BITS, depth=1 << index_bits(len(self.names)), init=[])
         super().__init__({
-            "event": In(len(self.names)), "capture": In(1), "index": In(index_bits(len(self.names)) + 1),
-            "value": Out(COUNTER_BITS)})
+            #: A bit per counter, added every cycle; ``cycles`` counts by itself.
+            "event": In(len(self.names)),
+            #: Take counter ``index`` into ``value``; every other cycle at most.
+            "capture": In(1),
+            #: 0 is captured beyond the last counter.
+            "index": In(index_bits(len(self.names)) + 1),
+            #: From the cycle after ``capture`` on.
+            "value": Out(COUNTER_BITS),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -59,13 +64,20 @@ class PerfCounters(wiring.Component):
         turn, at = Signal(bits), Signal(bits)
         total = Signal(COUNTER_BITS)
         m.d.comb += [
-            at.eq(Mux(self.capture, self.index[:bits], turn)), read.addr.eq(at),
+            at.eq(Mux(self.capture, self.index[:bits], turn)),
+            read.addr.eq(at),
             total.eq(Mux(cleared, read.data, 0) + Array([*recent, *[Const(0, recent_bits)] * ((1 << bits) - n)])[at]),
-            write.addr.eq(Mux(cleared, at, turn)), write.data.eq(Mux(cleared, total, 0)), write.en.eq(1)]
+            write.addr.eq(Mux(cleared, at, turn)),
+            write.data.eq(Mux(cleared, total, 0)),
+            write.en.eq(1),
+        ]
         with m.If(self.capture):
             m.d.sync += self.value.eq(Mux(self.index < n, total, 0))
         with m.If(~self.capture | ~cleared):
-            m.d.sync += [turn.eq(turn + 1), cleared.eq(cleared | turn.all())]
+            m.d.sync += [
+                turn.eq(turn + 1),
+                cleared.eq(cleared | turn.all()),
+            ]
         for k, count in enumerate(recent):
             new = step if self.names[k] == "cycles" else Mux(self.event[k], step, 0)
             m.d.sync += count.eq(Mux(cleared & (at == k), 0, count) + new)
@@ -75,10 +87,7 @@ class PerfCounters(wiring.Component):
 class RegisterFile(wiring.Component):
     """Every register of :func:`~nearflash.contract.registers.register_map` behind one AXI4-Lite slave.
 
-    ``settings`` are the queue registers, ``dram_base`` the DRAM's, in 4 KiB; ``doorbell`` is a one-cycle pulse with
-    ``doorbell_valid``; ``ready`` and ``fatal`` show up in CSTS, ``bus_silent`` in bus_status. ``posted``: a bit per queue
-    pair, a completion was posted now. ``irq``: anything that irq_pending and irq_enable have in common. Writing perf_index
-    takes the selected counter as a whole, so its halves belong together.
+    Writing perf_index takes the selected counter as a whole, so its halves belong together.
 
     Unmapped offsets and writes of parts of a register answer SLVERR and do nothing (as AXI4-Lite allows), but for a
     doorbell's low two bytes. Writes to read-only registers and bits do nothing, and a queue size beyond the largest is
@@ -89,11 +98,30 @@ class RegisterFile(wiring.Component):
         self.config = config
         n = config.host.queue_pairs
         super().__init__({
+            #: The host.
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
-            "ready": In(1), "fatal": In(1), "bus_silent": In(len(BUSES)), "posted": In(n),
-            "dram_base": Out(config.bus.address_bits - 12), "enabled": Out(1), "mask": Out(n), "irq": Out(1),
+            #: CSTS.RDY.
+            "ready": In(1),
+            #: CSTS.CFS.
+            "fatal": In(1),
+            #: Of register bus_status, a bit per bus.
+            "bus_silent": In(len(BUSES)),
+            #: A bit per queue pair, pulses: a completion was posted.
+            "posted": In(n),
+            #: What the DRAM's addresses begin at, in 4 KiB.
+            "dram_base": Out(config.bus.address_bits - 12),
+            #: CC.EN.
+            "enabled": Out(1),
+            #: INTMS, a bit per queue pair.
+            "mask": Out(n),
+            #: Something that is both pending and enabled.
+            "irq": Out(1),
+            #: The queue registers.
             "settings": Out(data.ArrayLayout(queue_settings_layout(config), n)),
-            "doorbell_valid": Out(1), "doorbell": Out(doorbell_layout(config)),
+            #: Pulses with ``doorbell``.
+            "doorbell_valid": Out(1),
+            "doorbell": Out(doorbell_layout(config)),
+            #: See :class:`PerfCounters`.
             "event": In(len(counters(config))),
         })
 
@@ -141,8 +169,11 @@ class RegisterFile(wiring.Component):
                 for completion in (False, True):
                     with m.Case(doorbell(q, completion) // 4):
                         m.d.comb += [
-                            slave.wr_ok.eq(1), self.doorbell.qid.eq(q), self.doorbell.completion.eq(completion),
-                            self.doorbell_valid.eq(slave.wr_en & slave.wr_strb[:2].all() & ~slave.wr_data[16:].any())]
+                            slave.wr_ok.eq(1),
+                            self.doorbell.qid.eq(q),
+                            self.doorbell.completion.eq(completion),
+                            self.doorbell_valid.eq(slave.wr_en & slave.wr_strb[:2].all() & ~slave.wr_data[16:].any()),
+                        ]
         m.d.comb += self.doorbell.value.eq(slave.wr_data[:16])
 
         with m.Switch(slave.rd_word):
@@ -161,11 +192,17 @@ class RegisterFile(wiring.Component):
         m.d.sync += written.eq(slave.wr_en & selected["perf_index"])
         beyond = index[len(perf.index) - 1 :].any()
         m.d.comb += [
-            perf.event.eq(self.event), perf.capture.eq(written), perf.index.eq(Cat(index[: len(perf.index) - 1], beyond))]
+            perf.event.eq(self.event),
+            perf.capture.eq(written),
+            perf.index.eq(Cat(index[: len(perf.index) - 1], beyond)),
+        ]
 
         pending, enable = (Cat(stored[f"irq_{kind}", name] for name in events) for kind in ("pending", "enable"))
-        m.d.comb += [self.enabled.eq(stored["cc", "en"]), self.mask.eq(stored["intms", "intms"]),
-                     self.irq.eq((pending & enable).any())]
+        m.d.comb += [
+            self.enabled.eq(stored["cc", "en"]),
+            self.mask.eq(stored["intms", "intms"]),
+            self.irq.eq((pending & enable).any()),
+        ]
         m.d.comb += self.dram_base.eq(Cat(stored[(f"dram_base_{half}",) * 2] for half in ("lo", "hi")
                                           if (f"dram_base_{half}",) * 2 in stored))
         for q in range(n):

@@ -13,7 +13,7 @@ __all__ = ["SharedReader"]
 
 
 class SharedReader(wiring.Component):
-    """A fast :class:`HostReader` whose ``req`` and ``data`` belong to client ``owner``.
+    """A :class:`HostReader` whose ``req`` and ``data`` belong to client ``owner``.
 
     ``owner`` may change only while no transfer is under way: what the client before it has asked for must all have been
     taken. So there is no arbiter, and neither client can wait for the other.
@@ -24,23 +24,29 @@ class SharedReader(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
+            #: The client whose turn it is; changes only while no transfer is under way.
             "owner": In(1),
-            "req": In(stream.Signature(Layouts(config).prp_request)).array(2),
+            #: Of each client; answered only while it is the owner.
+            "req": In(stream.Signature(Layouts.of(config).prp_request)).array(2),
             "data": Out(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
+            #: As of :class:`HostReader`.
             "list_read": Out(MemReadSignature(config.beat_bytes)),
             "data_read": Out(MemReadSignature(config.beat_bytes)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.reader = reader = HostReader(self.config, fast=True)
+        m.submodules.reader = reader = HostReader(self.config)
         connect(m, reader.list_read, flipped(self.list_read))
         connect(m, reader.data_read, flipped(self.data_read))
         for k in range(2):
             m.d.comb += self.data[k].payload.eq(reader.data.payload)
             with m.If(self.owner == k):
                 m.d.comb += [
-                    reader.req.valid.eq(self.req[k].valid), reader.req.payload.eq(self.req[k].payload),
+                    reader.req.valid.eq(self.req[k].valid),
+                    reader.req.payload.eq(self.req[k].payload),
                     self.req[k].ready.eq(reader.req.ready),
-                    self.data[k].valid.eq(reader.data.valid), reader.data.ready.eq(self.data[k].ready)]
+                    self.data[k].valid.eq(reader.data.valid),
+                    reader.data.ready.eq(self.data[k].ready),
+                ]
         return m

@@ -25,9 +25,13 @@ class BeatWriter(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.beat_bytes = config.beat_bytes
         super().__init__({
+            #: Byte address, beat-aligned.
             "start": In(stream.Signature(ADDR_BITS)),
+            #: Up to ``last``.
             "word": In(stream.Signature(data.StructLayout({"value": 32, "last": 1}))),
+            #: The memory has them all.
             "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
+            #: Host memory.
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
         })
 
@@ -44,16 +48,25 @@ class BeatWriter(wiring.Component):
         full = Signal()
         take = Signal()
         m.d.comb += [
-            word.ready.eq(active & ~complete & (~full | beats.i.ready)), take.eq(word.valid & word.ready),
-            beats.i.valid.eq(full), beats.i.payload.eq(packed)]
+            word.ready.eq(active & ~complete & (~full | beats.i.ready)),
+            take.eq(word.valid & word.ready),
+            beats.i.valid.eq(full),
+            beats.i.payload.eq(packed),
+        ]
         with m.If(full & beats.i.ready):
             m.d.sync += full.eq(0)
         with m.If(take):
             m.d.sync += [
-                packed.data.word_select(lane, 32).eq(word.payload.value), lane.eq(lane + 1),
-                packed.strb.eq(Mux(lane == 0, 0, packed.strb) | (0xF << (lane << 2)))]
+                packed.data.word_select(lane, 32).eq(word.payload.value),
+                lane.eq(lane + 1),
+                packed.strb.eq(Mux(lane == 0, 0, packed.strb) | (0xF << (lane << 2))),
+            ]
             with m.If(word.payload.last | (lane == lanes - 1)):
-                m.d.sync += [full.eq(1), lane.eq(0), complete.eq(word.payload.last)]
+                m.d.sync += [
+                    full.eq(1),
+                    lane.eq(0),
+                    complete.eq(word.payload.last),
+                ]
 
         # -- request chunks
         pushed = beats.i.valid & beats.i.ready
@@ -70,23 +83,41 @@ class BeatWriter(wiring.Component):
         with m.If(req.ready):
             m.d.sync += req.valid.eq(0)
         with m.If(ask):
-            m.d.sync += [req.valid.eq(1), req.payload.addr.eq(addr), req.payload.beats.eq(asked),
-                         addr.eq(addr + asked * self.beat_bytes)]
+            m.d.sync += [
+                req.valid.eq(1),
+                req.payload.addr.eq(addr),
+                req.payload.beats.eq(asked),
+                addr.eq(addr + asked * self.beat_bytes),
+            ]
         sent = bus.data.valid & bus.data.ready
         m.d.comb += [
-            bus.data.valid.eq(beats.o.valid & (granted != 0)), bus.data.payload.eq(beats.o.payload),
+            bus.data.valid.eq(beats.o.valid & (granted != 0)),
+            bus.data.payload.eq(beats.o.payload),
             beats.o.ready.eq(bus.data.ready & (granted != 0)),
-            bus.done.ready.eq(1)]
+            bus.done.ready.eq(1),
+        ]
         m.d.sync += [
-            waiting.eq(waiting + pushed - Mux(ask, asked, 0)), granted.eq(granted - sent + Mux(ask, asked, 0)),
-            outstanding.eq(outstanding + ask - bus.done.valid), error.eq(error | (bus.done.valid & bus.done.payload.error))]
+            waiting.eq(waiting + pushed - Mux(ask, asked, 0)),
+            granted.eq(granted - sent + Mux(ask, asked, 0)),
+            outstanding.eq(outstanding + ask - bus.done.valid),
+            error.eq(error | (bus.done.valid & bus.done.payload.error)),
+        ]
 
         # -- begin and end
         m.d.comb += [
-            self.start.ready.eq(~active), self.done.payload.error.eq(error),
-            self.done.valid.eq(active & complete & ~full & (waiting == 0) & (outstanding == 0))]
+            self.start.ready.eq(~active),
+            self.done.payload.error.eq(error),
+            self.done.valid.eq(active & complete & ~full & (waiting == 0) & (outstanding == 0)),
+        ]
         with m.If(self.start.valid & self.start.ready):
-            m.d.sync += [active.eq(1), addr.eq(self.start.payload)]
+            m.d.sync += [
+                active.eq(1),
+                addr.eq(self.start.payload),
+            ]
         with m.If(self.done.valid & self.done.ready):
-            m.d.sync += [active.eq(0), complete.eq(0), error.eq(0)]
+            m.d.sync += [
+                active.eq(0),
+                complete.eq(0),
+                error.eq(0),
+            ]
         return m

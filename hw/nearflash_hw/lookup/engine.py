@@ -7,8 +7,8 @@ from nearflash.contract import DeviceConfig
 
 from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
-from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature
+from ..primitives.register_slice import RegisterSlice
 from .merge import Merge
 from .results import Results
 from .scoreboard import Scoreboard
@@ -17,23 +17,18 @@ from .translator import Translator
 
 __all__ = ["LookupEngine"]
 
-ITEMS = 16  # parsed lookups waiting for the scoreboard
-
 
 class LookupEngine(wiring.Component):
     """Inference commands in, completions out. See :mod:`nearflash_hw.interfaces` for every payload.
 
     ``infer_cmd`` -> Sequencer -> Scoreboard -> Translator -> ``flash_cmd[channel]``; ``flash_data[channel]`` -> Merge ->
     ``vector`` (pooling) -> ``retire`` -> Scoreboard -> ``drain`` (pooling) -> ``pooled`` -> Results -> ``completion``.
-    ``host_req``/``host_data``: two readers of host memory, [0] for validation and [1] for execution. ``idle``: no command in
-    flight, tables may change. ``lookups_issued`` and ``sample_done`` pulse once per lookup and per sample.
-    ``tags_used``: flash reads in flight. ``cleared``: what a reset found in memories is gone; nothing may come before.
 
     Why it can't deadlock. Every wait below is for something further down, and the last ones end on their own.
 
     1. host.infer_depth commands are in flight at most, and every FIFO that holds commands, outcomes or verdicts has that
-       many entries: none of them ever pushes back. Pass 1 so waits for host memory alone: it shares its reader with admin
-       commands, but those read only while no command is in flight.
+       many entries: none of them ever pushes back. A command's pass 1 so waits for the pass 2 of the command before (7) and
+       for host memory alone: it shares its reader with admin commands, but those read only while no command is in flight.
     2. A completion waits for the controller; a host write for memory: both answer on their own.
     3. Results takes sample statuses always, logits while it has a free bank (freed by a host write), elements of INFER
        samples when the MLP does, and elements of a LOOKUP when all earlier commands are complete. Elements come in sample
@@ -56,32 +51,55 @@ class LookupEngine(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lo = Layouts(config)
+        lo = Layouts.of(config)
         channels = config.flash.channels
         super().__init__({
+            #: INFER and LOOKUP.
             "infer_cmd": In(stream.Signature(lo.infer_command)),
+            #: In the same order.
             "completion": Out(stream.Signature(lo.completion)),
-            "idle": Out(1), "cleared": Out(1),
+            #: No command is in flight: tables may change.
+            "idle": Out(1),
+            #: What a reset found in memories is gone; nothing may come before.
+            "cleared": Out(1),
+            #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(lo.table_write),
-            "host_req": Out(stream.Signature(lo.prp_request)).array(2),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
+            #: A reader of host memory: queries.
+            "host_req": Out(stream.Signature(lo.prp_request)),
+            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: Results.
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: Translations.
             "ftl_req": Out(stream.Signature(lo.translate_request)),
             "ftl_rsp": In(stream.Signature(lo.translate_response)),
+            #: Of each channel: READs.
             "flash_cmd": Out(stream.Signature(lo.flash_command)).array(channels),
+            #: Of each channel: their data.
             "flash_data": In(stream.Signature(lo.flash_data)).array(channels),
+            #: To pooling: rows,
             "vector": Out(stream.Signature(lo.vector_beat)),
+            #: the length of each bag,
             "bag": Out(stream.Signature(lo.bag)),
+            #: and which slot to empty.
             "drain": Out(stream.Signature(lo.drain)),
+            #: From pooling: a row is in its accumulators,
             "retire": In(stream.Signature(lo.retire)),
+            #: a slot is empty.
             "drained": In(stream.Signature(data.StructLayout({"slot": lo.slot_bits}))),
+            #: To the MLP.
             "dense": Out(stream.Signature(lo.dense_element)),
+            #: From pooling.
             "pooled": In(stream.Signature(lo.pooled_element)),
+            #: To the MLP.
             "mlp_pooled": Out(stream.Signature(lo.pooled_element)),
+            #: From the MLP.
             "logit": In(stream.Signature(lo.logit)),
+            #: Pulses per lookup.
             "lookups_issued": Out(1),
+            #: Pulses per sample.
             "sample_done": Out(1),
+            #: Flash reads in flight.
             "tags_used": Out(bits_for(config.lookup.tags)),
         })
 
@@ -89,18 +107,21 @@ class LookupEngine(wiring.Component):
         m = Module()
         c = self.config
         m.submodules.sequencer = sequencer = Sequencer(c)
-        m.submodules.items = items = StreamFifo(Layouts(c).lookup_item, ITEMS)
+        # An item every other cycle is as fast as the map cache.
+        m.submodules.items = items = RegisterSlice(Layouts.of(c).lookup_item, "half")
         m.submodules.scoreboard = scoreboard = Scoreboard(c)
         m.submodules.translator = translator = Translator(c)
         m.submodules.merge = merge = Merge(c)
         m.submodules.results = results = Results(c)
 
         for unit in (sequencer, translator):
-            m.d.comb += [unit.table_valid.eq(self.table_valid), unit.table.eq(self.table)]
+            m.d.comb += [
+                unit.table_valid.eq(self.table_valid),
+                unit.table.eq(self.table),
+            ]
         connect(m, flipped(self.infer_cmd), sequencer.infer_cmd)
-        for k in range(2):
-            connect(m, sequencer.host_req[k], flipped(self.host_req[k]))
-            connect(m, flipped(self.host_data[k]), sequencer.host_data[k])
+        connect(m, sequencer.host_req, flipped(self.host_req))
+        connect(m, flipped(self.host_data), sequencer.host_data)
         connect(m, sequencer.dense, flipped(self.dense))
         connect(m, sequencer.pending, results.pending)
         connect(m, sequencer.executed, results.executed)
@@ -129,9 +150,13 @@ class LookupEngine(wiring.Component):
         connect(m, results.host_write, flipped(self.host_write))
         connect(m, results.completion, flipped(self.completion))
         m.d.comb += [
-            merge.tag_write_valid.eq(translator.tag_write_valid), merge.tag_write.eq(translator.tag_write),
-            sequencer.completed.eq(self.completion.valid & self.completion.ready), self.idle.eq(sequencer.idle),
+            merge.tag_write_valid.eq(translator.tag_write_valid),
+            merge.tag_write.eq(translator.tag_write),
+            sequencer.completed.eq(self.completion.valid & self.completion.ready),
+            self.idle.eq(sequencer.idle),
             self.cleared.eq(sequencer.cleared),
-            self.lookups_issued.eq(scoreboard.issued), self.sample_done.eq(scoreboard.sample_done),
-            self.tags_used.eq(translator.tags_used)]
+            self.lookups_issued.eq(scoreboard.issued),
+            self.sample_done.eq(scoreboard.sample_done),
+            self.tags_used.eq(translator.tags_used),
+        ]
         return m

@@ -29,18 +29,22 @@ class Merge(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lo = Layouts(config)
+        lo = Layouts.of(config)
         super().__init__({
+            #: Of each channel, whole vectors.
             "flash_data": In(stream.Signature(lo.flash_data)).array(config.flash.channels),
+            #: Pulses with what a ``tag`` stands for from now on.
             "tag_write_valid": In(1),
             "tag_write": In(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            #: In the cycle after the vector's last beat.
             "tag_free": Out(stream.Signature(lo.tag_bits, always_ready=True)),
+            #: With what its tag stands for.
             "vector": Out(stream.Signature(lo.vector_beat)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lo = self.config, Layouts(self.config)
+        c, lo = self.config, Layouts.of(self.config)
         m.submodules.arbiter = arbiter = StreamArbiter(lo.flash_data, c.flash.channels, packet=True)
         room = 2 * -(-4 * c.lookup.max_dim // c.beat_bytes)
         for k in range(c.flash.channels):
@@ -52,13 +56,20 @@ class Merge(wiring.Component):
             m.d.comb += [
                 came.eq(buffer.i.valid & buffer.i.ready & buffer.i.payload.last),
                 left.eq(buffer.o.valid & buffer.o.ready & buffer.o.payload.last),
-                arbiter.i[k].valid.eq(buffer.o.valid & waiting), arbiter.i[k].payload.eq(buffer.o.payload),
+                arbiter.i[k].valid.eq(buffer.o.valid & waiting),
+                arbiter.i[k].payload.eq(buffer.o.payload),
                 buffer.o.ready.eq(arbiter.i[k].ready & waiting),
             ]
             with m.If(came & ~left):
-                m.d.sync += [whole.eq(whole + 1), waiting.eq(1)]
+                m.d.sync += [
+                    whole.eq(whole + 1),
+                    waiting.eq(1),
+                ]
             with m.Elif(left & ~came):
-                m.d.sync += [whole.eq(whole - 1), waiting.eq(whole != 1)]
+                m.d.sync += [
+                    whole.eq(whole - 1),
+                    waiting.eq(whole != 1),
+                ]
         m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 
@@ -71,18 +82,32 @@ class Merge(wiring.Component):
         room_ahead, sent = Signal(), Signal()
         p = self.vector.payload
         m.d.comb += [
-            write.en.eq(self.tag_write_valid), write.addr.eq(self.tag_write.tag), write.data.eq(self.tag_write.entry),
-            sent.eq(valid & self.vector.ready), room_ahead.eq(~valid | self.vector.ready),
-            chosen.o.ready.eq(room_ahead), read.addr.eq(chosen.o.payload.tag), read.en.eq(chosen.o.valid & room_ahead),
-            self.vector.valid.eq(valid), p.data.eq(beat.data), p.first.eq(first), p.last.eq(beat.last),
+            write.en.eq(self.tag_write_valid),
+            write.addr.eq(self.tag_write.tag),
+            write.data.eq(self.tag_write.entry),
+            sent.eq(valid & self.vector.ready),
+            room_ahead.eq(~valid | self.vector.ready),
+            chosen.o.ready.eq(room_ahead),
+            read.addr.eq(chosen.o.payload.tag),
+            read.en.eq(chosen.o.valid & room_ahead),
+            self.vector.valid.eq(valid),
+            p.data.eq(beat.data),
+            p.first.eq(first),
+            p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
             *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
         ]
-        m.d.sync += [self.tag_free.valid.eq(sent & beat.last), self.tag_free.payload.eq(beat.tag)]
+        m.d.sync += [
+            self.tag_free.valid.eq(sent & beat.last),
+            self.tag_free.payload.eq(beat.tag),
+        ]
         with m.If(room_ahead):
             m.d.sync += valid.eq(chosen.o.valid)
         with m.If(read.en):
             m.d.sync += beat.eq(chosen.o.payload)
         with m.If(sent):
-            m.d.sync += [first.eq(beat.last), failed.eq(p.error & ~beat.last)]
+            m.d.sync += [
+                first.eq(beat.last),
+                failed.eq(p.error & ~beat.last),
+            ]
         return m

@@ -40,20 +40,26 @@ class QueryParser(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
+            #: A query stream to come.
             "start": In(stream.Signature(parse_request_layout())),
+            #: One transfer for each ``start``.
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(layouts.table_write),
+            #: Features, in stream order.
             "dense": Out(stream.Signature(layouts.dense_element)),
+            #: Lookups, bags and samples, in stream order.
             "item": Out(stream.Signature(layouts.lookup_item)),
+            #: Once all of it came out.
             "result": Out(stream.Signature(outcome_layout())),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lk, layouts = self.config.lookup, Layouts(self.config)
+        lk, layouts = self.config.lookup, Layouts.of(self.config)
         n_batch = self.config.mlp.n_batch
         m.submodules.words = words = WordUnpacker(self.config)
         connect(m, flipped(self.host_data), words.i)
@@ -71,8 +77,11 @@ class QueryParser(wiring.Component):
             with m.Default():
                 m.d.comb += limit.eq(lk.max_bag)
         m.d.sync += [
-            write.en.eq(self.table_valid), write.addr.eq(self.table.table), write.data.limit.eq(limit),
-            write.data.rows.eq(Mux(self.table.open, self.table.rows, 0))]
+            write.en.eq(self.table_valid),
+            write.addr.eq(self.table.table),
+            write.data.limit.eq(limit),
+            write.data.rows.eq(Mux(self.table.open, self.table.rows, 0)),
+        ]
 
         req = Signal(parse_request_layout(), reset_less=True)
         samples = Signal(16)  # samples left, this one included
@@ -97,11 +106,21 @@ class QueryParser(wiring.Component):
         pushed = Signal(layouts.lookup_item)
         push, free, keep_index = Signal(), Signal(), Signal()
         m.d.comb += [
-            item.payload.eq(held), item.valid.eq(waiting & ~bad), free.eq(~waiting | bad | item.ready),
-            pushed.table.eq(table), pushed.weighted.eq(req.weighted), pushed.sample.eq(sample), pushed.count.eq(issued),
-            pushed.index.eq(Mux(keep_index, held.index, word))]
+            item.payload.eq(held),
+            item.valid.eq(waiting & ~bad),
+            free.eq(~waiting | bad | item.ready),
+            pushed.table.eq(table),
+            pushed.weighted.eq(req.weighted),
+            pushed.sample.eq(sample),
+            pushed.count.eq(issued),
+            pushed.index.eq(Mux(keep_index, held.index, word)),
+        ]
         with m.If(free):
-            m.d.sync += [waiting.eq(push), held.eq(pushed), bad.eq(checked & ((word >= read.data.rows) | (waiting & bad)))]
+            m.d.sync += [
+                waiting.eq(push),
+                held.eq(pushed),
+                bad.eq(checked & ((word >= read.data.rows) | (waiting & bad))),
+            ]
         with m.If(item.valid & item.ready & (held.kind == ItemKind.LOOKUP)):
             m.d.sync += issued.eq(issued + 1)
 
@@ -112,7 +131,9 @@ class QueryParser(wiring.Component):
             word.eq(Mux(failed, 0, words.o.payload.word)),
             words.o.ready.eq(use & ~failed),
             read.addr.eq(table),
-            dense.payload.value.eq(word), dense.payload.last.eq(dense_left == 1), dense.payload.sample.eq(sample),
+            dense.payload.value.eq(word),
+            dense.payload.last.eq(dense_left == 1),
+            dense.payload.sample.eq(sample),
         ]
         with m.If(use & ~failed):
             m.d.sync += ended.eq(words.o.payload.last)
@@ -126,14 +147,19 @@ class QueryParser(wiring.Component):
         p = result.payload
         m.d.comb += [
             p.status.eq(Mux(lost, lost_status, Mux(no_row, Status.INDEX_OUT_OF_RANGE, Mux(failed, Status.BAD_BATCH, 0)))),
-            p.dw0.eq(Mux(failed & ~lost, position, 0)), p.dw1.eq(Mux(no_row & ~lost, at_table, 0))]
+            p.dw0.eq(Mux(failed & ~lost, position, 0)),
+            p.dw1.eq(Mux(no_row & ~lost, at_table, 0)),
+        ]
         with m.If(broken):
             m.d.sync += lost_status.eq(words.o.payload.status)
 
         def fail(*, taken, no_row_of=None):
             """At the word that was taken last, or at the one that should follow it."""
             m.d.comb += back.eq(taken)
-            m.d.sync += [failed.eq(1), no_row.eq(no_row_of is not None)]
+            m.d.sync += [
+                failed.eq(1),
+                no_row.eq(no_row_of is not None),
+            ]
             if no_row_of is not None:
                 m.d.sync += at_table.eq(no_row_of)
 
@@ -142,20 +168,42 @@ class QueryParser(wiring.Component):
                 fail(taken=False)
             with m.Elif(broken):
                 m.d.comb += words.o.ready.eq(1)
-                m.d.sync += [ended.eq(1), failed.eq(1), lost.eq(1)]
+                m.d.sync += [
+                    ended.eq(1),
+                    failed.eq(1),
+                    lost.eq(1),
+                ]
 
-        m.d.comb += [words.start.valid.eq(0), words.start.payload.eq(self.start.payload.words - 1)]
+        m.d.comb += [
+            words.start.valid.eq(0),
+            words.start.payload.eq(self.start.payload.words - 1),
+        ]
         with m.FSM() as state:
             with m.State("IDLE"):
-                m.d.comb += [self.start.ready.eq(words.start.ready), words.start.valid.eq(self.start.valid)]
+                m.d.comb += [
+                    self.start.ready.eq(words.start.ready),
+                    words.start.valid.eq(self.start.valid),
+                ]
                 with m.If(self.start.valid & words.start.ready):
                     m.d.sync += [
-                        req.eq(self.start.payload), samples.eq(self.start.payload.batch), position.eq(0), ended.eq(0),
-                        failed.eq(0), lost.eq(0), no_row.eq(0), sample.n.eq(0), sample.lookup.eq(self.start.payload.lookup),
-                        sample.tables.eq(self.start.payload.tables)]
+                        req.eq(self.start.payload),
+                        samples.eq(self.start.payload.batch),
+                        position.eq(0),
+                        ended.eq(0),
+                        failed.eq(0),
+                        lost.eq(0),
+                        no_row.eq(0),
+                        sample.n.eq(0),
+                        sample.lookup.eq(self.start.payload.lookup),
+                        sample.tables.eq(self.start.payload.tables),
+                    ]
                     m.next = "START"
             with m.State("START"):
-                m.d.sync += [table.eq(0), dense_left.eq(req.dense), sample.last.eq(samples == 1)]
+                m.d.sync += [
+                    table.eq(0),
+                    dense_left.eq(req.dense),
+                    sample.last.eq(samples == 1),
+                ]
                 with m.If(sample.n == 0):
                     m.d.sync += sample.nb.eq(Mux(samples < n_batch, samples, n_batch) - 1)
                 with m.If(req.dense != 0):
@@ -171,7 +219,12 @@ class QueryParser(wiring.Component):
             with m.State("TABLE"):  # the table's limits are being read
                 m.next = "COUNT"
             with m.State("COUNT"):
-                m.d.sync += [left.eq(word), empty.eq(word == 0), too_long.eq(word > read.data.limit), issued.eq(0)]
+                m.d.sync += [
+                    left.eq(word),
+                    empty.eq(word == 0),
+                    too_long.eq(word > read.data.limit),
+                    issued.eq(0),
+                ]
                 with m.If(use):
                     m.next = "INDEX"
             with m.State("INDEX"):
@@ -182,8 +235,11 @@ class QueryParser(wiring.Component):
                     m.next = "BAG"
                 with m.Else():
                     m.d.comb += [
-                        push.eq(word_ok & ~req.weighted), checked.eq(1),
-                        pushed.kind.eq(ItemKind.LOOKUP), pushed.weight.eq(ONE)]
+                        push.eq(word_ok & ~req.weighted),
+                        checked.eq(1),
+                        pushed.kind.eq(ItemKind.LOOKUP),
+                        pushed.weight.eq(ONE),
+                    ]
                     with m.If(use):
                         with m.If(req.weighted):
                             m.next = "WEIGHT"
@@ -199,23 +255,37 @@ class QueryParser(wiring.Component):
                     fail(taken=True, no_row_of=table)
                     m.next = "BAG"
                 with m.Else():
-                    m.d.comb += [push.eq(word_ok), pushed.kind.eq(ItemKind.LOOKUP), pushed.weight.eq(word)]
+                    m.d.comb += [
+                        push.eq(word_ok),
+                        pushed.kind.eq(ItemKind.LOOKUP),
+                        pushed.weight.eq(word),
+                    ]
                     with m.If(use):
                         m.d.sync += left.eq(left - 1)
                         m.next = "INDEX"
                         with m.If(left == 1):
                             m.next = "BAG"
             with m.State("BAG"):  # once its last lookup has left, and is counted
-                m.d.comb += [push.eq(~waiting), pushed.kind.eq(ItemKind.BAG)]
+                m.d.comb += [
+                    push.eq(~waiting),
+                    pushed.kind.eq(ItemKind.BAG),
+                ]
                 with m.If(push):
                     m.d.sync += table.eq(table + 1)
                     m.next = "TABLE"
                     with m.If(table + 1 == req.tables):
                         m.next = "SAMPLE"
             with m.State("SAMPLE"):
-                m.d.comb += [push.eq(1), pushed.kind.eq(ItemKind.SAMPLE), pushed.table.eq(0)]
+                m.d.comb += [
+                    push.eq(1),
+                    pushed.kind.eq(ItemKind.SAMPLE),
+                    pushed.table.eq(0),
+                ]
                 with m.If(free):
-                    m.d.sync += [samples.eq(samples - 1), sample.n.eq(Mux(sample.n == sample.nb, 0, sample.n + 1))]
+                    m.d.sync += [
+                        samples.eq(samples - 1),
+                        sample.n.eq(Mux(sample.n == sample.nb, 0, sample.n + 1)),
+                    ]
                     m.next = "START"
                     with m.If(sample.last):
                         m.next = "END"
@@ -232,7 +302,10 @@ class QueryParser(wiring.Component):
                     with m.If(words.o.valid):
                         m.d.sync += ended.eq(words.o.payload.last)
                         with m.If(broken):
-                            m.d.sync += [failed.eq(1), lost.eq(1)]
+                            m.d.sync += [
+                                failed.eq(1),
+                                lost.eq(1),
+                            ]
             with m.State("RESULT"):
                 m.d.comb += result.valid.eq(1)
                 with m.If(result.ready):
@@ -243,7 +316,8 @@ class QueryParser(wiring.Component):
         m.d.comb += [
             need.eq(state.ongoing("DENSE") | state.ongoing("COUNT") | in_index | in_weight),
             use.eq((failed | arrived) & ((state.ongoing("DENSE") & dense.ready) | state.ongoing("COUNT")
-                                         | ((in_index | in_weight) & free)))]
+                                         | ((in_index | in_weight) & free))),
+        ]
         # Last: its word, taken a cycle ago, came before any that fails above; the table's number waits for it to leave.
         with m.If(waiting & bad & ~failed):
             fail(taken=True, no_row_of=table)

@@ -30,21 +30,29 @@ class Results(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lo = Layouts(config)
+        lo = Layouts.of(config)
         super().__init__({
+            #: Commands, in order.
             "pending": In(stream.Signature(pending_layout(config))),
+            #: One for each that passed, when its whole stream was sent.
             "executed": In(stream.Signature(outcome_layout())),
+            #: One per sample.
             "sample_status": In(stream.Signature(lo.sample_status)),
+            #: Of all commands, in order.
             "pooled": In(stream.Signature(lo.pooled_element)),
+            #: Those of INFER.
             "mlp_pooled": Out(stream.Signature(lo.pooled_element)),
+            #: What comes of them.
             "logit": In(stream.Signature(lo.logit)),
+            #: Results, in host memory.
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: In the order of ``pending``.
             "completion": Out(stream.Signature(lo.completion)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lo = self.config, Layouts(self.config)
+        c, lo = self.config, Layouts.of(self.config)
         depth = c.host.infer_depth
         m.submodules.pending_fifo = pending = StreamFifo(pending_layout(self.config), depth)
         m.submodules.executed_fifo = executed = StreamFifo(outcome_layout(), depth)
@@ -61,8 +69,10 @@ class Results(wiring.Component):
         m.d.comb += [
             fold.status.eq(Mux(so_far.status != 0, so_far.status, s.payload.status)),
             fold.table.eq(Mux(so_far.status != 0, so_far.table, s.payload.table)),
-            verdicts.i.payload.eq(fold), verdicts.i.valid.eq(s.valid & s.payload.sample.last),
-            s.ready.eq(verdicts.i.ready | ~s.payload.sample.last)]
+            verdicts.i.payload.eq(fold),
+            verdicts.i.valid.eq(s.valid & s.payload.sample.last),
+            s.ready.eq(verdicts.i.ready | ~s.payload.sample.last),
+        ]
         with m.If(s.valid & s.ready):
             m.d.sync += so_far.eq(Mux(s.payload.sample.last, 0, fold.as_value()))
 
@@ -70,8 +80,10 @@ class Results(wiring.Component):
         is_lookup = self.pooled.payload.sample.lookup
         take_lookup, take_word = Signal(), Signal()
         m.d.comb += [
-            self.mlp_pooled.valid.eq(self.pooled.valid & ~is_lookup), self.mlp_pooled.payload.eq(self.pooled.payload),
-            self.pooled.ready.eq(Mux(is_lookup, take_lookup & writer.word.ready, self.mlp_pooled.ready))]
+            self.mlp_pooled.valid.eq(self.pooled.valid & ~is_lookup),
+            self.mlp_pooled.payload.eq(self.pooled.payload),
+            self.pooled.ready.eq(Mux(is_lookup, take_lookup & writer.word.ready, self.mlp_pooled.ready)),
+        ]
 
         new = self.pending
         if c.mlp.graph:
@@ -84,20 +96,29 @@ class Results(wiring.Component):
                 logits.command.payload.eq(new.payload.batch),
                 pending.i.valid.eq(new.valid & (logits.command.ready | ~to_store)),
                 new.ready.eq(pending.i.ready & (logits.command.ready | ~to_store)),
-                logits.word.ready.eq(take_word & writer.word.ready)]
+                logits.word.ready.eq(take_word & writer.word.ready),
+            ]
             stored, weights_bad, send, drop, word = logits.full, logits.error, logits.send, logits.drop, logits.word
         else:
-            m.d.comb += [pending.i.valid.eq(new.valid), new.ready.eq(pending.i.ready)]
+            m.d.comb += [
+                pending.i.valid.eq(new.valid),
+                new.ready.eq(pending.i.ready),
+            ]
             stored, weights_bad, send, drop, word = Signal(), Signal(), Signal(), Signal(), None
         m.d.comb += pending.i.payload.eq(new.payload)
 
         with m.If(take_lookup):
             m.d.comb += [
-                writer.word.valid.eq(self.pooled.valid & is_lookup), writer.word.payload.value.eq(self.pooled.payload.value),
-                writer.word.payload.last.eq(self.pooled.payload.last_of_sample & self.pooled.payload.sample.last)]
+                writer.word.valid.eq(self.pooled.valid & is_lookup),
+                writer.word.payload.value.eq(self.pooled.payload.value),
+                writer.word.payload.last.eq(self.pooled.payload.last_of_sample & self.pooled.payload.sample.last),
+            ]
         if word is not None:
             with m.Elif(take_word):
-                m.d.comb += [writer.word.valid.eq(word.valid), writer.word.payload.eq(word.payload)]
+                m.d.comb += [
+                    writer.word.valid.eq(word.valid),
+                    writer.word.payload.eq(word.payload),
+                ]
 
         head = pending.o.payload
         done = self.completion
@@ -105,17 +126,27 @@ class Results(wiring.Component):
         judged = executed.o.valid & verdicts.o.valid
         m.d.comb += [
             writer.start.payload.eq(head.out_addr),
-            done.payload.qid.eq(head.qid), done.payload.cid.eq(head.cid), done.payload.status.eq(outcome.status),
-            done.payload.dw0.eq(outcome.dw0), done.payload.dw1.eq(outcome.dw1)]
+            done.payload.qid.eq(head.qid),
+            done.payload.cid.eq(head.cid),
+            done.payload.status.eq(outcome.status),
+            done.payload.dw0.eq(outcome.dw0),
+            done.payload.dw1.eq(outcome.dw1),
+        ]
 
         def judge():
             """Take the outcome of pass 2 and the samples' verdict."""
-            m.d.comb += [executed.o.ready.eq(1), verdicts.o.ready.eq(1)]
+            m.d.comb += [
+                executed.o.ready.eq(1),
+                verdicts.o.ready.eq(1),
+            ]
             with m.If(executed.o.payload.status != 0):
                 m.d.sync += outcome.eq(executed.o.payload)
             with m.Else():
-                m.d.sync += [outcome.status.eq(verdicts.o.payload.status), outcome.dw0.eq(0),
-                             outcome.dw1.eq(verdicts.o.payload.table)]
+                m.d.sync += [
+                    outcome.status.eq(verdicts.o.payload.status),
+                    outcome.dw0.eq(0),
+                    outcome.dw1.eq(verdicts.o.payload.table),
+                ]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -147,7 +178,10 @@ class Results(wiring.Component):
                     m.d.comb += drop.eq(1)
                     m.next = "COMPLETE"
                 with m.Else():
-                    m.d.comb += [writer.start.valid.eq(1), send.eq(1)]
+                    m.d.comb += [
+                        writer.start.valid.eq(1),
+                        send.eq(1),
+                    ]
                     m.next = "LOGITS"
             with m.State("LOGITS"):
                 m.d.comb += take_word.eq(1)
@@ -158,7 +192,10 @@ class Results(wiring.Component):
                 m.d.comb += writer.done.ready.eq(1)
                 with m.If(writer.done.valid):
                     with m.If(writer.done.payload.error & (outcome.status == 0)):
-                        m.d.sync += [outcome.status.eq(Status.DATA_TRANSFER_ERROR), outcome.dw1.eq(0)]
+                        m.d.sync += [
+                            outcome.status.eq(Status.DATA_TRANSFER_ERROR),
+                            outcome.dw1.eq(0),
+                        ]
                     m.next = "COMPLETE"
             with m.State("COMPLETE"):
                 m.d.comb += done.valid.eq(1)

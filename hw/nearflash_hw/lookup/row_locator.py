@@ -18,7 +18,7 @@ IN_FLIGHT = 16  # lookups in the pipeline and its output FIFO
 
 def located_layout(config: DeviceConfig) -> data.StructLayout:
     """A lookup with its place. ``ok`` 0: the table's parameters contradict each other, nothing may be read."""
-    lo = Layouts(config)
+    lo = Layouts.of(config)
     return data.StructLayout({
         "slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1,
         "ok": 1, "lpn": lo.lba_bits, "column": lo.column_bits, "beats": lo.column_bits})
@@ -35,15 +35,18 @@ class RowLocator(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
+            #: A row by its index.
             "i": In(stream.Signature(slot_lookup_layout(config))),
+            #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
-            "table": In(Layouts(config).table_write),
+            "table": In(Layouts.of(config).table_write),
+            #: Where it lies, 12 cycles later.
             "o": Out(stream.Signature(located_layout(config))),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lk, lo = self.config.lookup, Layouts(self.config)
+        lk, lo = self.config.lookup, Layouts.of(self.config)
 
         # -- table parameters, in two memories read where the pipeline needs them
         division = data.StructLayout({"magic": 32, "shift": 6})
@@ -56,14 +59,22 @@ class RowLocator(wiring.Component):
         div_w, div_r = div_ram.write_port(), div_ram.read_port()
         place_w, place_r = place_ram.write_port(), place_ram.read_port()
         t = self.table
-        m.d.sync += [div_w.en.eq(self.table_valid), place_w.en.eq(self.table_valid)]
+        m.d.sync += [
+            div_w.en.eq(self.table_valid),
+            place_w.en.eq(self.table_valid),
+        ]
         with m.If(self.table_valid):
             m.d.sync += [
-                div_w.addr.eq(t.table), div_w.data.magic.eq(t.magic), div_w.data.shift.eq(t.shift),
-                place_w.addr.eq(t.table), place_w.data.rows_per_page.eq(t.rows_per_page),
-                place_w.data.stride.eq(t.stride), place_w.data.extents.eq(t.extents),
+                div_w.addr.eq(t.table),
+                div_w.data.magic.eq(t.magic),
+                div_w.data.shift.eq(t.shift),
+                place_w.addr.eq(t.table),
+                place_w.data.rows_per_page.eq(t.rows_per_page),
+                place_w.data.stride.eq(t.stride),
+                place_w.data.extents.eq(t.extents),
                 # a closed table has no extents, so none of its rows can be found
-                place_w.data.used.eq(Mux(t.open, Cat(k < t.n_extents for k in range(lk.max_extents)), 0))]
+                place_w.data.used.eq(Mux(t.open, Cat(k < t.n_extents for k in range(lk.max_extents)), 0)),
+            ]
 
         # -- what only waits for the result
         keep = data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1})
@@ -71,9 +82,11 @@ class RowLocator(wiring.Component):
         m.submodules.kept = kept = StreamFifo(keep, IN_FLIGHT)
         m.submodules.found = results = StreamFifo(found, IN_FLIGHT)
         m.d.comb += [
-            kept.i.valid.eq(self.i.valid), self.i.ready.eq(kept.i.ready),
+            kept.i.valid.eq(self.i.valid),
+            self.i.ready.eq(kept.i.ready),
             *(getattr(kept.i.payload, k).eq(getattr(self.i.payload, k)) for k in ("slot", "table", "weight", "weighted")),
-            self.o.valid.eq(results.o.valid), results.o.ready.eq(self.o.ready),
+            self.o.valid.eq(results.o.valid),
+            results.o.ready.eq(self.o.ready),
             # an entry of ``kept`` leaves with its result, so results.i is always ready
             kept.o.ready.eq(self.o.ready & results.o.valid),
             *(getattr(self.o.payload, k).eq(getattr(kept.o.payload, k)) for k, _ in keep),
@@ -105,7 +118,10 @@ class RowLocator(wiring.Component):
         table = delay(self.i.payload.table, 5, "table")
 
         # 0: read the divisor. 1: operand registers
-        m.d.comb += [div_r.addr.eq(table[0]), div_r.en.eq(valid[0])]
+        m.d.comb += [
+            div_r.addr.eq(table[0]),
+            div_r.en.eq(valid[0]),
+        ]
         magic, shift2 = reg(div_r.data.magic, "magic"), reg(div_r.data.shift, "shift2")
         # 2, 3, 4: 32 x 32 bits from four 16 x 16 products
         a, b = index[2], magic
@@ -120,7 +136,10 @@ class RowLocator(wiring.Component):
         m.d.comb += amount.eq(shift5 - MAX_ROW_BITS)
         page = reg((product[MAX_ROW_BITS:] >> amount[:4])[: lo.lba_bits], "page")
         shift_ok = delay(reg((shift5 >= MAX_ROW_BITS) & ~amount[4:].any(), "shift_ok"), 4, "shift_ok")[4]
-        m.d.comb += [place_r.addr.eq(table[5]), place_r.en.eq(valid[5])]
+        m.d.comb += [
+            place_r.addr.eq(table[5]),
+            place_r.en.eq(valid[5]),
+        ]
         # 6: compare with every extent; register the place
         here = place_r.data
         after = reg(Cat(here.used[k] & (page >= here.extents[k].first_page) for k in range(lk.max_extents)), "after")
@@ -151,6 +170,10 @@ class RowLocator(wiring.Component):
         column = reg((row[:16] * stride10)[: lo.column_bits], "column")
         # 11: out
         m.d.comb += [
-            results.i.valid.eq(valid[11]), results.i.payload.ok.eq(ok), results.i.payload.lpn.eq(reg(lpn, "lpn11")),
-            results.i.payload.column.eq(column), results.i.payload.beats.eq(reg(stride10, "stride11"))]
+            results.i.valid.eq(valid[11]),
+            results.i.payload.ok.eq(ok),
+            results.i.payload.lpn.eq(reg(lpn, "lpn11")),
+            results.i.payload.column.eq(column),
+            results.i.payload.beats.eq(reg(stride10, "stride11")),
+        ]
         return m

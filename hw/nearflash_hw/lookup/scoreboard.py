@@ -13,13 +13,13 @@ __all__ = ["Scoreboard", "poison_layout", "slot_lookup_layout"]
 
 def slot_lookup_layout(config: DeviceConfig) -> data.StructLayout:
     """A lookup with the slot its vector is pooled in."""
-    lo = Layouts(config)
+    lo = Layouts.of(config)
     return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "index": 32, "weight": 32, "weighted": 1})
 
 
 def poison_layout(config: DeviceConfig) -> data.StructLayout:
     """A lookup of ``slot`` is over, with ``status`` (nvme.Status, 0 = good)."""
-    lo = Layouts(config)
+    lo = Layouts.of(config)
     return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "status": 11})
 
 
@@ -35,23 +35,33 @@ class Scoreboard(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
+            #: The parsed query.
             "item": In(stream.Signature(layouts.lookup_item)),
+            #: Each with its slot.
             "lookup": Out(stream.Signature(slot_lookup_layout(config))),
+            #: Of a sample, before its drain.
             "bag": Out(stream.Signature(layouts.bag)),
+            #: A vector is in its accumulators.
             "retire": In(stream.Signature(layouts.retire)),
+            #: A lookup that is not read.
             "poison": In(stream.Signature(poison_layout(config))),
+            #: A slot that has all its vectors, oldest first.
             "drain": Out(stream.Signature(layouts.drain)),
+            #: It is free again.
             "drained": In(stream.Signature(data.StructLayout({"slot": layouts.slot_bits}))),
+            #: One per drain.
             "sample_status": Out(stream.Signature(layouts.sample_status)),
+            #: Pulses per lookup taken.
             "issued": Out(1),
+            #: Pulses per sample drained.
             "sample_done": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        lk, layouts = self.config.lookup, Layouts(self.config)
+        lk, layouts = self.config.lookup, Layouts.of(self.config)
         slots = lk.sample_slots
         item, kind = self.item, self.item.payload.kind
         head, tail = Signal(range(slots)), Signal(range(slots))
@@ -70,9 +80,12 @@ class Scoreboard(wiring.Component):
             *(getattr(self.lookup.payload, k).eq(getattr(item.payload, k))
               for k in ("table", "index", "weight", "weighted")),
             self.lookup.payload.slot.eq(head),
-            self.bag.payload.slot.eq(head), self.bag.payload.table.eq(item.payload.table),
+            self.bag.payload.slot.eq(head),
+            self.bag.payload.table.eq(item.payload.table),
             self.bag.payload.count.eq(item.payload.count),
-            self.drained.ready.eq(1), drained.eq(self.drained.valid), self.sample_done.eq(drained),
+            self.drained.ready.eq(1),
+            drained.eq(self.drained.valid),
+            self.sample_done.eq(drained),
         ]
         with m.If(close):
             m.d.sync += head.eq(head + 1)
@@ -85,11 +98,14 @@ class Scoreboard(wiring.Component):
         m.submodules.over = over = StreamArbiter(poison_layout(self.config), 2)
         r = self.retire.payload
         m.d.comb += [
-            over.i[0].valid.eq(self.retire.valid), self.retire.ready.eq(over.i[0].ready),
-            over.i[0].payload.slot.eq(r.slot), over.i[0].payload.table.eq(r.table),
+            over.i[0].valid.eq(self.retire.valid),
+            self.retire.ready.eq(over.i[0].ready),
+            over.i[0].payload.slot.eq(r.slot),
+            over.i[0].payload.table.eq(r.table),
             over.i[0].payload.status.eq(Mux(r.media, Status.UNRECOVERED_READ, Mux(
                 r.not_finite, Status.ROW_NOT_FINITE, Mux(r.overflow, Status.POOL_OVERFLOW, Status.SUCCESS)))),
-            over.i[1].valid.eq(self.poison.valid), self.poison.ready.eq(over.i[1].ready),
+            over.i[1].valid.eq(self.poison.valid),
+            self.poison.ready.eq(over.i[1].ready),
             over.i[1].payload.eq(self.poison.payload),
             over.o.ready.eq(1),
         ]
@@ -111,12 +127,23 @@ class Scoreboard(wiring.Component):
             with m.Elif(down & ~up):
                 m.d.sync += outstanding.eq(outstanding - 1)
             with m.If(down & (status == 0) & (over.o.payload.status != 0)):
-                m.d.sync += [status.eq(over.o.payload.status), table.eq(over.o.payload.table)]
+                m.d.sync += [
+                    status.eq(over.o.payload.status),
+                    table.eq(over.o.payload.table),
+                ]
             m.d.sync += finished.eq(closed & (outstanding == 0))
             with m.If(close & (head == s)):
-                m.d.sync += [closed.eq(1), sample.eq(item.payload.sample)]
+                m.d.sync += [
+                    closed.eq(1),
+                    sample.eq(item.payload.sample),
+                ]
             with m.If(advance & (tail == s)):
-                m.d.sync += [closed.eq(0), finished.eq(0), status.eq(0), table.eq(0)]
+                m.d.sync += [
+                    closed.eq(0),
+                    finished.eq(0),
+                    status.eq(0),
+                    table.eq(0),
+                ]
             done.append(finished)
             statuses.append(status)
             tables.append(table)
@@ -128,16 +155,22 @@ class Scoreboard(wiring.Component):
         ready = Signal()
         m.d.comb += [
             ready.eq(Array(done)[tail]),
-            drain.valid.eq(ready & ~drain_sent), drain.payload.slot.eq(tail),
+            drain.valid.eq(ready & ~drain_sent),
+            drain.payload.slot.eq(tail),
             drain.payload.bad.eq(Array(statuses)[tail] != 0),
             drain.payload.sample.as_value().eq(Array(samples)[tail]),
-            verdict.valid.eq(ready & ~verdict_sent), verdict.payload.status.eq(Array(statuses)[tail]),
+            verdict.valid.eq(ready & ~verdict_sent),
+            verdict.payload.status.eq(Array(statuses)[tail]),
             verdict.payload.table.eq(Array(tables)[tail]),
             verdict.payload.sample.as_value().eq(Array(samples)[tail]),
             advance.eq(ready & (drain_sent | drain.ready) & (verdict_sent | verdict.ready)),
         ]
         with m.If(advance):
-            m.d.sync += [drain_sent.eq(0), verdict_sent.eq(0), tail.eq(tail + 1)]
+            m.d.sync += [
+                drain_sent.eq(0),
+                verdict_sent.eq(0),
+                tail.eq(tail + 1),
+            ]
         with m.Else():
             with m.If(drain.valid & drain.ready):
                 m.d.sync += drain_sent.eq(1)

@@ -16,10 +16,13 @@ class TagPool(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.tags = config.lookup.tags
-        tag = Layouts(config).tag_bits
+        tag = Layouts.of(config).tag_bits
         super().__init__({
+            #: A free tag.
             "take": Out(stream.Signature(tag)),
+            #: Back; never blocks.
             "give": In(stream.Signature(tag, always_ready=True)),
+            #: Tags that are out.
             "used": Out(bits_for(self.tags)),
         })
 
@@ -27,6 +30,11 @@ class TagPool(wiring.Component):
         m = Module()
         m.submodules.free = free = Pool(self.tags)
         m.d.comb += [
-            self.take.valid.eq(free.o.valid), self.take.payload.eq(free.o.payload), free.o.ready.eq(self.take.ready),
-            free.i.valid.eq(self.give.valid), free.i.payload.eq(self.give.payload), self.used.eq(self.tags - free.level)]
+            self.take.valid.eq(free.o.valid),
+            self.take.payload.eq(free.o.payload),
+            free.o.ready.eq(self.take.ready),
+            free.i.valid.eq(self.give.valid),
+            free.i.payload.eq(self.give.payload),
+            self.used.eq(self.tags - free.level),
+        ]
         return m

@@ -19,40 +19,45 @@ TRANSLATIONS = 16  # requests to the FTL in flight
 
 def tag_entry_layout(config: DeviceConfig) -> data.StructLayout:
     """What a tag stands for."""
-    lo = Layouts(config)
+    lo = Layouts.of(config)
     return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1})
 
 
 class Translator(wiring.Component):
     """The paper's EV translator: up to one lookup per cycle with map-cache hits, in order up to the channels' queues.
 
-    ``lookup`` In; ``ftl_req`` Out / ``ftl_rsp`` In; ``flash_cmd[channel]`` Out: a READ of the row's beats. A row that
-    can't be read leaves as ``poison`` instead: BAD_TABLE (parameters contradict each other), ROW_UNMAPPED or
-    UNRECOVERED_READ (map not readable). ``tag_write`` (``tag_write_valid`` with ``tag`` and ``entry``) tells the merge
-    what a tag stands for, in the cycle before the read command can leave; ``tag_free`` brings tags back. ``tags_used``:
-    reads in flight.
+    A row that can't be read leaves as ``poison``: BAD_TABLE (parameters contradict each other), ROW_UNMAPPED or
+    UNRECOVERED_READ (map not readable).
     """
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lo = Layouts(config)
+        lo = Layouts.of(config)
         super().__init__({
+            #: Rows to read.
             "lookup": In(stream.Signature(slot_lookup_layout(config))),
+            #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(lo.table_write),
+            #: Where does the row's logical page lie?
             "ftl_req": Out(stream.Signature(lo.translate_request)),
             "ftl_rsp": In(stream.Signature(lo.translate_response)),
+            #: Of each channel: a READ of the row's beats.
             "flash_cmd": Out(stream.Signature(lo.flash_command)).array(config.flash.channels),
+            #: A row that can't be read.
             "poison": Out(stream.Signature(poison_layout(config))),
+            #: Pulses with what a tag stands for, in the cycle before its READ can leave.
             "tag_write_valid": Out(1),
             "tag_write": Out(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            #: Tags that come back.
             "tag_free": In(stream.Signature(lo.tag_bits, always_ready=True)),
+            #: Reads in flight.
             "tags_used": Out(bits_for(config.lookup.tags)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, f, lo = self.config, self.config.flash, Layouts(self.config)
+        c, f, lo = self.config, self.config.flash, Layouts.of(self.config)
         m.submodules.locator = locator = RowLocator(c)
         m.submodules.waiting = waiting = StreamFifo(located_layout(c), TRANSLATIONS)
         m.submodules.tags = tags = TagPool(c)
@@ -60,8 +65,12 @@ class Translator(wiring.Component):
         connect(m, flipped(self.lookup), locator.i)
         connect(m, waiting.o, slice_.i)
         m.d.comb += [
-            locator.table_valid.eq(self.table_valid), locator.table.eq(self.table), self.tags_used.eq(tags.used),
-            tags.give.valid.eq(self.tag_free.valid), tags.give.payload.eq(self.tag_free.payload)]
+            locator.table_valid.eq(self.table_valid),
+            locator.table.eq(self.table),
+            self.tags_used.eq(tags.used),
+            tags.give.valid.eq(self.tag_free.valid),
+            tags.give.payload.eq(self.tag_free.payload),
+        ]
 
         # A located lookup enters the waiting FIFO and the FTL in the same cycle.
         loc = locator.o
@@ -80,7 +89,8 @@ class Translator(wiring.Component):
         m.d.comb += [
             known.eq(head.valid & (rsp.valid | ~head.payload.ok)),
             good.eq(head.payload.ok & answer.mapped & ~answer.error),
-            poison.valid.eq(known & ~good), poison.payload.slot.eq(head.payload.slot),
+            poison.valid.eq(known & ~good),
+            poison.payload.slot.eq(head.payload.slot),
             poison.payload.table.eq(head.payload.table),
             poison.payload.status.eq(Mux(~head.payload.ok, Status.BAD_TABLE,
                                          Mux(answer.error, Status.UNRECOVERED_READ, Status.ROW_UNMAPPED))),
@@ -98,13 +108,21 @@ class Translator(wiring.Component):
             p = q.i.payload
             m.d.comb += [
                 q.i.valid.eq(known & good & tags.take.valid & (ppn.channel == k)),
-                p.op.eq(FlashOp.READ), p.die.eq(ppn.die), p.block.eq(ppn.block), p.page.eq(ppn.page),
-                p.column.eq(head.payload.column), p.beats.eq(head.payload.beats), p.tag.eq(tags.take.payload)]
+                p.op.eq(FlashOp.READ),
+                p.die.eq(ppn.die),
+                p.block.eq(ppn.block),
+                p.page.eq(ppn.page),
+                p.column.eq(head.payload.column),
+                p.beats.eq(head.payload.beats),
+                p.tag.eq(tags.take.payload),
+            ]
         ready = Array(q.i.ready for q in queues)[ppn.channel] if f.channels > 1 else queues[0].i.ready
         entry = self.tag_write.entry
         m.d.comb += [
-            issue.eq(known & good & tags.take.valid & ready), tags.take.ready.eq(known & good & ready),
-            self.tag_write_valid.eq(issue), self.tag_write.tag.eq(tags.take.payload),
+            issue.eq(known & good & tags.take.valid & ready),
+            tags.take.ready.eq(known & good & ready),
+            self.tag_write_valid.eq(issue),
+            self.tag_write.tag.eq(tags.take.payload),
             *(getattr(entry, k).eq(getattr(head.payload, k)) for k, _ in tag_entry_layout(c)),
         ]
         return m

@@ -1,63 +1,58 @@
-"""Pass 1 over a query: everything that can be wrong with a command is found before it has any effect."""
+"""Checks of a command that need nothing of its query stream."""
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, Opcode, Status
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.clear_walk import ClearWalk
-from .parser import WORD_BITS, QueryParser, outcome_layout
+from .parser import WORD_BITS, outcome_layout
 
 __all__ = ["Validator", "checked_layout"]
 
 
 def checked_layout(config: DeviceConfig) -> data.StructLayout:
-    """A command and what pass 1 found."""
-    return data.StructLayout({"command": Layouts(config).infer_command, "outcome": outcome_layout()})
+    """A command and what the checks found."""
+    return data.StructLayout({"command": Layouts.of(config).infer_command, "outcome": outcome_layout()})
 
 
 class Validator(wiring.Component):
-    """Checks one command at a time: header, tables (2 cycles each), then the whole query stream (:class:`QueryParser`).
+    """Checks one command at a time: its header, then its tables (2 cycles each).
 
-    ``cmd`` In, ``o`` Out: the command with its outcome, in order. ``cleared``: after a reset all tables are closed; no table
-    may be opened before. The checks and their order are those of
-    :func:`nearflash.reference.query.check_query`.
+    The checks and their order are the first ones of :func:`nearflash.reference.query.check_query`.
     """
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         super().__init__({
             "cmd": In(stream.Signature(layouts.infer_command)),
+            #: The command with its outcome, in order.
+            "o": Out(stream.Signature(checked_layout(config))),
+            #: Tables that are opened and closed.
             "table_valid": In(1),
             "table": In(layouts.table_write),
-            "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
-            "o": Out(stream.Signature(checked_layout(config))),
+            #: After a reset: all tables are closed. None may be opened before.
             "cleared": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        c, lk, layouts = self.config, self.config.lookup, Layouts(self.config)
+        c, lk, layouts = self.config, self.config.lookup, Layouts.of(self.config)
         graph = c.mlp.graph
-        m.submodules.parser = parser = QueryParser(c)
-        connect(m, flipped(self.host_data), parser.host_data)
-        m.d.comb += [
-            parser.table_valid.eq(self.table_valid), parser.table.eq(self.table),
-            parser.dense.ready.eq(1), parser.item.ready.eq(1)]
-
         entry = data.StructLayout({"open": 1, "dim": len(self.table.dim)})
         m.submodules.dims = ram = Memory(shape=entry, depth=lk.max_tables, init=[])
         write, read = ram.write_port(), ram.read_port()
         m.submodules.walk = walk = ClearWalk(layouts.table_bits)  # closes all tables
         m.d.comb += self.cleared.eq(~walk.busy)
         m.d.sync += [
-            write.en.eq(self.table_valid | walk.busy), write.addr.eq(Mux(walk.busy, walk.at, self.table.table)),
-            write.data.open.eq(self.table.open & ~walk.busy), write.data.dim.eq(self.table.dim)]
+            write.en.eq(self.table_valid | walk.busy),
+            write.addr.eq(Mux(walk.busy, walk.at, self.table.table)),
+            write.data.open.eq(self.table.open & ~walk.busy),
+            write.data.dim.eq(self.table.dim),
+        ]
 
         cmd = Signal(layouts.infer_command, reset_less=True)
         outcome = Signal(outcome_layout(), reset_less=True)
@@ -70,22 +65,21 @@ class Validator(wiring.Component):
         nodes = [n for n in graph if n.kind == "tables"]
         widths = [Signal(most, name=f"width_{n.name}") for n in nodes]
         m.d.comb += [
-            lookup.eq(cmd.opcode == Opcode.LOOKUP), read.addr.eq(table),
+            lookup.eq(cmd.opcode == Opcode.LOOKUP),
+            read.addr.eq(table),
             rounded.eq((read.data.dim + lk.lanes - 1) & ~(lk.lanes - 1)),
-            self.host_req.payload.prp1.eq(cmd.prp1), self.host_req.payload.prp2.eq(cmd.prp2),
-            self.host_req.payload.length.eq(cmd.words << 2),
-            parser.start.payload.words.eq(cmd.words), parser.start.payload.batch.eq(cmd.batch),
-            parser.start.payload.tables.eq(cmd.tables), parser.start.payload.dense.eq(cmd.dense),
-            parser.start.payload.weighted.eq(cmd.weighted), parser.start.payload.lookup.eq(lookup),
-            self.o.payload.command.eq(cmd), self.o.payload.outcome.eq(outcome),
+            self.o.payload.command.eq(cmd),
+            self.o.payload.outcome.eq(outcome),
         ]
         reach = c.bus.address_bits
         room_bits = ((1 << reach) - c.results_reach).bit_length() - 1
         n_dense = sum(n.width for n in graph if n.kind == "dense")
         n_tables = sum(len(n.tables) for n in nodes)
         bad_shape, bad_offset, bad_address = Signal(), Signal(), Signal()  # of ``cmd``, a cycle late
-        m.d.sync += [bad_offset.eq(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()),
-                     bad_address.eq(cmd.out_addr[reach:].any() | cmd.out_addr[room_bits:reach].all())]
+        m.d.sync += [
+            bad_offset.eq(cmd.out_addr[: (c.beat_bytes - 1).bit_length()].any()),
+            bad_address.eq(cmd.out_addr[reach:].any() | cmd.out_addr[room_bits:reach].all()),
+        ]
         m.d.sync += bad_shape.eq(
             (cmd.batch == 0) | (cmd.batch > c.host.max_batch) | (cmd.tables == 0) | (cmd.tables > lk.max_tables)
             | (cmd.words == 0) | cmd.words[WORD_BITS:].any() | (lookup & (cmd.dense != 0))
@@ -97,13 +91,22 @@ class Validator(wiring.Component):
                 m.d.sync += bad_widths.eq(1)
 
         def fail(status, dw0=0):
-            m.d.sync += [outcome.status.eq(status), outcome.dw0.eq(dw0)]
+            m.d.sync += [
+                outcome.status.eq(status),
+                outcome.dw0.eq(dw0),
+            ]
             m.next = "EMIT"
 
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.cmd.ready.eq(1)
-                m.d.sync += [cmd.eq(self.cmd.payload), outcome.eq(0), table.eq(0), total.eq(0), *(w.eq(0) for w in widths)]
+                m.d.sync += [
+                    cmd.eq(self.cmd.payload),
+                    outcome.eq(0),
+                    table.eq(0),
+                    total.eq(0),
+                    *(w.eq(0) for w in widths),
+                ]
                 with m.If(self.cmd.valid):
                     m.next = "LOOK"
             with m.State("LOOK"):
@@ -122,7 +125,10 @@ class Validator(wiring.Component):
             with m.State("READ"):
                 m.next = "TABLE"
             with m.State("TABLE"):
-                m.d.sync += [total.eq(total + rounded), table.eq(table + 1)]
+                m.d.sync += [
+                    total.eq(total + rounded),
+                    table.eq(table + 1),
+                ]
                 with m.Switch(table):
                     for n, w in zip(nodes, widths, strict=True):
                         with m.Case(*n.tables):
@@ -139,19 +145,6 @@ class Validator(wiring.Component):
                 with m.If(bad_widths):
                     fail(Status.BAD_BATCH)
                 with m.Else():
-                    m.next = "START"
-            with m.State("START"):
-                m.d.comb += parser.start.valid.eq(1)
-                with m.If(parser.start.ready):
-                    m.next = "REQUEST"
-            with m.State("REQUEST"):
-                m.d.comb += self.host_req.valid.eq(1)
-                with m.If(self.host_req.ready):
-                    m.next = "STREAM"
-            with m.State("STREAM"):
-                m.d.comb += parser.result.ready.eq(1)
-                m.d.sync += outcome.eq(parser.result.payload)
-                with m.If(parser.result.valid):
                     m.next = "EMIT"
             with m.State("EMIT"):
                 m.d.comb += self.o.valid.eq(1)

@@ -61,10 +61,13 @@ class InputBuffer(wiring.Component):
         super().__init__({
             **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(edges)},
-            "columns": Out(bits_for(self.width)), "nb": Out(self.nb_bits), "release": In(1),
+            "columns": Out(bits_for(self.width)),
+            "nb": Out(self.nb_bits),
+            "release": In(1),
             **{f"read{r}": In(read) for r in range(reads)},
             **{f"data{r}": Out(data.ArrayLayout(signed(act_bits), k)) for r in range(reads)},
-            "started": Out(1), "active": Out(1),
+            "started": Out(1),
+            "active": Out(1),
         })
 
     def elaborate(self, platform):
@@ -95,16 +98,20 @@ class InputBuffer(wiring.Component):
             column = Signal(bits_for(self.width), name=f"column{j}")
             place = Signal(bits_for(self.width), name=f"place{j}")  # counted from the edge's first word
             m.d.comb += [
-                port.ready.eq(filled != self.buffered), move.eq(port.valid & port.ready), column.eq(p.pos + e.offset),
+                port.ready.eq(filled != self.buffered),
+                move.eq(port.valid & port.ready),
+                column.eq(p.pos + e.offset),
                 place.eq(p.pos + e.offset % k),
                 complete.eq(move & (p.n == p.nb) & (p.pos == (e.width - 1) // e.lanes * e.lanes)),
             ]
             m.d.sync += write.en.eq(0)
             with m.If(move):
                 lane = place[clog2(e.lanes):clog2(k)]
-                m.d.sync += [write.en.eq(Cat(lane == i for i in range(k // e.lanes))),
-                             write.addr.eq(address(bank, p.n, (place >> clog2(k))[:index_bits(blocks)])),
-                             write.data.eq(Cat(*[p.data.as_value()] * (k // e.lanes)))]
+                m.d.sync += [
+                    write.en.eq(Cat(lane == i for i in range(k // e.lanes))),
+                    write.addr.eq(address(bank, p.n, (place >> clog2(k))[:index_bits(blocks)])),
+                    write.data.eq(Cat(*[p.data.as_value()] * (k // e.lanes))),
+                ]
                 m.d.sync += nbs[bank if bank_bits else 0].eq(p.nb)
             with m.If(complete):
                 m.d.sync += progress.eq(e.offset)
@@ -115,9 +122,15 @@ class InputBuffer(wiring.Component):
             m.d.sync += filled.eq(filled + complete - self.release)
             moves.append(move & (filled == groups))
             prefix = Mux(filled != 0, prefix, progress)
-        m.d.comb += [self.started.eq(Cat(moves).any()), self.active.eq(groups != 0),
-                     self.nb.eq(nbs[read_bank if bank_bits else 0])]
-        m.d.sync += [groups.eq(groups + self.started - self.release), self.columns.eq(prefix)]
+        m.d.comb += [
+            self.started.eq(Cat(moves).any()),
+            self.active.eq(groups != 0),
+            self.nb.eq(nbs[read_bank if bank_bits else 0]),
+        ]
+        m.d.sync += [
+            groups.eq(groups + self.started - self.release),
+            self.columns.eq(prefix),
+        ]
         with m.If(self.release):
             m.d.sync += self.columns.eq(0)
             if bank_bits:
@@ -129,7 +142,10 @@ class InputBuffer(wiring.Component):
             words = []
             for memory, first, bits in memories:
                 port = memory.read_port()
-                m.d.comb += [port.en.eq(read.en), port.addr.eq(address(read_bank, read.n, (read.block - first)[:bits]))]
+                m.d.comb += [
+                    port.en.eq(read.en),
+                    port.addr.eq(address(read_bank, read.n, (read.block - first)[:bits])),
+                ]
                 words.append(port.data)
             begun: dict[int, Signal] = {}  # block number -> the word read is of that block or a later one
 

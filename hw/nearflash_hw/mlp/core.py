@@ -63,7 +63,8 @@ class FcCore(wiring.Component):
             "o": Out(stream.Signature(beat_layout(lanes, self.acc_bits, core.rows, self.nb_bits))),
             **({"mem_read": Out(MemReadSignature(beat_bytes)), "failed": Out(stream.Signature(1))} if dram else
                {"weight_valid": In(1), "weight_first": In(1), "weight_data": In(beat_bytes * 8)}),
-            "step": Out(1), "busy": Out(1),
+            "step": Out(1),
+            "busy": Out(1),
         })
 
     def elaborate(self, platform):
@@ -79,8 +80,11 @@ class FcCore(wiring.Component):
             connect(m, weights.failed, flipped(self.failed))
         else:
             m.submodules.weights = weights = OnChipWeights(core, self.beat_bytes)
-            m.d.comb += [weights.write_valid.eq(self.weight_valid), weights.write_first.eq(self.weight_first),
-                         weights.write_data.eq(self.weight_data)]
+            m.d.comb += [
+                weights.write_valid.eq(self.weight_valid),
+                weights.write_first.eq(self.weight_first),
+                weights.write_data.eq(self.weight_data),
+            ]
         m.submodules.groups = groups = StreamFifo(self.nb_bits, GROUPS)
         depth = max(RESULTS_MIN, 2 * self.n_batch)
         if self.hold_results:
@@ -97,13 +101,20 @@ class FcCore(wiring.Component):
         last_cb, last_rb = cb == core.column_blocks - 1, rb == core.row_blocks - 1
         need = Signal(bits_for(core.columns), init=core.columns if core.scan == "row" else min(core.kc, core.columns))
         m.d.comb += [
-            first.eq(cb == 0), last.eq(last_cb), begin.eq(first & (rb == 0) & (n == 0)),
+            first.eq(cb == 0),
+            last.eq(last_cb),
+            begin.eq(first & (rb == 0) & (n == 0)),
             go.eq((buffer.columns >= need) & (weights.available | (n != 0)) & (~last | (credits != 0))
                   & (groups.i.ready | ~begin)),
-            next_word.eq(go & (n == buffer.nb)), weights.take.eq(go & (n == 0)),
-            groups.i.valid.eq(go & begin), groups.i.payload.eq(buffer.nb),
-            buffer.read0.en.eq(go), buffer.read0.n.eq(n), buffer.read0.block.eq(cb),
-            buffer.release.eq(next_word & last_cb & last_rb), self.step.eq(go),
+            next_word.eq(go & (n == buffer.nb)),
+            weights.take.eq(go & (n == 0)),
+            groups.i.valid.eq(go & begin),
+            groups.i.payload.eq(buffer.nb),
+            buffer.read0.en.eq(go),
+            buffer.read0.n.eq(n),
+            buffer.read0.block.eq(cb),
+            buffer.release.eq(next_word & last_cb & last_rb),
+            self.step.eq(go),
         ]
         inner, inner_last, outer = (cb, last_cb, rb) if core.scan == "row" else (rb, last_rb, cb)
         with m.If(go):
@@ -127,15 +138,26 @@ class FcCore(wiring.Component):
                                               primitive=self.primitive, acc_bits=self.acc_bits if accumulate else 0)
         tag = data.StructLayout({"valid": 1, "first": 1, "last": 1, "address": max(1, clog2(acc_depth))})
         tags = [Signal(tag, name=f"tag{s}") for s in range(kernel.latency + 1)]
-        m.d.sync += [tags[0].valid.eq(go), tags[0].first.eq(first), tags[0].last.eq(last),
-                     tags[0].address.eq(acc_address)]
+        m.d.sync += [
+            tags[0].valid.eq(go),
+            tags[0].first.eq(first),
+            tags[0].last.eq(last),
+            tags[0].address.eq(acc_address),
+        ]
         m.d.sync += [b.eq(a) for a, b in zip(tags, tags[1:], strict=False)]
-        m.d.comb += [kernel.valid.eq(tags[0].valid), kernel.x.eq(buffer.data0), kernel.w.eq(weights.word)]
+        m.d.comb += [
+            kernel.valid.eq(tags[0].valid),
+            kernel.x.eq(buffer.data0),
+            kernel.w.eq(weights.word),
+        ]
         acc_layout = data.ArrayLayout(signed(self.acc_bits), core.kr)
         done = tags[-1]
         held_last, held_valid = Signal(), Signal()
         held_address = Signal.like(done.address)
-        m.d.sync += [held_valid.eq(done.valid), held_last.eq(done.valid & done.last)]
+        m.d.sync += [
+            held_valid.eq(done.valid),
+            held_last.eq(done.valid & done.last),
+        ]
         old, total, held = Signal(acc_layout), Signal(acc_layout), Signal(acc_layout, reset_less=True)
         if accumulate:  # the slices hold the sum one cycle earlier, and only until the next step
             m.d.comb += kernel.restart.eq(tags[-2].first)
@@ -143,7 +165,10 @@ class FcCore(wiring.Component):
             for r in range(core.kr):
                 m.d.comb += total[r].eq(kernel.sums[r] + Mux(done.first, 0, old[r]))
             with m.If(done.valid):
-                m.d.sync += [held.eq(total), held_address.eq(done.address)]
+                m.d.sync += [
+                    held.eq(total),
+                    held_address.eq(done.address),
+                ]
         if core.column_blocks > 1 and acc_depth == 1 and not accumulate:
             m.d.comb += old.eq(held)
         elif core.column_blocks > 1 and not accumulate:
@@ -151,12 +176,21 @@ class FcCore(wiring.Component):
             write = memory.write_port()
             if acc_depth > LUTRAM_WORDS and core.scan == "column" and core.row_blocks >= BLOCK_RAM_REVISIT:
                 read = memory.read_port()
-                m.d.comb += [read.addr.eq(tags[-2].address), read.en.eq(tags[-2].valid),
-                             write.addr.eq(held_address), write.data.eq(held), write.en.eq(held_valid)]
+                m.d.comb += [
+                    read.addr.eq(tags[-2].address),
+                    read.en.eq(tags[-2].valid),
+                    write.addr.eq(held_address),
+                    write.data.eq(held),
+                    write.en.eq(held_valid),
+                ]
             else:
                 read = memory.read_port(domain="comb")
-                m.d.comb += [read.addr.eq(done.address), write.addr.eq(done.address), write.data.eq(total),
-                             write.en.eq(done.valid)]
+                m.d.comb += [
+                    read.addr.eq(done.address),
+                    write.addr.eq(done.address),
+                    write.data.eq(total),
+                    write.en.eq(done.valid),
+                ]
             m.d.comb += old.as_value().eq(read.data)
 
         # -- results: written in order (row block, sample), read in order (lanes rows, sample)
@@ -164,9 +198,15 @@ class FcCore(wiring.Component):
         write, read = results.write_port(), results.read_port()
         end, base = Signal(range(depth)), Signal(range(depth))
         level = Signal(range(depth + 1))
-        m.d.comb += [write.addr.eq(end), write.data.eq(kernel.sums if accumulate else held),
-                     write.en.eq((done.valid & done.last) if accumulate else held_last)]
-        m.d.sync += [end.eq(end + write.en), level.eq(level + held_last - freed)]
+        m.d.comb += [
+            write.addr.eq(end),
+            write.data.eq(kernel.sums if accumulate else held),
+            write.en.eq((done.valid & done.last) if accumulate else held_last),
+        ]
+        m.d.sync += [
+            end.eq(end + write.en),
+            level.eq(level + held_last - freed),
+        ]
 
         nb, sample = groups.o.payload, Signal(self.nb_bits)
         pos = Signal(index_bits(core.rows))
@@ -177,18 +217,30 @@ class FcCore(wiring.Component):
         block_end = group_end | (sub == subs - 1)
         o = self.o.payload
         m.d.comb += [
-            advance.eq(~self.o.valid | self.o.ready), take.eq(advance & groups.o.valid & (level > sample)),
-            read.en.eq(take), read.addr.eq(base + sample),
+            advance.eq(~self.o.valid | self.o.ready),
+            take.eq(advance & groups.o.valid & (level > sample)),
+            read.en.eq(take),
+            read.addr.eq(base + sample),
             groups.o.ready.eq(take & (sample == nb) & group_end),
             freed.eq(Mux(take & (sample == nb) & block_end, nb + 1, 0)),
         ]
         with m.If(advance):
             m.d.sync += self.o.valid.eq(take)
         with m.If(take):
-            m.d.sync += [o.pos.eq(pos), o.n.eq(sample), o.nb.eq(nb), out_sub.eq(sub), sample.eq(sample + 1),
-                         base.eq(base + freed)]
+            m.d.sync += [
+                o.pos.eq(pos),
+                o.n.eq(sample),
+                o.nb.eq(nb),
+                out_sub.eq(sub),
+                sample.eq(sample + 1),
+                base.eq(base + freed),
+            ]
             with m.If(sample == nb):
-                m.d.sync += [sample.eq(0), pos.eq(Mux(group_end, 0, pos + self.lanes)), sub.eq(Mux(block_end, 0, sub + 1))]
+                m.d.sync += [
+                    sample.eq(0),
+                    pos.eq(Mux(group_end, 0, pos + self.lanes)),
+                    sub.eq(Mux(block_end, 0, sub + 1)),
+                ]
         m.d.comb += o.data.as_value().eq(read.data.word_select(out_sub, self.lanes * self.acc_bits) if subs > 1
                                          else read.data)
         m.d.comb += self.busy.eq(buffer.active | (credits != depth) | self.o.valid)

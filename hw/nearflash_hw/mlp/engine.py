@@ -31,13 +31,8 @@ EXPONENT_BITS = 11  # of the logits; beyond +-1023 every int32 is 0 or infinity,
 class MlpEngine(wiring.Component):
     """Runs ``config.mlp.graph`` on groups of samples; :func:`nearflash.reference.mlp.run_graph` is its bit-exact model.
 
-    ``dense``: fp32 features of each sample, in order, ahead of its pooled vectors; ``pooled``: fp32 pooled elements,
-    tables in order (a ``tables`` node lists its tables in ascending order, and their dimensions add up to its width);
-    NaN (bad samples) is processed as 0. Samples carry their place ``n`` in their group and ``nb``. ``table_valid``,
-    ``table``: quantiser parameters of the tables. ``parameter``: records of contract.program, while nothing is inferred.
-    ``logit``: width x (nb + 1) logits per group, groups in order, the last one with ``error`` if a read of
-    streamed weights failed (its values are then arbitrary). ``mem_read``: streamed weights. ``busy``: a group is
-    inside; ``mac_step``: an FC core takes a kernel step.
+    A ``tables`` node lists its tables in ascending order, and their dimensions add up to its width. NaN (bad samples) is
+    processed as 0. A group's last logit has ``error`` if a read of streamed weights failed; its values are then arbitrary.
 
     Flow control: every stream may wait; groups are processed in order everywhere; every core and interaction buffers
     ``buffered`` whole groups, and a producer waits when one of its consumers' buffers is full of unfinished groups.
@@ -57,15 +52,25 @@ class MlpEngine(wiring.Component):
             if n.kind == "tables" and list(n.tables) != sorted(n.tables):
                 raise ConfigError(f"mlp.graph[{n.name}].tables", n.tables, "must be ascending")
         self.config = config
-        self.layouts = layouts = Layouts(config)
+        self.layouts = layouts = Layouts.of(config)
         super().__init__({
+            #: Features of each sample, in order, ahead of its pooled vectors.
             "dense": In(stream.Signature(layouts.dense_element)),
+            #: Elements of each sample, tables in order.
             "pooled": In(stream.Signature(layouts.pooled_element)),
-            "table_valid": In(1), "table": In(layouts.table_write),
+            #: Pulses with a ``table`` that is opened or closed.
+            "table_valid": In(1),
+            "table": In(layouts.table_write),
+            #: Records of contract.program, while nothing is inferred.
             "parameter": In(stream.Signature(layouts.parameter)),
+            #: width x (nb + 1) per group, groups in order.
             "logit": Out(stream.Signature(layouts.logit)),
+            #: Streamed weights.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
-            "busy": Out(1), "mac_step": Out(1),
+            #: A group is inside.
+            "busy": Out(1),
+            #: An FC core takes a kernel step.
+            "mac_step": Out(1),
         })
 
     def elaborate(self, platform):
@@ -92,7 +97,10 @@ class MlpEngine(wiring.Component):
         if table_nodes:
             m.submodules.pooled_input = pooled = PooledInput(config, table_nodes)
             connect(m, flipped(self.pooled), pooled.i)
-            m.d.comb += [pooled.table_valid.eq(self.table_valid), pooled.table.eq(self.table)]
+            m.d.comb += [
+                pooled.table_valid.eq(self.table_valid),
+                pooled.table.eq(self.table),
+            ]
         else:
             m.d.comb += self.pooled.ready.eq(1)
         if not any(n.kind == "dense" for n in graph):
@@ -108,8 +116,14 @@ class MlpEngine(wiring.Component):
                 connect(m, flipped(self.dense), unit.i)
                 mult, shift = Signal(MULT_BITS), Signal(signed(8))
                 with m.If(bus.entry_valid & (bus.target == DENSE_QUANT) & (bus.index == 0)):
-                    m.d.sync += [mult.eq(bus.entry[:MULT_BITS]), shift.eq(bus.entry[32:40].as_signed())]
-                m.d.comb += [unit.mult.eq(mult), unit.shift.eq(shift)]
+                    m.d.sync += [
+                        mult.eq(bus.entry[:MULT_BITS]),
+                        shift.eq(bus.entry[32:40].as_signed()),
+                    ]
+                m.d.comb += [
+                    unit.mult.eq(mult),
+                    unit.shift.eq(shift),
+                ]
                 sources[node.name] = unit.o
             elif node.kind == "fc":
                 node_cores = [c for c in cores(graph) if c.node == node.name]
@@ -126,8 +140,11 @@ class MlpEngine(wiring.Component):
                     if c.weights == "dram":
                         dram_cores.append(unit)
                     else:
-                        m.d.comb += [unit.weight_valid.eq(bus.beat_valid & (bus.target == c.index)),
-                                     unit.weight_first.eq(bus.beat_first), unit.weight_data.eq(bus.beat_data)]
+                        m.d.comb += [
+                            unit.weight_valid.eq(bus.beat_valid & (bus.target == c.index)),
+                            unit.weight_first.eq(bus.beat_first),
+                            unit.weight_data.eq(bus.beat_data),
+                        ]
                     units.append(unit)
                     busy.append(unit.busy)
                     steps.append(unit.step)
@@ -138,7 +155,8 @@ class MlpEngine(wiring.Component):
                     connect(m, unit.o, getattr(epilogue, f"i{k}"))
                 m.d.comb += [
                     epilogue.entry_valid.eq(bus.entry_valid & (bus.target == EPILOGUE + position)),
-                    epilogue.entry_row.eq(bus.index), epilogue.entry.bias.eq(bus.entry[:ACC_BITS]),
+                    epilogue.entry_row.eq(bus.index),
+                    epilogue.entry.bias.eq(bus.entry[:ACC_BITS]),
                     epilogue.entry.mult.eq(bus.entry[64:64 + MULT_BITS]),
                     epilogue.entry.shift.eq(bus.entry[96:96 + SHIFT_BITS]),
                 ]
@@ -151,8 +169,14 @@ class MlpEngine(wiring.Component):
                 attach(unit, edges)
                 mult, shift = Signal(MULT_BITS, name=f"{node.name}_mult"), Signal(SHIFT_BITS, name=f"{node.name}_shift")
                 with m.If(bus.entry_valid & (bus.target == INTERACTION + position) & (bus.index == 0)):
-                    m.d.sync += [mult.eq(bus.entry[64:64 + MULT_BITS]), shift.eq(bus.entry[96:96 + SHIFT_BITS])]
-                m.d.comb += [unit.mult.eq(mult), unit.shift.eq(shift)]
+                    m.d.sync += [
+                        mult.eq(bus.entry[64:64 + MULT_BITS]),
+                        shift.eq(bus.entry[96:96 + SHIFT_BITS]),
+                    ]
+                m.d.comb += [
+                    unit.mult.eq(mult),
+                    unit.shift.eq(shift),
+                ]
                 busy.append(unit.busy)
                 sources[node.name] = unit.o
 
@@ -178,9 +202,11 @@ class MlpEngine(wiring.Component):
         # elements on their way through the quantisers; one that waits there waits for a core that is busy
         arriving = Signal(Fp32Quantizer.LATENCY + 1)
         taken = (self.dense.valid & self.dense.ready) | (self.pooled.valid & self.pooled.ready)
-        m.d.sync += [arriving.eq(Cat(taken, arriving[:-1])),
-                     self.busy.eq(Cat(busy, arriving, self.dense.valid, self.pooled.valid).any()),
-                     self.mac_step.eq(Cat(steps).any())]
+        m.d.sync += [
+            arriving.eq(Cat(taken, arriving[:-1])),
+            self.busy.eq(Cat(busy, arriving, self.dense.valid, self.pooled.valid).any()),
+            self.mac_step.eq(Cat(steps).any()),
+        ]
         return m
 
     def _logits(self, m: Module, source, bus, failures: list):
@@ -198,17 +224,27 @@ class MlpEngine(wiring.Component):
         move = Signal()
         m.d.comb += [
             final.eq((p.pos == self.config.mlp.graph[-1].width - 1) & (p.n == p.nb)),
-            known.eq(~final | Cat(f.valid for f in failures).all()), move.eq(source.valid & source.ready),
-            error.eq(final & Cat(f.payload for f in failures).any()), *(f.ready.eq(move & final) for f in failures)]
+            known.eq(~final | Cat(f.valid for f in failures).all()),
+            move.eq(source.valid & source.ready),
+            error.eq(final & Cat(f.payload for f in failures).any()),
+            *(f.ready.eq(move & final) for f in failures),
+        ]
         tag_bits = len(p.pos) + len(p.n) + len(p.nb) + 1
         m.submodules.to_fp32 = convert = IntToFp32(LOGIT_BITS, tag=tag_bits, exp_bits=EXPONENT_BITS)
         o, nb_bits = self.logit.payload, len(p.n)
         m.d.comb += [
-            convert.i.p.i.eq(p.data[0]), convert.i.p.e.eq(exponent), convert.i.p.tag.eq(Cat(p.n, p.nb, error, p.pos)),
-            convert.i.valid.eq(source.valid & known), source.ready.eq(convert.i.ready & known),
-            o.value.eq(convert.o.p.value), o.n.eq(convert.o.p.tag[:nb_bits]), o.nb.eq(convert.o.p.tag[nb_bits:2 * nb_bits]),
-            o.error.eq(convert.o.p.tag[2 * nb_bits]), o.o.eq(convert.o.p.tag[2 * nb_bits + 1:]),
-            self.logit.valid.eq(convert.o.valid), convert.o.ready.eq(self.logit.ready),
+            convert.i.p.i.eq(p.data[0]),
+            convert.i.p.e.eq(exponent),
+            convert.i.p.tag.eq(Cat(p.n, p.nb, error, p.pos)),
+            convert.i.valid.eq(source.valid & known),
+            source.ready.eq(convert.i.ready & known),
+            o.value.eq(convert.o.p.value),
+            o.n.eq(convert.o.p.tag[:nb_bits]),
+            o.nb.eq(convert.o.p.tag[nb_bits:2 * nb_bits]),
+            o.error.eq(convert.o.p.tag[2 * nb_bits]),
+            o.o.eq(convert.o.p.tag[2 * nb_bits + 1:]),
+            self.logit.valid.eq(convert.o.valid),
+            convert.o.ready.eq(self.logit.ready),
         ]
         inside = Signal(range(convert.LATENCY + 1))
         m.d.sync += inside.eq(inside + move - (self.logit.valid & self.logit.ready))

@@ -9,8 +9,9 @@ from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
 from ..engine.requantize import SHIFT_BITS, Requantizer
-from ..engine.streams import CreditFifo, beat_layout
+from ..engine.streams import beat_layout
 from ..interfaces import bits_for
+from ..primitives.credit_fifo import CreditFifo
 
 __all__ = ["Epilogue", "scale_layout"]
 
@@ -36,8 +37,13 @@ class Epilogue(wiring.Component):
         self._out = beat_layout(lanes, out_bits, rows, nb_bits)
         super().__init__({
             **{f"i{k}": In(stream.Signature(beat_layout(lanes, b, rows, nb_bits))) for k, b in enumerate(acc_bits)},
+            #: Activations, in the order of the inputs.
             "o": Out(stream.Signature(self._out)),
-            "entry_valid": In(1), "entry_row": In(bits_for(rows)), "entry": In(scale_layout()),
+            #: Pulses with the ``entry`` of output ``entry_row``.
+            "entry_valid": In(1),
+            "entry_row": In(bits_for(rows)),
+            "entry": In(scale_layout()),
+            #: Holds nothing.
             "idle": Out(1),
         })
 
@@ -63,14 +69,21 @@ class Epilogue(wiring.Component):
         first = ins[0].payload
         tag = Cat(first.pos, first.n, first.nb)
         take = Signal()
-        m.d.comb += [take.eq(Cat(s.valid for s in ins).all() & out.credit), out.spend.eq(take),
-                     read.addr.eq(first.pos >> lane_bits), read.en.eq(take)]
+        m.d.comb += [
+            take.eq(Cat(s.valid for s in ins).all() & out.credit),
+            out.spend.eq(take),
+            read.addr.eq(first.pos >> lane_bits),
+            read.en.eq(take),
+        ]
         m.d.comb += [s.ready.eq(take) for s in ins]
 
         valid0, tag0 = Signal(), Signal(len(tag), reset_less=True)
         valid1 = Signal()
         m.submodules.requantizer = rq = Requantizer(lanes, self.out_bits, self.relu, len(tag))
-        m.d.sync += [valid0.eq(take), valid1.eq(valid0)]
+        m.d.sync += [
+            valid0.eq(take),
+            valid1.eq(valid0),
+        ]
         tag1 = Signal(len(tag), reset_less=True)
         with m.If(take):
             m.d.sync += tag0.eq(tag)
@@ -88,11 +101,28 @@ class Epilogue(wiring.Component):
             with m.If(take):
                 m.d.sync += total.eq(terms[0])
             with m.If(valid0):
-                m.d.sync += [acc.eq(total + entry.bias), mult.eq(entry.mult), shift.eq(entry.shift)]
-            m.d.comb += [rq.acc[k].eq(acc), rq.mult[k].eq(mult), rq.shift[k].eq(shift)]
-        m.d.comb += [rq.valid.eq(valid1), rq.tag.eq(tag1), out.push.eq(rq.o_valid),
-                     out.payload.eq(Cat(rq.q.as_value(), rq.o_tag)), self.idle.eq(out.idle)]
-        m.d.comb += [self.o.payload.eq(out.o.payload), self.o.valid.eq(out.o.valid), out.o.ready.eq(self.o.ready)]
+                m.d.sync += [
+                    acc.eq(total + entry.bias),
+                    mult.eq(entry.mult),
+                    shift.eq(entry.shift),
+                ]
+            m.d.comb += [
+                rq.acc[k].eq(acc),
+                rq.mult[k].eq(mult),
+                rq.shift[k].eq(shift),
+            ]
+        m.d.comb += [
+            rq.valid.eq(valid1),
+            rq.tag.eq(tag1),
+            out.push.eq(rq.o_valid),
+            out.payload.eq(Cat(rq.q.as_value(), rq.o_tag)),
+            self.idle.eq(out.idle),
+        ]
+        m.d.comb += [
+            self.o.payload.eq(out.o.payload),
+            self.o.valid.eq(out.o.valid),
+            out.o.ready.eq(self.o.ready),
+        ]
         return m
 
 

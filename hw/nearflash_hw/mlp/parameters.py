@@ -28,9 +28,19 @@ class ParameterBus(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.beat_bytes = config.beat_bytes
         super().__init__({
-            "i": In(stream.Signature(Layouts(config).parameter)),
-            "target": Out(16), "beat_valid": Out(1), "beat_first": Out(1), "beat_data": Out(config.beat_bytes * 8),
-            "entry_valid": Out(1), "entry": Out(ENTRY_BITS), "index": Out(COUNT_BITS),
+            #: Records.
+            "i": In(stream.Signature(Layouts.of(config).parameter)),
+            #: Of what comes out.
+            "target": Out(16),
+            #: A beat of the record.
+            "beat_valid": Out(1),
+            "beat_first": Out(1),
+            "beat_data": Out(config.beat_bytes * 8),
+            #: A 16-byte entry of the record.
+            "entry_valid": Out(1),
+            "entry": Out(ENTRY_BITS),
+            #: The entry's number in the record.
+            "index": Out(COUNT_BITS),
         })
 
     def elaborate(self, platform):
@@ -40,27 +50,56 @@ class ParameterBus(wiring.Component):
         half = Signal()  # 8-byte beats: the entry's first half is here; 32-byte beats: the beat's second half is due
         take = Signal()
         index = Signal(COUNT_BITS)
-        m.d.comb += [take.eq(self.i.valid & self.i.ready), self.i.ready.eq(1)]
-        m.d.sync += [self.beat_valid.eq(take), self.entry_valid.eq(0)]
+        m.d.comb += [
+            take.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(1),
+        ]
+        m.d.sync += [
+            self.beat_valid.eq(take),
+            self.entry_valid.eq(0),
+        ]
         with m.If(take):
-            m.d.sync += [self.target.eq(i.target), self.beat_first.eq(i.first), self.beat_data.eq(i.data)]
+            m.d.sync += [
+                self.target.eq(i.target),
+                self.beat_first.eq(i.first),
+                self.beat_data.eq(i.data),
+            ]
         with m.If(self.entry_valid):
             m.d.sync += index.eq(self.index + 1)
         number = Mux(self.entry_valid, self.index + 1, index)
         if bits == ENTRY_BITS:
             with m.If(take):
-                m.d.sync += [self.entry_valid.eq(1), self.entry.eq(i.data), self.index.eq(Mux(i.first, 0, number))]
+                m.d.sync += [
+                    self.entry_valid.eq(1),
+                    self.entry.eq(i.data),
+                    self.index.eq(Mux(i.first, 0, number)),
+                ]
         elif bits < ENTRY_BITS:
             start = Signal()
             with m.If(take):
-                m.d.sync += [half.eq(i.first | ~half), start.eq(i.first), self.entry.eq(Cat(self.entry[bits:], i.data))]
+                m.d.sync += [
+                    half.eq(i.first | ~half),
+                    start.eq(i.first),
+                    self.entry.eq(Cat(self.entry[bits:], i.data)),
+                ]
                 with m.If(half & ~i.first):
-                    m.d.sync += [self.entry_valid.eq(1), self.index.eq(Mux(start, 0, number))]
+                    m.d.sync += [
+                        self.entry_valid.eq(1),
+                        self.index.eq(Mux(start, 0, number)),
+                    ]
         else:
             m.d.comb += self.i.ready.eq(~half)
             m.d.sync += half.eq(take)
             with m.If(take):
-                m.d.sync += [self.entry_valid.eq(1), self.entry.eq(i.data), self.index.eq(Mux(i.first, 0, number))]
+                m.d.sync += [
+                    self.entry_valid.eq(1),
+                    self.entry.eq(i.data),
+                    self.index.eq(Mux(i.first, 0, number)),
+                ]
             with m.Elif(half):
-                m.d.sync += [self.entry_valid.eq(1), self.entry.eq(self.beat_data[ENTRY_BITS:]), self.index.eq(number)]
+                m.d.sync += [
+                    self.entry_valid.eq(1),
+                    self.entry.eq(self.beat_data[ENTRY_BITS:]),
+                    self.index.eq(number),
+                ]
         return m

@@ -21,7 +21,10 @@ class Fork(wiring.Component):
 
     def __init__(self, shape, n: int):
         self.n = n
-        super().__init__({"i": In(stream.Signature(shape)), **{f"o{k}": Out(stream.Signature(shape)) for k in range(n)}})
+        super().__init__({
+            "i": In(stream.Signature(shape)),
+            **{f"o{k}": Out(stream.Signature(shape)) for k in range(n)},
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -29,7 +32,10 @@ class Fork(wiring.Component):
         taken = Signal(self.n)
         m.d.comb += self.i.ready.eq(Cat(o.ready | taken[k] for k, o in enumerate(outs)).all() if outs else 1)
         for k, o in enumerate(outs):
-            m.d.comb += [o.valid.eq(self.i.valid & ~taken[k]), o.payload.eq(self.i.payload)]
+            m.d.comb += [
+                o.valid.eq(self.i.valid & ~taken[k]),
+                o.payload.eq(self.i.payload),
+            ]
             with m.If(self.i.valid):
                 m.d.sync += taken[k].eq(~self.i.ready & (taken[k] | o.ready))
         return m
@@ -41,8 +47,12 @@ class LaneSplitter(wiring.Component):
 
     def __init__(self, lanes_in: int, lanes_out: int, bits: int, width: int, nb_bits: int):
         self.lanes_in, self.lanes_out, self.width = lanes_in, lanes_out, width
-        super().__init__({"i": In(stream.Signature(beat_layout(lanes_in, bits, width, nb_bits))),
-                          "o": Out(stream.Signature(beat_layout(lanes_out, bits, width, nb_bits)))})
+        super().__init__({
+            #: Of ``lanes_in`` elements.
+            "i": In(stream.Signature(beat_layout(lanes_in, bits, width, nb_bits))),
+            #: Of ``lanes_out``.
+            "o": Out(stream.Signature(beat_layout(lanes_out, bits, width, nb_bits))),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -52,7 +62,10 @@ class LaneSplitter(wiring.Component):
         m.d.comb += [
             start.eq(i.pos + (piece << clog2(self.lanes_out))),
             o.data.as_value().eq(i.data.as_value().word_select(piece, len(o.data.as_value()))),
-            o.pos.eq(start), o.n.eq(i.n), o.nb.eq(i.nb), self.o.valid.eq(self.i.valid),
+            o.pos.eq(start),
+            o.n.eq(i.n),
+            o.nb.eq(i.nb),
+            self.o.valid.eq(self.i.valid),
             self.i.ready.eq(self.o.ready & (piece.all() | (start + self.lanes_out >= self.width))),
         ]
         with m.If(self.o.valid & self.o.ready):
@@ -66,10 +79,17 @@ class DenseInput(wiring.Component):
 
     def __init__(self, config: DeviceConfig, node: Node):
         self.config, self.node = config, node
-        layouts = Layouts(config)
+        layouts = Layouts.of(config)
         self._out = beat_layout(1, config.mlp.act_bits, node.width, layouts.nb_bits)
-        super().__init__({"i": In(stream.Signature(layouts.dense_element)), "o": Out(stream.Signature(self._out)),
-                          "mult": In(MULT_BITS), "shift": In(signed(8))})
+        super().__init__({
+            #: Features.
+            "i": In(stream.Signature(layouts.dense_element)),
+            #: Activations.
+            "o": Out(stream.Signature(self._out)),
+            #: The node's quantiser.
+            "mult": In(MULT_BITS),
+            "shift": In(signed(8)),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -77,9 +97,15 @@ class DenseInput(wiring.Component):
         pos = Signal(index_bits(self.node.width))
         m.submodules.quantizer = q = Fp32Quantizer(self.config.mlp.act_bits, tag=len(pos) + 2 * len(i.sample.n))
         m.d.comb += [
-            q.i.p.value.eq(i.value), q.i.p.mult.eq(self.mult), q.i.p.shift.eq(self.shift),
-            q.i.p.tag.eq(Cat(pos, i.sample.n, i.sample.nb)), q.i.valid.eq(self.i.valid), self.i.ready.eq(q.i.ready),
-            self.o.payload.eq(Cat(q.o.p.q, q.o.p.tag)), self.o.valid.eq(q.o.valid), q.o.ready.eq(self.o.ready),
+            q.i.p.value.eq(i.value),
+            q.i.p.mult.eq(self.mult),
+            q.i.p.shift.eq(self.shift),
+            q.i.p.tag.eq(Cat(pos, i.sample.n, i.sample.nb)),
+            q.i.valid.eq(self.i.valid),
+            self.i.ready.eq(q.i.ready),
+            self.o.payload.eq(Cat(q.o.p.q, q.o.p.tag)),
+            self.o.valid.eq(q.o.valid),
+            q.o.ready.eq(self.o.ready),
         ]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += pos.eq(Mux(i.last, 0, pos + 1))
@@ -96,12 +122,13 @@ class PooledInput(wiring.Component):
 
     def __init__(self, config: DeviceConfig, nodes: list[Node]):
         self.config, self.nodes = config, nodes
-        self.layouts = layouts = Layouts(config)
+        self.layouts = layouts = Layouts.of(config)
         super().__init__({
             "i": In(stream.Signature(layouts.pooled_element)),
             **{f"o{k}": Out(stream.Signature(beat_layout(1, config.mlp.act_bits, n.width, layouts.nb_bits)))
                for k, n in enumerate(nodes)},
-            "table_valid": In(1), "table": In(layouts.table_write),
+            "table_valid": In(1),
+            "table": In(layouts.table_write),
         })
 
     def elaborate(self, platform):
@@ -110,8 +137,12 @@ class PooledInput(wiring.Component):
         scale = data.StructLayout({"mult": MULT_BITS, "shift": signed(8)})
         m.submodules.scales = scales = Memory(shape=scale, depth=max(2, config.lookup.max_tables), init=[])
         write, read = scales.write_port(), scales.read_port()
-        m.d.comb += [write.addr.eq(self.table.table), write.data.mult.eq(self.table.quant_mult),
-                     write.data.shift.eq(self.table.quant_shift), write.en.eq(self.table_valid)]
+        m.d.comb += [
+            write.addr.eq(self.table.table),
+            write.data.mult.eq(self.table.quant_mult),
+            write.data.shift.eq(self.table.quant_shift),
+            write.en.eq(self.table_valid),
+        ]
         tag = data.StructLayout({"node": index_bits(len(self.nodes)),
                                  "pos": max(index_bits(n.width) for n in self.nodes),
                                  "n": self.layouts.nb_bits, "nb": self.layouts.nb_bits})
@@ -119,13 +150,24 @@ class PooledInput(wiring.Component):
         moved, advance, known = Signal(), Signal(), Signal()
         held, here = Signal(tag, reset_less=True), Signal(tag)
         value, valid = Signal(32, reset_less=True), Signal()
-        m.d.comb += [advance.eq(q.i.ready | ~valid), self.i.ready.eq(advance), moved.eq(self.i.valid & advance),
-                     read.addr.eq(i.table), read.en.eq(moved), here.n.eq(i.sample.n), here.nb.eq(i.sample.nb)]
+        m.d.comb += [
+            advance.eq(q.i.ready | ~valid),
+            self.i.ready.eq(advance),
+            moved.eq(self.i.valid & advance),
+            read.addr.eq(i.table),
+            read.en.eq(moved),
+            here.n.eq(i.sample.n),
+            here.nb.eq(i.sample.nb),
+        ]
         places = [Signal(index_bits(node.width), name=f"place{k}") for k, node in enumerate(self.nodes)]
         with m.Switch(i.table):
             for k, node in enumerate(self.nodes):
                 with m.Case(*node.tables):
-                    m.d.comb += [known.eq(1), here.node.eq(k), here.pos.eq(places[k])]
+                    m.d.comb += [
+                        known.eq(1),
+                        here.node.eq(k),
+                        here.pos.eq(places[k]),
+                    ]
                     with m.If(moved):
                         m.d.sync += places[k].eq(places[k] + 1)
         with m.If(moved & i.last_of_sample):
@@ -133,14 +175,27 @@ class PooledInput(wiring.Component):
         with m.If(advance):
             m.d.sync += valid.eq(self.i.valid & known)
         with m.If(moved):
-            m.d.sync += [value.eq(i.value), held.eq(here)]
-        m.d.comb += [q.i.valid.eq(valid), q.i.p.value.eq(value), q.i.p.mult.eq(read.data.mult),
-                     q.i.p.shift.eq(read.data.shift), q.i.p.tag.eq(held)]
+            m.d.sync += [
+                value.eq(i.value),
+                held.eq(here),
+            ]
+        m.d.comb += [
+            q.i.valid.eq(valid),
+            q.i.p.value.eq(value),
+            q.i.p.mult.eq(read.data.mult),
+            q.i.p.shift.eq(read.data.shift),
+            q.i.p.tag.eq(held),
+        ]
         out = q.o.p.tag
         for k in range(len(self.nodes)):
             o = getattr(self, f"o{k}")
-            m.d.comb += [o.payload.data[0].eq(q.o.p.q), o.payload.pos.eq(out.pos), o.payload.n.eq(out.n),
-                         o.payload.nb.eq(out.nb), o.valid.eq(q.o.valid & (out.node == k))]
+            m.d.comb += [
+                o.payload.data[0].eq(q.o.p.q),
+                o.payload.pos.eq(out.pos),
+                o.payload.n.eq(out.n),
+                o.payload.nb.eq(out.nb),
+                o.valid.eq(q.o.valid & (out.node == k)),
+            ]
             with m.If(out.node == k):
                 m.d.comb += q.o.ready.eq(o.ready)
         return m

@@ -36,8 +36,16 @@ class OnChipWeights(wiring.Component):
     def __init__(self, core: Core, beat_bytes: int):
         self.core, self.beat_bytes = core, beat_bytes
         super().__init__({
-            "available": Out(1), "take": In(1), "word": Out(_word_layout(core)),
-            "write_valid": In(1), "write_first": In(1), "write_data": In(beat_bytes * 8),
+            #: Always.
+            "available": Out(1),
+            #: The next word is wanted.
+            "take": In(1),
+            #: From the next cycle on, until the next ``take``.
+            "word": Out(_word_layout(core)),
+            #: A beat of the core's parameter record.
+            "write_valid": In(1),
+            "write_first": In(1),
+            "write_data": In(beat_bytes * 8),
         })
 
     def elaborate(self, platform):
@@ -50,21 +58,38 @@ class OnChipWeights(wiring.Component):
         read = memory.read_port()
         write = memory.write_port(granularity=width // beats)
         position = Signal(range(core.steps))
-        m.d.comb += [self.available.eq(1), read.addr.eq(position), read.en.eq(self.take), self.word.as_value().eq(read.data)]
+        m.d.comb += [
+            self.available.eq(1),
+            read.addr.eq(position),
+            read.en.eq(self.take),
+            self.word.as_value().eq(read.data),
+        ]
         with m.If(self.take):
             m.d.sync += position.eq(Mux(position == core.steps - 1, 0, position + 1))
         # The record may be a beat longer than the words need (padding to 16 bytes): `full` keeps it out.
         fill, beat, full = Signal(range(core.steps)), Signal(range(beats)), Signal()
         here_fill, here_beat = Signal.like(fill), Signal.like(beat)
-        m.d.comb += [here_fill.eq(Mux(self.write_first, 0, fill)), here_beat.eq(Mux(self.write_first, 0, beat)),
-                     write.addr.eq(here_fill), write.data.eq(Cat(*[self.write_data[:width // beats]] * beats))]
+        m.d.comb += [
+            here_fill.eq(Mux(self.write_first, 0, fill)),
+            here_beat.eq(Mux(self.write_first, 0, beat)),
+            write.addr.eq(here_fill),
+            write.data.eq(Cat(*[self.write_data[:width // beats]] * beats)),
+        ]
         with m.If(self.write_valid & (self.write_first | ~full)):
             for b in range(beats):
                 m.d.comb += write.en[b].eq(here_beat == b)
             with m.If(here_beat == beats - 1):
-                m.d.sync += [beat.eq(0), fill.eq(here_fill + 1), full.eq(here_fill == core.steps - 1)]
+                m.d.sync += [
+                    beat.eq(0),
+                    fill.eq(here_fill + 1),
+                    full.eq(here_fill == core.steps - 1),
+                ]
             with m.Else():
-                m.d.sync += [beat.eq(here_beat + 1), fill.eq(here_fill), full.eq(0)]
+                m.d.sync += [
+                    beat.eq(here_beat + 1),
+                    fill.eq(here_fill),
+                    full.eq(0),
+                ]
         return m
 
 
@@ -81,8 +106,18 @@ class DramWeights(wiring.Component):
     def __init__(self, core: Core, beat_bytes: int, address: int, passes: int = 2):
         self.core, self.beat_bytes, self.address, self.passes = core, beat_bytes, address, passes
         super().__init__({
-            "available": Out(1), "take": In(1), "word": Out(_word_layout(core)), "start": In(1),
-            "mem_read": Out(MemReadSignature(beat_bytes)), "failed": Out(stream.Signature(1)),
+            #: ``take`` may be set.
+            "available": Out(1),
+            #: The next word is wanted.
+            "take": In(1),
+            #: From the next cycle on, until the next ``take``.
+            "word": Out(_word_layout(core)),
+            #: One more pass over the weights is wanted.
+            "start": In(1),
+            #: The image.
+            "mem_read": Out(MemReadSignature(beat_bytes)),
+            #: For each pass: a read of it failed.
+            "failed": Out(stream.Signature(1)),
         })
 
     def elaborate(self, platform):
@@ -107,23 +142,35 @@ class DramWeights(wiring.Component):
         begin = Signal()
         m.d.comb += [
             begin.eq(remaining == total),
-            beats.eq(Mux(remaining > burst, burst, remaining)), last.eq(remaining <= burst),
+            beats.eq(Mux(remaining > burst, burst, remaining)),
+            last.eq(remaining <= burst),
             req.valid.eq((waiting != 0) & (space >= beats) & (~begin | (owed != PASSES_OWED))),
-            req.payload.addr.eq(address), req.payload.beats.eq(beats), sent.eq(req.valid & req.ready),
-            fifo.w_data.eq(rsp.payload.data[:bits]), fifo.w_en.eq(rsp.valid), rsp.ready.eq(1),  # the space was reserved
+            req.payload.addr.eq(address),
+            req.payload.beats.eq(beats),
+            sent.eq(req.valid & req.ready),
+            fifo.w_data.eq(rsp.payload.data[:bits]),
+            fifo.w_en.eq(rsp.valid),
+            rsp.ready.eq(1),  # the space was reserved
         ]
-        m.d.sync += [waiting.eq(waiting + self.start - (sent & last)),
-                     space.eq(space + (fifo.r_en & fifo.r_rdy) - Mux(sent, beats, 0))]
+        m.d.sync += [
+            waiting.eq(waiting + self.start - (sent & last)),
+            space.eq(space + (fifo.r_en & fifo.r_rdy) - Mux(sent, beats, 0)),
+        ]
         with m.If(sent):
-            m.d.sync += [remaining.eq(Mux(last, total, remaining - burst)),
-                         address.eq(Mux(last, Const(self.address, len(address)), address + burst * self.beat_bytes))]
+            m.d.sync += [
+                remaining.eq(Mux(last, total, remaining - burst)),
+                address.eq(Mux(last, Const(self.address, len(address)), address + burst * self.beat_bytes)),
+            ]
 
         bursts = Signal(range(max(2, -(-total // burst))))  # of the pass that arrives, all of which is here
         bad = Signal()
         burst_here, pass_here = Signal(), Signal()
         m.d.comb += [
-            burst_here.eq(rsp.valid & rsp.payload.last), pass_here.eq(burst_here & (bursts == -(-total // burst) - 1)),
-            failures.i.valid.eq(pass_here), failures.i.payload.eq(bad | rsp.payload.error)]
+            burst_here.eq(rsp.valid & rsp.payload.last),
+            pass_here.eq(burst_here & (bursts == -(-total // burst) - 1)),
+            failures.i.valid.eq(pass_here),
+            failures.i.payload.eq(bad | rsp.payload.error),
+        ]
         connect(m, failures.o, flipped(self.failed))
         m.d.sync += owed.eq(owed + (sent & begin) - (self.failed.valid & self.failed.ready))
         with m.If(rsp.valid):
@@ -134,12 +181,21 @@ class DramWeights(wiring.Component):
         gathered = Signal(bits * word_beats, reset_less=True)
         count = Signal(range(word_beats + 1))
         word = Signal(core.word_bytes * 8, reset_less=True)
-        m.d.comb += [self.available.eq(count == word_beats), self.word.as_value().eq(word),
-                     fifo.r_en.eq(~self.available | self.take)]
+        m.d.comb += [
+            self.available.eq(count == word_beats),
+            self.word.as_value().eq(word),
+            fifo.r_en.eq(~self.available | self.take),
+        ]
         with m.If(self.take):
-            m.d.sync += [word.eq(gathered), count.eq(0)]
+            m.d.sync += [
+                word.eq(gathered),
+                count.eq(0),
+            ]
         with m.If(fifo.r_en & fifo.r_rdy):
-            m.d.sync += [gathered.eq(Cat(gathered, fifo.r_data)[bits:]), count.eq(Mux(self.take, 1, count + 1))]
+            m.d.sync += [
+                gathered.eq(Cat(gathered, fifo.r_data)[bits:]),
+                count.eq(Mux(self.take, 1, count + 1)),
+            ]
         return m
 
 
@@ -152,6 +208,7 @@ class WeightReadArbiter(wiring.Component):
     def __init__(self, n: int, beat_bytes: int):
         self.n = n
         super().__init__({
+            #: Cores, round-robin.
             "clients": In(MemReadSignature(beat_bytes)).array(n),
             "mem_read": Out(MemReadSignature(beat_bytes)),
         })
@@ -165,19 +222,27 @@ class WeightReadArbiter(wiring.Component):
         m.submodules.routes = routes = StreamFifo(index_bits(self.n), 8)
         for k in range(self.n):
             client = self.clients[k].req
-            m.d.comb += [requests.i[k].valid.eq(client.valid), requests.i[k].payload.eq(client.payload),
-                         client.ready.eq(requests.i[k].ready)]
+            m.d.comb += [
+                requests.i[k].valid.eq(client.valid),
+                requests.i[k].payload.eq(client.payload),
+                client.ready.eq(requests.i[k].ready),
+            ]
         req, rsp = self.mem_read.req, self.mem_read.rsp
         m.d.comb += [
-            req.payload.eq(requests.o.payload), req.valid.eq(requests.o.valid & routes.i.ready),
+            req.payload.eq(requests.o.payload),
+            req.valid.eq(requests.o.valid & routes.i.ready),
             requests.o.ready.eq(req.ready & routes.i.ready),
-            routes.i.valid.eq(req.valid & req.ready), routes.i.payload.eq(requests.grant),
+            routes.i.valid.eq(req.valid & req.ready),
+            routes.i.payload.eq(requests.grant),
             routes.o.ready.eq(rsp.valid & rsp.ready & rsp.payload.last),
         ]
         for k in range(self.n):
             client = self.clients[k].rsp
             mine = routes.o.valid & (routes.o.payload == k)
-            m.d.comb += [client.payload.eq(rsp.payload), client.valid.eq(rsp.valid & mine)]
+            m.d.comb += [
+                client.payload.eq(rsp.payload),
+                client.valid.eq(rsp.valid & mine),
+            ]
             with m.If(mine):
                 m.d.comb += rsp.ready.eq(client.ready)
         return m

@@ -21,8 +21,11 @@ class StreamArbiter(wiring.Component):
             raise ValueError(f"n = {n}: must be at least 1")
         self.n, self.packet = n, packet
         super().__init__({
+            #: Merged round-robin.
             "i": In(stream.Signature(shape)).array(n),
+            #: With ``packet``, transfers up to one with ``last`` are of one input.
             "o": Out(stream.Signature(shape)),
+            #: Index of the input on ``o``.
             "grant": Out(index_bits(n)),
         })
 
@@ -35,7 +38,8 @@ class StreamArbiter(wiring.Component):
         valid, above, grant = Signal(self.n), Signal(self.n), Signal(self.n)
         first, first_above = Signal(self.n), Signal(self.n)  # found side by side, which takes fewer levels
         m.d.comb += [
-            valid.eq(Cat(s.valid for s in self.i)), above.eq(valid & above_last),
+            valid.eq(Cat(s.valid for s in self.i)),
+            above.eq(valid & above_last),
             first.eq(Cat(valid[k] & ~valid[:k].any() for k in range(self.n))),
             first_above.eq(Cat(above[k] & ~above[:k].any() for k in range(self.n))),
             grant.eq(Mux(locked, held, Mux(above.any(), first_above, first))),
@@ -45,8 +49,14 @@ class StreamArbiter(wiring.Component):
             Value.cast(self.o.payload).eq(Array(Value.cast(s.payload) for s in self.i)[self.grant]),
         ]
         with m.If(self.o.valid):
-            m.d.sync += [locked.eq(1), held.eq(grant)]
+            m.d.sync += [
+                locked.eq(1),
+                held.eq(grant),
+            ]
             release = self.o.ready & (self.o.payload.last if self.packet else 1)
             with m.If(release):
-                m.d.sync += [locked.eq(0), above_last.eq(Cat(grant[:k].any() for k in range(self.n)))]
+                m.d.sync += [
+                    locked.eq(0),
+                    above_last.eq(Cat(grant[:k].any() for k in range(self.n))),
+                ]
         return m

@@ -19,11 +19,23 @@ class AxiLiteSignature(Signature):
             raise ValueError(f"addr_bits = {addr_bits}: must be at least 3")
         self._addr_bits = addr_bits
         super().__init__({
-            "awaddr": Out(addr_bits), "awvalid": Out(1), "awready": In(1),
-            "wdata": Out(32), "wstrb": Out(4), "wvalid": Out(1), "wready": In(1),
-            "bresp": In(2), "bvalid": In(1), "bready": Out(1),
-            "araddr": Out(addr_bits), "arvalid": Out(1), "arready": In(1),
-            "rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1),
+            "awaddr": Out(addr_bits),
+            "awvalid": Out(1),
+            "awready": In(1),
+            "wdata": Out(32),
+            "wstrb": Out(4),
+            "wvalid": Out(1),
+            "wready": In(1),
+            "bresp": In(2),
+            "bvalid": In(1),
+            "bready": Out(1),
+            "araddr": Out(addr_bits),
+            "arvalid": Out(1),
+            "arready": In(1),
+            "rdata": In(32),
+            "rresp": In(2),
+            "rvalid": In(1),
+            "rready": Out(1),
         })
 
     @property
@@ -40,18 +52,29 @@ class AxiLiteSignature(Signature):
 class AxiLiteSlave(wiring.Component):
     """One access of each direction at a time.
 
-    ``wr_en`` is one cycle long, with ``wr_word`` (word address), ``wr_data`` and ``wr_strb``; the answer ``wr_ok`` is
-    taken in that cycle. ``rd_en`` likewise, with ``rd_word``; ``rd_data`` and ``rd_ok`` are taken in that cycle. Not
-    ok answers SLVERR. The byte part of an address is ignored. Address and write data may come in either order.
-    Latency: 2 cycles from the address (and data) handshake to BVALID or RVALID.
+    The byte part of an address is ignored. Address and write data may come in either order. Latency: 2 cycles from the
+    address (and data) handshake to BVALID or RVALID.
     """
 
     def __init__(self, addr_bits: int):
         self.addr_bits = addr_bits
         super().__init__({
             "bus": In(AxiLiteSignature(addr_bits)),
-            "wr_en": Out(1), "wr_word": Out(addr_bits - 2), "wr_data": Out(32), "wr_strb": Out(4), "wr_ok": In(1),
-            "rd_en": Out(1), "rd_word": Out(addr_bits - 2), "rd_data": In(32), "rd_ok": In(1),
+            #: A write, for one cycle.
+            "wr_en": Out(1),
+            #: Its address, in words.
+            "wr_word": Out(addr_bits - 2),
+            "wr_data": Out(32),
+            "wr_strb": Out(4),
+            #: Taken in that cycle: 0 answers SLVERR.
+            "wr_ok": In(1),
+            #: A read, for one cycle.
+            "rd_en": Out(1),
+            #: Its address, in words.
+            "rd_word": Out(addr_bits - 2),
+            #: Taken in that cycle, as ``rd_ok``: 0 answers SLVERR.
+            "rd_data": In(32),
+            "rd_ok": In(1),
         })
 
     def elaborate(self, platform):
@@ -60,17 +83,30 @@ class AxiLiteSlave(wiring.Component):
 
         have_addr, have_data = Signal(), Signal()
         m.d.comb += [
-            bus.awready.eq(~have_addr & ~bus.bvalid), bus.wready.eq(~have_data & ~bus.bvalid),
-            self.wr_en.eq(have_addr & have_data)]
+            bus.awready.eq(~have_addr & ~bus.bvalid),
+            bus.wready.eq(~have_data & ~bus.bvalid),
+            self.wr_en.eq(have_addr & have_data),
+        ]
         with m.If(bus.awvalid & bus.awready):
-            m.d.sync += [have_addr.eq(1), self.wr_word.eq(bus.awaddr[2:])]
+            m.d.sync += [
+                have_addr.eq(1),
+                self.wr_word.eq(bus.awaddr[2:]),
+            ]
         with m.If(bus.wvalid & bus.wready):
-            m.d.sync += [have_data.eq(1), self.wr_data.eq(bus.wdata), self.wr_strb.eq(bus.wstrb)]
+            m.d.sync += [
+                have_data.eq(1),
+                self.wr_data.eq(bus.wdata),
+                self.wr_strb.eq(bus.wstrb),
+            ]
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(self.wr_en):
             m.d.sync += [
-                have_addr.eq(0), have_data.eq(0), bus.bvalid.eq(1), bus.bresp.eq(Mux(self.wr_ok, OKAY, SLVERR))]
+                have_addr.eq(0),
+                have_data.eq(0),
+                bus.bvalid.eq(1),
+                bus.bresp.eq(Mux(self.wr_ok, OKAY, SLVERR)),
+            ]
 
         m.d.comb += bus.arready.eq(~self.rd_en & ~bus.rvalid)
         m.d.sync += self.rd_en.eq(bus.arvalid & bus.arready)
@@ -80,6 +116,8 @@ class AxiLiteSlave(wiring.Component):
             m.d.sync += bus.rvalid.eq(0)
         with m.If(self.rd_en):
             m.d.sync += [
-                bus.rvalid.eq(1), bus.rdata.eq(Mux(self.rd_ok, self.rd_data, 0)),
-                bus.rresp.eq(Mux(self.rd_ok, OKAY, SLVERR))]
+                bus.rvalid.eq(1),
+                bus.rdata.eq(Mux(self.rd_ok, self.rd_data, 0)),
+                bus.rresp.eq(Mux(self.rd_ok, OKAY, SLVERR)),
+            ]
         return m

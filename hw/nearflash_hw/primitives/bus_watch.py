@@ -17,12 +17,23 @@ class BusWatch(wiring.Component):
         if cycles < 1:
             raise ValueError(f"cycles = {cycles}: must be at least 1")
         self.cycles = cycles
-        super().__init__({"owed": In(1), "progress": In(1), "silent": Out(1)})
+        super().__init__({
+            #: The other side has something to answer or to take.
+            "owed": In(1),
+            #: Something was transferred.
+            "progress": In(1),
+            #: Until reset.
+            "silent": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.left = left = Countdown(self.cycles.bit_length())
-        m.d.comb += [left.value.eq(self.cycles), left.run.eq(1), left.load.eq(~self.owed | self.progress)]
+        m.d.comb += [
+            left.value.eq(self.cycles),
+            left.run.eq(1),
+            left.load.eq(~self.owed | self.progress),
+        ]
         with m.If(self.owed & ~self.progress & ~left.busy):
             m.d.sync += self.silent.eq(1)
         return m

@@ -12,12 +12,20 @@ class ClearWalk(wiring.Component):
 
     def __init__(self, bits: int):
         self.bits = bits
-        super().__init__({"at": Out(bits), "busy": Out(1)})
+        super().__init__({
+            #: Every address once.
+            "at": Out(bits),
+            #: From a reset on, for as many cycles.
+            "busy": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
         at = Signal(self.bits + 1)
-        m.d.comb += [self.at.eq(at), self.busy.eq(~at[-1])]
+        m.d.comb += [
+            self.at.eq(at),
+            self.busy.eq(~at[-1]),
+        ]
         with m.If(self.busy):
             m.d.sync += at.eq(at + 1)
         return m

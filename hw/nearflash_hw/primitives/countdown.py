@@ -19,7 +19,16 @@ class Countdown(wiring.Component):
     model_clock = "free"
 
     def __init__(self, bits: int):
-        super().__init__({"load": In(1), "value": In(bits), "run": In(1), "busy": Out(1)})
+        super().__init__({
+            #: Begin with ``value``.
+            "load": In(1),
+            #: In cycles.
+            "value": In(bits),
+            #: 0: time stands still.
+            "run": In(1),
+            #: Something is left.
+            "busy": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()

@@ -5,14 +5,31 @@ Bit-exact models: :mod:`nearflash.reference.fp32`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["FP32_NAN", "FP32_ONE", "Fp32Quantizer", "IntToFp32", "fp32_fields", "funnel", "shift_left"]
+from ..interfaces import bits_for
+
+__all__ = [
+    "FP32_NAN",
+    "FP32_ONE",
+    "STEP",
+    "Fp32Quantizer",
+    "IntToFp32",
+    "Placed",
+    "fp32_fields",
+    "place_coarse",
+    "place_fine",
+    "shift_left",
+]
 
 FP32_ONE = 0x3F80_0000
 FP32_NAN = 0x7FC0_0000
+STEP = 16  # of a coarse shift
 BIAS = 150  # value = mantissa (24-bit integer) * 2**(exponent field - 150)
 
 
@@ -35,14 +52,40 @@ def shift_left(value: Value, amount: Value, width: int) -> Value:
     return out[:width]
 
 
-def funnel(value: Value, left: Value, width: int) -> tuple[Value, Value]:
-    """(high, low) halves of ``value << left`` seen through a ``width``-bit low half; ``0 <= left <= width``,
-    ``len(value) <= width``.
+class Placed(NamedTuple):
+    """What :func:`place_coarse` gives: ``bits`` of the window with the STEP - 1 below it, and whether there is anything
+    below or above these."""
 
-    With ``left = s`` for a left shift s >= 0, low is the result and high what fell out at the top. With
-    ``left = width + s`` for s < 0, high is the truncated result and low the fraction, its top bit worth one half.
+    bits: Value
+    below: Value
+    above: Value
+
+
+def place_coarse(value: Value, steps: Value, size: int) -> Placed:
+    """The first half of placing ``value``, of n bits, in a window of ``size`` bits, the lowest of which is its bit n before
+    it goes up by ``amount`` (0 to n + size). ``steps``: one bit, number ``amount`` // STEP, is set.
+
+    The window sees a few places of ``value`` per bit, so that a step's one-hot select and these are a LUT.
     """
-    return (value >> (width - left)[: len(left)])[: len(value)], shift_left(value, left, width)
+    n, least = len(value), 1 - STEP  # the lowest place that a fine shift may bring into the window
+
+    def place(at: int) -> Value:
+        return Cat(steps[c] & value[at + n - STEP * c] for c in range(len(steps)) if 0 <= at + n - STEP * c < n).any()
+
+    def some(of: Callable[[int], Value]) -> Value:
+        return Cat(steps[c] & of(STEP * c).any() for c in range(len(steps))).any()
+
+    return Placed(Cat(place(at) for at in range(least, size)), some(lambda by: value[: max(0, n + least - by)]),
+                  some(lambda by: value[max(0, min(n, n + size - by)) :]))
+
+
+def place_fine(placed: Placed, by: Value, size: int) -> tuple[Value, Value, Value]:
+    """(the window, whether anything lies below it, whether anything lies above it) after the rest of the shift, ``by`` =
+    ``amount`` % STEP."""
+    bits, margin = placed.bits, STEP - 1
+    below = Cat(bits[k] & (by < margin - k) for k in range(margin)).any()
+    above = Cat(bits[k] & (by >= margin + size - k) for k in range(size, size + margin)).any()
+    return shift_left(bits, by, len(bits))[margin:], placed.below | below, placed.above | above
 
 
 class Fp32Quantizer(wiring.Component):
@@ -82,29 +125,28 @@ class Fp32Quantizer(wiring.Component):
         neg, mant, field, special = fp32_fields(p.value)
         nan = special & p.value[:23].any()
         a, b = reg(24, mant, "a"), reg(16, p.mult, "b")
-        s1 = reg(signed(10), field - BIAS - p.shift, "s1")
+        # The magnitude's bits and one below the point, as the window's lowest.
+        size, most = self.out_bits, width + self.out_bits
+        amount1 = reg(signed(10), field - p.shift + (width + 1 - BIAS), "amount1")
         neg1, nan1 = reg(1, neg, "neg1"), reg(1, nan, "nan1")
         inf1 = reg(1, special & ~nan, "inf1")
-        # Two product registers for the DSP's M and P; the shift amount meanwhile. left as funnel() wants it.
+        # Two product registers for the DSP's M and P; the shift amount meanwhile.
         product2 = reg(width, a * b, "product2")
-        right2 = reg(1, s1 < 0, "right2")
-        tiny2 = reg(1, s1 < -width, "tiny2")  # even the whole product is below one half
-        left2 = reg(6, Mux(s1 < 0, Mux(s1 < -width, 0, s1 + width), Mux(s1 > width, width, s1)), "left2")
-        neg2, nan2, inf2 = reg(1, neg1, "neg2"), reg(1, nan1, "nan2"), reg(1, inf1, "inf2")
+        amount2 = reg(bits_for(most), Mux(amount1 < 0, 0, Mux(amount1 > most, most, amount1)), "amount2")
+        neg2, nan2, inf2 = reg(1, neg1, "neg2"), reg(1, nan1, "nan2"), reg(1, inf1 & b.any(), "inf2")
         product3 = reg(width, product2, "product3")
-        right3, left3 = reg(1, right2, "right3"), reg(6, left2, "left3")
-        neg3, zero3 = reg(1, neg2, "neg3"), reg(1, nan2 | tiny2, "zero3")
-        inf3 = reg(1, inf2, "inf3")
-        high, low = funnel(product3, left3, width)
-        high4, low4 = reg(width, high, "high4"), reg(width, low, "low4")
-        right4, neg4, zero4 = reg(1, right3, "right4"), reg(1, neg3, "neg4"), reg(1, zero3, "zero4")
-        inf4 = reg(1, inf3 & product3.any(), "inf4")
-        whole = Mux(right4, high4, low4)
+        steps3 = reg(most // STEP + 1, 1 << amount2[4:], "steps3")
+        fine3, neg3, nan3, inf3 = reg(4, amount2, "fine3"), reg(1, neg2, "neg3"), reg(1, nan2, "nan3"), reg(1, inf2, "inf3")
+        placed = place_coarse(product3, steps3, size)
+        placed4 = Placed(reg(len(placed.bits), placed.bits, "placed4"), reg(1, placed.below, "below4"),
+                         reg(1, placed.above, "above4"))
+        fine4, neg4, nan4, inf4 = reg(4, fine3, "fine4"), reg(1, neg3, "neg4"), reg(1, nan3, "nan4"), reg(1, inf3, "inf4")
+        window, below, above = place_fine(placed4, fine4, size)
         # One bit above the limit is kept, so that rounding up to the limit + 1 still clamps.
-        mag5 = reg(self.out_bits, whole[: self.out_bits - 1], "mag5")
-        up5 = reg(1, right4 & low4[-1] & (low4[:-1].any() | high4[0]), "up5")
-        over5 = reg(1, inf4 | whole[self.out_bits - 1 :].any() | (~right4 & high4.any()), "over5")
-        neg5, zero5 = reg(1, neg4, "neg5"), reg(1, zero4, "zero5")
+        mag5 = reg(self.out_bits, window[1:], "mag5")
+        up5 = reg(1, window[0] & (below | window[1]), "up5")
+        over5 = reg(1, inf4 | above, "over5")
+        neg5, zero5 = reg(1, neg4, "neg5"), reg(1, nan4, "zero5")
         rounded6 = reg(self.out_bits, mag5 + up5, "rounded6")
         over6, neg6, zero6 = reg(1, over5, "over6"), reg(1, neg5, "neg6"), reg(1, zero5, "zero6")
         clamped = Mux(zero6, 0, Mux(over6 | (rounded6 > limit), limit, rounded6))[: self.out_bits]
@@ -171,7 +213,10 @@ class IntToFp32(wiring.Component):
         sticky5, down5 = reg(1, mag[: n - 25].any(), "sticky5"), reg(5, down, "down5")
         field5 = reg(8, Mux(mag[-1] & (exp >= 1), exp, 0)[:8], "field5")  # 0 also when i is 0
         inf5, neg5 = reg(1, mag[-1] & (exp >= 255), "inf5"), reg(1, neg, "neg5")
-        shifted, lost = funnel(top5, (32 - down5)[:6], 32)
+        by_bytes = top5 >> Cat(Const(0, 3), down5[3:])
+        shifted = by_bytes >> down5[:3]
+        lost = Cat(*(top5[8 * k : 8 * k + 8].any() & (down5[3:] > k) for k in range(3)),
+                   *(by_bytes[k] & (down5[:3] > k) for k in range(7)))
         sticky = sticky5 | lost.any()
         top6 = reg(24, shifted[1:25], "top6")
         up6 = reg(1, shifted[0] & (sticky | shifted[1]), "up6")
@@ -190,7 +235,11 @@ class _Pipe:
     def __init__(self, m: Module, i, o, latency: int, tag):
         self.go = go = Signal()
         valid = Signal(latency)
-        m.d.comb += [go.eq(o.ready | ~o.valid), i.ready.eq(go), o.valid.eq(valid[-1])]
+        m.d.comb += [
+            go.eq(o.ready | ~o.valid),
+            i.ready.eq(go),
+            o.valid.eq(valid[-1]),
+        ]
         with m.If(go):
             m.d.sync += valid.eq(Cat(i.valid, valid[:-1]))
         previous = Value.cast(i.p.tag)

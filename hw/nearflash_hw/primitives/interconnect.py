@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import BusConfig
 
@@ -42,8 +41,12 @@ class BurstSplitter(wiring.Component):
 
     def __init__(self, beat_bytes: int, max_burst: int = 256, address_bits: int = ADDR_BITS, clients: int = 1):
         self.beat_bytes, self.max_burst, self.address_bits = beat_bytes, max_burst, address_bits
-        super().__init__({"i": In(stream.Signature(owned_request_layout(address_bits, clients))),
-                          "o": Out(stream.Signature(burst_layout(address_bits, clients)))})
+        super().__init__({
+            #: Requests.
+            "i": In(stream.Signature(owned_request_layout(address_bits, clients))),
+            #: AXI bursts of them, in order.
+            "o": Out(stream.Signature(burst_layout(address_bits, clients))),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -60,19 +63,30 @@ class BurstSplitter(wiring.Component):
         final, emit = Signal(), Signal()
         m.d.comb += [
             final.eq(~end[limit_bits:].any() | (end == limit)),
-            self.o.valid.eq(active), self.o.payload.addr.eq(addr), self.o.payload.final.eq(final),
+            self.o.valid.eq(active),
+            self.o.payload.addr.eq(addr),
+            self.o.payload.final.eq(final),
             self.o.payload.client.eq(client),
             # The burst's end, a cut or the request's, less its begin less 1; a cut is a multiple of what the sum keeps.
             self.o.payload.len.eq((Mux(final, end, 0) + ~addr[beat_shift:window_shift])[:limit_bits]),
-            emit.eq(active & self.o.ready), self.i.ready.eq(~active | (emit & final))]
+            emit.eq(active & self.o.ready),
+            self.i.ready.eq(~active | (emit & final)),
+        ]
 
         with m.If(emit):
-            m.d.sync += [addr.eq((addr[window_shift:] + 1) << window_shift), end.eq(end - limit)]
+            m.d.sync += [
+                addr.eq((addr[window_shift:] + 1) << window_shift),
+                end.eq(end - limit),
+            ]
             with m.If(final):
                 m.d.sync += active.eq(0)
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [active.eq(1), addr.eq(self.i.payload.addr), client.eq(self.i.payload.client),
-                         end.eq(self.i.payload.addr[beat_shift:window_shift] + self.i.payload.beats)]
+            m.d.sync += [
+                active.eq(1),
+                addr.eq(self.i.payload.addr),
+                client.eq(self.i.payload.client),
+                end.eq(self.i.payload.addr[beat_shift:window_shift] + self.i.payload.beats),
+            ]
         return m
 
 
@@ -122,19 +136,27 @@ class MemInterconnect(wiring.Component):
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
         self.outstanding, self.reach_bits, self.based = outstanding, reach_bits, based
         super().__init__({
+            #: Clients; the AXI ID is the index.
             "read": In(MemReadSignature(beat_bytes)).array(n_read),
             "write": In(MemWriteSignature(beat_bytes)).array(n_write),
+            #: The memory.
             "axi": Out(AxiSignature(bus.address_bits, beat_bytes * 8, bus.id_bits)),
+            #: Of all addresses, in 4 KiB; changes only while nothing is under way.
             **({"base": In(bus.address_bits - PAGE_BITS)} if based else {}),
-            "silent_reads": Out(1), "silent_writes": Out(1),
+            #: The memory owed an answer for bus.silence_cycles in which nothing moved. Until reset.
+            "silent_reads": Out(1),
+            "silent_writes": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         size = (self.beat_bytes - 1).bit_length()
         for ch in ("ar", "aw"):
-            m.d.comb += [getattr(self.axi, ch + "size").eq(size), getattr(self.axi, ch + "burst").eq(INCR),
-                         getattr(self.axi, ch + "cache").eq(self.bus.cache)]
+            m.d.comb += [
+                getattr(self.axi, ch + "size").eq(size),
+                getattr(self.axi, ch + "burst").eq(INCR),
+                getattr(self.axi, ch + "cache").eq(self.bus.cache),
+            ]
         if self.n_read:
             self._elaborate_read(m)
         if self.n_write:
@@ -142,7 +164,7 @@ class MemInterconnect(wiring.Component):
         return m
 
     def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room
-                         ) -> tuple[StreamArbiter, BurstSplitter, list[SyncFIFO]]:
+                         ) -> tuple[StreamArbiter, BurstSplitter, list[StreamFifo]]:
         """Arbiter, splitter and address register of one direction; ``room``: the address register may be loaded. Returns the
         first two (the splitter's output transfers as a burst enters the address register) and, per client, the queue of
         ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
@@ -156,18 +178,24 @@ class MemInterconnect(wiring.Component):
         m.d.comb += split.o.ready.eq(room & taken.any())
         burst = split.o.payload
         for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
-            m.submodules[f"{ch}_flags{k}"] = flags = SyncFIFO(width=1, depth=self.outstanding)
+            m.submodules[f"{ch}_flags{k}"] = flags = StreamFifo(1, self.outstanding)
             m.submodules[f"{ch}_slice{k}"] = slice_ = RegisterSlice(
                 data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "half")
             given, i = slice_.o.payload, arbiter.i[k]
             m.d.comb += [
-                slice_.i.payload.addr.eq(client.req.payload.addr), slice_.i.payload.beats.eq(client.req.payload.beats),
-                slice_.i.valid.eq(client.req.valid), client.req.ready.eq(slice_.i.ready),
-                i.payload.addr.eq(given.addr), i.payload.beats.eq(given.beats), i.payload.client.eq(k),
+                slice_.i.payload.addr.eq(client.req.payload.addr),
+                slice_.i.payload.beats.eq(client.req.payload.beats),
+                slice_.i.valid.eq(client.req.valid),
+                client.req.ready.eq(slice_.i.ready),
+                i.payload.addr.eq(given.addr),
+                i.payload.beats.eq(given.beats),
+                i.payload.client.eq(k),
                 # Without the queue's place here a client that has many bursts under way would hold up all others.
-                i.valid.eq(slice_.o.valid & gate & flags.w_rdy), slice_.o.ready.eq(i.ready & gate & flags.w_rdy),
-                taken[k].eq((burst.client == k) & flags.w_rdy),
-                flags.w_data.eq(burst.final), flags.w_en.eq(split.o.valid & room & (burst.client == k)),
+                i.valid.eq(slice_.o.valid & gate & flags.i.ready),
+                slice_.o.ready.eq(i.ready & gate & flags.i.ready),
+                taken[k].eq((burst.client == k) & flags.i.ready),
+                flags.i.payload.eq(burst.final),
+                flags.i.valid.eq(split.o.valid & room & (burst.client == k)),
             ]
             queues.append(flags)
         valid, ready = getattr(axi, ch + "valid"), getattr(axi, ch + "ready")
@@ -191,9 +219,12 @@ class MemInterconnect(wiring.Component):
         beat = data.StructLayout({"data": self.beat_bytes * 8, "last": 1, "error": 1, "id": index_bits(self.n_read)})
         m.submodules.r_buffer = buffer = StreamFifo(beat, 2)
         m.d.comb += [
-            buffer.i.payload.data.eq(axi.rdata), buffer.i.payload.last.eq(axi.rlast),
-            buffer.i.payload.error.eq(axi.rresp[1]), buffer.i.payload.id.eq(axi.rid),
-            buffer.i.valid.eq(axi.rvalid), axi.rready.eq(buffer.i.ready),
+            buffer.i.payload.data.eq(axi.rdata),
+            buffer.i.payload.last.eq(axi.rlast),
+            buffer.i.payload.error.eq(axi.rresp[1]),
+            buffer.i.payload.id.eq(axi.rid),
+            buffer.i.valid.eq(axi.rvalid),
+            axi.rready.eq(buffer.i.ready),
         ]
         head = buffer.o.payload
         ready = Signal(self.n_read)
@@ -203,18 +234,20 @@ class MemInterconnect(wiring.Component):
                 hit.eq(buffer.o.valid & (head.id == k)),
                 client.rsp.valid.eq(hit),
                 client.rsp.payload.data.eq(head.data),
-                client.rsp.payload.last.eq(head.last & flags.r_data),
+                client.rsp.payload.last.eq(head.last & flags.o.payload),
                 client.rsp.payload.error.eq(head.error),
                 ready[k].eq(hit & client.rsp.ready),
-                flags.r_en.eq(ready[k] & head.last),
+                flags.o.ready.eq(ready[k] & head.last),
             ]
         m.d.comb += buffer.o.ready.eq(ready.any())
 
         # What came and waits for its client is no debt of the bus.
         m.submodules.read_watch = watch = BusWatch(self.bus.silence_cycles)
         m.d.comb += [
-            watch.owed.eq(Cat(flags.r_rdy for flags in queues).any() & ~axi.rvalid & ~buffer.o.valid),
-            watch.progress.eq(axi.arvalid & axi.arready), self.silent_reads.eq(watch.silent)]
+            watch.owed.eq(Cat(flags.o.valid for flags in queues).any() & ~axi.rvalid & ~buffer.o.valid),
+            watch.progress.eq(axi.arvalid & axi.arready),
+            self.silent_reads.eq(watch.silent),
+        ]
 
     def _elaborate_write(self, m: Module) -> None:
         axi = self.axi
@@ -233,7 +266,10 @@ class MemInterconnect(wiring.Component):
         gates = [offered[k] | word.valid for k, word in enumerate(words)]
         arbiter, split, queues = self._address_channel(
             m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & (order.level < self.outstanding))
-        m.d.comb += [order.i.payload.client.eq(axi.awid), order.i.payload.len.eq(axi.awlen)]
+        m.d.comb += [
+            order.i.payload.client.eq(axi.awid),
+            order.i.payload.len.eq(axi.awlen),
+        ]
         m.d.sync += order.i.valid.eq(split.o.valid & split.o.ready)
         for k, request in enumerate(arbiter.i):
             with m.If(request.valid):
@@ -257,8 +293,11 @@ class MemInterconnect(wiring.Component):
             m.d.sync += count.eq(Mux(last, 0, count + 1))
             m.d.comb += order.o.ready.eq(last)
         m.d.comb += [
-            axi.wdata.eq(buffer.o.payload.data), axi.wstrb.eq(buffer.o.payload.strb), axi.wlast.eq(buffer.o.payload.last),
-            axi.wvalid.eq(buffer.o.valid), buffer.o.ready.eq(axi.wready),
+            axi.wdata.eq(buffer.o.payload.data),
+            axi.wstrb.eq(buffer.o.payload.strb),
+            axi.wlast.eq(buffer.o.payload.last),
+            axi.wvalid.eq(buffer.o.valid),
+            buffer.o.ready.eq(axi.wready),
         ]
 
         b_ready = Signal(self.n_write)
@@ -269,14 +308,15 @@ class MemInterconnect(wiring.Component):
             m.d.comb += [
                 hit.eq(axi.bvalid & (axi.bid == k)),
                 b_ready[k].eq(hit & done.i.ready),
-                flags.r_en.eq(b_ready[k]),
-                done.i.valid.eq(hit & flags.r_data),
+                flags.o.ready.eq(b_ready[k]),
+                done.i.valid.eq(hit & flags.o.payload),
                 done.i.payload.error.eq(failed | axi.bresp[1]),
-                client.done.valid.eq(done.o.valid), client.done.payload.eq(done.o.payload),
+                client.done.valid.eq(done.o.valid),
+                client.done.payload.eq(done.o.payload),
                 done.o.ready.eq(client.done.ready),
             ]
             with m.If(b_ready[k]):
-                m.d.sync += failed.eq((failed | axi.bresp[1]) & ~flags.r_data)
+                m.d.sync += failed.eq((failed | axi.bresp[1]) & ~flags.o.payload)
         m.d.comb += axi.bready.eq(b_ready.any())
 
         unanswered = Signal(bits_for(self.n_write * self.outstanding))  # bursts sent whole
@@ -285,4 +325,6 @@ class MemInterconnect(wiring.Component):
         m.submodules.write_watch = watch = BusWatch(self.bus.silence_cycles)
         m.d.comb += [
             watch.owed.eq(axi.awvalid | axi.wvalid | ((unanswered != 0) & ~axi.bvalid)),
-            watch.progress.eq(Cat(moves.values()).any()), self.silent_writes.eq(watch.silent)]
+            watch.progress.eq(Cat(moves.values()).any()),
+            self.silent_writes.eq(watch.silent),
+        ]

@@ -32,7 +32,10 @@ class MemReadSignature(Signature):
             raise ValueError(f"beat_bytes = {beat_bytes}: must be 8, 16 or 32")
         self._beat_bytes = beat_bytes
         rsp = data.StructLayout({"data": beat_bytes * 8, "last": 1, "error": 1})
-        super().__init__({"req": Out(stream.Signature(request_layout())), "rsp": In(stream.Signature(rsp))})
+        super().__init__({
+            "req": Out(stream.Signature(request_layout())),
+            "rsp": In(stream.Signature(rsp)),
+        })
 
     @property
     def beat_bytes(self) -> int:

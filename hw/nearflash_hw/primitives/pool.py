@@ -19,8 +19,14 @@ class Pool(wiring.Component):
             raise ValueError(f"n = {n}: must be at least 1")
         self.n = n
         bits = index_bits(n)
-        super().__init__({"i": In(stream.Signature(bits, always_ready=True)), "o": Out(stream.Signature(bits)),
-                          "level": Out(bits_for(n), init=n)})
+        super().__init__({
+            #: Given back.
+            "i": In(stream.Signature(bits, always_ready=True)),
+            #: Taken.
+            "o": Out(stream.Signature(bits)),
+            #: How many are here.
+            "level": Out(bits_for(n), init=n),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -29,8 +35,16 @@ class Pool(wiring.Component):
         counting = Signal()
         taken = Signal()
         m.d.comb += [
-            counting.eq(fresh != self.n), taken.eq(self.o.valid & self.o.ready),
-            back.i.valid.eq(self.i.valid), back.i.payload.eq(self.i.payload), back.o.ready.eq(taken & ~counting),
-            self.o.valid.eq(counting | back.o.valid), self.o.payload.eq(Mux(counting, fresh, back.o.payload))]
-        m.d.sync += [fresh.eq(fresh + (taken & counting)), self.level.eq(self.level + self.i.valid - taken)]
+            counting.eq(fresh != self.n),
+            taken.eq(self.o.valid & self.o.ready),
+            back.i.valid.eq(self.i.valid),
+            back.i.payload.eq(self.i.payload),
+            back.o.ready.eq(taken & ~counting),
+            self.o.valid.eq(counting | back.o.valid),
+            self.o.payload.eq(Mux(counting, fresh, back.o.payload)),
+        ]
+        m.d.sync += [
+            fresh.eq(fresh + (taken & counting)),
+            self.level.eq(self.level + self.i.valid - taken),
+        ]
         return m

@@ -22,7 +22,11 @@ class RegisterSlice(wiring.Component):
         if ready not in READY:
             raise ValueError(f"ready = {ready!r}: must be one of {READY}")
         self.ready = ready
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        super().__init__({
+            "i": In(stream.Signature(shape)),
+            #: A cycle later.
+            "o": Out(stream.Signature(shape)),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -30,20 +34,30 @@ class RegisterSlice(wiring.Component):
         given = Value.cast(i.payload)
         held = Signal(len(given), reset_less=True)
         free = Signal()
-        m.d.comb += [free.eq(~o.valid | o.ready), Value.cast(o.payload).eq(held)]
+        m.d.comb += [
+            free.eq(~o.valid | o.ready),
+            Value.cast(o.payload).eq(held),
+        ]
         if self.ready != "full":
             m.d.comb += i.ready.eq(free if self.ready == "through" else ~o.valid)
             with m.If(o.ready):
                 m.d.sync += o.valid.eq(0)
             with m.If(i.ready):
-                m.d.sync += [o.valid.eq(i.valid), held.eq(given)]
+                m.d.sync += [
+                    o.valid.eq(i.valid),
+                    held.eq(given),
+                ]
             return m
         spare, kept = Signal(), Signal(len(given), reset_less=True)  # what came while ``o`` waited
         m.d.comb += i.ready.eq(~spare)
         with m.If(~spare):
             m.d.sync += kept.eq(given)
         with m.If(free):
-            m.d.sync += [o.valid.eq(i.valid | spare), held.eq(Mux(spare, kept, given)), spare.eq(0)]
+            m.d.sync += [
+                o.valid.eq(i.valid | spare),
+                held.eq(Mux(spare, kept, given)),
+                spare.eq(0),
+            ]
         with m.Else():
             m.d.sync += spare.eq(spare | i.valid)
         return m

@@ -44,7 +44,7 @@ class Harness(wiring.Component):
 
     def __init__(self, config):
         self.config = config
-        lay, n = Layouts(config), config.flash.channels
+        lay, n = Layouts.of(config), config.flash.channels
         self.n = n
         super().__init__({
             **{f"{name}_cmd": In(stream.Signature(lay.block_command)) for name in ("read", "write", "trim")},

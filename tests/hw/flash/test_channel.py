@@ -187,8 +187,8 @@ def test_a_consumer_that_stops_between_pages_stops_only_its_path():
     config = small(dies=2)
     nand = filled(config, random.Random(8), 0, {0: 4})
     lookups = [read(t, t % 2, 0, t % 4, 0, 3) for t in range(12)]
-    # The first block read's beats rest in the channel until the consumer comes, and keep the second one waiting.
-    blocks = [read(0, 1, 0, 0, 0, 3), read(1, 1, 0, 1, 0, 5)]
+    # The first block read's beat rests in the channel until the consumer comes, and keeps the second one waiting.
+    blocks = [read(0, 1, 0, 0, 0, 1), read(1, 1, 0, 1, 0, 5)]
     r = run_channel(config, 0, nand=nand, lookups=lookups, blocks=blocks, block_data_from=3000)
     even = [c["tag"] for c in lookups if c["die"] == 0]
     by_tag = dict(zip([p[0] for p in r.lookups], r.lookup_cycles, strict=True))

@@ -97,7 +97,7 @@ def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_laten
              "batch": a["batch"], "weighted": int(a["weighted"]), "tables": a["n_tables"], "dense": a["n_dense"],
              "out_addr": OUT + i * SPACING} for i, (a, w) in enumerate(queries)]
     buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
-    readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers, stall, seed + k) for k in range(2)]
+    reader = HostReaderModel(config, dut.host_req, dut.host_data, buffers, stall, seed)
     ftl = FtlModel(dut.ftl_req, dut.ftl_rsp, world.mapping, stall, seed + 2)
     flash = FlashModel(config, dut.flash_cmd, dut.flash_data, world.pages.get, lambda p: p in world.bad_pages,
                        flash_latency, stall, seed + 3)
@@ -105,7 +105,7 @@ def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_laten
     memory = MemoryModel(config.beat_bytes, stall=stall, seed=seed + 5)
     completion = StreamSink(dut.completion, stall, seed + 6)
     src = StreamSource(dut.infer_cmd, stall=stall, seed=seed + 7)
-    models = [*readers, ftl, flash, pooling]
+    models = [reader, ftl, flash, pooling]
     mlp = MlpModel(config, dut, mlp_delay, stall, seed + 8) if config.mlp.graph else None
     models += [mlp] if mlp else []
     counts = {"lookups": 0, "samples": 0, "peak": 0}
@@ -134,7 +134,7 @@ def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_laten
     assert not flash.active
     assert not any(flash.waiting)
     assert memory.pending == 0
-    assert all(s.drained for s in (*(r.out for r in readers), ftl.rsp, *flash.out))
+    assert all(s.drained for s in (reader.out, ftl.rsp, *flash.out))
     assert len(completion.items) == len(cmds)
 
     written, lookups, samples = {}, 0, 0
@@ -242,4 +242,4 @@ def test_fast_flash_takes_a_lookup_in_four_cycles():
                                     [np.array(rng.choices(range(60), k=2)) for _ in range(8)]])) for _ in range(4)]
     _, cycles, counts, _ = run(config, world, queries, seed=17, flash_latency=4)
     assert counts["lookups"] == 512
-    assert cycles < 4 * 512 + 300
+    assert cycles < 4 * 512 + 400  # pass 1 of the next command, as far as the lookups in flight do not hide it

@@ -76,7 +76,7 @@ def test_row_scale():
     got = []
 
     async def process(ctx):
-        for k in range(len(pairs) + RowScale.LATENCY + 5):
+        for k in range(len(pairs) + dut.latency + 5):
             a, b = pairs[k] if k < len(pairs) else (0, 0)
             ctx.set(dut.a, a)
             ctx.set(dut.b, b)
@@ -84,7 +84,7 @@ def test_row_scale():
             ctx.set(dut.valid, k < len(pairs))
             if ctx.get(dut.o_valid):
                 got.append(tuple(ctx.get(x) for x in (dut.neg, dut.mant, dut.exp, dut.not_finite, dut.o_tag)))
-            if k == RowScale.LATENCY:
+            if k == dut.latency:
                 assert len(got) == 1
             await ctx.tick()
 

@@ -5,59 +5,12 @@ import random
 import numpy as np
 import pytest
 from lookup_models import broadcast, small_config, table_write, two_tables
-from nearflash.contract import Opcode, Status
-from nearflash.reference.query import check_query, pack_queries, unpack_queries
+from nearflash.contract import Status
+from nearflash.reference.query import check_query, pack_queries
 from nearflash_hw.interfaces import ItemKind
 from nearflash_hw.lookup.sequencer import Sequencer
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
-from nearflash_sim.models import HostReaderModel
-
-ONE = 0x3F800000
-
-
-def random_query(rng, config, specs, lookup, weighted, batch=None, max_bag=6):
-    """A good command: (keyword arguments of check_query, words)."""
-    batch = batch or rng.randint(1, config.host.max_batch)
-    n = np.random.default_rng(rng.getrandbits(32))
-    bags = [[n.integers(0, s.rows, rng.choice([0, 1, rng.randint(0, max_bag)])) for _ in range(batch)]
-            for s in specs.values()]
-    weights = [[n.standard_normal(len(b)).astype(np.float32) for b in t] for t in bags] if weighted else None
-    dense = None if lookup else n.standard_normal((batch, 3)).astype(np.float32)
-    words = pack_queries(dense, bags, weights)
-    return dict(opcode=int(Opcode.LOOKUP if lookup else Opcode.INFER), batch=batch, n_tables=len(specs),
-                n_dense=0 if lookup else 3, weighted=weighted, out_addr=0x1000), words
-
-
-def command(i, args, words):
-    return {"opcode": args["opcode"], "qid": i % 2, "cid": i, "prp1": (i + 1) << 16, "prp2": 77, "words": len(words),
-            "batch": args["batch"], "weighted": int(args["weighted"]), "tables": args["n_tables"],
-            "dense": args["n_dense"], "out_addr": args["out_addr"]}
-
-
-def expected(config, args, words):
-    """Dense elements and items of a good command."""
-    lookup = int(args["opcode"] == Opcode.LOOKUP)
-    dense, items = [], []
-    batch, size = args["batch"], config.mlp.n_batch
-    for b, s in enumerate(unpack_queries(words, batch, args["n_tables"], args["n_dense"], args["weighted"])):
-        sample = {"n": b % size, "nb": min(size, batch - b // size * size) - 1, "last": int(b == batch - 1),
-                  "lookup": lookup, "tables": args["n_tables"]}
-        bits = s.dense.view(np.uint32)
-        dense += [{"value": int(v), "last": int(k == len(bits) - 1), "sample": sample} for k, v in enumerate(bits)]
-        for t, bag in enumerate(s.bags):
-            weights = s.weights[t].view(np.uint32) if s.weights else [ONE] * len(bag)
-            items += [(ItemKind.LOOKUP, t, int(i), int(w), int(args["weighted"]), sample)
-                      for i, w in zip(bag, weights, strict=True)]
-            items.append((ItemKind.BAG, t, len(bag), sample))
-        items.append((ItemKind.SAMPLE, sample))
-    return dense, items
-
-
-def plain(item):
-    k = item["kind"]
-    if k == ItemKind.LOOKUP:
-        return (k, *(item[n] for n in ("table", "index", "weight", "weighted", "sample")))
-    return (k, item["table"], item["count"], item["sample"]) if k == ItemKind.BAG else (k, item["sample"])
+from query_streams import MAX, TwoPasses, command, expected, malformed, plain, random_query
 
 
 def run(config, specs, queries, stall=0.0, seed=0, max_cycles=8000, fail=None, swap=None, overrides=None):
@@ -67,9 +20,7 @@ def run(config, specs, queries, stall=0.0, seed=0, max_cycles=8000, fail=None, s
     for i, o in (overrides or {}).items():
         cmds[i].update(o)
     buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
-    none = lambda *a: None  # noqa: E731
-    readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers, stall, seed + 10 * k,
-                               (fail or [none, none])[k], (swap or [none, none])[k]) for k in range(2)]
+    reader = TwoPasses(config, dut, buffers, stall, seed + 10, fail, swap)
     src = StreamSource(dut.infer_cmd, stall=stall, seed=seed)
     to_complete = []
     pending = StreamSink(dut.pending, stall, seed + 1,
@@ -102,14 +53,14 @@ def run(config, specs, queries, stall=0.0, seed=0, max_cycles=8000, fail=None, s
             idles.append(ctx.get(dut.idle))
             peak[0] = max(peak[0], src.sent - len(done))
 
-    simulate(dut, [start, complete, watch, src, pending, executed, dense, item, *readers[0].actors, *readers[1].actors],
+    simulate(dut, [start, complete, watch, src, pending, executed, dense, item, *reader.actors],
              until=lambda: len(done) == len(cmds) and bool(idles) and bool(idles[-1]), max_cycles=max_cycles)
     assert idles[-1]
-    assert all(r.out.drained for r in readers)
+    assert reader.out.drained
     good = sum(p["outcome"]["status"] == 0 for p in pending.items)
     assert len(executed.items) == good
     assert [p["cid"] for p in pending.items] == [c["cid"] for c in cmds]
-    assert readers[1].requests == good, "a command that failed must not be executed"
+    assert reader.of_pass[1] == good, "a command that failed must not be executed"
     assert peak[0] <= config.host.infer_depth + 1
     return pending.items, executed.items, dense.items, [plain(i) for i in item.items]
 
@@ -141,66 +92,6 @@ def test_good_commands_come_out_word_by_word(stall, weighted):
     queries = [random_query(rng, config, specs, lookup, weighted) for lookup in (False, True, False, False, True)]
     pending = check(config, specs, queries, stall=stall, seed=5)
     assert not any(p["outcome"]["status"] for p in pending)
-
-
-def malformed(rng, config, specs):
-    """(name, arguments, words) of every way a command can be wrong."""
-    out = []
-
-    def case(name, lookup=False, weighted=False, batch=3, edit=None, **args):
-        a, w = random_query(rng, config, specs, lookup, weighted, batch=batch)
-        a.update(args)
-        out.append((name, a, edit(w.copy()) if edit else w))
-
-    def put(position, value):
-        def edit(w):
-            w[position] = value
-            return w
-        return edit
-
-    def full(lookup, weighted, position, value):
-        """Bags of 2 everywhere, one word replaced. Sample: [x x x] n i (w) i (w) n i (w) i (w)."""
-        bags = [[np.array([1, 2])] * 2 for _ in specs]
-        w = pack_queries(None if lookup else np.ones((2, 3), np.float32), bags,
-                         [[np.ones(2, np.float32)] * 2 for _ in specs] if weighted else None)
-        w[position] = value
-        return lambda _: w
-
-    case("empty batch", batch=1)
-    out[-1][1].update(batch=0)
-    case("batch too large", batch=8)
-    out[-1][1].update(batch=9)
-    case("no tables", n_tables=0)
-    case("more tables than the device has", lookup=True, n_tables=config.lookup.max_tables + 1)
-    case("closed table", lookup=True, n_tables=3)
-    case("table closed again", lookup=True, n_tables=6)
-    case("fewer tables than the model", n_tables=1)
-    case("other dense than the model", n_dense=4)
-    case("lookup with dense features", lookup=True, n_dense=3)
-    case("results not beat-aligned", out_addr=0x1004)
-    case("results beyond the bus", out_addr=1 << 40)
-    case("results that may run beyond the bus", out_addr=config.results_reach)
-    case("one word short", edit=lambda w: w[:-1])
-    case("half", edit=lambda w: w[: len(w) // 2])
-    case("only the dense features", edit=lambda w: w[:3])
-    case("less than the dense features", edit=lambda w: w[:2])
-    case("one word long", edit=lambda w: np.append(w, np.uint32(0)))
-    case("several beats long", edit=lambda w: np.append(w, np.zeros(9, np.uint32)))
-    case("count above headroom", lookup=True, edit=put(0, 17))
-    case("count huge", lookup=True, edit=put(0, MAX))
-    case("count above max_bag", batch=2, edit=full(False, False, 6, 21))
-    case("count too large at the last bag", lookup=True, batch=2, edit=full(True, False, 9, 33))
-    case("index = rows", batch=2, edit=full(False, False, 4, 150))
-    case("index of the second table", batch=2, edit=full(False, False, 7, 60))
-    case("index huge", batch=2, lookup=True, edit=full(True, False, 2, MAX))
-    case("last index of the batch", batch=2, lookup=True, edit=full(True, False, 11, 60))
-    case("weighted index", batch=2, weighted=True, edit=full(False, True, 6, 150))
-    case("weighted, weight missing", weighted=True, batch=2, lookup=True, edit=lambda w: full(True, True, 0, 2)(w)[:-1])
-    case("unweighted stream sent as weighted", batch=2, edit=full(False, False, 0, 0), weighted=True)
-    return out
-
-
-MAX = 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.3])
@@ -334,30 +225,26 @@ def test_a_word_per_cycle_and_pass():
     assert len(items) == 8 * (32 + 2 + 1)
 
 
-def test_pass_1_runs_ahead_while_pass_2_is_blocked():
+def test_pass_1_waits_for_the_pass_2_before_it():
     rng = random.Random(29)
     config, specs = small_config(), two_tables()
     queries = [random_query(rng, config, specs, True, False, batch=2) for _ in range(2)]
     dut = reused(Sequencer, config)
     cmds = [command(i, a, w) for i, (a, w) in enumerate(queries)]
-    buffers = {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)}
-    readers = [HostReaderModel(config, dut.host_req[k], dut.host_data[k], buffers) for k in range(2)]
+    reader = TwoPasses(config, dut, {c["prp1"]: w.astype("<u4").tobytes() for c, (_, w) in zip(cmds, queries, strict=True)})
     src = StreamSource(dut.infer_cmd)
+    item, executed = StreamSink(dut.item, stall=1.0), StreamSink(dut.executed)
+    blocked = []
 
     async def start(ctx):
         await broadcast(dut, [table_write(config, t, s) for t, s in specs.items()])(ctx)
         await ctx.tick().repeat(2)
         src.items += cmds
+        await ctx.tick().repeat(200)
+        blocked.append([*reader.of_pass])
+        item.stall = 0.0
 
-    item, executed = StreamSink(dut.item, stall=1.0), StreamSink(dut.executed)
-    ahead = []
-
-    def validated():
-        if not ahead and readers[0].requests == 2 and readers[0].out.drained:
-            ahead.append(readers[1].requests)
-            item.stall = 0.0
-        return len(executed.items) == 2
-
-    simulate(dut, [start, src, StreamSink(dut.pending), executed, StreamSink(dut.dense), item,
-                   *readers[0].actors, *readers[1].actors], until=validated, max_cycles=600)
-    assert ahead == [1]
+    simulate(dut, [start, src, StreamSink(dut.pending), executed, StreamSink(dut.dense), item, *reader.actors],
+             until=lambda: len(executed.items) == 2, max_cycles=600)
+    assert blocked == [[1, 1]]
+    assert reader.of_pass == [2, 2]

@@ -3,7 +3,7 @@ import random
 from collections import deque
 
 import pytest
-from nearflash_hw.engine.streams import CreditFifo, clog2, low_bit
+from nearflash_hw.primitives.credit_fifo import CreditFifo
 from nearflash_sim.bench import StreamSink, simulate
 
 
@@ -35,10 +35,3 @@ def test_a_pipeline_that_cannot_stall_never_overflows(depth, latency, stall):
     assert cycles[0] == 1
     assert cycles[-1] == 1
     assert not all(cycles)
-
-
-def test_powers_of_two():
-    for v in range(1, 70):
-        assert 1 << clog2(v) >= v > (1 << clog2(v)) // 2 or v == 1
-        assert v % low_bit(v) == 0
-        assert v // low_bit(v) % 2 == 1

@@ -33,9 +33,14 @@ class Accumulators(wiring.Component):
         self.config = config
         self.s = s = Shapes(config)
         super().__init__({
-            "word_valid": In(1), "word": In(s.word),
+            #: A word to add; never stalled.
+            "word_valid": In(1),
+            "word": In(s.word),
+            #: A row's last word is written.
             "retire": Out(stream.Signature(s.layouts.retire)),
-            "values_valid": Out(1), "values": Out(s.values),
+            #: In cycle 7 of a ``read`` word.
+            "values_valid": Out(1),
+            "values": Out(s.values),
         })
 
     def elaborate(self, platform):
@@ -55,7 +60,10 @@ class Accumulators(wiring.Component):
         meta, valid = [now], [self.word_valid]
         for k in range(1, self.WRITE + 1):
             r, v = Signal(layout, name=f"meta{k}", reset_less=True), Signal(name=f"valid{k}")
-            m.d.sync += [r.eq(meta[-1]), v.eq(valid[-1])]
+            m.d.sync += [
+                r.eq(meta[-1]),
+                v.eq(valid[-1]),
+            ]
             meta.append(r)
             valid.append(v)
 
@@ -70,18 +78,29 @@ class Accumulators(wiring.Component):
             ram = Memory(shape=signed(s.acc_bits), depth=s.acc_depth, init=[])
             m.submodules[f"ram{k}"] = ram
             m.d.comb += [
-                lane.raw.eq(w.raw[k]), lane.format.eq(w.format), lane.bias.eq(w.bias),
-                lane.factor.eq(w.factor), lane.high_mask.eq(high_mask),
+                lane.raw.eq(w.raw[k]),
+                lane.format.eq(w.format),
+                lane.bias.eq(w.bias),
+                lane.factor.eq(w.factor),
+                lane.high_mask.eq(high_mask),
                 lane.keep_bias.eq(valid[Lane.LATE] & late.bias),
                 lane.add_bias.eq(late.int8 & ~late.bias),
             ]
             rd, wr = ram.read_port(), ram.write_port()
             held, total = Signal(signed(s.acc_bits), reset_less=True), Signal(signed(s.acc_bits), reset_less=True)
-            m.d.comb += [rd.addr.eq(meta[self.READ].addr), rd.en.eq(valid[self.READ])]
-            m.d.sync += [held.eq(Mux(meta[self.READ + 1].fresh, 0, rd.data)), total.eq(held + lane.value)]
+            m.d.comb += [
+                rd.addr.eq(meta[self.READ].addr),
+                rd.en.eq(valid[self.READ]),
+            ]
+            m.d.sync += [
+                held.eq(Mux(meta[self.READ + 1].fresh, 0, rd.data)),
+                total.eq(held + lane.value),
+            ]
             m.d.comb += [
                 self.values[k].eq(held),
-                wr.addr.eq(end.addr), wr.data.eq(total), wr.en.eq(valid[self.WRITE] & ~end.bias & ~end.read),
+                wr.addr.eq(end.addr),
+                wr.data.eq(total),
+                wr.en.eq(valid[self.WRITE] & ~end.bias & ~end.read),
             ]
             flags.append(Cat(lane.not_finite, lane.overflow))
         m.d.comb += self.values_valid.eq(valid[self.ADD] & add.read)
@@ -93,12 +112,19 @@ class Accumulators(wiring.Component):
         started = Signal()
         with m.If(valid[self.ADD] & ~add.read):
             gathered = word_flags | Mux(started, row_flags, Const(0, 2)) | Cat(add.not_finite, Const(0, 1))
-            m.d.sync += [row_flags.eq(gathered), ended.eq(gathered), started.eq(~add.last)]
+            m.d.sync += [
+                row_flags.eq(gathered),
+                ended.eq(gathered),
+                started.eq(~add.last),
+            ]
         m.submodules.queue = queue = StreamFifo(lay.retire, ROWS_IN_FLIGHT)
         wiring.connect(m, queue.o, wiring.flipped(self.retire))
         m.d.comb += [
             queue.i.valid.eq(valid[self.WRITE] & end.last & ~end.read),
-            queue.i.p.slot.eq(end.slot), queue.i.p.table.eq(end.table), queue.i.p.media.eq(end.media),
-            queue.i.p.not_finite.eq(ended[0]), queue.i.p.overflow.eq(ended[1]),
+            queue.i.p.slot.eq(end.slot),
+            queue.i.p.table.eq(end.table),
+            queue.i.p.media.eq(end.media),
+            queue.i.p.not_finite.eq(ended[0]),
+            queue.i.p.overflow.eq(ended[1]),
         ]
         return m

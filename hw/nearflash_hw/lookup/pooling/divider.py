@@ -44,11 +44,17 @@ class MeanDivider(wiring.Component):
         new, i, p = given.i.p, given.o, given.o.p
         some, none = Signal(), Signal()
         with m.If(given.i.ready):
-            m.d.sync += [some.eq(new.mean & new.value.any() & new.count.any()), none.eq(new.mean & ~new.count.any())]
+            m.d.sync += [
+                some.eq(new.mean & new.value.any() & new.count.any()),
+                none.eq(new.mean & ~new.count.any()),
+            ]
         bits, n, bag = s.acc_bits, s.dividend_bits, s.layouts.bag_bits
         o_valid = Signal()
         o = Signal(self.o.p.shape(), reset_less=True)
-        m.d.comb += [self.o.valid.eq(o_valid), self.o.p.eq(o)]
+        m.d.comb += [
+            self.o.valid.eq(o_valid),
+            self.o.p.eq(o),
+        ]
         free = ~o_valid | self.o.ready
         with m.If(self.o.ready):
             m.d.sync += o_valid.eq(0)
@@ -64,21 +70,33 @@ class MeanDivider(wiring.Component):
                 with m.If(i.valid & some):
                     m.d.comb += i.ready.eq(1)
                     m.d.sync += [
-                        neg.eq(p.value < 0), x.eq(Mux(p.value < 0, -p.value, p.value)), count.eq(p.count), rest.eq(0),
+                        neg.eq(p.value < 0),
+                        x.eq(Mux(p.value < 0, -p.value, p.value)),
+                        count.eq(p.count),
+                        rest.eq(0),
                         # The quotient of the first n bits of the dividend, with the sticky bit below it.
-                        exp.eq(p.e + (bits - n - 1)), tag.eq(p.tag), step.eq(0),
+                        exp.eq(p.e + (bits - n - 1)),
+                        tag.eq(p.tag),
+                        step.eq(0),
                     ]
                     m.next = "NORMALISE"
                 with m.Elif(i.valid & free):
                     m.d.comb += i.ready.eq(1)
-                    m.d.sync += [o_valid.eq(1), o.e.eq(p.e), o.tag.eq(p.tag),
-                                 o.i.eq(Mux(none, 0, p.value))]
+                    m.d.sync += [
+                        o_valid.eq(1),
+                        o.e.eq(p.e),
+                        o.tag.eq(p.tag),
+                        o.i.eq(Mux(none, 0, p.value)),
+                    ]
             with m.State("NORMALISE"):
                 with m.Switch(step):
                     for k, by in enumerate(self.steps):
                         with m.Case(k):
                             with m.If(~x[bits - by :].any()):
-                                m.d.sync += [x.eq(x << by), exp.eq(exp - by)]
+                                m.d.sync += [
+                                    x.eq(x << by),
+                                    exp.eq(exp - by),
+                                ]
                 m.d.sync += step.eq(step + 1)
                 with m.If(step == len(self.steps) - 1):
                     m.d.sync += step.eq(0)
@@ -91,12 +109,22 @@ class MeanDivider(wiring.Component):
                     fits = ~difference[-1]
                     q.insert(0, fits)
                     r = Mux(fits, difference[:bag], trial[:bag])
-                m.d.sync += [rest.eq(r), quotient.eq(Cat(*q, quotient)), x.eq(Cat(Const(0, 2), x)), step.eq(step + 1)]
+                m.d.sync += [
+                    rest.eq(r),
+                    quotient.eq(Cat(*q, quotient)),
+                    x.eq(Cat(Const(0, 2), x)),
+                    step.eq(step + 1),
+                ]
                 with m.If(step == n // 2 - 1):
                     m.next = "RESULT"
             with m.State("RESULT"):
                 with m.If(free):
                     magnitude = Cat(rest.any() | x.any(), quotient)
-                    m.d.sync += [o_valid.eq(1), o.i.eq(Mux(neg, -magnitude, magnitude)), o.e.eq(exp), o.tag.eq(tag)]
+                    m.d.sync += [
+                        o_valid.eq(1),
+                        o.i.eq(Mux(neg, -magnitude, magnitude)),
+                        o.e.eq(exp),
+                        o.tag.eq(tag),
+                    ]
                     m.next = "PASS"
         return m

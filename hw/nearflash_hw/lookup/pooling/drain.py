@@ -36,15 +36,35 @@ class Drain(wiring.Component):
         self.s = s = Shapes(config)
         lay = s.layouts
         super().__init__({
+            #: Kept for means.
             "bag": In(stream.Signature(lay.bag)),
+            #: Slots whose rows were all retired.
             "drain": In(stream.Signature(lay.drain)),
+            #: A slot's last element was taken.
             "drained": Out(stream.Signature(data.StructLayout({"slot": lay.slot_bits}))),
+            #: The elements.
             "pooled": Out(stream.Signature(lay.pooled_element)),
-            "hold": In(1),  # start nothing new: the table parameters are changing
-            "lookup": Out(1), "lookup_table": Out(lay.table_bits), "params": In(s.params), "base": In(s.word_bits),
-            "clear_at": Out(s.slot_table_bits), "clear": Out(1), "touched": In(1),
-            "read": Out(1), "read_addr": Out(s.addr_bits), "read_granted": In(1),
-            "values_valid": In(1), "values": In(s.values),
+            #: Start nothing new: the table parameters are changing.
+            "hold": In(1),
+            #: ``lookup_table``'s ``params`` and ``base`` are wanted in the next cycle.
+            "lookup": Out(1),
+            "lookup_table": Out(lay.table_bits),
+            "params": In(s.params),
+            "base": In(s.word_bits),
+            #: (slot, table) that is being drained,
+            "clear_at": Out(s.slot_table_bits),
+            #: done with,
+            "clear": Out(1),
+            #: and whether it held anything.
+            "touched": In(1),
+            #: A word of accumulators is wanted,
+            "read": Out(1),
+            "read_addr": Out(s.addr_bits),
+            #: and will come.
+            "read_granted": In(1),
+            #: Words, in the order of the reads.
+            "values_valid": In(1),
+            "values": In(s.values),
         })
 
     def elaborate(self, platform):
@@ -73,17 +93,28 @@ class Drain(wiring.Component):
             m.submodules.counts = counts = Memory(shape=lay.bag_bits, depth=1 << s.slot_table_bits, init=[])
             count_write, count_read = counts.write_port(), counts.read_port()
             m.d.comb += [
-                count_write.en.eq(self.bag.valid), count_write.data.eq(self.bag.p.count),
+                count_write.en.eq(self.bag.valid),
+                count_write.data.eq(self.bag.p.count),
                 count_write.addr.eq(Cat(self.bag.p.table, self.bag.p.slot)),
-                count_read.addr.eq(key), count_read.en.eq(self.lookup),
-                job.mean.eq(self.params.mean), job.count.eq(count_read.data)]
+                count_read.addr.eq(key),
+                count_read.en.eq(self.lookup),
+                job.mean.eq(self.params.mean),
+                job.count.eq(count_read.data),
+            ]
         m.d.comb += [
-            self.lookup_table.eq(table), self.clear_at.eq(key), self.read_addr.eq(Cat(at, d.slot)),
+            self.lookup_table.eq(table),
+            self.clear_at.eq(key),
+            self.read_addr.eq(Cat(at, d.slot)),
             jobs.i.valid.eq(put),
-            job.zero.eq(zero), job.half.eq(0), job.lsb_exp.eq(self.params.lsb_exp),
-            job.tag.table.eq(table), job.tag.bad.eq(d.bad),
-            job.tag.last_of_table.eq(words_left == 0), job.tag.last_of_sample.eq((words_left == 0) & (tables_left == 0)),
-            job.tag.slot.eq(d.slot), Value.cast(job.tag.sample).eq(Value.cast(d.sample)),
+            job.zero.eq(zero),
+            job.half.eq(0),
+            job.lsb_exp.eq(self.params.lsb_exp),
+            job.tag.table.eq(table),
+            job.tag.bad.eq(d.bad),
+            job.tag.last_of_table.eq(words_left == 0),
+            job.tag.last_of_sample.eq((words_left == 0) & (tables_left == 0)),
+            job.tag.slot.eq(d.slot),
+            Value.cast(job.tag.sample).eq(Value.cast(d.sample)),
         ]
         if s.lanes == 8:
             m.d.comb += job.half.eq((words_left == 0) & self.params.quads[0])
@@ -92,7 +123,11 @@ class Drain(wiring.Component):
             with m.State("IDLE"):
                 m.d.comb += self.drain.ready.eq(~self.hold)
                 with m.If(self.drain.valid & ~self.hold):
-                    m.d.sync += [d.eq(self.drain.p), table.eq(0), tables_left.eq(self.drain.p.sample.tables)]
+                    m.d.sync += [
+                        d.eq(self.drain.p),
+                        table.eq(0),
+                        tables_left.eq(self.drain.p.sample.tables),
+                    ]
                     m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += self.lookup.eq(1)
@@ -102,8 +137,11 @@ class Drain(wiring.Component):
                     m.d.sync += tables_left.eq(tables_left - 1)
                     m.next = "TABLE"
             with m.State("TABLE"):
-                m.d.sync += [zero.eq(d.bad | ~self.touched), at.eq(self.base),
-                             words_left.eq(s.words(self.params.quads) - 1)]
+                m.d.sync += [
+                    zero.eq(d.bad | ~self.touched),
+                    at.eq(self.base),
+                    words_left.eq(s.words(self.params.quads) - 1),
+                ]
                 m.d.comb += self.clear.eq(self.touched)
                 m.next = "WORDS"
             with m.State("WORDS"):
@@ -113,18 +151,28 @@ class Drain(wiring.Component):
                     put.eq(jobs.i.ready & (zero | self.read_granted)),
                 ]
                 with m.If(put):
-                    m.d.sync += [at.eq(at + 1), words_left.eq(words_left - 1)]
+                    m.d.sync += [
+                        at.eq(at + 1),
+                        words_left.eq(words_left - 1),
+                    ]
                     with m.If(words_left == 0):
                         m.d.sync += table.eq(table + 1)
                         m.next = "NEXT"
                         with m.If(tables_left == 0):
                             m.next = "IDLE"
             with m.State("EMPTY"):
-                m.d.comb += [put.eq(1), job.zero.eq(1), job.tag.none.eq(1)]
+                m.d.comb += [
+                    put.eq(1),
+                    job.zero.eq(1),
+                    job.tag.none.eq(1),
+                ]
                 with m.If(jobs.i.ready):
                     m.next = "IDLE"
 
-        m.d.comb += [words.i.valid.eq(self.values_valid), words.i.p.eq(self.values)]
+        m.d.comb += [
+            words.i.valid.eq(self.values_valid),
+            words.i.p.eq(self.values),
+        ]
 
     def _emit(self, m, jobs, words):
         """Jobs and their words in, pooled elements out."""
@@ -156,11 +204,16 @@ class Drain(wiring.Component):
             element.p.tag.last_of_table.eq(last & job.tag.last_of_table),
             element.p.tag.last_of_sample.eq(last & job.tag.last_of_sample),
             sent.eq(element.valid & element.ready),
-            next_job.o.ready.eq(sent & last), words.o.ready.eq(sent & last & ~job.zero),
+            next_job.o.ready.eq(sent & last),
+            words.o.ready.eq(sent & last & ~job.zero),
         ]
         total = Mux(job.zero, 0, lanes.word_select(index, s.acc_bits))
         if s.mean:
-            m.d.comb += [element.p.value.eq(total), element.p.mean.eq(job.mean & ~job.zero), element.p.count.eq(job.count)]
+            m.d.comb += [
+                element.p.value.eq(total),
+                element.p.mean.eq(job.mean & ~job.zero),
+                element.p.count.eq(job.count),
+            ]
         else:
             m.d.comb += element.p.i.eq(total)
         with m.If(sent):
@@ -174,8 +227,12 @@ class Drain(wiring.Component):
             # Every slot has at most one drain under way, so there is always room in `finished`.
             slice_.i.valid.eq(out.valid & ~tag.none),
             out.ready.eq(slice_.i.ready),
-            finished.i.valid.eq(out.valid & out.ready & ends), finished.i.p.slot.eq(tag.slot),
-            pooled.value.eq(Mux(tag.bad, FP32_NAN, out.p.value)), pooled.table.eq(tag.table),
-            pooled.last_of_table.eq(tag.last_of_table), pooled.last_of_sample.eq(tag.last_of_sample),
-            pooled.bad.eq(tag.bad), Value.cast(pooled.sample).eq(Value.cast(tag.sample)),
+            finished.i.valid.eq(out.valid & out.ready & ends),
+            finished.i.p.slot.eq(tag.slot),
+            pooled.value.eq(Mux(tag.bad, FP32_NAN, out.p.value)),
+            pooled.table.eq(tag.table),
+            pooled.last_of_table.eq(tag.last_of_table),
+            pooled.last_of_sample.eq(tag.last_of_sample),
+            pooled.bad.eq(tag.bad),
+            Value.cast(pooled.sample).eq(Value.cast(tag.sample)),
         ]

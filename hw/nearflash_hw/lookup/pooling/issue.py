@@ -29,12 +29,26 @@ class Issue(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.s = s = Shapes(config)
         super().__init__({
+            #: What to do with its beats.
             "row": In(stream.Signature(s.row)),
+            #: Rows in the same order.
             "beats": In(stream.Signature(s.beat)),
-            "touch_at": Out(s.slot_table_bits), "touch": Out(1), "touched": In(1),
-            "read": In(1), "read_addr": In(s.addr_bits), "read_granted": Out(1),
-            "word_valid": Out(1), "word": Out(s.word),
-            "retired": In(1),  # a row left the retire stream
+            #: The row's (slot, table),
+            "touch_at": Out(s.slot_table_bits),
+            #: as it begins,
+            "touch": Out(1),
+            #: and whether that held anything before.
+            "touched": In(1),
+            #: A drain wants the word at ``read_addr``,
+            "read": In(1),
+            "read_addr": In(s.addr_bits),
+            #: and gets it in this cycle.
+            "read_granted": Out(1),
+            #: Never stalled.
+            "word_valid": Out(1),
+            "word": Out(s.word),
+            #: A row left the retire stream.
+            "retired": In(1),
         })
 
     def elaborate(self, platform):
@@ -51,8 +65,10 @@ class Issue(wiring.Component):
         dropping = Signal()
         done, load = Signal(), Signal()
         m.d.comb += [
-            load.eq(row.valid & (~active | done)), row.ready.eq(load),
-            self.touch_at.eq(Cat(row.p.table, row.p.slot)), self.touch.eq(load),
+            load.eq(row.valid & (~active | done)),
+            row.ready.eq(load),
+            self.touch_at.eq(Cat(row.p.table, row.p.slot)),
+            self.touch.eq(load),
         ]
 
         # Rows whose last word was sent and that have not left the retire stream: that stream's queue has room for them.
@@ -83,16 +99,26 @@ class Issue(wiring.Component):
         m.d.sync += granted_before.eq(granted)
         with m.If(load):
             m.d.sync += [
-                active.eq(1), cur.eq(row.p), at.eq(row.p.base), left.eq(s.words(row.p.quads) - 1),
+                active.eq(1),
+                cur.eq(row.p),
+                at.eq(row.p.base),
+                left.eq(s.words(row.p.quads) - 1),
                 final.eq(s.words(row.p.quads) == 1),
-                bias.eq(s.is_format(row.p.format, RowFormat.INT8)), fresh.eq(~self.touched), media.eq(row.p.media),
+                bias.eq(s.is_format(row.p.format, RowFormat.INT8)),
+                fresh.eq(~self.touched),
+                media.eq(row.p.media),
             ]
         with m.Elif(done):
             m.d.sync += active.eq(0)
         with m.If(send_bias):
             m.d.sync += bias.eq(0)
         with m.If(send & ~word_last):
-            m.d.sync += [at.eq(at + 1), left.eq(left - 1), final.eq(left == 1), media.eq(media | beats.p.error)]
+            m.d.sync += [
+                at.eq(at + 1),
+                left.eq(left - 1),
+                final.eq(left == 1),
+                media.eq(media | beats.p.error),
+            ]
         with m.If(send):  # back to 0 with the row's last word, not as the next row comes: that waits for what ends this one
             m.d.sync += phase.eq(Mux(beat_end | word_last, 0, phase + 1))
         with m.If(done & ~beats.p.last):
@@ -104,9 +130,15 @@ class Issue(wiring.Component):
         with m.Elif(self.retired & ~done):
             m.d.sync += places.eq(places + 1)
 
-        m.d.sync += [recent[0][0].eq(send), recent[0][1].eq(addr)]
+        m.d.sync += [
+            recent[0][0].eq(send),
+            recent[0][1].eq(addr),
+        ]
         for (valid, a), (next_valid, next_a) in zip(recent, recent[1:], strict=False):
-            m.d.sync += [next_valid.eq(valid), next_a.eq(a)]
+            m.d.sync += [
+                next_valid.eq(valid),
+                next_a.eq(a),
+            ]
 
         # The word register.
         w = Signal(s.word, reset_less=True)
@@ -114,13 +146,23 @@ class Issue(wiring.Component):
         content = beats.p.data
         bits16 = Mux(phase[0], content[16 * lanes :], content[: 16 * lanes])
         bits8 = content.word_select(phase, 8 * lanes)
-        m.d.comb += [self.word.eq(w), self.word_valid.eq(valid)]
+        m.d.comb += [
+            self.word.eq(w),
+            self.word_valid.eq(valid),
+        ]
         m.d.sync += [
             valid.eq(send | send_bias | granted),
-            w.read.eq(granted), w.bias.eq(send_bias), w.format.eq(cur.format), w.fresh.eq(fresh & ~granted),
-            w.last.eq(done), w.addr.eq(Mux(granted, self.read_addr, addr)), w.limit.eq(cur.limit),
+            w.read.eq(granted),
+            w.bias.eq(send_bias),
+            w.format.eq(cur.format),
+            w.fresh.eq(fresh & ~granted),
+            w.last.eq(done),
+            w.addr.eq(Mux(granted, self.read_addr, addr)),
+            w.limit.eq(cur.limit),
             Value.cast(w.factor).eq(Mux(bias, Value.cast(cur.bias), Value.cast(cur.factor))),
-            w.slot.eq(cur.slot), w.table.eq(cur.table), w.not_finite.eq(cur.not_finite),
+            w.slot.eq(cur.slot),
+            w.table.eq(cur.table),
+            w.not_finite.eq(cur.not_finite),
             w.media.eq(media | beats.p.error),
         ]
         for k in range(lanes):

@@ -8,7 +8,8 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.table import RowFormat
 
-from ...primitives.float32 import fp32_fields, funnel
+from ...interfaces import bits_for
+from ...primitives.float32 import STEP, Placed, fp32_fields, place_coarse, place_fine
 from .shapes import Shapes
 
 __all__ = ["Lane"]
@@ -30,9 +31,22 @@ class Lane(wiring.Component):
         self.s = s = Shapes(config)
         self.width = max(s.acc_bits, 48)
         super().__init__({
-            "raw": In(32), "format": In(2), "bias": In(1), "factor": In(s.operand),
-            "keep_bias": In(1), "add_bias": In(1), "high_mask": In(self.width),
-            "value": Out(signed(s.acc_bits)), "not_finite": Out(1), "overflow": Out(1),
+            #: The element, in cycle 0.
+            "raw": In(32),
+            "format": In(2),
+            #: Of INT8: no element, the row's bias alone.
+            "bias": In(1),
+            "factor": In(s.operand),
+            #: In cycle :attr:`LATE`: this contribution is the row's bias.
+            "keep_bias": In(1),
+            #: In cycle :attr:`LATE`.
+            "add_bias": In(1),
+            #: In cycle :attr:`LATE`: the bits that a contribution must not reach.
+            "high_mask": In(self.width),
+            #: In cycle :attr:`LATENCY`, as the flags.
+            "value": Out(signed(s.acc_bits)),
+            "not_finite": Out(1),
+            "overflow": Out(1),
         })
 
     def elaborate(self, platform):
@@ -44,38 +58,52 @@ class Lane(wiring.Component):
             m.d.sync += r.eq(value)
             return r
 
-        # 1: the element as +-mant * 2**exp.
+        # 1: the element as +-mant * 2**(exp - unit). Shifted up by the exponents' sum with ``unit``, the product's bit
+        # ``size`` is worth one half: the window begins with the bit below the point.
+        size = 48
+        unit = size + 1
         neg, special, mant, exp = Signal(), Signal(), Signal(24), Signal(signed(9))
         with m.If(s.is_format(self.format, RowFormat.FP32)):
             n, ma, field, special32 = fp32_fields(self.raw)
-            m.d.comb += [neg.eq(n), mant.eq(ma), exp.eq(field - 150), special.eq(special32)]
+            m.d.comb += [
+                neg.eq(n),
+                mant.eq(ma),
+                exp.eq(field + (unit - 150)),
+                special.eq(special32),
+            ]
         with m.If(s.is_format(self.format, RowFormat.FP16)):
             field = self.raw[10:15]
-            m.d.comb += [neg.eq(self.raw[15]), mant.eq(Cat(self.raw[:10], field.any())),
-                         exp.eq(Mux(field.any(), field, 1) - 25), special.eq(field.all())]
+            m.d.comb += [
+                neg.eq(self.raw[15]),
+                mant.eq(Cat(self.raw[:10], field.any())),
+                exp.eq(Mux(field.any(), field, 1) + (unit - 25)),
+                special.eq(field.all()),
+            ]
         with m.If(s.is_format(self.format, RowFormat.INT8)):
-            m.d.comb += mant.eq(Mux(self.bias, 1, self.raw[:8]))
+            m.d.comb += [
+                mant.eq(Mux(self.bias, 1, self.raw[:8])),
+                exp.eq(unit),
+            ]
         a, b = reg(24, mant, "a1"), reg(24, self.factor.mant, "b1")
         shift = reg(signed(s.exp_bits), exp + self.factor.exp, "shift1")
         neg, special = reg(1, neg ^ self.factor.neg, "neg1"), reg(1, special, "special1")
-        # 2, 3: product, and meanwhile the shift as funnel() takes it.
-        p = reg(48, a * b, "p2")
-        bits = width.bit_length()
-        right = reg(1, shift < 0, "right2")
-        tiny = reg(1, shift < -width, "tiny2")  # below one half whatever the product
-        left = reg(bits, Mux(shift < 0, Mux(shift < -width, 0, shift + width), Mux(shift > width, width, shift)), "left2")
+        # 2, 3: product, and meanwhile the shift as place_coarse() takes it.
+        most = size + width + 1
+        p = reg(size, a * b, "p2")
+        shift = reg(bits_for(most), Mux(shift < 0, 0, Mux(shift > most, most, shift)), "shift2")
         neg, special = reg(1, neg, "neg2"), reg(1, special, "special2")
-        p, right, tiny, left = reg(48, p, "p3"), reg(1, right, "right3"), reg(1, tiny, "tiny3"), reg(bits, left, "left3")
+        p, steps, fine = reg(size, p, "p3"), reg(most // STEP + 1, 1 << shift[4:], "steps3"), reg(4, shift, "fine3")
         neg, special = reg(1, neg, "neg3"), reg(1, special, "special3")
-        # 4: shift.
-        high, low = funnel(p, left, width)
-        high, low = reg(48, Mux(tiny, 0, high), "high4"), reg(width, Mux(tiny, 0, low), "low4")
-        right, neg, special = reg(1, right, "right4"), reg(1, neg, "neg4"), reg(1, special, "special4")
-        # 5, 6: round.
-        mag = reg(width, Mux(right, high, low), "mag5")
-        up = reg(1, right & low[-1] & (low[:-1].any() | high[0]), "up5")
-        lost = reg(1, ~right & high.any(), "lost5")
+        # 4, 5: shift and round.
+        placed = place_coarse(p, steps, width + 1)
+        placed = Placed(reg(len(placed.bits), placed.bits, "placed4"), reg(1, placed.below, "below4"),
+                        reg(1, placed.above, "above4"))
+        fine, neg, special = reg(4, fine, "fine4"), reg(1, neg, "neg4"), reg(1, special, "special4")
+        window, below, above = place_fine(placed, fine, width + 1)
+        mag, lost = reg(width, window[1:], "mag5"), reg(1, above, "lost5")
+        up = reg(1, window[0] & (below | window[1]), "up5")
         neg, special = reg(1, neg, "neg5"), reg(1, special, "special5")
+        # 6: add the rounding.
         c, lost = reg(width, mag + up, "c6"), reg(1, lost, "lost6")
         neg, special = reg(1, neg, "neg6"), reg(1, special, "special6")
         # 7: sign, bias.

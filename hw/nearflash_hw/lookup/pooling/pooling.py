@@ -21,17 +21,13 @@ __all__ = ["Pooling"]
 class Pooling(wiring.Component):
     """Adds each row to its (slot, table)'s accumulators in a fixed-point window; drains a slot to fp32 on demand.
 
-    ``vector`` rows of open tables, any slots and tables interleaved; ``bag`` the length of each bag, before its slot's
-    drain; ``drain`` a slot whose rows were all retired; ``retire`` one per row in order of arrival, once its elements are
-    added, with its flags; ``pooled`` and ``drained`` as :class:`Drain` says; ``table_valid``/``table`` broadcast
-    parameters (see :class:`PoolTables`; no row or drain starts for max_tables + 3 cycles after one).
-
-    ``cleared``: what a reset found in memories is gone; nothing may come before.
+    No row or drain starts for max_tables + 3 cycles after a ``table_valid`` (see :class:`PoolTables`).
 
     Rows are taken whatever ``pooled`` and ``drained`` do: one beat per 1 (FP32), 2 (FP16) or 4 (INT8) cycles, weighted
     or not, if the table has at least ``Accumulators.HAZARD`` (4) accumulator words or consecutive rows are of different
     (slot, table); a drain takes at most every other cycle while rows wait. In an idle
-    block a row of n words is retired 20 + n cycles after its first beat was taken (INT8: 23 + n after its last), and a
+    block a row of n words is retired 20 + n cycles after its first beat was taken (INT8: 23 + n after its last; 13 + n in a
+    device without INT8), and a
     drain's first element comes after 20.
 
     Not checked here: that the tables' dimensions, each rounded up to whole words, fit lookup.accumulators, and that a
@@ -45,13 +41,23 @@ class Pooling(wiring.Component):
         self.s = s = Shapes(config)
         lay = s.layouts
         super().__init__({
+            #: Rows of open tables, slots and tables interleaved.
             "vector": In(stream.Signature(lay.vector_beat)),
+            #: The length of each bag, before its slot's drain.
             "bag": In(stream.Signature(lay.bag)),
+            #: A slot whose rows were all retired.
             "drain": In(stream.Signature(lay.drain)),
+            #: One per row, in order of arrival, once its elements are added.
             "retire": Out(stream.Signature(lay.retire)),
+            #: A slot is empty.
             "drained": Out(stream.Signature(data.StructLayout({"slot": lay.slot_bits}))),
+            #: Its elements.
             "pooled": Out(stream.Signature(lay.pooled_element)),
-            "table_valid": In(1), "table": In(lay.table_write), "cleared": Out(1),
+            #: Pulses with a ``table`` that is opened or closed.
+            "table_valid": In(1),
+            "table": In(lay.table_write),
+            #: What a reset found in memories is gone; nothing may come before.
+            "cleared": Out(1),
         })
 
     def elaborate(self, platform):
@@ -74,16 +80,30 @@ class Pooling(wiring.Component):
         wiring.connect(m, rows.beats, issue.beats)
         m.d.comb += [
             self.cleared.eq(touched.cleared),
-            tables.table_valid.eq(self.table_valid), tables.table.eq(self.table),
-            rows.hold.eq(tables.busy), drain.hold.eq(tables.busy),
-            touched.set_at.eq(issue.touch_at), touched.set.eq(issue.touch), issue.touched.eq(touched.set_sees),
-            touched.clear_at.eq(drain.clear_at), touched.clear.eq(drain.clear), drain.touched.eq(touched.clear_sees),
-            issue.read.eq(drain.read), issue.read_addr.eq(drain.read_addr), drain.read_granted.eq(issue.read_granted),
+            tables.table_valid.eq(self.table_valid),
+            tables.table.eq(self.table),
+            rows.hold.eq(tables.busy),
+            drain.hold.eq(tables.busy),
+            touched.set_at.eq(issue.touch_at),
+            touched.set.eq(issue.touch),
+            issue.touched.eq(touched.set_sees),
+            touched.clear_at.eq(drain.clear_at),
+            touched.clear.eq(drain.clear),
+            drain.touched.eq(touched.clear_sees),
+            issue.read.eq(drain.read),
+            issue.read_addr.eq(drain.read_addr),
+            drain.read_granted.eq(issue.read_granted),
             issue.retired.eq(self.retire.valid & self.retire.ready),
-            acc.word_valid.eq(issue.word_valid), acc.word.eq(issue.word),
-            drain.values_valid.eq(acc.values_valid), drain.values.eq(acc.values),
+            acc.word_valid.eq(issue.word_valid),
+            acc.word.eq(issue.word),
+            drain.values_valid.eq(acc.values_valid),
+            drain.values.eq(acc.values),
         ]
         for k, client in enumerate((rows, drain)):
-            m.d.comb += [tables.lookup[k].eq(client.lookup), tables.lookup_table[k].eq(client.lookup_table),
-                         client.params.eq(tables.params[k]), client.base.eq(tables.base[k])]
+            m.d.comb += [
+                tables.lookup[k].eq(client.lookup),
+                tables.lookup_table[k].eq(client.lookup_table),
+                client.params.eq(tables.params[k]),
+                client.base.eq(tables.base[k]),
+            ]
         return m

@@ -20,7 +20,7 @@ class Shapes:
     def __init__(self, config: DeviceConfig):
         lk = config.lookup
         self.config = config
-        self.layouts = Layouts(config)
+        self.layouts = Layouts.of(config)
         self.lanes = lk.lanes
         self.acc_bits = lk.acc_bits
         self.words_per_sample = lk.accumulators // lk.lanes
@@ -63,9 +63,10 @@ class Shapes:
     def row(self) -> data.StructLayout:
         """A row ready to be added: ``factor`` multiplies each element, ``bias`` is added to each (INT8)."""
         lay = self.layouts
+        bias = self.operand if RowFormat.INT8 in self.formats else 0
         return data.StructLayout({
             "slot": lay.slot_bits, "table": lay.table_bits, "base": self.word_bits, "quads": self.quad_bits,
-            "format": 2, "limit": self.limit_bits, "factor": self.operand, "bias": self.operand, "not_finite": 1,
+            "format": 2, "limit": self.limit_bits, "factor": self.operand, "bias": bias, "not_finite": 1,
             "media": 1})
 
     @property

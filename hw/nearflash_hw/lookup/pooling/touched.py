@@ -27,8 +27,18 @@ class Touched(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.bits = Shapes(config).slot_table_bits
         super().__init__({
-            "set_at": In(self.bits), "set": In(1), "set_sees": Out(1),
-            "clear_at": In(self.bits), "clear": In(1), "clear_sees": Out(1),
+            #: (slot, table) of a row.
+            "set_at": In(self.bits),
+            #: It begins.
+            "set": In(1),
+            #: Was anything there?
+            "set_sees": Out(1),
+            #: (slot, table) that is drained.
+            "clear_at": In(self.bits),
+            "clear": In(1),
+            #: Was anything there?
+            "clear_sees": Out(1),
+            #: After a reset; nothing may be set before.
             "cleared": Out(1),
         })
 
@@ -39,20 +49,30 @@ class Touched(wiring.Component):
         ports = []
         for at in (self.set_at, self.clear_at):
             a, b = by_set.read_port(domain="comb"), by_clear.read_port(domain="comb")
-            m.d.comb += [a.addr.eq(at), b.addr.eq(at)]
+            m.d.comb += [
+                a.addr.eq(at),
+                b.addr.eq(at),
+            ]
             ports.append((a.data, b.data))
         (set_a, set_b), (clear_a, clear_b) = ports
         w_set, w_clear = by_set.write_port(), by_clear.write_port()
         # Written a cycle late: ``set`` is the end of a long path, and the memory's write port is far from it.
         late, late_at, late_bit = Signal(), Signal(self.bits, reset_less=True), Signal(reset_less=True)
-        m.d.sync += [late.eq(self.set), late_at.eq(self.set_at), late_bit.eq(~set_b)]
+        m.d.sync += [
+            late.eq(self.set),
+            late_at.eq(self.set_at),
+            late_bit.eq(~set_b),
+        ]
         m.submodules.walk = walk = ClearWalk(self.bits)
         m.d.comb += [
             self.cleared.eq(~walk.busy),
-            self.set_sees.eq((set_a ^ set_b) | (late & (late_at == self.set_at))), self.clear_sees.eq(clear_a ^ clear_b),
-            w_set.addr.eq(Mux(walk.busy, walk.at, late_at)), w_set.data.eq(late_bit & ~walk.busy),
+            self.set_sees.eq((set_a ^ set_b) | (late & (late_at == self.set_at))),
+            self.clear_sees.eq(clear_a ^ clear_b),
+            w_set.addr.eq(Mux(walk.busy, walk.at, late_at)),
+            w_set.data.eq(late_bit & ~walk.busy),
             w_set.en.eq(late | walk.busy),
-            w_clear.addr.eq(Mux(walk.busy, walk.at, self.clear_at)), w_clear.data.eq(clear_a & ~walk.busy),
+            w_clear.addr.eq(Mux(walk.busy, walk.at, self.clear_at)),
+            w_clear.data.eq(clear_a & ~walk.busy),
             w_clear.en.eq(self.clear | walk.busy),
         ]
         return m
