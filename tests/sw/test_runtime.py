@@ -110,6 +110,10 @@ def test_whoever_waits_for_any_command_gets_all_that_are_finished():
         for c in done:
             waiting.remove(c)
             c.release()
+    b = d.driver.buffer(4096)
+    one = d.driver.submit(0, AdminOpcode.IDENTIFY, "identify", [b], prp1=b.address, cdw10=1)
+    assert d.driver.wait_any([hangs, one]) == [one]
+    one.release()
     with pytest.raises(DeviceTimeout, match="any of 1 commands: no answer within 700 cycles"):
         d.driver.wait_any([hangs], timeout=700)
 

@@ -2,10 +2,11 @@
 
 import random
 
+import numpy as np
 import pytest
 from lookup_models import broadcast, small_config, table_write, two_tables
 from nearflash.contract import Opcode, Status
-from nearflash.reference.query import check_query
+from nearflash.reference.query import check_query, pack_queries
 from nearflash_hw.interfaces import ItemKind
 from nearflash_hw.lookup.parser import QueryParser
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
@@ -48,6 +49,9 @@ def parse(queries, transfers, stall, seed):
 def test_good_streams(stall):
     rng = random.Random(1)
     queries = [random_query(rng, CONFIG, SPECS, lookup, weighted) for lookup in (False, True) for weighted in (False, True)]
+    longest = [min(CONFIG.lookup.max_bag, 1 << s.headroom) for s in SPECS.values()]
+    args, _ = random_query(rng, CONFIG, SPECS, True, False, batch=1)
+    queries.append((args, pack_queries(None, [[np.arange(n)] for n in longest])))
     dense, items, results = parse(queries, [beats_of(words) for _, words in queries], stall, 5)
     want = [expected(CONFIG, *q) for q in queries]
     assert dense == [d for w in want for d in w[0]]
