@@ -58,6 +58,7 @@ class VirtualBoard:
         (base, size), *others = self.board.memory()
         self.memory = DdrMemory(self, [(base + size // 4, size - size // 4), *others])
         self._cycles_before = 0
+        self._deferred: errors.BoardError | None = None
 
     # -- life -----------------------------------------------------------------------------------------------------
     def program(self, config: DeviceConfig) -> None:
@@ -180,7 +181,14 @@ class VirtualBoard:
             raise errors.Overclocked(f"{what}: the fabric's clock was set to {mhz:g} MHz, the design closes timing at "
                                      f"{wanted:g} MHz")
 
+    def defer(self, error: errors.BoardError) -> None:
+        """Raise ``error`` from the program's next access, where it can't be raised from what found it."""
+        self._deferred = error
+
     def _report(self) -> None:
+        if self._deferred is not None:
+            error, self._deferred = self._deferred, None
+            raise error
         for v in self.device.take_violations():
             if v.kind is Misuse.OUTSIDE:
                 raise self.memory.explain(v.address, v.write, v.cycle)

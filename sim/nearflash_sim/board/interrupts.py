@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from .errors import BoardError
+
 if TYPE_CHECKING:
     from .board import VirtualBoard
 
@@ -37,9 +39,12 @@ class SimUio:
     def _pass(self) -> None:
         if not self._events:
             return
-        if self._board.run_until_irq(CHUNK):
-            events, self._events = self._events, []
-            for e in events:
-                e.set()
-        else:
-            asyncio.get_event_loop().call_soon(self._pass)
+        try:
+            if not self._board.run_until_irq(CHUNK):
+                asyncio.get_event_loop().call_soon(self._pass)
+                return
+        except BoardError as e:  # an event loop would only print it, and whoever awaits would wait for ever
+            self._board.defer(e)
+        events, self._events = self._events, []
+        for event in events:
+            event.set()

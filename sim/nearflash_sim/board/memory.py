@@ -35,7 +35,6 @@ class Region:
     shadow: np.ndarray = field(repr=False)
     snapshot: np.ndarray = field(repr=False)
     owner: HostAllocator = field(repr=False)
-    cacheable: bool = True
 
     @property
     def end(self) -> int:
@@ -51,11 +50,11 @@ class DdrMemory:
         self.regions: dict[int, Region] = {}
         self._freed: list[Region] = []
 
-    def allocate(self, nbytes: int, cacheable: bool = True) -> Region:
+    def allocate(self, nbytes: int) -> Region:
         """A new region of zeros, 4 KiB-aligned. Raises :class:`OutOfMemory`."""
         address, owner = self._take(max(nbytes, 1))
         size = -(-max(nbytes, 1) // LINE) * LINE
-        region = Region(address, nbytes, np.zeros(size, np.uint8), np.zeros(size, np.uint8), owner, cacheable)
+        region = Region(address, nbytes, np.zeros(size, np.uint8), np.zeros(size, np.uint8), owner)
         self.regions[address] = region
         device = self._board.device
         device.dram.fill(address, 0, size)

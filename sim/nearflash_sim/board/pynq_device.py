@@ -148,10 +148,11 @@ class SimMemory:
     def __init__(self, device: SimDevice, size: int):
         self.device, self.size, self.base_address, self.idx = device, size, 0, 0
 
-    def allocate(self, shape: Any, dtype: Any, cacheable: int = 1, **_: Any) -> SimBuffer:
-        """A buffer of zeros. ``cacheable`` 0: without a cache between, which needs no flush and no invalidate."""
+    def allocate(self, shape: Any, dtype: Any, **_: Any) -> SimBuffer:
+        """A buffer of zeros. ``cacheable`` and others of stock PYNQ's arguments are accepted, and change nothing: a cache is
+        always between, so what works here works with either kind."""
         n = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        region = self.device.board.memory.allocate(n, bool(cacheable))
+        region = self.device.board.memory.allocate(n)
         out = SimBuffer(shape, dtype, buffer=region.shadow, device=self.device, device_address=region.address, bo=region,
                         coherent=False)
         out._memory, out._owner, out.memory, out.freed = (self.device.board.memory, region), True, self, True

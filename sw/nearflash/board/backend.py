@@ -54,6 +54,7 @@ class PynqBackend(Backend):
         self.ip, self._shell = getattr(overlay, DEVICE), getattr(overlay, SHELL)
         self._shell_offsets = {r.name: r.offset for r in shell_registers(self.config)}
         self._check_design()
+        self._shell.write(self._shell_offsets["reset"], 0)  # of a program that ended in the middle of one
         self._counted, self._before, self._moved = 0, 0, time.monotonic()
         self._arenas: list[tuple[Any, HostAllocator]] = []
         self._dram: Any = None

@@ -1,5 +1,6 @@
 """What a board punishes silently has a name here: each fault made on purpose, by the code that users write."""
 
+import asyncio
 import inspect
 import re
 import shutil
@@ -35,6 +36,22 @@ def test_missing_flush(device):
     b = device.driver.buffer(4096)
     with pytest.raises(errors.MissingFlush, match=r"processor's copy is newer.*flush"):
         identify(device, b.address, flush=False)
+
+
+def test_a_fault_while_the_interrupt_is_awaited(device, overlay):
+    """Whoever awaits goes on, and meets the error at the next access."""
+    b = device.driver.buffer(4096)
+    ring, arena = device.driver._rings[0], device.backend._arenas[0][0]
+    at = ring.sq.address - arena.device_address
+    arena[at : at + 64] = np.frombuffer(sqe(AdminOpcode.IDENTIFY, 1, nsid=0, prp1=b.address, cdw10=1), np.uint8)
+    overlay.nearflash_0.write(doorbell(0, completion=False), 1)
+
+    async def wait():
+        await asyncio.wait_for(overlay.nearflash_0.irq.wait(), 60)
+
+    asyncio.get_event_loop_policy().get_event_loop().run_until_complete(wait())
+    with pytest.raises(errors.MissingFlush):
+        overlay.nearflash_0.read(0)
 
 
 def test_missing_invalidate(device):

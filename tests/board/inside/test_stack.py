@@ -119,6 +119,14 @@ def test_sleeps_are_the_devices_time(overlay):
         time.sleep(-1)
 
 
+def test_a_program_that_died_in_a_reset_is_no_trouble(overlay):
+    overlay.nearflash_shell_0.register_map.reset.request = 1
+    time.sleep(0.001)
+    assert int(overlay.nearflash_shell_0.register_map.status.in_reset) == 1
+    with nearflash.open("pynq", overlay=overlay) as device:
+        assert device.identify()
+
+
 def test_the_same_program_takes_the_same_cycles(overlay, model):
     compiled, _ = model
     dense, bags = random_queries(compiled, 4)
