@@ -34,7 +34,7 @@ def refused(nearflash, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("args", "says"), [
     (("build", "--board", "de10", "--preset", "tiny"), "board = 'de10'"),
     (("build", "--board", "xc7a200t", "--preset", "tiny"), "--board = 'xc7a200t': has no processing system"),
-    (Z2, "device = 'none': must be one of --model, --plan, --preset and --config"),
+    (Z2, "device = 'none': must be one of --model, --plan, --preset, --config and --design"),
     ((*Z2, "--preset", "tiny", "--model", "rmc1"), "device = '--model, --preset'"),
     ((*Z2, "--preset", "huge"), "--preset = 'huge'"), ((*Z2, "--plan", "none.toml"), "--plan = 'none.toml'"),
     ((*Z2, "--preset", "tiny", "--clock", 150), "clock_mhz = 150.0: can't be made from the processing_system7's 1000 MHz: "
