@@ -15,6 +15,7 @@ __all__ = ["VERSIONS", "environment", "run_python"]
 VERSIONS = ("3.0.1", "3.1.2", "4.0.0")
 #: pynq 3.x: Overlay() imports a module that pycparser 3 dropped; pynqutils imports pkg_resources, which setuptools 81
 #: dropped.
+OLD_METADATA = "pynqmetadata<0.2"  # with 0.2, pynq 3 ends in a KeyError on any design with a memory in its fabric
 BESIDE = ("pycparser<3", "setuptools<81", "nbclient>=0.10", "ipykernel>=6")
 HERE = "NEARFLASH_TEST_SITE"  # names the site-packages of this environment, for everything but pynq
 SECONDS = 900
@@ -22,13 +23,14 @@ SECONDS = 900
 
 def environment(version: str) -> Path:
     """The interpreter of the environment of pynq ``version``. What is not installed there is taken from this one."""
-    folder = cache_dir() / "pynq" / digest(version, *BESIDE, sys.version, HERE)
+    wanted = [f"pynq=={version}", *BESIDE, *([OLD_METADATA] if version < "4" else [])]
+    folder = cache_dir() / "pynq" / digest(*wanted, sys.version, HERE)
     with cache_entry(folder) as work:
         if work is not None:
             subprocess.run([sys.executable, "-m", "venv", str(work)], check=True, timeout=SECONDS)
             python = work / "bin" / "python"
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, "wheel", f"pynq=={version}", *BESIDE], check=True, timeout=SECONDS)
+            subprocess.run([*pip, "wheel", *wanted], check=True, timeout=SECONDS)
             site = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
                                   capture_output=True, text=True, timeout=60).stdout.strip()
             (Path(site) / "nearflash_test.pth").write_text(

@@ -1,15 +1,7 @@
-"""Ours and PYNQ's own parser agree on hand-off files: on real ones of the vendor's tool, and on what is written here.
-
-Needs environments with pynq, which can't share one with the rest of the tests (it wants other versions of NumPy and
-setuptools): set NEARFLASH_PYNQ to a folder that holds pynq301, pynq312 and pynq400, each made by
-``python3.11 -m venv NAME; NAME/bin/pip install pynq==VERSION 'pycparser<3' 'setuptools<81'``, before 4.0.0 with
-``'pynqmetadata<0.2'`` too: pynq 3 ends in a KeyError on any design with a memory when it gets pynqmetadata 0.2.
-"""
+"""Ours and PYNQ's own parser agree on hand-off files: on real ones of the vendor's tool, and on what is written here."""
 
 import json
-import os
 import re
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +11,19 @@ from nearflash.board.hwh import read_hwh, write_hwh
 from nearflash.contract import BOARDS, DeviceConfig
 from nearflash.contract.shell import blocks, board_config
 
+from bench.pynq_environments import VERSIONS, run_python
+
 REAL = ("pynq_v2.4_Pynq-Z2_base.hwh", "pynq_v2.4_ZCU104_base.hwh")
 SHELLS = [b for b in BOARDS.values() if b.ps]
 STOCK = Path(__file__).with_name("stock_parser.py")
 
 
-@pytest.fixture(scope="module", params=["pynq301", "pynq312", "pynq400"])
+@pytest.fixture(scope="module", params=VERSIONS)
 def stock(request):
-    """A function of files' paths: what that version of pynq makes of each."""
-    folder = os.environ.get("NEARFLASH_PYNQ")
-    python = Path(folder or "", request.param, "bin", "python")
-    if not folder or not python.exists():
-        pytest.skip(f"no environment {request.param} with pynq: set NEARFLASH_PYNQ (see {Path(__file__).name})")
+    """A function of files' paths: what that release of pynq makes of each."""
 
     def parse(*paths):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        done = subprocess.run([python, STOCK, *paths], env=env, capture_output=True, text=True, timeout=600, check=False)
+        done = run_python(request.param, str(STOCK), *map(str, paths), board=None)
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)["files"]
 
