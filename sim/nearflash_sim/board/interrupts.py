@@ -45,6 +45,21 @@ class SimUio:
                 return
         except BoardError as e:  # an event loop would only print it, and whoever awaits would wait for ever
             self._board.defer(e)
+            _release(self._events)
+            self._events = []
+            return
         events, self._events = self._events, []
         for event in events:
+            event.set()
+
+
+def _release(events: list[Any]) -> None:
+    """Let whoever awaits ``events`` go on, past PYNQ's interrupt controllers, which would look at their registers first."""
+    for event in events:
+        if hasattr(event, "wait_handles"):
+            for handles in event.wait_handles:
+                _release(handles)
+                handles.clear()
+            event.event_number = 0
+        else:
             event.set()
