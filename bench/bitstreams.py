@@ -23,7 +23,7 @@ __all__ = ["BUILDS", "FOLDER", "content", "differences", "main"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "bitstreams"
 #: (board, model) of each.
-BUILDS = (("pynq-z2", "rmc1"), ("zcu104", "rmc1"), ("kv260", "rmc1"))
+BUILDS = (("pynq-z1", "rmc1"), ("pynq-z2", "rmc1"), ("zcu104", "rmc1"), ("kv260", "rmc1"))
 
 
 def content(board: str, model: str, manifest: dict[str, Any] | None = None) -> dict[str, str]:
