@@ -15,8 +15,8 @@ from typing import Any
 from nearflash.cli.build import device_for, predictions
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
+from nearflash.contract.shell import MANIFEST
 from nearflash_hw.boards.builder import Build
-from nearflash_hw.boards.builder.folder import MANIFEST
 from nearflash_hw.boards.builder.manifest import sha256
 
 __all__ = ["BUILDS", "FOLDER", "content", "differences", "main"]

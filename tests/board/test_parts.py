@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from nearflash.contract import BOARDS
+from nearflash.contract.boards import PYNQ_BOARDS
 from nearflash.contract.processing import PS7, PS8
 from nearflash_sim.board import errors
 from nearflash_sim.board.memory import LINE, DdrMemory
@@ -130,7 +130,7 @@ def test_what_an_access_outside_means(ddr):
     assert type(ddr.explain(low.address + 5, True, 7)) is errors.UseAfterFree
 
 
-@pytest.mark.parametrize("board", [b for b in BOARDS.values() if b.ps], ids=lambda b: b.name)
+@pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
 def test_clock_after_power_up_and_as_the_contract_divides_it(board):
     registers = PsRegisters(board.ps)
     assert registers.fabric_mhz == pytest.approx(100.0, rel=1e-4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from nearflash.contract import BOARDS, ConfigError, DeviceConfig
-from nearflash.contract.boards import find_board
+from nearflash.contract import ConfigError, DeviceConfig
+from nearflash.contract.boards import PYNQ_BOARDS, find_board
 from nearflash.contract.processing import PS7, PS8
 from nearflash.contract.shell import BLOCK_BYTES, blocks, board_config
 
@@ -49,7 +49,7 @@ def test_refused_by_the_field():
         board_config(replace(TINY, bus=replace(TINY.bus, id_bits=7)), find_board("pynq-z2"))
 
 
-@pytest.mark.parametrize("board", [b for b in BOARDS.values() if b.ps], ids=lambda b: b.name)
+@pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
 def test_blocks_lie_in_the_window_and_apart(board):
     found = blocks(TINY)
     assert [b.offset for b in found] == [k * BLOCK_BYTES for k in range(len(found))]

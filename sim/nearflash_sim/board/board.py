@@ -170,8 +170,8 @@ class VirtualBoard:
         mhz = self.registers.fabric_mhz
         if abs(mhz - config.clock_mhz) > TOLERANCE * config.clock_mhz:
             raise errors.WrongClock(f"the overlay's divisors make {mhz:g} MHz of this board's crystal, its design was "
-                                    f"generated "
-                                    f"for {config.clock_mhz:g} MHz: take the .hwh of `nearflash build` for this board")
+                                    f"generated for {config.clock_mhz:g} MHz: take the .hwh of `nearflash build` for this "
+                                    "board")
 
     def _running(self, what: str) -> None:
         mhz, wanted = self.registers.fabric_mhz, self.config.clock_mhz if self.config else 0.0

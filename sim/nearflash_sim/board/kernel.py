@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nearflash.contract import BOARDS
+from nearflash.contract.boards import PYNQ_BOARDS
 
 __all__ = ["install", "main"]
 
-BOARD_NAMES = tuple(name for name, b in BOARDS.items() if b.ps)
+BOARD_NAMES = tuple(b.name for b in PYNQ_BOARDS)
 
 
 def install(boards: Sequence[str], prefix: str | None = None) -> list[str]:

@@ -6,16 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from nearflash.board.hwh import read_hwh
+from nearflash.board.hwh import device_config, read_hwh
 from nearflash.contract import DeviceConfig, NearflashError
 from nearflash.contract.boards import Board
-from nearflash.contract.shell import DEVICE
+from nearflash.contract.shell import DEVICE, MANIFEST
 
 from .errors import ForeignOverlay, StaleOverlay
 
-__all__ = ["MANIFEST", "read_overlay"]
-
-MANIFEST = "manifest.json"
+__all__ = ["read_overlay"]
 
 
 def read_overlay(bitfile: str, board: Board) -> DeviceConfig:
@@ -27,11 +25,10 @@ def read_overlay(bitfile: str, board: Board) -> DeviceConfig:
     path = Path(bitfile).with_suffix(".hwh")
     try:
         hwh = read_hwh(path)
-        config = DeviceConfig.from_dict(json.loads(hwh.ips[DEVICE].parameters["CONFIG"]))
+        config = device_config(hwh.ips[DEVICE].parameters)
     except (NearflashError, KeyError, ValueError, OSError) as e:
         raise ForeignOverlay(f"{path}: not the hand-off file of `nearflash build` ({type(e).__name__}: {e}), so there is "
-                             f"nothing to "
-                             "simulate") from e
+                             "nothing to simulate") from e
     if hwh.ps_kind != (board.ps.kind if board.ps else ""):
         raise ForeignOverlay(f"{path}: made for a {hwh.ps_kind}, and {board.name} has a "
                              f"{board.ps.kind if board.ps else 'nothing'}")
@@ -49,5 +46,4 @@ def _compare(manifest: Path, hwh: Path) -> None:
     found = hashlib.sha256(hwh.read_bytes()).hexdigest()
     if found != wanted:
         raise StaleOverlay(f"{hwh}: sha256 is {found[:16]}, {manifest.name} says {str(wanted)[:16]}: these files are of "
-                           f"different "
-                           "builds; copy the whole folder again")
+                           "different builds; copy the whole folder again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,6 @@ class SimDevice(Device):
         try:
             self.board.close()
         except errors.LeakedBuffers as e:  # at the end of a process nothing can be raised
-            import sys
-
             print(f"nearflash: LeakedBuffers: {e}", file=sys.stderr)
 
 

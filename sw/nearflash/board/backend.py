@@ -6,7 +6,6 @@ Works the same on a real board and on the virtual one. Needs pynq and NumPy.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..contract import ConfigError, DeviceConfig, DeviceTimeout, NearflashError
 from ..contract.registers import OFFSETS
 from ..contract.shell import DEVICE, SHELL, SHELL_MAGIC, SHELL_VERSION, shell_registers
 from ..runtime.backend import Backend, HostAllocator
+from .hwh import device_config
 
 __all__ = ["PynqBackend"]
 
@@ -215,11 +215,10 @@ class PynqBackend(Backend):
 def _config(parameters: dict[str, str], name: str) -> DeviceConfig:
     """Of the device, as the hand-off file carries it."""
     try:
-        return DeviceConfig.from_dict(json.loads(parameters["CONFIG"]))
+        return device_config(parameters)
     except (KeyError, ValueError) as e:
         raise NearflashError(f"{name}: its .hwh has no configuration that this nearflash reads ({type(e).__name__}: {e}); "
-                             f"made by "
-                             "another version?") from e
+                             "made by another version?") from e
 
 
 def _pauses():

@@ -15,9 +15,6 @@ class NearflashIP(DefaultIP):
 
     bindto = ["nearflash:user:nearflash:1.0"]
 
-    def __init__(self, description: dict[str, Any]):
-        super().__init__(description)
-
     def open(self, overlay: Any, **kw: Any) -> Any:
         """:func:`nearflash.open` on this overlay."""
         import nearflash

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
-from ..contract.boards import Board, find_board
+from ..contract.boards import PYNQ_BOARDS, Board, find_board
 from ..contract.shell import board_config
 from ..overlays import design_config
 from ..tools import load_tool
@@ -28,7 +28,7 @@ LIMIT = 0.8  # of each of the part's resources: what is left is for the shell, a
 
 def build(
     ctx: typer.Context,
-    board: Annotated[str, typer.Option(help=f"Board: {', '.join(n for n, b in BOARDS.items() if b.ps)}.")],
+    board: Annotated[str, typer.Option(help=f"Board: {', '.join(b.name for b in PYNQ_BOARDS)}.")],
     out: Annotated[Path, typer.Option(help="Folder to write; one that an earlier build wrote is replaced.")],
     model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd or a TOML description: the device that "
                                               "`nearflash fit` chooses for it.")] = None,

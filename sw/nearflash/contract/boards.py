@@ -15,7 +15,7 @@ from .processing import PS7, PS8, ProcessingSystem
 if TYPE_CHECKING:
     from .config import DeviceConfig
 
-__all__ = ["BOARDS", "PARTS", "Board", "Part", "find_board"]
+__all__ = ["BOARDS", "PARTS", "PYNQ_BOARDS", "Board", "Part", "find_board"]
 
 MIB = 1 << 20
 
@@ -89,6 +89,10 @@ BOARDS = {b.name: b for b in (
     Board("xc7a200t", PARTS["XC7A200T"], 125.0, 12.8e9 * 0.7 / 125e6, 4096 * MIB),
     Board("xcvu9p", PARTS["XCVU9P"], 200.0, 19.2e9 * 0.7 / 200e6, 16384 * MIB),
 )}
+
+
+#: Those with a processing system: what shells are generated for.
+PYNQ_BOARDS = tuple(b for b in BOARDS.values() if b.ps)
 
 
 def find_board(name: str) -> Board:

@@ -15,12 +15,13 @@ from .config import DeviceConfig
 from .errors import ConfigError
 from .registers import Field, Register, register_map
 
-__all__ = ["BLOCK_BYTES", "DEVICE", "INTC", "INTC_REGISTERS", "SHELL", "SHELL_MAGIC", "Block", "blocks", "board_config",
-           "shell_registers"]
+__all__ = ["BLOCK_BYTES", "DEVICE", "INTC", "INTC_REGISTERS", "MANIFEST", "SHELL", "SHELL_MAGIC", "Block", "blocks",
+           "board_config", "shell_registers"]
 
 BLOCK_BYTES = 0x1_0000
 SHELL_MAGIC = 0x4E46_5348  #: "NFSH"
 SHELL_VERSION = 1
+MANIFEST = "manifest.json"  #: beside a build's files: what they are, with their sha256
 DEVICE, INTC, SHELL = "nearflash_0", "axi_intc_0", "nearflash_shell_0"
 
 

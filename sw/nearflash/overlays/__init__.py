@@ -3,10 +3,9 @@ runs on. What a tool made of them, and what not: ``bitstreams/README.md``."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ..board.hwh import read_hwh
+from ..board.hwh import device_config, read_hwh
 from ..contract import ConfigError, DeviceConfig
 from ..contract.boards import Board
 from ..contract.shell import DEVICE
@@ -24,7 +23,7 @@ def design_config(design: str, board: Board) -> DeviceConfig:
     path = FOLDER / design / f"{design}.bit.d" / f"{design}.{board.pynq_name}.hwh"
     if design not in DESIGNS or not path.is_file():
         raise ConfigError("design", design, f"must be one that ships ({', '.join(DESIGNS)}), for a board of PYNQ")
-    return DeviceConfig.from_dict(json.loads(read_hwh(path).ips[DEVICE].parameters["CONFIG"]))
+    return device_config(read_hwh(path).ips[DEVICE].parameters)
 
 
 def compiled_model(design: str) -> CompiledModel:

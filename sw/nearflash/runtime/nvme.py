@@ -235,7 +235,10 @@ class NvmeDriver:
         :class:`DeviceTimeout`."""
         if not commands:
             raise ValueError("commands: there must be at least one to wait for")
-        finished = lambda: [c for c in commands if c.completion is not None]  # noqa: E731
+
+        def finished() -> list[Command]:
+            return [c for c in commands if c.completion is not None]
+
         self._wait(lambda: bool(finished()), f"any of {len(commands)} commands",
                    self.timeout if timeout is None else timeout)
         return finished()
@@ -274,20 +277,23 @@ class NvmeDriver:
         while command.completion is None:
             if self.reap():
                 continue
-            left = deadline - self.backend.cycles
-            if left <= 0:
-                raise DeviceTimeout(f"{command.what}: no answer within {cycles} cycles{self._state()}")
+            left = self._left(deadline, command.what, cycles)
             if await self.backend.wait_irq_async(left) and not self.reap():
                 self.backend.idle(_SETTLE)
         return self.wait(command, 0)
+
+    def _left(self, deadline: int, what: str, timeout: int) -> int:
+        """Cycles until ``deadline``. Raises :class:`DeviceTimeout` when it is over."""
+        left = deadline - self.backend.cycles
+        if left <= 0:
+            raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._state()}")
+        return left
 
     def _wait(self, done: Callable[[], bool], what: str, timeout: int) -> None:
         deadline = self.backend.cycles + timeout
         while not done():
             if self.reap():
                 continue
-            left = deadline - self.backend.cycles
-            if left <= 0:
-                raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._state()}")
+            left = self._left(deadline, what, timeout)
             if self.backend.wait_irq(left) and not self.reap():
                 self.backend.idle(_SETTLE)  # the interrupt has not fallen yet after the last acknowledgement

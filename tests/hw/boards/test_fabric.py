@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from nearflash.contract import BOARDS, ConfigError, DeviceConfig
-from nearflash.contract.boards import find_board
+from nearflash.contract import ConfigError, DeviceConfig
+from nearflash.contract.boards import PYNQ_BOARDS, find_board
 from nearflash.contract.shell import board_config
 from nearflash_hw.boards.fabric import Fabric
 from nearflash_hw.primitives.axi import Axi3Signature, AxiSignature
@@ -37,7 +37,7 @@ def test_port_names_are_those_that_tools_infer():
     assert {"irq", "s_axi_awaddr", "m_axi_host_arvalid", "m_axi_dram_bresp"} <= z2
 
 
-@pytest.mark.parametrize("board", [b.name for b in BOARDS.values() if b.ps])
+@pytest.mark.parametrize("board", [b.name for b in PYNQ_BOARDS])
 def test_a_configuration_for_another_bus_is_refused(board):
     board = find_board(board)
     with pytest.raises(ConfigError, match=r"bus = BusConfig.*must be as"):

@@ -10,11 +10,12 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib.wiring import Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import find_board
+from nearflash.contract.resources import Resources
 from nearflash.contract.shell import board_config
-from nearflash_hw.boards.resources import shell_resources
+from nearflash_hw.boards.resources import shell_units
 from nearflash_hw.boards.shell import shell_verilog
 from nearflash_hw.device import Device
-from nearflash_hw.synthesis.yosys import run_yosys
+from nearflash_hw.synthesis.yosys import run_yosys, synthesise
 from yosys_share import XILINX
 
 TINY = DeviceConfig.preset("tiny")
@@ -118,7 +119,8 @@ def test_the_open_flow_can_place_every_cell(netlist):
 
 
 def test_a_shell_is_small():
-    cost = shell_resources(*configured("pynq-z2"))
+    config, board = configured("pynq-z2")
+    cost = sum((synthesise(u.rtlil, board.part.family) for u in shell_units(config, board)), Resources())
     assert 0 < cost.lut <= 1500
     assert 0 < cost.ff <= 1500
     assert (cost.bram18, cost.dsp, cost.uram) == (0, 0, 0)

@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import pytest
 from nearflash.board.hwh import HwhInterrupt, parse_hwh, read_hwh, reader, write_hwh
-from nearflash.contract import BOARDS, ConfigError, DeviceConfig
-from nearflash.contract.boards import find_board
+from nearflash.contract import ConfigError, DeviceConfig
+from nearflash.contract.boards import PYNQ_BOARDS, find_board
 from nearflash.contract.errors import DataError
 from nearflash.contract.shell import BLOCK_BYTES, blocks, board_config
 
-SHELLS = [b for b in BOARDS.values() if b.ps]
 IP_XACT = {"ro": "read-only", "wo": "write-only", "rw": "read-write", "w1c": "read-write"}
 
 
@@ -24,7 +23,7 @@ def config_for(board, preset="tiny"):
     return board_config(config, board)
 
 
-@pytest.fixture(params=SHELLS, ids=lambda b: b.name)
+@pytest.fixture(params=PYNQ_BOARDS, ids=lambda b: b.name)
 def written(request):
     """(board, configuration, text of its file)"""
     config = config_for(request.param)
@@ -110,7 +109,7 @@ def test_memory_is_all_of_the_boards(written):
         assert sorted(sizes) == [0, 0x8_0000_0000][: 1 + (board.dram_bytes > 2 << 30)]
 
 
-@pytest.mark.parametrize("board", SHELLS, ids=lambda b: b.name)
+@pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
 def test_small_quick_and_the_same_every_time(board):
     config = config_for(board, "mqsim" if board.ps.axi == 4 else "tiny")
     text = write_hwh(config, board, "x")

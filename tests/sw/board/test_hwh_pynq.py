@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from nearflash.board.hwh import read_hwh, write_hwh
-from nearflash.contract import BOARDS, DeviceConfig
+from nearflash.contract import DeviceConfig
+from nearflash.contract.boards import PYNQ_BOARDS
 from nearflash.contract.shell import blocks, board_config
 
 from bench.pynq_environments import VERSIONS, run_python
 
 REAL = ("pynq_v2.4_Pynq-Z2_base.hwh", "pynq_v2.4_ZCU104_base.hwh")
-SHELLS = [b for b in BOARDS.values() if b.ps]
 STOCK = Path(__file__).with_name("stock_parser.py")
 
 
@@ -68,11 +68,11 @@ def test_real_files(stock, real):
 
 def test_what_is_written(stock, tmp_path):
     paths = []
-    for board in SHELLS:
+    for board in PYNQ_BOARDS:
         config = board_config(replace(DeviceConfig.preset("tiny"), clock_mhz=board.ps.clock_below(board.clock_mhz)), board)
         paths.append(tmp_path / f"{board.name}.hwh")
         paths[-1].write_text(write_hwh(config, board, "tiny"))
-    for board, path, theirs in zip(SHELLS, paths, stock(*paths), strict=True):
+    for board, path, theirs in zip(PYNQ_BOARDS, paths, stock(*paths), strict=True):
         agree(read_hwh(path), theirs)
         assert {b.name for b in blocks(config)} < set(theirs["ips"])
         assert theirs["ips"]["nearflash_0"]["interrupts"]["irq"]["controller"] == "axi_intc_0"

@@ -11,11 +11,10 @@ import pytest
 from nearflash.board.hwh import write_hwh
 from nearflash.board.random_model import random_model, random_queries
 from nearflash.contract import BOARDS, ConfigError, DataError, DeviceConfig
+from nearflash.contract.boards import PYNQ_BOARDS
 from nearflash.contract.shell import board_config
 from nearflash.overlays import DESIGNS, compiled_model, design_config
 from nearflash.reference.model import IntegerModel
-
-SHELLS = [b for b in BOARDS.values() if b.ps]
 
 
 def shipped(design, board):
@@ -23,7 +22,7 @@ def shipped(design, board):
     return folder / f"{design}.{board.pynq_name}.hwh", design_config(design, board)
 
 
-@pytest.mark.parametrize("board", SHELLS, ids=lambda b: b.name)
+@pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_hand_off_files(design, board):
     path, config = shipped(design, board)
@@ -41,7 +40,7 @@ def test_what_does_not_ship_is_refused():
 def test_the_shipped_model_answers_the_same_on_every_board():
     model = compiled_model("movietweetings")
     queries = random_queries(model, 3)
-    answers = {IntegerModel(model.on(shipped("movietweetings", b)[1])).logits(*queries)[1].tobytes() for b in SHELLS}
+    answers = {IntegerModel(model.on(shipped("movietweetings", b)[1])).logits(*queries)[1].tobytes() for b in PYNQ_BOARDS}
     assert len(answers) == 1
 
 
@@ -61,7 +60,7 @@ def test_a_model_for_another_device_is_refused_by_its_node():
 
 @pytest.mark.parametrize("formats", [("fp32",), ("fp16",), ("int8",)])
 def test_random_models_fit_any_device(formats):
-    config = shipped("movietweetings", SHELLS[0])[1]
+    config = shipped("movietweetings", PYNQ_BOARDS[0])[1]
     config = replace(config, lookup=replace(config.lookup, formats=formats))
     model = random_model(config, rows=16)
     dense, bags = random_queries(model, 5)

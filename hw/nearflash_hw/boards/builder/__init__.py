@@ -12,10 +12,11 @@ from nearflash.board.hwh import write_hwh
 from nearflash.contract import ConfigError, DeviceConfig
 from nearflash.contract.boards import Board
 from nearflash.contract.resources import Resources
+from nearflash.contract.shell import MANIFEST
 
 from .constraints import vivado_constraints
 from .flows import Made, choose_flow, run_flow
-from .folder import MANIFEST, check_folder, whole_folder
+from .folder import check_folder, whole_folder
 from .generated import estimate, verilog
 from .manifest import manifest, sha256
 from .open_flow import SCRIPT as OPEN_SCRIPT

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nearflash.contract import ConfigError
+from nearflash.contract.shell import MANIFEST
 
-__all__ = ["MADE_BY", "MANIFEST", "check_folder", "whole_folder"]
+__all__ = ["MADE_BY", "check_folder", "whole_folder"]
 
-MANIFEST = "manifest.json"
 MADE_BY = "nearflash build"
 NAMED = 40  # characters of the folder's name in the temporary one
 

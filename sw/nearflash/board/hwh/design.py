@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PS_PORTS", "Hwh", "HwhClock", "HwhField", "HwhInterrupt", "HwhIp", "HwhRegister"]
+from ...contract import DeviceConfig
+
+__all__ = ["CONFIG", "PS_PORTS", "Hwh", "HwhClock", "HwhField", "HwhInterrupt", "HwhIp", "HwhRegister", "device_config"]
+
+CONFIG = "CONFIG"  #: parameter of the device's block that holds its configuration, as JSON
 
 #: Of each processing system: its interrupt inputs, in order, with the first GIC number of each run of eight lines
 #: (UG585, "Shared Peripheral Interrupts"; UG1085, "System Interrupts").
@@ -87,3 +92,9 @@ class Hwh:
     clocks: tuple[HwhClock, ...]
     controllers: Mapping[str, int] = field(default_factory=dict)
     interrupts: Mapping[str, HwhInterrupt] = field(default_factory=dict)
+
+
+def device_config(parameters: Mapping[str, str]) -> DeviceConfig:
+    """The configuration in the ``parameters`` of a device's block. Raises ``KeyError`` where there is none, and
+    ``ValueError`` (:class:`~nearflash.contract.ConfigError` is one) for one that this version doesn't read."""
+    return DeviceConfig.from_dict(json.loads(parameters[CONFIG]))

@@ -17,6 +17,7 @@ from ...contract.errors import ConfigError
 from ...contract.processing import ProcessingSystem
 from ...contract.registers import Field, Register
 from ...contract.shell import BLOCK_BYTES, DEVICE, INTC, Block, blocks
+from .design import CONFIG
 
 __all__ = ["write_hwh"]
 
@@ -102,7 +103,7 @@ def _port_parameters(config: DeviceConfig, ps: ProcessingSystem) -> dict[str, st
 def _block(modules: ET.Element, config: DeviceConfig, board: Board, ps: ProcessingSystem, block: Block) -> None:
     if block.name == DEVICE:
         parameters = {"DESIGN_ID": f"{config.design_id:#010x}", "CLOCK_MHZ": f"{config.clock_mhz:.6f}",
-                      "CONFIG": json.dumps(config.to_dict(), separators=(",", ":"))}
+                      CONFIG: json.dumps(config.to_dict(), separators=(",", ":"))}
         ports = (("irq", "O", 1, CONCAT, "In0"),)
         masters = ("M_AXI_HOST", "M_AXI_DRAM")
     elif block.name == INTC:
