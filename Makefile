@@ -13,9 +13,8 @@ BENCH_ARGS ?= --quick
 run: $(STAMP) ## set up, generate the device, simulate it, check it against PyTorch, print speed and utilisation
 	$(BIN)/nearflash run $(RUN_ARGS)
 
-test: $(STAMP) ## set up, lint, type-check and pass all tests
+test: $(STAMP) ## set up, lint and pass all tests (pyright is one of them)
 	$(BIN)/ruff check .
-	$(BIN)/pyright
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number); a million beats through each shell
@@ -43,10 +42,11 @@ docs: $(STAMP) ## the documentation site in build/docs (open index.html; works o
 
 setup: $(STAMP) ## only the virtual environment
 
+# --no-compile: Python compiles what is imported, a tenth of what is installed.
 $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[all,dev]'
 	@touch $@
 
 clean: ## remove everything generated (not the virtual environment)

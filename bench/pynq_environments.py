@@ -29,7 +29,7 @@ def environment(version: str) -> Path:
         if work is not None:
             subprocess.run([sys.executable, "-m", "venv", str(work)], check=True, timeout=SECONDS)
             python = work / "bin" / "python"
-            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
             subprocess.run([*pip, "wheel", *wanted], check=True, timeout=SECONDS)
             site = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
                                   capture_output=True, text=True, timeout=60).stdout.strip()

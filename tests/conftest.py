@@ -15,8 +15,8 @@ hypothesis.settings.load_profile("no-deadline")
 
 
 #: Longest tests first, so that two workers end together: whole devices and cocotb's are compiled, blocks synthesised.
-ORDER = ("system/test_paper_models", "hw/synthesis/test_baseline", "cocotb", "system", "sim", "hw/synthesis", "sw/test_fit",
-         "hw/mlp", "hw/controller", "hw")
+ORDER = ("system/test_paper_models", "hw/synthesis/test_baseline", "board", "cocotb", "system", "sim", "test_types",
+         "hw/synthesis", "sw/test_fit", "hw/mlp", "hw/controller", "hw")
 
 
 def pytest_collection_modifyitems(items):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.lib import wiring
+from cocotb_tools import config as cocotb_config
 from cocotb_tools.runner import get_runner
 from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash_hw.verilog import to_verilog
@@ -60,7 +61,7 @@ def run_bench(component: wiring.Component, toplevel: str, test_module: str, *, n
     verilog = to_verilog(component, toplevel) if key is None else build.cached_verilog(
         f"{toplevel} {key}", lambda: to_verilog(component, toplevel))
     # The runner prefers WAVES from the environment to its argument.
-    with _environment({"WAVES": str(int(waves)), **(_tool_environment() if sim == "verilator" else {})}):
+    with _environment({"WAVES": str(int(waves)), **_libraries(), **(_tool_environment() if sim == "verilator" else {})}):
         folder = _build(runner, sim, verilog, toplevel, waves)
         run_dir, results = root / "runs" / name, root / "results" / f"{name}.xml"
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -132,6 +133,13 @@ def _tool_environment() -> dict[str, str]:
                  "CFG_LDLIBS_THREADS": libraries, "OPT_FAST": opt_fast}
     return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VERILATOR_ROOT": str(root),
             "MAKEFLAGS": " ".join(f"{k}={v}" for k, v in variables.items())}
+
+
+def _libraries() -> dict[str, str]:
+    """Where a compiled simulation finds cocotb. It remembers the environment that built it, which another checkout that
+    shares the cache may have lost."""
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(cocotb_config.libs_dir),
+                                                             os.environ.get("LD_LIBRARY_PATH"))))}
 
 
 @contextlib.contextmanager

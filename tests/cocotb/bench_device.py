@@ -1,12 +1,14 @@
-"""A lookup-only device as its host sees it, all three buses at cocotbext-axi: LOOKUPs equal torch.nn.EmbeddingBag bit for
-bit."""
+"""Lookups and blocks of a device as its host sees them, all three buses at cocotbext-axi: LOOKUPs equal
+torch.nn.EmbeddingBag bit for bit."""
 
 import random
 
 import cocotb
 from device_checks import lookup_program, run_device
-from tops import CONFIG, device
+from tops import device, with_model
 from verbs import PATTERNS
+
+CONFIG = with_model()
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

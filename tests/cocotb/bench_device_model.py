@@ -10,7 +10,7 @@ from device_checks import run_device
 from nearflash.contract import CommandError, Status
 from nearflash.quantize import to_torch
 from nearflash.reference.model import IntegerModel
-from tops import MODEL, model_device, with_model
+from tops import MODEL, device, with_model
 from verbs import PATTERNS
 
 CONFIG = with_model()
@@ -43,4 +43,4 @@ async def answers_queries(dut, inputs, outputs):
         assert device.counters()["samples_count"] == 14
         return sum(device.tables[t].pages(CONFIG) for t in range(len(MODEL.tables)))
 
-    await run_device(dut, model_device(), CONFIG, inputs, outputs, program)
+    await run_device(dut, device(), CONFIG, inputs, outputs, program)

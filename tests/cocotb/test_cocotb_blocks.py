@@ -10,7 +10,7 @@ from nearflash_sim.cocotb_run import run_bench
 #: bench module -> (top, tests it has)
 BENCHES = {
     "bench_device": (tops.device, 4),
-    "bench_device_model": (tops.model_device, 4),
+    "bench_device_model": (tops.device, 4),
     "bench_lookup": (tops.lookup, 9),
     "bench_channel": (tops.channel, 10),
     "bench_ftl": (tops.ftl, 9),

@@ -26,8 +26,8 @@ from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
 
-__all__ = ["CONFIG", "FC_CORES", "MODEL", "Rig", "channel", "device", "fc_cores", "ftl", "lookup", "mlp", "model_device",
-           "nvme", "pooling", "translator", "with_model"]
+__all__ = ["CONFIG", "FC_CORES", "MODEL", "Rig", "channel", "device", "fc_cores", "ftl", "lookup", "mlp", "nvme",
+           "pooling", "translator", "with_model"]
 
 BUS = BusConfig(id_bits=4)
 KEYWORDS = {"table": "table_write"}  # ports whose names are Verilog's
@@ -113,7 +113,8 @@ MODEL = ModelSpec("bench", (TableShape(40, 4, 6), TableShape(30, 4, 3, "mean", "
 
 def with_model() -> DeviceConfig:
     config = compile_device(MODEL, CONFIG, PlanOptions(onchip_bytes=40, min_mlp_cycles=12))
-    return replace(config, mlp=replace(config.mlp, n_batch=2))
+    # room for other tables than the model's: one compiled device serves all benches of a whole one
+    return replace(config, mlp=replace(config.mlp, n_batch=2), lookup=CONFIG.lookup)
 
 
 def mlp() -> Rig:
@@ -121,10 +122,6 @@ def mlp() -> Rig:
 
 
 def device() -> Device:
-    return Device(CONFIG)
-
-
-def model_device() -> Device:
     return Device(with_model())
 
 

@@ -14,6 +14,7 @@ from nearflash.contract.resources import ControlSets, Resources
 
 from ..boards.resources import shell_units
 from ..device import Device
+from .kept_units import kept_units
 from .netlist import Unit, subtree, units
 from .yosys import ControlSet, control_sets, synthesise, yosys_version
 
@@ -43,12 +44,11 @@ def measure(config: DeviceConfig, family: str, block: str = "", *, shell: Board 
     Raises :class:`~nearflash.contract.ConfigError` for an unknown block or family,
     :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or ends early.
     """
-    device = Device(config)
-    found = units(device)
+    found = kept_units(lambda: units(Device(config)), f"device {config!r}")
     if shell is not None:
-        found += shell_units(config, shell)
+        found += kept_units(lambda: shell_units(config, shell), f"shell of {shell.name} {config!r}")
     if block and not any(u.path == block or u.path.startswith(block + ".") for u in found):
-        found = [Unit(block, subtree(device, block))]
+        found = [Unit(block, subtree(Device(config), block))]
     elif block:
         found = [u for u in found if u.path == block or u.path.startswith(block + ".")]
     out: dict[str, Resources] = {}

@@ -1,6 +1,7 @@
 """Estimates against synthesis: memories and multipliers exactly, logic within the bound that the calibration states."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Module
@@ -14,7 +15,7 @@ from nearflash_hw.mlp.epilogue import Epilogue
 from nearflash_hw.mlp.weights import OnChipWeights
 from nearflash_hw.synthesis.estimate import Estimator
 from nearflash_hw.synthesis.estimate.features import Features, features_of
-from nearflash_hw.synthesis.estimate.kept import kept
+from nearflash_hw.synthesis.estimate.kept import kept, kept_device
 from nearflash_hw.synthesis.estimate.memory import MemoryShape, map_memory
 from nearflash_hw.synthesis.estimate.model import estimate_unit, exact_part, kind_of
 from nearflash_hw.synthesis.estimate.shallow import Shallow
@@ -173,6 +174,20 @@ def test_features_are_kept(monkeypatch, tmp_path):
     assert len(made) == 1
     kept(make, "a", 2)
     assert len(made) == 2
+
+
+def test_a_devices_features_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+    made, tiny = [], DeviceConfig.preset("tiny")
+
+    def make():
+        made.append({"": Features(Counter(ff=3)), "nvme": Features(Counter(lut=len(made)), [MemoryShape(8, 64, 8)])})
+        return made[-1]
+
+    first = kept_device(make, tiny)
+    assert kept_device(make, tiny) == first == made[0]
+    assert len(made) == 1
+    assert kept_device(make, replace(tiny, name="other", clock_mhz=50.0)) == made[1] != first
 
 
 def test_block_ram_on_request():

@@ -8,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, DeviceConfig
 from nearflash_hw.device import Device
+from nearflash_hw.synthesis.kept_units import kept_units
 from nearflash_hw.synthesis.netlist import subtree, units
 
 
@@ -46,6 +47,19 @@ def test_children_are_black_boxes_to_their_parent():
     assert list(found) == ["", "first", "second"]
     assert registers(found[""]) == registers(found["first"]) == registers(found["second"]) == 8
     assert found[""].count("attribute \\blackbox 1") == 2
+
+
+def test_units_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARFLASH_CACHE", str(tmp_path))
+    made = []
+
+    def make():
+        made.append(units([Pair, Leaf][len(made)]()))
+        return made[-1]
+
+    assert kept_units(make, "pair") == kept_units(make, "pair") == made[0]
+    assert len(made) == 1
+    assert kept_units(make, "another") == made[1] != made[0]
 
 
 def test_every_register_of_a_device_is_in_one_unit():

@@ -16,9 +16,9 @@ from ...mlp.core import FcCore
 from ...mlp.epilogue import Epilogue
 from ..netlist import subtree, units
 from .features import Features, features_of
-from .kept import kept
+from .kept import kept, kept_device
 from .memory import MemoryShape, map_memory
-from .model import estimate_features, estimate_units
+from .model import estimate_features, kind_of
 from .shallow import Shallow
 
 __all__ = ["Estimator"]
@@ -34,7 +34,9 @@ class Estimator:
 
     def device(self, config: DeviceConfig) -> dict[str, Resources]:
         """Resources of every unit of ``config``'s device, under the paths that ``synthesis.netlist.units`` gives them."""
-        return estimate_units(units(Device(config), platform=Shallow()), self.family)
+        features = kept_device(lambda: {u.path: features_of(u.rtlil) for u in units(Device(config), platform=Shallow())},
+                               config)
+        return {path: estimate_features(kind_of(path), found, self.family) for path, found in features.items()}
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""

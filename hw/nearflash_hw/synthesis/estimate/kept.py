@@ -1,4 +1,5 @@
-"""Features of generated blocks, kept on disk: generating a large kernel takes seconds, and a search looks at hundreds."""
+"""Features of generated blocks, kept on disk: generating a large kernel takes seconds, and a search looks at hundreds; a
+device takes longer, and a search, its report and the next report ask for the same one."""
 
 from __future__ import annotations
 
@@ -12,33 +13,52 @@ from functools import lru_cache
 from typing import Any
 
 from nearflash.cache import cache_dir, digest, sources_digest
+from nearflash.contract import DeviceConfig
 from nearflash.whole import whole_file
 
 from .features import Features
 from .memory import MemoryShape
 
-__all__ = ["kept"]
+__all__ = ["kept", "kept_device"]
 
-ROOMS = ("flash", "controller", "lookup", "place")  # of which an MLP engine uses nothing
+#: Folders whose sources change nothing: an MLP engine uses none of the first, no generated block anything of the second.
+ROOMS = ("flash", "controller", "lookup", "place")
+TOOLS = ("place", "builder")
 
 
 def kept(make: Callable[[], Features], *what: Any) -> Features:
     """``make()``, parts of an MLP engine, or what it gave before for the same ``what`` and the same sources of that."""
-    file = cache_dir() / "estimates" / f"{digest(_sources(), repr(what))}.json"
+    (found,) = _kept(lambda: {"": make()}, _sources(ROOMS), repr(what)).values()
+    return found
+
+
+def kept_device(make: Callable[[], dict[str, Features]], config: DeviceConfig) -> dict[str, Features]:
+    """``make()``, by unit of ``config``'s device, or what it gave before for an equal device and the same sources."""
+    return _kept(make, _sources(TOOLS), f"device {config!r}")
+
+
+def _kept(make: Callable[[], dict[str, Features]], *key: str) -> dict[str, Features]:
+    file = cache_dir() / "estimates" / f"{digest(*key)}.json"
     if not file.is_file():
         found = make()
         with whole_file(file) as part:
-            part.write_text(json.dumps({"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories],
-                                        "multipliers": found.multipliers, "slices": found.slices,
-                                        "operand_bits": found.operand_bits}))
+            part.write_text(json.dumps({path: _written(features) for path, features in found.items()}))
         return found
-    read = json.loads(file.read_text())
     os.utime(file)  # when it was used last
-    return Features(Counter(read["bits"]), [MemoryShape(**m) for m in read["memories"]],
-                    [(a, b, signed) for a, b, signed in read["multipliers"]], read["slices"], read["operand_bits"])
+    return {path: _read(values) for path, values in json.loads(file.read_text()).items()}
+
+
+def _written(found: Features) -> dict[str, Any]:
+    return {"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories], "multipliers": found.multipliers,
+            "slices": found.slices, "operand_bits": found.operand_bits}
+
+
+def _read(values: dict[str, Any]) -> Features:
+    return Features(Counter(values["bits"]), [MemoryShape(**m) for m in values["memories"]],
+                    [(a, b, signed) for a, b, signed in values["multipliers"]], values["slices"], values["operand_bits"])
 
 
 @lru_cache
-def _sources() -> str:
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=ROOMS)
+def _sources(without: tuple[str, ...]) -> str:
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=without)
     return digest(importlib.metadata.version("amaranth"), sources)
