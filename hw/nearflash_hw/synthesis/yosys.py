@@ -16,7 +16,8 @@ from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import ConfigError, NearflashError
 from nearflash.contract.resources import Resources
 
-__all__ = ["FAMILIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesise", "yosys_version"]
+__all__ = ["FAMILIES", "WITH_MEMORIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesise",
+           "yosys_version"]
 
 #: The nets of a flip-flop's clock, enable and set or reset, as RTLIL writes them ("" where it has no such pin).
 ControlSet = tuple[str, str, str]
@@ -37,8 +38,17 @@ NAME_CLASH = "count_id(wire->name)"  # Yosys 0.70 trips over its own wire names 
 RESETS = ("R", "S", "CLR", "PRE")
 _FLIP_FLOP = re.compile(r"^ *cell \\FD\w+ .*?^ *end$", re.MULTILINE | re.DOTALL)
 _PIN = re.compile(r"^ *connect \\(\w+) (.*)$", re.MULTILINE)
-CHILD = ("import sys; from pyosys import libyosys as y; d = y.Design()\n"
-         "for line in open(sys.argv[1]): y.run_pass(line.strip(), d)\n")
+#: Begins a pass that is left out where the design has no memory: reading the maps of memories takes two seconds.
+WITH_MEMORIES = "memories? "
+CHILD = f"""
+import sys
+from pyosys import libyosys as y
+d = y.Design()
+for line in open(sys.argv[1]):
+    wanted = line.strip().removeprefix({WITH_MEMORIES!r})
+    if wanted == line.strip() or any(c.type.str() == "$mem_v2" for m in d.modules_.values() for c in m.cells_.values()):
+        y.run_pass(wanted, d)
+"""
 
 
 class SynthesisError(NearflashError):
@@ -53,7 +63,8 @@ def yosys_version() -> str:
 
 
 def run_yosys(lines: Sequence[str], folder: Path, results: Sequence[str], seconds: int = SECONDS) -> None:
-    """Run passes in ``folder``, where ``results`` must lie afterwards.
+    """Run passes in ``folder``, where ``results`` must lie afterwards. A line that begins with :data:`WITH_MEMORIES` is for
+    a design that has some.
 
     Raises :class:`SynthesisError` with the end of Yosys' log (``yosys.log``) for a failure, a time-out, or a missing result.
     """
@@ -98,7 +109,8 @@ def _synthesised(rtlil: str, family: str) -> Path:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
     synth = f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}"
     least = CONTROL_SET_THRESHOLD[family]
-    passes = ["read_rtlil unit.il", "hierarchy -top unit", f"{synth} -run :map_ffs",
+    passes = ["read_rtlil unit.il", "hierarchy -top unit", f"{synth} -run :map_memory",
+              f"{WITH_MEMORIES}{synth} -run map_memory:map_ffram", f"{synth} -run map_ffram:map_ffs",
               f"dfflegalize -mince {least} -minsrst {least} "
               "-cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01 -cell $_DLATCH_?P?_ 01",
               f"{synth} -run map_ffs:",

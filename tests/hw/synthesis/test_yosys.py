@@ -12,7 +12,7 @@ from nearflash.contract.resources import ControlSets, Resources
 from nearflash_hw.synthesis import yosys
 from nearflash_hw.synthesis.netlist import subtree
 from nearflash_hw.synthesis.report import measure
-from nearflash_hw.synthesis.yosys import SynthesisError, control_sets, run_yosys, synthesise
+from nearflash_hw.synthesis.yosys import WITH_MEMORIES, SynthesisError, control_sets, run_yosys, synthesise
 from yosys_share import XILINX
 
 
@@ -114,6 +114,15 @@ def test_memory_primitives():
     assert (small.lutram, small.ff, small.bram18) == (4, 6, 0)
 
 
+def test_passes_for_memories_are_left_out_without_any(tmp_path):
+    for name, component in (("none", Mac()), ("some", Ram(6, 32))):
+        (tmp_path / f"{name}.il").write_text(subtree(component, ""))
+    lines = ["hierarchy -top unit", "proc", "memory -nomap", f"{WITH_MEMORIES}exec -expect-return 0 -- false"]
+    run_yosys(["read_rtlil none.il", *lines], tmp_path, [])
+    with pytest.raises(SynthesisError, match="code"):
+        run_yosys(["read_rtlil some.il", *lines], tmp_path, [])
+
+
 def test_control_sets_are_those_of_the_flip_flops():
     found = control_sets(subtree(Registers(), ""), "xc7")
     assert sorted(found.values()) == [1, 5, 8]
@@ -134,6 +143,7 @@ def test_an_enable_of_few_flip_flops_becomes_logic(family, least):
 
 def test_units_share_the_control_sets_of_clock_and_reset_alone(monkeypatch):
     monkeypatch.setattr("nearflash_hw.synthesis.report.Device", lambda config: Pair())
+    monkeypatch.setattr("nearflash_hw.synthesis.report.kept_units", lambda make, key: make())
     measured = measure(None, "xc7")
     assert measured.control_sets["unit0"] == measured.control_sets["unit1"] == ControlSets(3, 1)
     assert measured.total_control_sets == ControlSets(5, 0)  # the one without an enable has a flip-flop in each unit
