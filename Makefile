@@ -37,16 +37,16 @@ bitstreams: $(STAMP) ## build again what bitstreams/ holds of each board and mod
 	$(BIN)/python -m bench.bitstreams
 
 docs: $(STAMP) ## the documentation site in build/docs (open index.html; works offline); broken references are errors
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m sphinx -E -W --keep-going -q -d build/doctrees docs build/docs
 
 setup: $(STAMP) ## only the virtual environment
 
 # --no-compile: Python compiles what is imported, a tenth of what is installed.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it with make PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 clean: ## remove everything generated (not the virtual environment)
