@@ -10,6 +10,7 @@ from ..interfaces import index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature
+from ..primitives.register_slice import RegisterSlice
 from .beat_reader import BeatReader
 from .layouts import BlockLayouts
 from .piece_table import PieceTable, place_layout
@@ -24,7 +25,7 @@ class ReadSender(wiring.Component):
     retires them (``retire``) when the host has them; a ``bad`` page at once, with UNRECOVERED_READ. ``free`` gives the slot
     back as its last beat is read from the buffer (``read_*``: the beat is on ``read_data`` a cycle after ``read_en``).
 
-    One beat per cycle, 3 cycles between pieces.
+    A page waits a cycle; then one beat per cycle, 3 cycles between pieces.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -54,7 +55,9 @@ class ReadSender(wiring.Component):
         m.submodules.arbiter = arbiter = StreamArbiter(lay.page, 2)
         for k in range(2):
             connect(m, flipped(self.page[k]), arbiter.i[k])
-        page, row = arbiter.o, table.row
+        m.submodules.next = next_ = RegisterSlice(lay.page, "through")
+        connect(m, arbiter.o, next_.i)
+        page, row = next_.o, table.row
         item = page.payload
 
         # -- what the host's answers are about, in order; a page that is not sent waits for none

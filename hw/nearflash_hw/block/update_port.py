@@ -8,12 +8,14 @@ from nearflash.contract import DeviceConfig
 from ..controller.ftl import update_layout
 from ..controller.map_cache import ERROR
 from ..primitives.arbiter import StreamArbiter
+from ..primitives.register_slice import RegisterSlice
 
 __all__ = ["UpdatePort"]
 
 
 class UpdatePort(wiring.Component):
-    """The changes of two clients, in turn: each gets the answer to its own (``done``) before the next begins."""
+    """The changes of two clients, in turn: each gets the answer to its own (``done``) before the next begins. Latency
+    1 cycle."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config
@@ -33,12 +35,16 @@ class UpdatePort(wiring.Component):
         m.submodules.arbiter = arbiter = StreamArbiter(update_layout(self.config), 2)
         for k in range(2):
             connect(m, flipped(self.i[k]), arbiter.i[k])
+        m.submodules.slice = slice_ = RegisterSlice(update_layout(self.config), "half")
+        connect(m, slice_.o, flipped(self.update))
         busy, owner = Signal(), Signal()
+        taken = Signal()
         answer = self.update_done
         m.d.comb += [
-            self.update.valid.eq(arbiter.o.valid & ~busy),
-            self.update.payload.eq(arbiter.o.payload),
-            arbiter.o.ready.eq(self.update.ready & ~busy),
+            slice_.i.valid.eq(arbiter.o.valid & ~busy),
+            slice_.i.payload.eq(arbiter.o.payload),
+            arbiter.o.ready.eq(slice_.i.ready & ~busy),
+            taken.eq(slice_.i.valid & slice_.i.ready),
         ]
         for k, done in enumerate(self.done):
             m.d.comb += [
@@ -47,7 +53,7 @@ class UpdatePort(wiring.Component):
             ]
             with m.If(owner == k):
                 m.d.comb += answer.ready.eq(done.ready)
-        with m.If(self.update.valid & self.update.ready):
+        with m.If(taken):
             m.d.sync += [
                 busy.eq(1),
                 owner.eq(arbiter.grant),

@@ -145,7 +145,7 @@ class Nvme(wiring.Component):
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
         for k, port in ((2, self.block_completion), (3, self.infer_completion)):
-            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "through")
+            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
             connect(m, flipped(port), slice_.i)
             connect(m, slice_.o, completions.i[k])
         connect(m, completions.o, queues.completion)

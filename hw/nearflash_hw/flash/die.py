@@ -79,7 +79,7 @@ class Die(wiring.Component):
         m = Module()
         c = self.config
         m.submodules.timer = timer = Countdown(bits_for(max(c.t_read, c.t_program, c.t_erase, c.t_ccs)))
-        asked, finished = Signal(), Signal()
+        asking, finished = Signal(), Signal()  # asking: in a register, because all dies' jobs meet behind it
         loaded, take = Signal(), Signal()
         first = Signal()
         op = self.current.op
@@ -91,6 +91,7 @@ class Die(wiring.Component):
 
         m.d.comb += [
             self.job.payload.eq(self.current),
+            self.job.valid.eq(asking),
             take.eq(self.command.valid & self.command.ready),
             self.done.payload.tag.eq(self.current.tag),
             self.done.payload.error.eq(self.error),
@@ -116,7 +117,6 @@ class Die(wiring.Component):
                 m.d.comb += self.want_command.eq(1)
                 m.d.sync += [
                     loaded.eq(0),
-                    asked.eq(0),
                     finished.eq(0),
                     first.eq(~hit),
                 ]
@@ -127,22 +127,22 @@ class Die(wiring.Component):
                         m.next = "IN"
                     with m.Elif(op == FlashOp.ERASE):
                         m.d.comb += timer.value.eq(c.t_erase - 1)
+                        m.d.sync += asking.eq(1)
                         m.next = "ARRAY"
                     with m.Else():
                         m.d.comb += timer.value.eq(Mux(hit, max(c.t_ccs, 1) - 1, c.t_read - 1))
+                        m.d.sync += asking.eq(1)
                         m.next = "ARRAY"
             with m.State("IN"):
                 m.d.comb += self.want_in.eq(1)
                 with m.If(self.in_done):
+                    m.d.sync += asking.eq(1)
                     m.next = "ARRAY"
             with m.State("ARRAY"):
                 m.d.sync += first.eq(0)
-                m.d.comb += [
-                    self.job.valid.eq(~asked),
-                    timer.run.eq(1),
-                ]
+                m.d.comb += timer.run.eq(1)
                 with m.If(self.job.ready):
-                    m.d.sync += asked.eq(1)
+                    m.d.sync += asking.eq(0)
                 with m.If(self.job_done):
                     m.d.sync += [
                         finished.eq(1),

@@ -28,7 +28,7 @@ class Scoreboard(wiring.Component):
 
     ``item`` In: lookups leave on ``lookup`` and bags on ``bag``, combinationally; nothing of a sample passes before its slot
     is free. A lookup is over when pooling ``retire``s its vector or the translator sends ``poison`` instead of reading it.
-    Two cycles after the last one (and the sample's SAMPLE item) the slot is drained: one ``drain`` and one
+    Three cycles after the last one (and the sample's SAMPLE item) the slot is drained: one ``drain`` and one
     ``sample_status``, which carries the first error that was reported. ``issued`` and ``sample_done`` pulse per lookup
     taken and per sample drained.
     """
@@ -109,6 +109,12 @@ class Scoreboard(wiring.Component):
             over.i[1].payload.eq(self.poison.payload),
             over.o.ready.eq(1),
         ]
+        ended = Signal(poison_layout(self.config), reset_less=True)  # in a register: from here it goes to every slot
+        ends = Signal()
+        m.d.sync += [
+            ended.eq(over.o.payload),
+            ends.eq(over.o.valid),
+        ]
 
         # -- per slot
         advance = Signal()
@@ -121,15 +127,15 @@ class Scoreboard(wiring.Component):
             table = Signal(layouts.table_bits, name=f"table{s}")
             sample = Signal(layouts.sample, name=f"sample{s}", reset_less=True)
             up = self.issued & (head == s)
-            down = over.o.valid & (over.o.payload.slot == s)
+            down = ends & (ended.slot == s)
             with m.If(up & ~down):
                 m.d.sync += outstanding.eq(outstanding + 1)
             with m.Elif(down & ~up):
                 m.d.sync += outstanding.eq(outstanding - 1)
-            with m.If(down & (status == 0) & (over.o.payload.status != 0)):
+            with m.If(down & (status == 0) & (ended.status != 0)):
                 m.d.sync += [
-                    status.eq(over.o.payload.status),
-                    table.eq(over.o.payload.table),
+                    status.eq(ended.status),
+                    table.eq(ended.table),
                 ]
             m.d.sync += finished.eq(closed & (outstanding == 0))
             with m.If(close & (head == s)):

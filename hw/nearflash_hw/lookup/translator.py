@@ -72,14 +72,18 @@ class Translator(wiring.Component):
             tags.give.payload.eq(self.tag_free.payload),
         ]
 
-        # A located lookup enters the waiting FIFO and the FTL in the same cycle.
+        # A located lookup enters the waiting FIFO and the FTL in the same cycle. That the FIFO has room is said by a register
+        # (a place that comes free is seen late): the map's other client waits for what this one asks.
         loc = locator.o
+        room = Signal(init=1)
+        most = TRANSLATIONS - 1
+        m.d.sync += room.eq((waiting.level < most) | ((waiting.level == most) & ~waiting.i.valid))
         m.d.comb += [
-            self.ftl_req.valid.eq(loc.valid & loc.payload.ok & waiting.i.ready),
+            self.ftl_req.valid.eq(loc.valid & loc.payload.ok & room),
             self.ftl_req.payload.lpn.eq(loc.payload.lpn),
-            waiting.i.valid.eq(loc.valid & (self.ftl_req.ready | ~loc.payload.ok)),
+            waiting.i.valid.eq(loc.valid & room & (self.ftl_req.ready | ~loc.payload.ok)),
             waiting.i.payload.eq(loc.payload),
-            loc.ready.eq(waiting.i.ready & (self.ftl_req.ready | ~loc.payload.ok)),
+            loc.ready.eq(room & (self.ftl_req.ready | ~loc.payload.ok)),
         ]
 
         # Its answer: a flash read or poison.
