@@ -41,9 +41,12 @@ class PieceTable(wiring.Component):
         self.config = config
         place = place_layout(config)
         super().__init__({
+            #: A piece to store.
             "place": In(stream.Signature(place, always_ready=True)),
+            #: Which one is wanted:
             "tag": In(place["tag"].shape),
             "index": In(place["index"].shape),
+            #: It, in the same cycle.
             "row": Out(stored_layout(config)),
         })
 

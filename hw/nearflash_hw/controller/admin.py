@@ -29,17 +29,29 @@ class Admin(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         super().__init__({
+            #: Admin commands that passed their checks, one at a time.
             "cmd": In(stream.Signature(admin_command_layout(layouts))),
+            #: One for each.
             "completion": Out(stream.Signature(layouts.completion)),
+            #: No inference command may be sent to the engine,
             "hold_infer": Out(1),
+            #: and none is in flight.
             "infer_quiet": In(1),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),
             "table": Out(layouts.table_write),
+            #: The MLP has all its parameters.
             "program_loaded": Out(1),
+            #: To the MLP, beat by beat.
             "parameter": Out(stream.Signature(layouts.parameter)),
+            #: Descriptors and parameter images in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
+            #: beat by beat.
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: IDENTIFY's pages, to host memory.
             "identify_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: Weights that lie in DRAM.
             "dram_write": Out(MemWriteSignature(config.beat_bytes)),
         })
 

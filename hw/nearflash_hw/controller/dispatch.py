@@ -50,16 +50,26 @@ class Dispatcher(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         super().__init__({
+            #: The queues offer ``entry``, until ``take``.
             "entry_valid": In(1),
             "entry": In(entry_layout()),
+            #: For one cycle, once it is checked: ``target`` and ``acceptable`` count.
             "verdict": Out(1),
+            #: Where it goes.
             "target": Out(range(len(Target))),
+            #: The register behind it is empty, and it is not held.
             "acceptable": Out(1),
+            #: With ``verdict``, where ``acceptable``: it goes there. Otherwise it is forgotten.
             "take": In(1),
+            #: A bit per :class:`Target`: its register is empty.
             "target_free": Out(len(Target)),
+            #: No inference command is ``acceptable``.
             "hold_infer": In(1),
+            #: INFER has what it needs.
             "program_loaded": In(1),
+            #: Commands that failed a check.
             "reject": Out(stream.Signature(layouts.completion)),
+            #: Commands that passed, by target.
             "admin_cmd": Out(stream.Signature(admin_command_layout(layouts))),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),

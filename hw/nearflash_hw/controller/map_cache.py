@@ -42,16 +42,26 @@ class MapCache(wiring.Component):
         self.config = config
         lay = Layouts.of(config)
         super().__init__({
+            #: Translations of two clients,
             "req": In(stream.Signature(lay.translate_request)).array(2),
+            #: to each in its order.
             "rsp": Out(stream.Signature(lay.translate_response)).array(2),
+            #: Changes of the map,
             "update": In(stream.Signature(update_layout(config))),
+            #: each once every later translation sees it.
             "update_done": Out(stream.Signature(ERROR)),
+            #: To DRAM.
             "write": Out(stream.Signature(small_write_layout(config.beat_bytes))),
             "write_done": In(stream.Signature(ERROR)),
+            #: Lines of the map, from DRAM.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
+            #: Requests are taken.
             "serve": In(1),
+            #: Level: empty the cache.
             "invalidate": In(1),
+            #: Pulses: it is.
             "invalidated": Out(1),
+            #: Pulses per line fetched.
             "miss": Out(1),
         })
 

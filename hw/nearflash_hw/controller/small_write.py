@@ -23,8 +23,11 @@ class SmallWrite(wiring.Component):
         self.beat_bytes, self.n = beat_bytes, n
         error = data.StructLayout({"error": 1})
         super().__init__({
+            #: Writes of each client.
             "i": In(stream.Signature(small_write_layout(beat_bytes))).array(n),
+            #: Each gets the answers to its own, once the memory has it.
             "done": Out(stream.Signature(error)).array(n),
+            #: The memory.
             "mem_write": Out(MemWriteSignature(beat_bytes)),
         })
 

@@ -35,10 +35,16 @@ class TableManager(wiring.Component):
         layouts = Layouts.of(config)
         address = layouts.host_address_bits
         super().__init__({
+            #: A descriptor to read, or a table to close.
             "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": address, "prp2": address}))),
+            #: One for each.
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
+            #: The descriptor in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
+            #: beat by beat.
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),
             "table": Out(layouts.table_write),
         })

@@ -26,18 +26,27 @@ class ArraySignature(wiring.Signature):
         layouts, dies = Layouts.of(config), config.flash.dies
         address = index_bits(dies * config.raw_page_beats)
         super().__init__({
+            #: READs,
             "read_job": Out(stream.Signature(layouts.flash_command)),
+            #: PROGRAMs and ERASEs.
             "write_job": Out(stream.Signature(layouts.flash_command)),
+            #: Pulses, a bit per die: its job is done,
             "done": In(dies),
+            #: and failed, by the job's kind.
             "read_error": In(1),
             "write_error": In(1),
+            #: A beat for the page memory.
             "load_en": In(1),
             "load_addr": In(address),
             "load_data": In(layouts.data_bits),
+            #: It can't take it in this cycle.
             "load_stall": Out(1),
+            #: A beat of the page memory is wanted;
             "fetch_en": In(1),
             "fetch_addr": In(address),
+            #: it is read in this cycle,
             "fetch_grant": Out(1),
+            #: and here in the next.
             "fetch_data": Out(layouts.data_bits),
         })
 
@@ -54,7 +63,9 @@ class ArrayServer(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
+            #: Jobs and page memories of each channel.
             "channel": In(ArraySignature(config)).array(config.flash.channels),
+            #: The DRAM.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
         })

@@ -41,9 +41,13 @@ class Executor(wiring.Component):
             #: A transfer for each pass, and its beats.
             "host_req": Out(stream.Signature(layouts.prp_request)),
             "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: Of pass 2: features,
             "dense": Out(stream.Signature(layouts.dense_element)),
+            #: and lookups, bags and samples.
             "item": Out(stream.Signature(layouts.lookup_item)),
+            #: Of every command, in order, before its pass 2.
             "pending": Out(stream.Signature(pending_layout(config))),
+            #: Of a command that passed: its pass 2 is over.
             "executed": Out(stream.Signature(outcome_layout())),
         })
 

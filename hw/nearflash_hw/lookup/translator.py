@@ -72,8 +72,8 @@ class Translator(wiring.Component):
             tags.give.payload.eq(self.tag_free.payload),
         ]
 
-        # A located lookup enters the waiting FIFO and the FTL in the same cycle. That the FIFO has room is said by a register
-        # (a place that comes free is seen late): the map's other client waits for what this one asks.
+        # A located lookup enters the waiting FIFO and the FTL in the same cycle. That the FIFO has room is in a register (a
+        # place that comes free is seen late): the map's other client waits for what this one asks.
         loc = locator.o
         room = Signal(init=1)
         most = TRANSLATIONS - 1

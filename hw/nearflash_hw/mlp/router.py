@@ -22,7 +22,9 @@ class Fork(wiring.Component):
     def __init__(self, shape, n: int):
         self.n = n
         super().__init__({
+            #: Payloads,
             "i": In(stream.Signature(shape)),
+            #: each to all of these.
             **{f"o{k}": Out(stream.Signature(shape)) for k in range(n)},
         })
 
@@ -124,10 +126,14 @@ class PooledInput(wiring.Component):
         self.config, self.nodes = config, nodes
         self.layouts = layouts = Layouts.of(config)
         super().__init__({
+            #: Elements of every table.
             "i": In(stream.Signature(layouts.pooled_element)),
+            #: Of each node: beats of one activation.
             **{f"o{k}": Out(stream.Signature(beat_layout(1, config.mlp.act_bits, n.width, layouts.nb_bits)))
                for k, n in enumerate(nodes)},
+            #: Pulses: a table is opened or closed.
             "table_valid": In(1),
+            #: It, as ``table_valid`` pulses.
             "table": In(layouts.table_write),
         })
 

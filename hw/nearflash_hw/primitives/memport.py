@@ -33,7 +33,9 @@ class MemReadSignature(Signature):
         self._beat_bytes = beat_bytes
         rsp = data.StructLayout({"data": beat_bytes * 8, "last": 1, "error": 1})
         super().__init__({
+            #: {addr, beats}.
             "req": Out(stream.Signature(request_layout())),
+            #: {data, last, error}: as many beats, in request order.
             "rsp": In(stream.Signature(rsp)),
         })
 
@@ -61,8 +63,11 @@ class MemWriteSignature(Signature):
         self._beat_bytes = beat_bytes
         wdata = data.StructLayout({"data": beat_bytes * 8, "strb": beat_bytes})
         super().__init__({
+            #: {addr, beats}.
             "req": Out(stream.Signature(request_layout())),
+            #: {data, strb}: a strobe bit per byte.
             "data": Out(stream.Signature(wdata)),
+            #: {error}: one per request, once the memory has it.
             "done": In(stream.Signature(data.StructLayout({"error": 1}))),
         })
 
