@@ -13,7 +13,7 @@ from ..primitives.memport import MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
 from .beat_reader import BeatReader
 from .layouts import BlockLayouts
-from .piece_table import PieceTable, place_layout
+from .piece_table import PieceTable
 
 __all__ = ["ReadSender"]
 
@@ -35,7 +35,7 @@ class ReadSender(wiring.Component):
             #: From :class:`.ReadIssue` and :class:`.Landing`.
             "page": In(stream.Signature(lay.page)).array(2),
             #: The host memory of a page.
-            "place": In(stream.Signature(place_layout(config), always_ready=True)),
+            "place": In(stream.Signature(lay.place, always_ready=True)),
             #: The read buffer's port; {beat, slot}, the beat a cycle later.
             "read_en": Out(1),
             "read_addr": Out(log2(config.page_beats) + lay.read_slot_bits),

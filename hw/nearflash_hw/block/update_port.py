@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..controller.ftl import update_layout
 from ..controller.map_cache import ERROR
+from ..interfaces import Layouts
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.register_slice import RegisterSlice
 
@@ -19,7 +19,7 @@ class UpdatePort(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        update, done = stream.Signature(update_layout(config)), stream.Signature(ERROR)
+        update, done = stream.Signature(Layouts.of(config).map_update), stream.Signature(ERROR)
         super().__init__({
             #: Of two clients.
             "i": In(update).array(2),
@@ -32,10 +32,11 @@ class UpdatePort(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arbiter = arbiter = StreamArbiter(update_layout(self.config), 2)
+        lay = Layouts.of(self.config)
+        m.submodules.arbiter = arbiter = StreamArbiter(lay.map_update, 2)
         for k in range(2):
             connect(m, flipped(self.i[k]), arbiter.i[k])
-        m.submodules.slice = slice_ = RegisterSlice(update_layout(self.config), "half")
+        m.submodules.slice = slice_ = RegisterSlice(lay.map_update, "half")
         connect(m, slice_.o, flipped(self.update))
         busy, owner = Signal(), Signal()
         taken = Signal()

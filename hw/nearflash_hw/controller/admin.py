@@ -5,10 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import AdminOpcode, DeviceConfig
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts
 from ..primitives.memport import MemWriteSignature
-from .dispatch import admin_command_layout
 from .identify import Identify
 from .program_loader import ProgramLoader
 from .tables import TableManager
@@ -30,7 +28,7 @@ class Admin(wiring.Component):
         layouts = Layouts.of(config)
         super().__init__({
             #: Admin commands that passed their checks, one at a time.
-            "cmd": In(stream.Signature(admin_command_layout(layouts))),
+            "cmd": In(stream.Signature(layouts.admin_command)),
             #: One for each.
             "completion": Out(stream.Signature(layouts.completion)),
             #: No inference command may be sent to the engine,
@@ -48,7 +46,7 @@ class Admin(wiring.Component):
             #: Descriptors and parameter images in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
             #: beat by beat.
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
             #: IDENTIFY's pages, to host memory.
             "identify_write": Out(MemWriteSignature(config.beat_bytes)),
             #: Weights that lie in DRAM.

@@ -3,14 +3,14 @@
 from enum import IntEnum
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
 
-from ..host.queues import entry_layout
+from ..host.queues import QueueEntry
 from ..interfaces import Layouts
 
-__all__ = ["Dispatcher", "Target", "admin_command_layout"]
+__all__ = ["Dispatcher", "Target"]
 
 
 class Target(IntEnum):
@@ -26,11 +26,6 @@ class Target(IntEnum):
 
 NSID = 1
 NSID_ALL = 0xFFFFFFFF
-
-
-def admin_command_layout(layouts: Layouts) -> data.StructLayout:
-    address = layouts.host_address_bits
-    return data.StructLayout({"opcode": 8, "cid": 16, "prp1": address, "prp2": address, "cdw10": 32})
 
 
 class Dispatcher(wiring.Component):
@@ -52,7 +47,7 @@ class Dispatcher(wiring.Component):
         super().__init__({
             #: The queues offer ``entry``, until ``take``.
             "entry_valid": In(1),
-            "entry": In(entry_layout()),
+            "entry": In(QueueEntry()),
             #: For one cycle, once it is checked: ``target`` and ``acceptable`` count.
             "verdict": Out(1),
             #: Where it goes.
@@ -70,7 +65,7 @@ class Dispatcher(wiring.Component):
             #: Commands that failed a check.
             "reject": Out(stream.Signature(layouts.completion)),
             #: Commands that passed, by target.
-            "admin_cmd": Out(stream.Signature(admin_command_layout(layouts))),
+            "admin_cmd": Out(stream.Signature(layouts.admin_command)),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),

@@ -9,15 +9,10 @@ from nearflash.contract.onflash import SUPERBLOCK_MAGIC
 
 from ..interfaces import Layouts
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .map_cache import ERROR, MapCache, update_layout
+from .map_cache import ERROR, MapCache
 from .small_write import SmallWrite
 
-__all__ = ["Ftl", "allocate_layout", "update_layout"]
-
-
-def allocate_layout(config: DeviceConfig) -> data.StructLayout:
-    """The next page of the log. ``erase``: the first page of its block, which must be erased first."""
-    return data.StructLayout({"ppn": Layouts.of(config).ppn_bits, "sequence": 64, "erase": 1})
+__all__ = ["Ftl"]
 
 
 class Ftl(wiring.Component):
@@ -53,11 +48,11 @@ class Ftl(wiring.Component):
             "block_req": In(stream.Signature(lay.translate_request)),
             "block_rsp": Out(stream.Signature(lay.translate_response)),
             #: Changes of the map,
-            "update": In(stream.Signature(update_layout(config))),
+            "update": In(stream.Signature(Layouts.of(config).map_update)),
             #: each once it is in DRAM and every later translation sees it.
             "update_done": Out(stream.Signature(ERROR)),
             #: The log's next page.
-            "allocate": Out(stream.Signature(allocate_layout(config))),
+            "allocate": Out(stream.Signature(Layouts.of(config).log_page)),
             #: None is left.
             "full": Out(1),
             #: None is offered: the superblock could not be written.

@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters
 
-from ..host.host_dma import host_data_layout
 from ..host.queues import Queues
 from ..host.registers import RegisterFile
 from ..interfaces import Layouts, bits_for
@@ -89,7 +88,7 @@ class Nvme(wiring.Component):
             #: Descriptors and parameter images in host memory,
             "admin_req": Out(stream.Signature(layouts.prp_request)),
             #: beat by beat.
-            "admin_data": In(stream.Signature(host_data_layout(beat))),
+            "admin_data": In(stream.Signature(layouts.host_data)),
             #: IDENTIFY's pages.
             "identify_write": Out(MemWriteSignature(beat)),
             #: Weights that lie in DRAM.

@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, DeviceConfig, Status, cores
 from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected_records, weight_units
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.memport import MemWriteSignature
 
@@ -53,7 +52,7 @@ class ProgramLoader(wiring.Component):
             #: The image in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
             #: beat by beat.
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
             #: Records for the MLP, beat by beat.
             "parameter": Out(stream.Signature(layouts.parameter)),
             #: Records for DRAM.

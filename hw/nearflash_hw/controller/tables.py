@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, RowFormat, Status
 from nearflash.contract.table import DESCRIPTOR_WORDS, EXTENT_WORD, MAX_ROW_BITS, PoolMode
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 
 __all__ = ["TableManager"]
@@ -42,7 +41,7 @@ class TableManager(wiring.Component):
             #: The descriptor in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
             #: beat by beat.
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
             #: Pulses: a table is opened or closed.
             #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),

@@ -8,12 +8,18 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.countdown import Countdown
 
-__all__ = ["Die", "die_command"]
+__all__ = ["Die", "DieCommand"]
 
 
-def die_command(layouts: Layouts) -> data.StructLayout:
-    """A flash command and the path its answer takes: 0 lookup, 1 block (the path buffer of RM-SSD, HPCA 2022)."""
-    return data.StructLayout({"command": layouts.flash_command, "path": 1})
+class DieCommand(data.StructLayout):
+    """A flash command and the path its answer takes (the path buffer of RM-SSD, HPCA 2022)."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "command": lay.flash_command,
+            #: 0 lookup, 1 block.
+            "path": 1,
+        })
 
 
 class Die(wiring.Component):
@@ -40,7 +46,7 @@ class Die(wiring.Component):
         layouts = Layouts.of(config)
         super().__init__({
             #: Taken while the die is idle, and during a data-out.
-            "command": In(stream.Signature(die_command(layouts))),
+            "command": In(stream.Signature(DieCommand(layouts))),
             #: The one under way.
             "current": Out(layouts.flash_command),
             #: Whose it is: lookup (0) or block I/O (1).

@@ -8,7 +8,7 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import Layouts, index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import ArrayReader, ArrayWriter, array_job
+from .array import ArrayJob, ArrayReader, ArrayWriter
 
 __all__ = ["ArrayServer", "ArraySignature"]
 
@@ -74,8 +74,8 @@ class ArrayServer(wiring.Component):
         m = Module()
         c = self.config
         channels, dies = c.flash.channels, c.flash.dies
-        m.submodules.reads = reads = StreamArbiter(array_job(c), channels + 1)
-        m.submodules.writes = writes = StreamArbiter(array_job(c), channels)
+        m.submodules.reads = reads = StreamArbiter(ArrayJob(Layouts.of(c)), channels + 1)
+        m.submodules.writes = writes = StreamArbiter(ArrayJob(Layouts.of(c)), channels)
         m.submodules.reader = reader = ArrayReader(c)
         m.submodules.writer = writer = ArrayWriter(c)
         connect(m, reads.o, reader.job)

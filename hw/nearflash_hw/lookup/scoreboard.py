@@ -7,20 +7,9 @@ from nearflash.contract import DeviceConfig, Status
 
 from ..interfaces import ItemKind, Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
+from .layouts import LookupLayouts
 
-__all__ = ["Scoreboard", "poison_layout", "slot_lookup_layout"]
-
-
-def slot_lookup_layout(config: DeviceConfig) -> data.StructLayout:
-    """A lookup with the slot its vector is pooled in."""
-    lo = Layouts.of(config)
-    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "index": 32, "weight": 32, "weighted": 1})
-
-
-def poison_layout(config: DeviceConfig) -> data.StructLayout:
-    """A lookup of ``slot`` is over, with ``status`` (nvme.Status, 0 = good)."""
-    lo = Layouts.of(config)
-    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "status": 11})
+__all__ = ["Scoreboard"]
 
 
 class Scoreboard(wiring.Component):
@@ -40,13 +29,13 @@ class Scoreboard(wiring.Component):
             #: The parsed query.
             "item": In(stream.Signature(layouts.lookup_item)),
             #: Each with its slot.
-            "lookup": Out(stream.Signature(slot_lookup_layout(config))),
+            "lookup": Out(stream.Signature(LookupLayouts.of(config).slot_lookup)),
             #: Of a sample, before its drain.
             "bag": Out(stream.Signature(layouts.bag)),
             #: A vector is in its accumulators.
             "retire": In(stream.Signature(layouts.retire)),
             #: A lookup that is not read.
-            "poison": In(stream.Signature(poison_layout(config))),
+            "poison": In(stream.Signature(LookupLayouts.of(config).poison)),
             #: A slot that has all its vectors, oldest first.
             "drain": Out(stream.Signature(layouts.drain)),
             #: It is free again.
@@ -95,7 +84,7 @@ class Scoreboard(wiring.Component):
             m.d.sync += closed_count.eq(closed_count - 1)
 
         # -- lookups that are over
-        m.submodules.over = over = StreamArbiter(poison_layout(self.config), 2)
+        m.submodules.over = over = StreamArbiter(LookupLayouts.of(self.config).poison, 2)
         r = self.retire.payload
         m.d.comb += [
             over.i[0].valid.eq(self.retire.valid),
@@ -109,7 +98,7 @@ class Scoreboard(wiring.Component):
             over.i[1].payload.eq(self.poison.payload),
             over.o.ready.eq(1),
         ]
-        ended = Signal(poison_layout(self.config), reset_less=True)  # in a register: from here it goes to every slot
+        ended = Signal(LookupLayouts.of(self.config).poison, reset_less=True)  # in a register: it goes to every slot
         ends = Signal()
         m.d.sync += [
             ended.eq(over.o.payload),

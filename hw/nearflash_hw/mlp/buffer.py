@@ -9,7 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..engine.streams import beat_layout, clog2, low_bit
+from ..engine.streams import Beat, clog2, low_bit
 from ..interfaces import bits_for, index_bits
 
 __all__ = ["Edge", "InputBuffer", "plan_edges"]
@@ -60,7 +60,7 @@ class InputBuffer(wiring.Component):
         read = data.StructLayout({"en": 1, "n": self.nb_bits, "block": index_bits(self.blocks)})
         super().__init__({
             #: Of each edge: its beats.
-            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+            **{f"i{j}": In(stream.Signature(Beat(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(edges)},
             #: Of the oldest group: as many elements of each sample are here, from the first on.
             "columns": Out(bits_for(self.width)),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Core
 
 from ..engine.kernel import Kernel
-from ..engine.streams import beat_layout, clog2
+from ..engine.streams import Beat, clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
@@ -56,10 +56,10 @@ class FcCore(wiring.Component):
         dram = core.weights == "dram"
         super().__init__({
             #: Of each edge: beats of activations.
-            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+            **{f"i{j}": In(stream.Signature(Beat(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(self.edges)},
             #: Beats of accumulators, in order: ``lanes`` rows of each sample, then the next rows.
-            "o": Out(stream.Signature(beat_layout(lanes, self.acc_bits, core.rows, self.nb_bits))),
+            "o": Out(stream.Signature(Beat(lanes, self.acc_bits, core.rows, self.nb_bits))),
             **({
                 #: The weights' image in DRAM, from ``address`` on.
                 "mem_read": Out(MemReadSignature(beat_bytes)),

@@ -22,14 +22,29 @@ PAGE = 1 << PAGE_BITS
 INCR = 1
 
 
-def burst_layout(address_bits: int, clients: int) -> data.StructLayout:
-    """``len`` as on AXI (beats - 1); ``final``: the last burst of ``client``'s request."""
-    return data.StructLayout({"addr": address_bits, "len": 8, "final": 1, "client": index_bits(clients)})
+class Burst(data.StructLayout):
+    """An AXI burst of a client's request."""
+
+    def __init__(self, address_bits: int, clients: int):
+        super().__init__({
+            "addr": address_bits,
+            #: As on AXI: beats - 1.
+            "len": 8,
+            #: The last of ``client``'s request.
+            "final": 1,
+            "client": index_bits(clients),
+        })
 
 
-def owned_request_layout(address_bits: int, clients: int) -> data.StructLayout:
+class OwnedRequest(data.StructLayout):
     """A request, of an address below 2**address_bits, and whose it is."""
-    return data.StructLayout({"addr": address_bits, "beats": BEATS_BITS, "client": index_bits(clients)})
+
+    def __init__(self, address_bits: int, clients: int):
+        super().__init__({
+            "addr": address_bits,
+            "beats": BEATS_BITS,
+            "client": index_bits(clients),
+        })
 
 
 class BurstSplitter(wiring.Component):
@@ -43,9 +58,9 @@ class BurstSplitter(wiring.Component):
         self.beat_bytes, self.max_burst, self.address_bits = beat_bytes, max_burst, address_bits
         super().__init__({
             #: Requests.
-            "i": In(stream.Signature(owned_request_layout(address_bits, clients))),
+            "i": In(stream.Signature(OwnedRequest(address_bits, clients))),
             #: AXI bursts of them, in order.
-            "o": Out(stream.Signature(burst_layout(address_bits, clients))),
+            "o": Out(stream.Signature(Burst(address_bits, clients))),
         })
 
     def elaborate(self, platform):
@@ -170,7 +185,7 @@ class MemInterconnect(wiring.Component):
         ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
         granted."""
         axi, n, bits = self.axi, len(clients), self.reach_bits
-        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(owned_request_layout(bits, n), n)
+        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(OwnedRequest(bits, n), n)
         m.submodules[f"{ch}_split"] = split = BurstSplitter(self.beat_bytes, self.bus.max_burst, bits, n)
         connect(m, arbiter.o, split.i)
         queues = []
