@@ -1,9 +1,13 @@
 """Fit the resource estimates to syntheses, and say how far off they are on configurations they weren't fitted to.
 
 ``python -m bench.calibrate --family xc7``: synthesises the units of random devices and MLP engines, and of the preset
-`paper` with the narrow data bus of small boards and the small device of `make util` (a minute or two of CPU each; cached),
-fits, and prints the errors of leaving each configuration out in turn, and those of the package's coefficients. ``--write``
-puts the new ones there.
+`paper` with the narrow data bus of small boards and the small device of `make util` (some minutes of CPU each; a unit is
+kept by its netlist, so what did not change is not synthesised again), fits, and prints the errors of leaving each
+configuration out in turn, and those of the package's coefficients. ``--write`` puts the new ones there.
+
+``--factors`` is for a change of some blocks: a unit's estimate is a sum over what its netlist holds, with coefficients that
+all units share, times a factor of its kind. It keeps the package's coefficients, and the factors of kinds that no
+configuration has, so that few configurations are enough and none need hold an MLP: ``--factors --devices 1 --engines 0``.
 """
 
 from __future__ import annotations
@@ -119,12 +123,12 @@ def _configurations(family: str, devices: int, engines: int, seed: int) -> list[
     return todo
 
 
-def _samples(family: str, todo: list[tuple[DeviceConfig, bool]]) -> Iterator[list[_Sample]]:
+def _samples(family: str, todo: list[tuple[DeviceConfig, bool]], jobs: int) -> Iterator[list[_Sample]]:
     for number, (config, engine) in enumerate(todo):
         found = [Unit(f"mlp.{u.path}" if u.path else "mlp", u.rtlil) for u in units(MlpEngine(config), room=True)] \
             if engine else units(Device(config))
         found = [u for u in found if not u.path.startswith(REPEATED) or u.path == "channel0"]
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # each runs a process
+        with ThreadPoolExecutor(max_workers=jobs) as pool:  # each runs a process
             yield list(pool.map(lambda u, number=number: _sample(number, u, family), found))
 
 
@@ -135,7 +139,20 @@ def _sample(number: int, unit: Unit, family: str) -> _Sample:
                    synthesise(unit.rtlil, family))
 
 
-def _fit(samples: Sequence[_Sample]) -> dict[str, Any]:
+def _fit(samples: Sequence[_Sample], keep: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Coefficients and factors; with ``keep``, its coefficients, and its factors for kinds that ``samples`` lack."""
+    lut, ff = (keep["lut"], keep["ff"]) if keep else _coefficients(samples)
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+    for s in samples:
+        t = sums[s.kind]
+        for i, v in enumerate((s.measured.lut - s.exact.lut, np.dot(lut, s.lut), s.measured.ff, np.dot(ff, s.ff))):
+            t[i] += float(v)
+    factors = {k: {"lut": max(0.0, a / b) if b > 0 else 1.0, "ff": c / d if d > 0 else 1.0}
+               for k, (a, b, c, d) in sums.items()}
+    return {"lut": lut, "ff": ff, "factors": {**(keep["factors"] if keep else {}), **factors}}
+
+
+def _coefficients(samples: Sequence[_Sample]) -> tuple[list[float], list[float]]:
     from scipy.optimize import nnls
 
     def solve(terms: list[list[float]], wanted: list[float], negative: tuple[int, ...] = ()) -> list[float]:
@@ -145,16 +162,8 @@ def _fit(samples: Sequence[_Sample]) -> dict[str, Any]:
         found, _ = nnls(x * sign * weight[:, None], y * weight)
         return [float(v) for v in found * sign]
 
-    lut = solve([s.lut for s in samples], [s.measured.lut - s.exact.lut for s in samples])
-    ff = solve([s.ff for s in samples], [s.measured.ff for s in samples], negative=(FF_TERMS.index("dsp_operands"),))
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
-    for s in samples:
-        t = sums[s.kind]
-        for i, v in enumerate((s.measured.lut - s.exact.lut, np.dot(lut, s.lut), s.measured.ff, np.dot(ff, s.ff))):
-            t[i] += float(v)
-    factors = {k: {"lut": max(0.0, a / b) if b > 0 else 1.0, "ff": c / d if d > 0 else 1.0}
-               for k, (a, b, c, d) in sums.items()}
-    return {"lut": lut, "ff": ff, "factors": factors}
+    return (solve([s.lut for s in samples], [s.measured.lut - s.exact.lut for s in samples]),
+            solve([s.ff for s in samples], [s.measured.ff for s in samples], negative=(FF_TERMS.index("dsp_operands"),)))
 
 
 def _predict(fitted: dict[str, Any], s: _Sample) -> tuple[float, float]:
@@ -163,11 +172,11 @@ def _predict(fitted: dict[str, Any], s: _Sample) -> tuple[float, float]:
             max(0.0, f["ff"] * float(np.dot(fitted["ff"], s.ff))))
 
 
-def _errors(samples: Sequence[_Sample], shipped: dict[str, Any]) -> Rows:
-    """One row per configuration, predicted by a fit to all the others and by ``shipped`` coefficients."""
+def _errors(samples: Sequence[_Sample], shipped: dict[str, Any], factors: bool) -> Rows:
+    """One row per configuration, predicted by a fit (of ``factors`` alone) to all the others and by ``shipped``."""
     rows: Rows = []
     for number in sorted({s.config for s in samples}):
-        fitted = _fit([s for s in samples if s.config != number])
+        fitted = _fit([s for s in samples if s.config != number], shipped if factors else None)
         mine = [s for s in samples if s.config == number]
         measured = [sum(getattr(s.measured, k) for s in mine) for k in ("lut", "ff")]
 
@@ -190,6 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--engines", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--factors", action="store_true", help="fit the factors alone, keep the coefficients")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="syntheses at a time")
     parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
@@ -197,11 +208,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     samples: list[_Sample] = []
     with progress() as bar:
         task = bar.add_task("synthesising", total=len(todo), note="")
-        for some in _samples(args.family, todo):
+        for some in _samples(args.family, todo, args.jobs):
             samples += some
             bar.advance(task)
     file = Path(estimate.__file__).parent / f"{args.family}.json"
-    rows = _errors(samples, json.loads(file.read_text()))
+    shipped = json.loads(file.read_text())
+    rows = _errors(samples, shipped, args.factors)
     show_rows(f"estimates for {args.family} against Yosys {yosys_version()}, each configuration left out of the fit", (
         ("configuration", "no", "d"), ("units_count", "units", "d"), ("measured_lut_count", "LUT", ",.0f"),
         ("lut_error_share", "error", "+.1%"), ("shipped_lut_error_share", "shipped", "+.1%"),
@@ -219,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"[yellow]{line}[/yellow]")
     finish(args.json, {"calibration": rows})
     if args.write:
-        fitted = _fit(samples)
+        fitted = _fit(samples, shipped if args.factors else None)
         file.write_text(json.dumps({"tool": f"yosys {yosys_version()}", "lut_terms": LUT_TERMS, "ff_terms": FF_TERMS,
                                     **fitted}, indent=1) + "\n")
         console.print(f"written to {file.name}")

@@ -38,9 +38,13 @@ class Device(wiring.Component):
         self.config = config
         axi = AxiSignature(config.bus.address_bits, config.beat_bytes * 8, config.bus.id_bits)
         super().__init__({
+            #: Registers and doorbells.
             "s_axi": In(AxiLiteSignature(ADDRESS_BITS)),
+            #: Host memory.
             "m_axi_host": Out(axi),
+            #: Flash contents, map, weights that are streamed.
             "m_axi_dram": Out(axi),
+            #: Level.
             "irq": Out(1),
         })
 

@@ -19,13 +19,15 @@ from amaranth.hdl import Cat, Value, signed
 from amaranth.lib import data
 from amaranth.lib.enum import Enum
 from nearflash.contract import DeviceConfig
-from nearflash.contract.config import log2
+from nearflash.contract.config import REACH_BITS, log2
+from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import MAX_ROW_BITS
 
-__all__ = ["Bag", "BlockCommand", "Completion", "DenseElement", "Drain", "Extent", "FlashCommand", "FlashData", "FlashDone",
-           "FlashOp", "InferCommand", "ItemKind", "Layouts", "Logit", "LookupItem", "Parameter", "PhysicalPage",
-           "PooledElement", "PrpRequest", "PrpRun", "Retire", "Sample", "SampleStatus", "TableWrite", "TranslateRequest",
-           "TranslateResponse", "VectorBeat"]
+__all__ = ["AdminCommand", "Bag", "BlockCommand", "Completion", "DenseElement", "Drain", "Extent", "FlashCommand",
+           "FlashData", "FlashDone", "FlashOp", "HostData", "InferCommand", "ItemKind", "Layouts", "LogPage", "Logit",
+           "LookupItem", "MapUpdate", "Parameter", "PhysicalPage", "Piece", "PooledElement", "PrpRequest", "PrpRun",
+           "QueueSettings", "Retire", "Sample", "SampleStatus", "TableWrite", "TranslateRequest", "TranslateResponse",
+           "VectorBeat"]
 
 
 class FlashOp(Enum, shape=2):
@@ -121,6 +123,30 @@ class TranslateRequest(data.StructLayout):
 
     def __init__(self, lay: Layouts):
         super().__init__({"lpn": lay.lpn_bits})
+
+
+class MapUpdate(data.StructLayout):
+    """A change of the map."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "lpn": lay.lpn_bits,
+            "ppn": lay.ppn_bits,
+            #: 0 unmaps.
+            "mapped": 1,
+        })
+
+
+class LogPage(data.StructLayout):
+    """The next page of the log."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "ppn": lay.ppn_bits,
+            "sequence": 64,
+            #: The first page of its block, which must be erased first.
+            "erase": 1,
+        })
 
 
 class TranslateResponse(data.StructLayout):
@@ -223,6 +249,63 @@ class PrpRun(data.StructLayout):
             "last": 1,
             #: Not 0 (nvme.Status), with ``last`` and 0 ``bytes``: a bad list ends here.
             "status": 11,
+        })
+
+
+class HostData(data.StructLayout):
+    """One beat of a transfer out of host memory."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "data": lay.data_bits,
+            #: Of the transfer.
+            "last": 1,
+            #: Not 0 (nvme.Status), with ``last``: it failed.
+            "status": 11,
+        })
+
+
+class Piece(data.StructLayout):
+    """Part of one logical block in contiguous host memory."""
+
+    def __init__(self, lay: Layouts):
+        c = lay.config
+        super().__init__({
+            "addr": REACH_BITS,
+            #: At most those of a logical block.
+            "beats": bits_for(max(c.page_beats, HOST_PAGE // c.beat_bytes)),
+            #: The block's last piece.
+            "page_end": 1,
+            #: The transfer's.
+            "last": 1,
+            #: Not 0 (nvme.Status), with ``last`` and no ``beats``: a bad PRP list.
+            "status": 11,
+        })
+
+
+class AdminCommand(data.StructLayout):
+    """An admin command that passed the checks; fields as in the SQE."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "opcode": 8,
+            "cid": 16,
+            #: :meth:`Layouts.host_address`.
+            "prp1": lay.host_address_bits,
+            "prp2": lay.host_address_bits,
+            "cdw10": 32,
+        })
+
+
+class QueueSettings(data.StructLayout):
+    """One queue pair as the host configured it."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "sq_base": 64,
+            "cq_base": 64,
+            #: Entries - 1.
+            "size": index_bits(lay.config.host.queue_entries),
         })
 
 
@@ -473,11 +556,17 @@ class Layouts:
     flash_done = cached_property(FlashDone)
     translate_request = cached_property(TranslateRequest)
     translate_response = cached_property(TranslateResponse)
+    map_update = cached_property(MapUpdate)
+    log_page = cached_property(LogPage)
     block_command = cached_property(BlockCommand)
     infer_command = cached_property(InferCommand)
     completion = cached_property(Completion)
     prp_request = cached_property(PrpRequest)
     prp_run = cached_property(PrpRun)
+    host_data = cached_property(HostData)
+    piece = cached_property(Piece)
+    admin_command = cached_property(AdminCommand)
+    queue_settings = cached_property(QueueSettings)
     extent = cached_property(Extent)
     table_write = cached_property(TableWrite)
     sample = cached_property(Sample)

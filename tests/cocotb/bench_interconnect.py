@@ -7,7 +7,7 @@ import random
 import cocotb
 from cocotbext.axi import AxiBus, AxiRam
 from nearflash_hw.primitives.interconnect import MemInterconnect
-from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature, request_layout
+from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature, Request
 from nearflash_sim.bench.cocotb import StreamSink, StreamSource, start, until
 
 BEAT = int(os.environ.get("BEAT", "16"))  # pytest imports this module as well
@@ -51,7 +51,7 @@ async def write_then_read(dut, beats, stall):
                 image[addr:addr + BEAT] = word
                 addr += BEAT
         requests.append(reqs)
-        StreamSource(dut, f"write__{k}__req", request_layout(), reqs, stall, seed=k)
+        StreamSource(dut, f"write__{k}__req", Request(), reqs, stall, seed=k)
         StreamSource(dut, f"write__{k}__data", WDATA, words, stall, seed=10 + k)
         dones.append(StreamSink(dut, f"write__{k}__done", DONE, stall, seed=20 + k))
     await until(dut, lambda: all(len(d.items) >= len(r) for d, r in zip(dones, requests, strict=True)),
@@ -61,7 +61,7 @@ async def write_then_read(dut, beats, stall):
 
     sinks = [StreamSink(dut, f"read__{k}__rsp", RSP, stall, seed=30 + k) for k in range(CLIENTS)]
     for k, reqs in enumerate(requests):
-        StreamSource(dut, f"read__{k}__req", request_layout(), reqs, stall, seed=40 + k)
+        StreamSource(dut, f"read__{k}__req", Request(), reqs, stall, seed=40 + k)
     totals = [sum(r["beats"] for r in reqs) for reqs in requests]
     await until(dut, lambda: all(len(s.items) >= n for s, n in zip(sinks, totals, strict=True)), max_cycles=100_000,
                 settle=100)

@@ -6,7 +6,6 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..controller.ftl import allocate_layout, update_layout
 from ..controller.map_cache import ERROR
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.memport import MemReadSignature, MemWriteSignature
@@ -64,10 +63,10 @@ class BlockIo(wiring.Component):
             "ftl_req": Out(stream.Signature(lay.translate_request)),
             "ftl_rsp": In(stream.Signature(lay.translate_response)),
             #: Changes of the map.
-            "update": Out(stream.Signature(update_layout(config))),
+            "update": Out(stream.Signature(lay.map_update)),
             "update_done": In(stream.Signature(ERROR)),
             #: The log.
-            "allocate": In(stream.Signature(allocate_layout(config))),
+            "allocate": In(stream.Signature(lay.log_page)),
             #: It has no more pages.
             "full": In(1),
             #: It offers none now.

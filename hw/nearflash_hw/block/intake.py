@@ -7,7 +7,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
 from nearflash.contract.nvme import Opcode
 
-from ..host.pieces import PieceCutter, piece_layout
+from ..host.pieces import PieceCutter
 from ..interfaces import Layouts
 from .layouts import BlockLayouts
 from .range_list import RANGE_BYTES
@@ -27,7 +27,8 @@ class Intake(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        lay, piece = BlockLayouts.of(config), stream.Signature(piece_layout(config))
+        lay = BlockLayouts.of(config)
+        piece = stream.Signature(lay.piece)
         command = stream.Signature(lay.block_command)
         super().__init__({
             #: READ.

@@ -6,8 +6,10 @@ from functools import cached_property
 
 from amaranth.lib import data
 from nearflash.contract import DeviceConfig
+from nearflash.contract.nvme import HOST_PAGE
 
 from ..interfaces import FlashOp, Layouts, bits_for, index_bits
+from ..primitives.memport import ADDR_BITS
 from .range_list import MAX_RANGES
 
 __all__ = ["BlockLayouts"]
@@ -117,6 +119,32 @@ class Feed(data.StructLayout):
         })
 
 
+class Stored(data.StructLayout):
+    """A piece of host memory, and the command it belongs to."""
+
+    def __init__(self, lay: BlockLayouts):
+        super().__init__({
+            "addr": ADDR_BITS,
+            "beats": lay.piece["beats"].width,
+            #: The page's last piece.
+            "page_end": 1,
+            "command": lay.read_bits,
+        })
+
+
+class Place(data.StructLayout):
+    """Piece ``index`` of page ``tag``."""
+
+    def __init__(self, lay: BlockLayouts):
+        # A logical block may begin anywhere in a host page.
+        pieces = -(-lay.config.lba_bytes // HOST_PAGE) + 1
+        super().__init__({
+            "tag": lay.read_bits,
+            "index": index_bits(pieces),
+            **{name: field.shape for name, field in lay.stored},
+        })
+
+
 class BlockLayouts(Layouts):
     """Beside :class:`~nearflash_hw.interfaces.Layouts`: what stays inside block I/O."""
 
@@ -137,3 +165,5 @@ class BlockLayouts(Layouts):
     order = cached_property(Order)
     programmed = cached_property(Programmed)
     feed = cached_property(Feed)
+    stored = cached_property(Stored)
+    place = cached_property(Place)

@@ -8,6 +8,7 @@ from nearflash.contract import DeviceConfig
 
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.pool import Pool
+from ..primitives.register_slice import RegisterSlice
 from .layouts import BlockLayouts
 
 __all__ = ["ReadLedger"]
@@ -17,8 +18,8 @@ class ReadLedger(wiring.Component):
     """Hands out tags; counts the pages of each command from ``open`` on until all are ``retire``d, then sends its
     ``completion`` with the status of the first page that failed.
 
-    A tag comes back with its page; that of a command's first page with the command. A retirement takes 2 cycles, and 1 more
-    for a completion.
+    A tag comes back with its page; that of a command's first page with the command. A retirement takes 3 cycles, one every
+    2 cycles, and 1 more for a completion.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -43,13 +44,16 @@ class ReadLedger(wiring.Component):
         m.submodules.arbiter = arbiter = StreamArbiter(lay.retired, 2)
         for k in range(2):
             connect(m, flipped(self.retire[k]), arbiter.i[k])
+        # Between the memory that the sender's come from and the accounts'.
+        m.submodules.retired = retired = RegisterSlice(lay.retired, "half")
+        connect(m, arbiter.o, retired.i)
         m.submodules.owners = owners = Memory(shape=data.StructLayout({"qid": 3, "cid": 16}), depth=depth, init=[])
         m.submodules.accounts = accounts = Memory(
             shape=data.StructLayout({"left": lay.count_bits, "status": 11}), depth=depth, init=[])
         put_owner, owner = owners.write_port(), owners.read_port(domain="comb")
         put, account = accounts.write_port(), accounts.read_port(domain="comb")
 
-        opened, item = self.open.payload, arbiter.o.payload
+        opened, item = self.open.payload, retired.o.payload
         command, tag = Signal(lay.read_bits), Signal(lay.read_bits)
         status, last = Signal(11), Signal()
         m.d.comb += [
@@ -66,7 +70,7 @@ class ReadLedger(wiring.Component):
             with m.State("COUNT"):
                 m.d.comb += [
                     self.open.ready.eq(1),
-                    arbiter.o.ready.eq(~self.open.valid),
+                    retired.o.ready.eq(~self.open.valid),
                 ]
                 with m.If(self.open.valid):
                     m.d.comb += [
@@ -78,7 +82,7 @@ class ReadLedger(wiring.Component):
                     ]
                 with m.Else():
                     m.d.comb += [
-                        put.en.eq(arbiter.o.valid),
+                        put.en.eq(retired.o.valid),
                         put.addr.eq(item.command),
                         put.data.left.eq(account.data.left - item.count),
                         put.data.status.eq(Mux(account.data.status != 0, account.data.status, item.status)),
@@ -89,7 +93,7 @@ class ReadLedger(wiring.Component):
                         status.eq(put.data.status),
                         last.eq(put.data.left == 0),
                     ]
-                    with m.If(arbiter.o.valid):
+                    with m.If(retired.o.valid):
                         m.next = "FREE"
             with m.State("FREE"):
                 m.d.comb += [

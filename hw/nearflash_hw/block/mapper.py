@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.nvme import Status
 
-from ..controller.ftl import update_layout
 from ..controller.map_cache import ERROR
 from ..primitives.arbiter import StreamArbiter
 from .layouts import BlockLayouts
@@ -32,7 +31,7 @@ class Mapper(wiring.Component):
             #: Of each channel.
             "flash_done": In(stream.Signature(lay.flash_done)).array(config.flash.channels),
             #: Changes of the map.
-            "update": Out(stream.Signature(update_layout(config))),
+            "update": Out(stream.Signature(lay.map_update)),
             "update_done": In(stream.Signature(ERROR)),
             #: Pulses: the oldest slot is free.
             "freed": Out(1),

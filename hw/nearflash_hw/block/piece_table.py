@@ -6,32 +6,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
-from nearflash.contract.nvme import HOST_PAGE
 
-from ..host.pieces import piece_layout
-from ..interfaces import index_bits
-from ..primitives.memport import ADDR_BITS
 from .layouts import BlockLayouts
 
-__all__ = ["PieceTable", "place_layout", "stored_layout"]
-
-
-def pieces_of_a_page(config: DeviceConfig) -> int:
-    """At most: a logical block may begin anywhere in a host page."""
-    return -(-config.lba_bytes // HOST_PAGE) + 1
-
-
-def stored_layout(config: DeviceConfig) -> data.StructLayout:
-    """A piece, and the command it belongs to."""
-    piece = piece_layout(config)
-    return data.StructLayout({"addr": ADDR_BITS, "beats": piece["beats"].width, "page_end": 1,
-                              "command": BlockLayouts.of(config).read_bits})
-
-
-def place_layout(config: DeviceConfig) -> data.StructLayout:
-    """Piece ``index`` of page ``tag``."""
-    return data.StructLayout({"tag": BlockLayouts.of(config).read_bits, "index": index_bits(pieces_of_a_page(config)),
-                              **{name: field.shape for name, field in stored_layout(config)}})
+__all__ = ["PieceTable"]
 
 
 class PieceTable(wiring.Component):
@@ -39,18 +17,21 @@ class PieceTable(wiring.Component):
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        place = place_layout(config)
+        place = BlockLayouts.of(config).place
         super().__init__({
+            #: A piece to store.
             "place": In(stream.Signature(place, always_ready=True)),
+            #: Which one is wanted:
             "tag": In(place["tag"].shape),
             "index": In(place["index"].shape),
-            "row": Out(stored_layout(config)),
+            #: It, in the same cycle.
+            "row": Out(BlockLayouts.of(config).stored),
         })
 
     def elaborate(self, platform):
         m = Module()
         low = log2(self.config.beat_bytes)
-        stored = stored_layout(self.config)
+        stored = BlockLayouts.of(self.config).stored
         # Addresses are of whole beats: their low bits are not kept.
         kept = data.StructLayout({name: field.width - (low if name == "addr" else 0) for name, field in stored})
         index_width = len(self.index)

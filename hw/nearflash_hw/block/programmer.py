@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.nvme import Status
 
-from ..controller.ftl import allocate_layout
 from ..interfaces import FlashOp
 from ..primitives.fifo import StreamFifo
 from .layouts import BlockLayouts
@@ -42,7 +41,7 @@ class Programmer(wiring.Component):
             #: Pulses: a slot holds a page.
             "filled": In(1),
             #: The log.
-            "allocate": In(stream.Signature(allocate_layout(config))),
+            "allocate": In(stream.Signature(lay.log_page)),
             #: It has no more pages.
             "full": In(1),
             #: It offers none now.

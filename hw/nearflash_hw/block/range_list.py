@@ -121,6 +121,7 @@ class RangeList(wiring.Component):
         # -- walk
         at = Signal(range(MAX_RANGES + 1))
         lpn, left = Signal(32), Signal(32)
+        none = Signal()  # is left: in a register, because the map's port waits for it
         m.d.comb += [
             rd.addr.eq(at),
             self.lpn.payload.eq(lpn),
@@ -133,12 +134,13 @@ class RangeList(wiring.Component):
                 m.d.sync += [
                     lpn.eq(rd.data.lpn),
                     left.eq(rd.data.blocks),
+                    none.eq(rd.data.blocks == 0),
                     at.eq(at + 1),
                 ]
                 m.next = "WALK"
             with m.State("WALK"):
-                m.d.comb += self.lpn.valid.eq(left != 0)
-                with m.If(left == 0):
+                m.d.comb += self.lpn.valid.eq(~none)
+                with m.If(none):
                     m.next = "READ"
                     with m.If(at == self.count):
                         m.next = "END"
@@ -146,6 +148,7 @@ class RangeList(wiring.Component):
                     m.d.sync += [
                         lpn.eq(lpn + 1),
                         left.eq(left - 1),
+                        none.eq(left == 1),
                     ]
             with m.State("END"):
                 m.d.comb += self.walked.eq(1)

@@ -5,10 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
-from ..host.pieces import piece_layout
 from ..interfaces import FlashOp
 from .layouts import BlockLayouts
-from .piece_table import place_layout
 
 __all__ = ["ReadIssue"]
 
@@ -28,13 +26,13 @@ class ReadIssue(wiring.Component):
             #: A READ,
             "start": In(stream.Signature(lay.command)),
             #: and its host memory.
-            "piece": In(stream.Signature(piece_layout(config))),
+            "piece": In(stream.Signature(lay.piece)),
             #: Of each page.
             "tag": In(stream.Signature(lay.read_bits)),
             #: To the ledger: it begins.
             "open": Out(stream.Signature(lay.opened)),
             #: To the sender: a page's host memory.
-            "place": Out(stream.Signature(place_layout(config), always_ready=True)),
+            "place": Out(stream.Signature(lay.place, always_ready=True)),
             #: Translations.
             "ftl_req": Out(stream.Signature(lay.translate_request)),
             "ftl_rsp": In(stream.Signature(lay.translate_response)),

@@ -10,9 +10,10 @@ from ..interfaces import index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature
+from ..primitives.register_slice import RegisterSlice
 from .beat_reader import BeatReader
 from .layouts import BlockLayouts
-from .piece_table import PieceTable, place_layout
+from .piece_table import PieceTable
 
 __all__ = ["ReadSender"]
 
@@ -24,7 +25,7 @@ class ReadSender(wiring.Component):
     retires them (``retire``) when the host has them; a ``bad`` page at once, with UNRECOVERED_READ. ``free`` gives the slot
     back as its last beat is read from the buffer (``read_*``: the beat is on ``read_data`` a cycle after ``read_en``).
 
-    One beat per cycle, 3 cycles between pieces.
+    A page waits a cycle; then one beat per cycle, 3 cycles between pieces.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -34,7 +35,7 @@ class ReadSender(wiring.Component):
             #: From :class:`.ReadIssue` and :class:`.Landing`.
             "page": In(stream.Signature(lay.page)).array(2),
             #: The host memory of a page.
-            "place": In(stream.Signature(place_layout(config), always_ready=True)),
+            "place": In(stream.Signature(lay.place, always_ready=True)),
             #: The read buffer's port; {beat, slot}, the beat a cycle later.
             "read_en": Out(1),
             "read_addr": Out(log2(config.page_beats) + lay.read_slot_bits),
@@ -54,7 +55,9 @@ class ReadSender(wiring.Component):
         m.submodules.arbiter = arbiter = StreamArbiter(lay.page, 2)
         for k in range(2):
             connect(m, flipped(self.page[k]), arbiter.i[k])
-        page, row = arbiter.o, table.row
+        m.submodules.next = next_ = RegisterSlice(lay.page, "through")
+        connect(m, arbiter.o, next_.i)
+        page, row = next_.o, table.row
         item = page.payload
 
         # -- what the host's answers are about, in order; a page that is not sent waits for none

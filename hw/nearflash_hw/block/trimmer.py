@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.nvme import Opcode, Status
 
-from ..controller.ftl import update_layout
 from ..controller.map_cache import ERROR
 from .layouts import BlockLayouts
 from .range_list import RangeList
@@ -44,7 +43,7 @@ class Trimmer(wiring.Component):
             #: Not 0 for a cycle: nothing of it is unmapped.
             "fault": Out(11),
             #: Changes of the map.
-            "update": Out(stream.Signature(update_layout(config))),
+            "update": Out(stream.Signature(lay.map_update)),
             "update_done": In(stream.Signature(ERROR)),
             #: All of it is unmapped.
             "completion": Out(stream.Signature(lay.outcome)),

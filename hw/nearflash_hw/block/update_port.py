@@ -5,19 +5,21 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..controller.ftl import update_layout
 from ..controller.map_cache import ERROR
+from ..interfaces import Layouts
 from ..primitives.arbiter import StreamArbiter
+from ..primitives.register_slice import RegisterSlice
 
 __all__ = ["UpdatePort"]
 
 
 class UpdatePort(wiring.Component):
-    """The changes of two clients, in turn: each gets the answer to its own (``done``) before the next begins."""
+    """The changes of two clients, in turn: each gets the answer to its own (``done``) before the next begins. Latency
+    1 cycle."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config
-        update, done = stream.Signature(update_layout(config)), stream.Signature(ERROR)
+        update, done = stream.Signature(Layouts.of(config).map_update), stream.Signature(ERROR)
         super().__init__({
             #: Of two clients.
             "i": In(update).array(2),
@@ -30,15 +32,20 @@ class UpdatePort(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.arbiter = arbiter = StreamArbiter(update_layout(self.config), 2)
+        lay = Layouts.of(self.config)
+        m.submodules.arbiter = arbiter = StreamArbiter(lay.map_update, 2)
         for k in range(2):
             connect(m, flipped(self.i[k]), arbiter.i[k])
+        m.submodules.slice = slice_ = RegisterSlice(lay.map_update, "half")
+        connect(m, slice_.o, flipped(self.update))
         busy, owner = Signal(), Signal()
+        taken = Signal()
         answer = self.update_done
         m.d.comb += [
-            self.update.valid.eq(arbiter.o.valid & ~busy),
-            self.update.payload.eq(arbiter.o.payload),
-            arbiter.o.ready.eq(self.update.ready & ~busy),
+            slice_.i.valid.eq(arbiter.o.valid & ~busy),
+            slice_.i.payload.eq(arbiter.o.payload),
+            arbiter.o.ready.eq(slice_.i.ready & ~busy),
+            taken.eq(slice_.i.valid & slice_.i.ready),
         ]
         for k, done in enumerate(self.done):
             m.d.comb += [
@@ -47,7 +54,7 @@ class UpdatePort(wiring.Component):
             ]
             with m.If(owner == k):
                 m.d.comb += answer.ready.eq(done.ready)
-        with m.If(self.update.valid & self.update.ready):
+        with m.If(taken):
             m.d.sync += [
                 busy.eq(1),
                 owner.eq(arbiter.grant),

@@ -7,7 +7,6 @@ from nearflash.contract import DeviceConfig, Status
 from nearflash.contract.config import log2
 from nearflash.contract.nvme import HOST_PAGE
 
-from ..host.pieces import piece_layout
 from ..interfaces import bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
@@ -46,7 +45,7 @@ class WriteFetch(wiring.Component):
             #: It failed: no more is requested.
             "stop": In(1),
             #: Its host memory.
-            "piece": In(stream.Signature(piece_layout(c))),
+            "piece": In(stream.Signature(lay.piece)),
             "host_read": Out(MemReadSignature(c.beat_bytes)),
             #: The write buffer's port; {beat, slot}.
             "write_en": Out(1),
@@ -70,7 +69,7 @@ class WriteFetch(wiring.Component):
         m = Module()
         c = self.config
         slots, beats = c.host.page_slots, c.page_beats
-        m.submodules.store = store = StreamFifo(piece_layout(c), most_pieces(c))
+        m.submodules.store = store = StreamFifo(BlockLayouts.of(c).piece, most_pieces(c))
         connect(m, flipped(self.piece), store.i)
         piece, req, rsp = store.o, self.host_read.req, self.host_read.rsp
         in_page = Signal()  # the piece's page has its slot

@@ -33,8 +33,13 @@ class Fabric(wiring.Component):
         self.registers = RegisterPath(config, board.ps)
         self.paths = {name: MemoryPath(config, board.ps) for name in ("host", "dram")}
         super().__init__({
+            #: Of the processing system's master port.
             "s_axi": In(self.registers.bus),
-            **{f"m_axi_{name}": Out(path.bus) for name, path in self.paths.items()}, "irq": Out(1)})
+            #: To its memory ports.
+            **{f"m_axi_{name}": Out(path.bus) for name, path in self.paths.items()},
+            #: To its processors.
+            "irq": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()

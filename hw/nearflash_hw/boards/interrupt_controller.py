@@ -20,7 +20,14 @@ class InterruptController(wiring.Component):
     """
 
     def __init__(self):
-        super().__init__({"axil": In(AxiLiteSignature(BLOCK_ADDRESS_BITS)), "input": In(1), "irq": Out(1)})
+        super().__init__({
+            #: Its registers.
+            "axil": In(AxiLiteSignature(BLOCK_ADDRESS_BITS)),
+            #: Level.
+            "input": In(1),
+            #: Level.
+            "irq": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()

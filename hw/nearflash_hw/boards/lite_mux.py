@@ -29,8 +29,13 @@ class LiteMux(wiring.Component):
             raise ValueError(f"targets = {targets}: must not overlap")
         self.targets = tuple(targets)
         super().__init__({
-            "i": In(AxiLiteSignature(addr_bits)), "away": In(len(targets)),
-            **{f"o{k}": Out(AxiLiteSignature(bits)) for k, (_, bits) in enumerate(targets)}})
+            #: The initiator.
+            "i": In(AxiLiteSignature(addr_bits)),
+            #: A bit per target: it answers SLVERR.
+            "away": In(len(targets)),
+            #: The targets.
+            **{f"o{k}": Out(AxiLiteSignature(bits)) for k, (_, bits) in enumerate(targets)},
+        })
 
     @property
     def ports(self) -> list:

@@ -29,15 +29,25 @@ class MemoryPath(wiring.Component):
         b, bits = config.bus, ps.slave_bits(config.beat_bytes)
         self.bus = (Axi3Signature if ps.axi == 3 else AxiSignature)(ps.reach_bits, bits, ps.slave_id_bits)
         super().__init__({
-            "i": In(AxiSignature(b.address_bits, config.beat_bytes * 8, b.id_bits)), "o": Out(self.bus), "closed": In(1),
-            "busy": Out(1)})
+            #: The device's port.
+            "i": In(AxiSignature(b.address_bits, config.beat_bytes * 8, b.id_bits)),
+            #: The processing system's.
+            "o": Out(self.bus),
+            #: No burst begins.
+            "closed": In(1),
+            #: A burst is under way.
+            "busy": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
         b, wide, narrow = self.config.bus, self.config.beat_bytes * 8, self.ps.slave_bits(self.config.beat_bytes)
         m.submodules.guard = guard = ResetGuard(b.address_bits, wide, b.id_bits)
         connect(m, flipped(self.i), guard.i)
-        m.d.comb += [guard.closed.eq(self.closed), self.busy.eq(guard.busy)]
+        m.d.comb += [
+            guard.closed.eq(self.closed),
+            self.busy.eq(guard.busy),
+        ]
         last = guard.o
         if narrow < wide:
             m.submodules.narrower = narrower = Narrower(b.address_bits, wide, narrow, b.id_bits)

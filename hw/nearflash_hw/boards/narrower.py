@@ -28,8 +28,12 @@ class Narrower(wiring.Component):
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")
         self.ratio, self.id_bits, self.outstanding = wide_bits // narrow_bits, id_bits, outstanding
-        super().__init__({"i": In(AxiSignature(addr_bits, wide_bits, id_bits)),
-                          "o": Out(AxiSignature(addr_bits, narrow_bits, id_bits))})
+        super().__init__({
+            #: Bursts of wide beats,
+            "i": In(AxiSignature(addr_bits, wide_bits, id_bits)),
+            #: of narrow ones.
+            "o": Out(AxiSignature(addr_bits, narrow_bits, id_bits)),
+        })
 
     def elaborate(self, platform):
         m = Module()

@@ -31,8 +31,23 @@ class RegisterPath(wiring.Component):
         self.config, self.ps = config, ps
         self.bus = (Axi3Signature if ps.axi == 3 else AxiSignature)(ps.reach_bits, 32, ps.master_id_bits)
         super().__init__({
-            "i": In(self.bus), "device": Out(AxiLiteSignature(ADDRESS_BITS)), "interrupt": In(1), "irq": Out(1),
-            "host_busy": In(1), "dram_busy": In(1), "closed": Out(1), "reset": Out(1)})
+            #: The processing system's master port.
+            "i": In(self.bus),
+            #: The device's registers.
+            "device": Out(AxiLiteSignature(ADDRESS_BITS)),
+            #: The device's interrupt,
+            "interrupt": In(1),
+            #: and what the processors get.
+            "irq": Out(1),
+            #: Bursts are under way on the memory port to host memory,
+            "host_busy": In(1),
+            #: and on that to DRAM.
+            "dram_busy": In(1),
+            #: No burst begins.
+            "closed": Out(1),
+            #: The device's reset.
+            "reset": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()
@@ -48,7 +63,12 @@ class RegisterPath(wiring.Component):
         connect(m, mux.o1, interrupts.axil)
         connect(m, mux.o2, registers.axil)
         m.d.comb += [
-            mux.away.eq(Cat(registers.away)), interrupts.input.eq(self.interrupt), self.irq.eq(interrupts.irq),
-            registers.host_busy.eq(self.host_busy), registers.dram_busy.eq(self.dram_busy),
-            self.closed.eq(registers.closed), self.reset.eq(registers.reset)]
+            mux.away.eq(Cat(registers.away)),
+            interrupts.input.eq(self.interrupt),
+            self.irq.eq(interrupts.irq),
+            registers.host_busy.eq(self.host_busy),
+            registers.dram_busy.eq(self.dram_busy),
+            self.closed.eq(registers.closed),
+            self.reset.eq(registers.reset),
+        ]
         return m

@@ -32,7 +32,16 @@ class ResetGuard(wiring.Component):
             raise ValueError(f"outstanding = {outstanding}, outstanding_data = {outstanding_data}: must be at least 1")
         self.outstanding, self.outstanding_data = outstanding, outstanding_data
         axi = AxiSignature(addr_bits, data_bits, id_bits)
-        super().__init__({"i": In(axi), "o": Out(axi), "closed": In(1), "busy": Out(1)})
+        super().__init__({
+            #: The device's initiator.
+            "i": In(axi),
+            #: The memory port.
+            "o": Out(axi),
+            #: The two are apart.
+            "closed": In(1),
+            #: A burst is under way.
+            "busy": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()

@@ -22,8 +22,19 @@ class ShellRegisters(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
-            "axil": In(AxiLiteSignature(BLOCK_ADDRESS_BITS)), "host_busy": In(1), "dram_busy": In(1), "away": Out(1),
-            "closed": Out(1), "reset": Out(1)})
+            #: The registers.
+            "axil": In(AxiLiteSignature(BLOCK_ADDRESS_BITS)),
+            #: Bursts are under way on the memory port to host memory,
+            "host_busy": In(1),
+            #: and on that to DRAM.
+            "dram_busy": In(1),
+            #: The device's registers don't answer.
+            "away": Out(1),
+            #: The device is parted from its memory ports.
+            "closed": Out(1),
+            #: The device's reset.
+            "reset": Out(1),
+        })
 
     def elaborate(self, platform):
         m = Module()

@@ -24,8 +24,12 @@ class ToAxi3(wiring.Component):
         if outstanding < 1:
             raise ValueError(f"outstanding = {outstanding}: must be at least 1")
         self.outstanding, self.id_bits = outstanding, id_bits
-        super().__init__({"i": In(AxiSignature(addr_bits, data_bits, id_bits)),
-                          "o": Out(Axi3Signature(addr_bits, data_bits, id_bits))})
+        super().__init__({
+            #: AXI4 bursts of at most 16 beats,
+            "i": In(AxiSignature(addr_bits, data_bits, id_bits)),
+            #: on an AXI3 port.
+            "o": Out(Axi3Signature(addr_bits, data_bits, id_bits)),
+        })
 
     def elaborate(self, platform):
         m = Module()

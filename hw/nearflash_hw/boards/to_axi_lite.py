@@ -33,7 +33,12 @@ class ToAxiLite(wiring.Component):
     def __init__(self, bus: AxiSignature | Axi3Signature):
         if bus.data_bits != 32:
             raise ValueError(f"data_bits = {bus.data_bits}: must be 32")
-        super().__init__({"i": In(bus), "o": Out(AxiLiteSignature(bus.addr_bits))})
+        super().__init__({
+            #: The initiator.
+            "i": In(bus),
+            #: Its accesses, one at a time.
+            "o": Out(AxiLiteSignature(bus.addr_bits)),
+        })
 
     def elaborate(self, platform):
         m = Module()

@@ -5,10 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import AdminOpcode, DeviceConfig
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts
 from ..primitives.memport import MemWriteSignature
-from .dispatch import admin_command_layout
 from .identify import Identify
 from .program_loader import ProgramLoader
 from .tables import TableManager
@@ -29,17 +27,29 @@ class Admin(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         super().__init__({
-            "cmd": In(stream.Signature(admin_command_layout(layouts))),
+            #: Admin commands that passed their checks, one at a time.
+            "cmd": In(stream.Signature(layouts.admin_command)),
+            #: One for each.
             "completion": Out(stream.Signature(layouts.completion)),
+            #: No inference command may be sent to the engine,
             "hold_infer": Out(1),
+            #: and none is in flight.
             "infer_quiet": In(1),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),
             "table": Out(layouts.table_write),
+            #: The MLP has all its parameters.
             "program_loaded": Out(1),
+            #: To the MLP, beat by beat.
             "parameter": Out(stream.Signature(layouts.parameter)),
+            #: Descriptors and parameter images in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: beat by beat.
+            "host_data": In(stream.Signature(layouts.host_data)),
+            #: IDENTIFY's pages, to host memory.
             "identify_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: Weights that lie in DRAM.
             "dram_write": Out(MemWriteSignature(config.beat_bytes)),
         })
 

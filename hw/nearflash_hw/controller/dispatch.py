@@ -3,14 +3,14 @@
 from enum import IntEnum
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
 
-from ..host.queues import entry_layout
+from ..host.queues import QueueEntry
 from ..interfaces import Layouts
 
-__all__ = ["Dispatcher", "Target", "admin_command_layout"]
+__all__ = ["Dispatcher", "Target"]
 
 
 class Target(IntEnum):
@@ -26,11 +26,6 @@ class Target(IntEnum):
 
 NSID = 1
 NSID_ALL = 0xFFFFFFFF
-
-
-def admin_command_layout(layouts: Layouts) -> data.StructLayout:
-    address = layouts.host_address_bits
-    return data.StructLayout({"opcode": 8, "cid": 16, "prp1": address, "prp2": address, "cdw10": 32})
 
 
 class Dispatcher(wiring.Component):
@@ -50,17 +45,27 @@ class Dispatcher(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         super().__init__({
+            #: The queues offer ``entry``, until ``take``.
             "entry_valid": In(1),
-            "entry": In(entry_layout()),
+            "entry": In(QueueEntry()),
+            #: For one cycle, once it is checked: ``target`` and ``acceptable`` count.
             "verdict": Out(1),
+            #: Where it goes.
             "target": Out(range(len(Target))),
+            #: The register behind it is empty, and it is not held.
             "acceptable": Out(1),
+            #: With ``verdict``, where ``acceptable``: it goes there. Otherwise it is forgotten.
             "take": In(1),
+            #: A bit per :class:`Target`: its register is empty.
             "target_free": Out(len(Target)),
+            #: No inference command is ``acceptable``.
             "hold_infer": In(1),
+            #: INFER has what it needs.
             "program_loaded": In(1),
+            #: Commands that failed a check.
             "reject": Out(stream.Signature(layouts.completion)),
-            "admin_cmd": Out(stream.Signature(admin_command_layout(layouts))),
+            #: Commands that passed, by target.
+            "admin_cmd": Out(stream.Signature(layouts.admin_command)),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),

@@ -9,15 +9,10 @@ from nearflash.contract.onflash import SUPERBLOCK_MAGIC
 
 from ..interfaces import Layouts
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .map_cache import ERROR, MapCache, update_layout
+from .map_cache import ERROR, MapCache
 from .small_write import SmallWrite
 
-__all__ = ["Ftl", "allocate_layout", "update_layout"]
-
-
-def allocate_layout(config: DeviceConfig) -> data.StructLayout:
-    """The next page of the log. ``erase``: the first page of its block, which must be erased first."""
-    return data.StructLayout({"ppn": Layouts.of(config).ppn_bits, "sequence": 64, "erase": 1})
+__all__ = ["Ftl"]
 
 
 class Ftl(wiring.Component):
@@ -46,20 +41,33 @@ class Ftl(wiring.Component):
         self.config = config
         lay = Layouts.of(config)
         super().__init__({
+            #: Translations for the lookup engine.
             "lookup_req": In(stream.Signature(lay.translate_request)),
             "lookup_rsp": Out(stream.Signature(lay.translate_response)),
+            #: Translations for block I/O.
             "block_req": In(stream.Signature(lay.translate_request)),
             "block_rsp": Out(stream.Signature(lay.translate_response)),
-            "update": In(stream.Signature(update_layout(config))),
+            #: Changes of the map,
+            "update": In(stream.Signature(Layouts.of(config).map_update)),
+            #: each once it is in DRAM and every later translation sees it.
             "update_done": Out(stream.Signature(ERROR)),
-            "allocate": Out(stream.Signature(allocate_layout(config))),
+            #: The log's next page.
+            "allocate": Out(stream.Signature(Layouts.of(config).log_page)),
+            #: None is left.
             "full": Out(1),
+            #: None is offered: the superblock could not be written.
             "stalled": Out(1),
+            #: Write the superblock.
             "sync": In(stream.Signature(1)),
+            #: It is written.
             "sync_done": Out(stream.Signature(ERROR)),
+            #: Rises: mount. Falls: write the superblock, exact.
             "enable": In(1),
+            #: Mounted.
             "ready": Out(1),
+            #: Pulses per line of the map that is fetched.
             "map_miss": Out(1),
+            #: Map and superblock.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
         })

@@ -26,8 +26,11 @@ class Identify(wiring.Component):
         self.config = config
         address = Layouts.of(config).host_address_bits
         super().__init__({
+            #: Which page, and where to.
             "req": In(stream.Signature(data.StructLayout({"cns": 8, "prp1": address, "prp2": address}))),
+            #: One for each.
             "result": Out(stream.Signature(data.StructLayout({"status": 11}))),
+            #: To host memory.
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
         })
 

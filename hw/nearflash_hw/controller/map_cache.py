@@ -11,20 +11,14 @@ from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
 from ..primitives.register_slice import RegisterSlice
-from .small_write import small_write_layout
+from .small_write import Write
 
-__all__ = ["ERROR", "MapCache", "update_layout"]
+__all__ = ["ERROR", "MapCache"]
 
 LINE_BEATS = 4
 RESPONSES = 4  # translations in flight per client
 
 ERROR = data.StructLayout({"error": 1})
-
-
-def update_layout(config: DeviceConfig) -> data.StructLayout:
-    """A change of the map: ``mapped`` 0 unmaps."""
-    layouts = Layouts.of(config)
-    return data.StructLayout({"lpn": layouts.lpn_bits, "ppn": layouts.ppn_bits, "mapped": 1})
 
 
 class MapCache(wiring.Component):
@@ -42,16 +36,26 @@ class MapCache(wiring.Component):
         self.config = config
         lay = Layouts.of(config)
         super().__init__({
+            #: Translations of two clients,
             "req": In(stream.Signature(lay.translate_request)).array(2),
+            #: to each in its order.
             "rsp": Out(stream.Signature(lay.translate_response)).array(2),
-            "update": In(stream.Signature(update_layout(config))),
+            #: Changes of the map,
+            "update": In(stream.Signature(Layouts.of(config).map_update)),
+            #: each once every later translation sees it.
             "update_done": Out(stream.Signature(ERROR)),
-            "write": Out(stream.Signature(small_write_layout(config.beat_bytes))),
+            #: To DRAM.
+            "write": Out(stream.Signature(Write(config.beat_bytes))),
             "write_done": In(stream.Signature(ERROR)),
+            #: Lines of the map, from DRAM.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
+            #: Requests are taken.
             "serve": In(1),
+            #: Level: empty the cache.
             "invalidate": In(1),
+            #: Pulses: it is.
             "invalidated": Out(1),
+            #: Pulses per line fetched.
             "miss": Out(1),
         })
 

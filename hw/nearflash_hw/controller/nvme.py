@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters
 
-from ..host.host_dma import host_data_layout
 from ..host.queues import Queues
 from ..host.registers import RegisterFile
 from ..interfaces import Layouts, bits_for
@@ -50,29 +49,51 @@ class Nvme(wiring.Component):
         layouts = Layouts.of(config)
         beat = config.beat_bytes
         super().__init__({
+            #: Registers and doorbells.
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
+            #: Level: a queue that is not masked has completions the host has not acknowledged.
             "irq": Out(1),
+            #: CC.EN, until CSTS.RDY falls.
             "enabled": Out(1),
+            #: The device is mounted and cleared.
             "ftl_ready": In(1),
+            #: Checked commands, by the room that carries them out.
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
+            #: Exactly one for each of the first three's, in any order.
             "block_completion": In(stream.Signature(layouts.completion)),
+            #: Checked INFER and LOOKUP commands.
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
+            #: Exactly one for each, in any order.
             "infer_completion": In(stream.Signature(layouts.completion)),
+            #: The engine has no command.
             "infer_idle": In(1),
+            #: A bit per bus of register bus_status; any is fatal.
             "bus_silent": In(len(BUSES)),
+            #: What the DRAM's addresses begin at, in 4 KiB.
             "dram_base": Out(config.bus.address_bits - 12),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),
             "table": Out(layouts.table_write),
+            #: The MLP has all its parameters.
             "program_loaded": Out(1),
+            #: To the MLP, beat by beat.
             "parameter": Out(stream.Signature(layouts.parameter)),
+            #: Submission queues.
             "sq_read": Out(MemReadSignature(beat)),
+            #: Completion queues.
             "cq_write": Out(MemWriteSignature(beat)),
+            #: Descriptors and parameter images in host memory,
             "admin_req": Out(stream.Signature(layouts.prp_request)),
-            "admin_data": In(stream.Signature(host_data_layout(beat))),
+            #: beat by beat.
+            "admin_data": In(stream.Signature(layouts.host_data)),
+            #: IDENTIFY's pages.
             "identify_write": Out(MemWriteSignature(beat)),
+            #: Weights that lie in DRAM.
             "dram_write": Out(MemWriteSignature(beat)),
+            #: A bit per counter, added every cycle.
             "perf": In(data.ArrayLayout(1, len(counters(config)))),
         })
 
@@ -145,7 +166,7 @@ class Nvme(wiring.Component):
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
         for k, port in ((2, self.block_completion), (3, self.infer_completion)):
-            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "through")
+            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
             connect(m, flipped(port), slice_.i)
             connect(m, slice_.o, completions.i[k])
         connect(m, completions.o, queues.completion)

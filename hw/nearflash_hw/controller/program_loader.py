@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import ConfigError, DeviceConfig, Status, cores
 from nearflash.contract.program import DRAM, UNIT, dram_weight_address, expected_records, weight_units
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.memport import MemWriteSignature
 
@@ -46,12 +45,19 @@ class ProgramLoader(wiring.Component):
         layouts = Layouts.of(config)
         address = layouts.host_address_bits
         super().__init__({
+            #: Where the image lies, and its length in words of 4 bytes.
             "req": In(stream.Signature(data.StructLayout({"words": 32, "prp1": address, "prp2": address}))),
+            #: One for each.
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
+            #: The image in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: beat by beat.
+            "host_data": In(stream.Signature(layouts.host_data)),
+            #: Records for the MLP, beat by beat.
             "parameter": Out(stream.Signature(layouts.parameter)),
+            #: Records for DRAM.
             "dram_write": Out(MemWriteSignature(config.beat_bytes)),
+            #: The last image was complete.
             "loaded": Out(1),
         })
 

@@ -7,12 +7,22 @@ from amaranth.lib.wiring import In, Out
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.memport import ADDR_BITS, MemWriteSignature
 
-__all__ = ["SmallWrite", "small_write_layout"]
+__all__ = ["SmallWrite", "Write"]
 
 
-def small_write_layout(beat_bytes: int) -> data.StructLayout:
-    """``data`` goes out low beat first; ``two``: two beats instead of one. ``strb`` is that of every beat."""
-    return data.StructLayout({"addr": ADDR_BITS, "data": max(128, beat_bytes * 8), "strb": beat_bytes, "two": 1})
+class Write(data.StructLayout):
+    """Up to 16 bytes, or one beat."""
+
+    def __init__(self, beat_bytes: int):
+        super().__init__({
+            "addr": ADDR_BITS,
+            #: Goes out low beat first.
+            "data": max(128, beat_bytes * 8),
+            #: Of every beat.
+            "strb": beat_bytes,
+            #: Two beats instead of one.
+            "two": 1,
+        })
 
 
 class SmallWrite(wiring.Component):
@@ -23,14 +33,17 @@ class SmallWrite(wiring.Component):
         self.beat_bytes, self.n = beat_bytes, n
         error = data.StructLayout({"error": 1})
         super().__init__({
-            "i": In(stream.Signature(small_write_layout(beat_bytes))).array(n),
+            #: Writes of each client.
+            "i": In(stream.Signature(Write(beat_bytes))).array(n),
+            #: Each gets the answers to its own, once the memory has it.
             "done": Out(stream.Signature(error)).array(n),
+            #: The memory.
             "mem_write": Out(MemWriteSignature(beat_bytes)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        layout = small_write_layout(self.beat_bytes)
+        layout = Write(self.beat_bytes)
         bits = self.beat_bytes * 8
         m.submodules.arbiter = arbiter = StreamArbiter(layout, self.n)
         for k in range(self.n):

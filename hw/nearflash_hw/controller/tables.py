@@ -7,7 +7,6 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, RowFormat, Status
 from nearflash.contract.table import DESCRIPTOR_WORDS, EXTENT_WORD, MAX_ROW_BITS, PoolMode
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 
 __all__ = ["TableManager"]
@@ -35,10 +34,16 @@ class TableManager(wiring.Component):
         layouts = Layouts.of(config)
         address = layouts.host_address_bits
         super().__init__({
+            #: A descriptor to read, or a table to close.
             "req": In(stream.Signature(data.StructLayout({"delete": 1, "table": 32, "prp1": address, "prp2": address}))),
+            #: One for each.
             "result": Out(stream.Signature(data.StructLayout({"status": 11, "dw0": 32}))),
+            #: The descriptor in host memory,
             "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            #: beat by beat.
+            "host_data": In(stream.Signature(layouts.host_data)),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
             "table_valid": Out(1),
             "table": Out(layouts.table_write),
         })

@@ -7,7 +7,7 @@ from amaranth.lib import data
 
 from ..interfaces import index_bits
 
-__all__ = ["beat_layout", "clog2", "low_bit"]
+__all__ = ["Beat", "clog2", "low_bit"]
 
 
 def clog2(v: int) -> int:
@@ -20,12 +20,21 @@ def low_bit(v: int) -> int:
     return v & -v
 
 
-def beat_layout(lanes: int, bits: int, width: int, nb_bits: int) -> data.StructLayout:
-    """``lanes`` signed elements of ``bits`` bits, elements ``pos``..``pos + lanes - 1`` of a vector of ``width`` (a
-    multiple of ``lanes``; elements from ``width`` on are padding) of sample ``n`` of a group of ``nb + 1``.
+class Beat(data.StructLayout):
+    """``lanes`` signed elements of ``bits`` bits of a vector of ``width`` (a multiple of ``lanes``; elements from ``width``
+    on are padding).
 
     Every producer sends a group's beats so that, for each element, the last sample's (n = nb) comes after the other
     samples', and a sample's elements come in order: the progress of sample ``nb`` is the progress of the group.
     """
-    return data.StructLayout({"data": data.ArrayLayout(signed(bits), lanes), "pos": index_bits(width), "n": nb_bits,
-                              "nb": nb_bits})
+
+    def __init__(self, lanes: int, bits: int, width: int, nb_bits: int):
+        super().__init__({
+            "data": data.ArrayLayout(signed(bits), lanes),
+            #: Of the first of these elements in its vector.
+            "pos": index_bits(width),
+            #: The sample's place in its group,
+            "n": nb_bits,
+            #: which has ``nb`` + 1.
+            "nb": nb_bits,
+        })

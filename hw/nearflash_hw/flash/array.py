@@ -15,21 +15,31 @@ from ..interfaces import FlashOp, Layouts, index_bits
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import ADDR_BITS, MemReadSignature, MemWriteSignature
 
-__all__ = ["ArrayReader", "ArrayWriter", "array_job", "block_state_layout"]
+__all__ = ["ArrayJob", "ArrayReader", "ArrayWriter", "BlockState"]
 
 STATE_BYTES = 8
 TRIES = 4  # to read or write a block's state when programming and erasing: all its pages depend on it
 
 
-def block_state_layout() -> data.StructLayout:
+class BlockState(data.StructLayout):
     """A block's state as it lies in DRAM."""
-    return data.StructLayout({"next_page": 16, "flags": 16, "erase_count": 32})
+
+    def __init__(self):
+        super().__init__({
+            "next_page": 16,
+            "flags": 16,
+            "erase_count": 32,
+        })
 
 
-def array_job(config: DeviceConfig) -> data.StructLayout:
+class ArrayJob(data.StructLayout):
     """A flash command and the channel that it is for."""
-    layouts = Layouts.of(config)
-    return data.StructLayout({"channel": layouts.channel_bits, "command": layouts.flash_command})
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "channel": lay.channel_bits,
+            "command": lay.flash_command,
+        })
 
 
 def die_number(config: DeviceConfig, channel, die):
@@ -77,13 +87,13 @@ class ArrayReader(wiring.Component):
         channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
             #: A READ to load, or another command whose block's state is wanted.
-            "job": In(stream.Signature(array_job(config))),
+            "job": In(stream.Signature(ArrayJob(Layouts.of(config)))),
             #: A bit per die, pulses: its window is loaded.
             "done": Out(channels * dies),
             #: Pulses: ``state`` is there.
             "state_done": Out(1),
             #: Of the job's block.
-            "state": Out(block_state_layout()),
+            "state": Out(BlockState()),
             #: With ``done`` and ``state_done``: a DRAM error.
             "error": Out(1),
             #: The DRAM.
@@ -111,7 +121,7 @@ class ArrayReader(wiring.Component):
         base = Array(Const(d * c.raw_page_beats, address_bits) for d in range(dies))
 
         # -- requests
-        held = Signal(array_job(c), reset_less=True)
+        held = Signal(ArrayJob(Layouts.of(c)), reset_less=True)
         job = held.command
         end = Signal(layouts.column_bits + 1)
         in_page, in_oob = Signal(), Signal()
@@ -272,16 +282,16 @@ class ArrayWriter(wiring.Component):
         channels, dies = config.flash.channels, config.flash.dies
         super().__init__({
             #: A PROGRAM or ERASE.
-            "job": In(stream.Signature(array_job(config))),
+            "job": In(stream.Signature(ArrayJob(Layouts.of(config)))),
             #: A bit per die, pulses: it is over.
             "done": Out(channels * dies),
             #: With ``done``.
             "error": Out(1),
             #: Asks :class:`ArrayReader` for the state of the job's block.
-            "state_job": Out(stream.Signature(array_job(config))),
+            "state_job": Out(stream.Signature(ArrayJob(Layouts.of(config)))),
             #: Pulses with ``state``.
             "state_done": In(1),
-            "state": In(block_state_layout()),
+            "state": In(BlockState()),
             "state_error": In(1),
             #: The DRAM.
             "mem": Out(MemWriteSignature(config.beat_bytes)),
@@ -302,9 +312,9 @@ class ArrayWriter(wiring.Component):
         dies = c.flash.dies
         m.submodules.beats = beats = StreamFifo(layouts.data_bits, 4)
         base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
-        held = Signal(array_job(c), reset_less=True)
+        held = Signal(ArrayJob(Layouts.of(c)), reset_less=True)
         job, channel = held.command, held.channel
-        state = Signal(block_state_layout(), reset_less=True)
+        state = Signal(BlockState(), reset_less=True)
         legal, bad = Signal(), Signal()
         tries = Signal(range(TRIES))  # left of the access to the state
         ppn = page_number(m, c, held)

@@ -10,7 +10,7 @@ from ..interfaces import FlashOp, Layouts, index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from .bus import ChannelBus
-from .die import Die, die_command
+from .die import Die, DieCommand
 from .queue import DieQueue, DieQueues
 from .roundrobin import round_robin
 from .server import ArraySignature
@@ -47,7 +47,7 @@ class DieScheduler(wiring.Component):
             #: Of each path: that command.
             "command": command.array(2),
             #: Of each die.
-            "o": Out(stream.Signature(die_command(layouts))).array(dies),
+            "o": Out(stream.Signature(DieCommand(layouts))).array(dies),
         })
 
     def elaborate(self, platform):

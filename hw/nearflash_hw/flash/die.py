@@ -8,12 +8,18 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.countdown import Countdown
 
-__all__ = ["Die", "die_command"]
+__all__ = ["Die", "DieCommand"]
 
 
-def die_command(layouts: Layouts) -> data.StructLayout:
-    """A flash command and the path its answer takes: 0 lookup, 1 block (the path buffer of RM-SSD, HPCA 2022)."""
-    return data.StructLayout({"command": layouts.flash_command, "path": 1})
+class DieCommand(data.StructLayout):
+    """A flash command and the path its answer takes (the path buffer of RM-SSD, HPCA 2022)."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "command": lay.flash_command,
+            #: 0 lookup, 1 block.
+            "path": 1,
+        })
 
 
 class Die(wiring.Component):
@@ -40,7 +46,7 @@ class Die(wiring.Component):
         layouts = Layouts.of(config)
         super().__init__({
             #: Taken while the die is idle, and during a data-out.
-            "command": In(stream.Signature(die_command(layouts))),
+            "command": In(stream.Signature(DieCommand(layouts))),
             #: The one under way.
             "current": Out(layouts.flash_command),
             #: Whose it is: lookup (0) or block I/O (1).
@@ -79,7 +85,7 @@ class Die(wiring.Component):
         m = Module()
         c = self.config
         m.submodules.timer = timer = Countdown(bits_for(max(c.t_read, c.t_program, c.t_erase, c.t_ccs)))
-        asked, finished = Signal(), Signal()
+        asking, finished = Signal(), Signal()  # asking: in a register, because all dies' jobs meet behind it
         loaded, take = Signal(), Signal()
         first = Signal()
         op = self.current.op
@@ -91,6 +97,7 @@ class Die(wiring.Component):
 
         m.d.comb += [
             self.job.payload.eq(self.current),
+            self.job.valid.eq(asking),
             take.eq(self.command.valid & self.command.ready),
             self.done.payload.tag.eq(self.current.tag),
             self.done.payload.error.eq(self.error),
@@ -116,7 +123,6 @@ class Die(wiring.Component):
                 m.d.comb += self.want_command.eq(1)
                 m.d.sync += [
                     loaded.eq(0),
-                    asked.eq(0),
                     finished.eq(0),
                     first.eq(~hit),
                 ]
@@ -127,22 +133,22 @@ class Die(wiring.Component):
                         m.next = "IN"
                     with m.Elif(op == FlashOp.ERASE):
                         m.d.comb += timer.value.eq(c.t_erase - 1)
+                        m.d.sync += asking.eq(1)
                         m.next = "ARRAY"
                     with m.Else():
                         m.d.comb += timer.value.eq(Mux(hit, max(c.t_ccs, 1) - 1, c.t_read - 1))
+                        m.d.sync += asking.eq(1)
                         m.next = "ARRAY"
             with m.State("IN"):
                 m.d.comb += self.want_in.eq(1)
                 with m.If(self.in_done):
+                    m.d.sync += asking.eq(1)
                     m.next = "ARRAY"
             with m.State("ARRAY"):
                 m.d.sync += first.eq(0)
-                m.d.comb += [
-                    self.job.valid.eq(~asked),
-                    timer.run.eq(1),
-                ]
+                m.d.comb += timer.run.eq(1)
                 with m.If(self.job.ready):
-                    m.d.sync += asked.eq(1)
+                    m.d.sync += asking.eq(0)
                 with m.If(self.job_done):
                     m.d.sync += [
                         finished.eq(1),

@@ -8,7 +8,7 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import Layouts, index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import ArrayReader, ArrayWriter, array_job
+from .array import ArrayJob, ArrayReader, ArrayWriter
 
 __all__ = ["ArrayServer", "ArraySignature"]
 
@@ -26,18 +26,27 @@ class ArraySignature(wiring.Signature):
         layouts, dies = Layouts.of(config), config.flash.dies
         address = index_bits(dies * config.raw_page_beats)
         super().__init__({
+            #: READs,
             "read_job": Out(stream.Signature(layouts.flash_command)),
+            #: PROGRAMs and ERASEs.
             "write_job": Out(stream.Signature(layouts.flash_command)),
+            #: Pulses, a bit per die: its job is done,
             "done": In(dies),
+            #: and failed, by the job's kind.
             "read_error": In(1),
             "write_error": In(1),
+            #: A beat for the page memory.
             "load_en": In(1),
             "load_addr": In(address),
             "load_data": In(layouts.data_bits),
+            #: It can't take it in this cycle.
             "load_stall": Out(1),
+            #: A beat of the page memory is wanted;
             "fetch_en": In(1),
             "fetch_addr": In(address),
+            #: it is read in this cycle,
             "fetch_grant": Out(1),
+            #: and here in the next.
             "fetch_data": Out(layouts.data_bits),
         })
 
@@ -54,7 +63,9 @@ class ArrayServer(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         super().__init__({
+            #: Jobs and page memories of each channel.
             "channel": In(ArraySignature(config)).array(config.flash.channels),
+            #: The DRAM.
             "mem_read": Out(MemReadSignature(config.beat_bytes)),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
         })
@@ -63,8 +74,8 @@ class ArrayServer(wiring.Component):
         m = Module()
         c = self.config
         channels, dies = c.flash.channels, c.flash.dies
-        m.submodules.reads = reads = StreamArbiter(array_job(c), channels + 1)
-        m.submodules.writes = writes = StreamArbiter(array_job(c), channels)
+        m.submodules.reads = reads = StreamArbiter(ArrayJob(Layouts.of(c)), channels + 1)
+        m.submodules.writes = writes = StreamArbiter(ArrayJob(Layouts.of(c)), channels)
         m.submodules.reader = reader = ArrayReader(c)
         m.submodules.writer = writer = ArrayWriter(c)
         connect(m, reads.o, reader.job)

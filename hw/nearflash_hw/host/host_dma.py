@@ -12,14 +12,10 @@ from ..primitives.memport import MemReadSignature
 from ..primitives.register_slice import RegisterSlice
 from .prp import PrpWalker
 
-__all__ = ["HostReader", "host_data_layout"]
+__all__ = ["HostReader"]
 
 ROOM = 64  # beats requested and not yet taken, at most
 PIECE = 16  # beats of one request
-
-
-def host_data_layout(beat_bytes: int) -> data.StructLayout:
-    return data.StructLayout({"data": beat_bytes * 8, "last": 1, "status": 11})
 
 
 class HostReader(wiring.Component):
@@ -40,7 +36,7 @@ class HostReader(wiring.Component):
             #: A transfer.
             "req": In(stream.Signature(layouts.prp_request)),
             #: Its beats; those of the next one follow.
-            "data": Out(stream.Signature(host_data_layout(config.beat_bytes))),
+            "data": Out(stream.Signature(layouts.host_data)),
             #: PRP lists.
             "list_read": Out(MemReadSignature(config.beat_bytes)),
             #: The buffers.
@@ -59,7 +55,7 @@ class HostReader(wiring.Component):
         connect(m, walker.mem_read, flipped(self.list_read))
 
         # -- requests
-        m.submodules.out = slice_ = RegisterSlice(host_data_layout(beat))
+        m.submodules.out = slice_ = RegisterSlice(Layouts.of(self.config).host_data)
         connect(m, slice_.o, flipped(self.data))
         run, rd, out = walker.run, self.data_read, slice_.i
         addr = Signal.like(rd.req.payload.addr, reset_less=True)

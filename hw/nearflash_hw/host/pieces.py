@@ -1,23 +1,14 @@
 """Cuts a transfer's runs of host memory at logical block boundaries."""
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
-from nearflash.contract.nvme import HOST_PAGE
 
 from ..interfaces import Layouts, bits_for
-from ..primitives.memport import ADDR_BITS
 
-__all__ = ["PieceCutter", "piece_layout"]
-
-
-def piece_layout(config: DeviceConfig) -> data.StructLayout:
-    """Part of one logical block in contiguous host memory: at most ``page_beats`` beats from ``addr``. ``page_end``: the
-    block's last piece; ``last``: the transfer's. ``status`` non-zero with ``last`` and no beats: a bad PRP list."""
-    beats = bits_for(max(config.page_beats, HOST_PAGE // config.beat_bytes))
-    return data.StructLayout({"addr": ADDR_BITS, "beats": beats, "page_end": 1, "last": 1, "status": 11})
+__all__ = ["PieceCutter"]
 
 
 class PieceCutter(wiring.Component):
@@ -30,14 +21,14 @@ class PieceCutter(wiring.Component):
             #: Of host memory, as the walker gives them.
             "run": In(stream.Signature(Layouts.of(config).prp_run)),
             #: Of one logical block each.
-            "piece": Out(stream.Signature(piece_layout(config))),
+            "piece": Out(stream.Signature(Layouts.of(config).piece)),
         })
 
     def elaborate(self, platform):
         m = Module()
         c = self.config
         shift = log2(c.beat_bytes)
-        out = Signal(piece_layout(c))
+        out = Signal(Layouts.of(c).piece)
         left = Signal.like(out.beats)  # of the run
         room = Signal(bits_for(c.page_beats), init=c.page_beats)  # in the block
         last_run = Signal()

@@ -50,16 +50,16 @@ class PrpWalker(wiring.Component):
         line_valid = Signal()
 
         offset = Mux(first, entry[:12], 0)
-        room = Signal(13)
+        room = Signal(13)  # from the entry to its page's end: known from CHECK on
         final = Signal()  # this run ends the transfer
         # A 32-bit length against a page at most: its upper bits count as one.
         more = Signal()  # than a page remains
         pages = length[13:].any()
         m.d.comb += [
-            room.eq(HOST_PAGE - offset),
             final.eq(~pages & (length[:13] <= room)),
             more.eq(pages | (length[12] & length[:12].any())),
         ]
+        m.d.sync += room.eq(HOST_PAGE - offset)
         slot = list_addr[3 : 3 + (entries - 1).bit_length()] if entries > 1 else 0
         word = line[slot]
         at_page_end = list_addr[3:12] == 511

@@ -8,20 +8,44 @@ from nearflash.contract.nvme import CQE_BYTES, SQE_BYTES
 
 from ..interfaces import Layouts, bits_for, index_bits
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .registers import doorbell_layout, queue_settings_layout
+from .registers import Doorbell
 
-__all__ = ["Queues", "entry_layout", "sqe_layout"]
+__all__ = ["QueueEntry", "Queues", "SubmissionEntry"]
 
 
-def sqe_layout() -> data.StructLayout:
+class SubmissionEntry(data.StructLayout):
     """The 64-byte submission entry (NVM Express Base Specification 2.0, section 3.3.3.1)."""
-    return data.StructLayout({
-        "opcode": 8, "fuse": 2, "reserved": 4, "psdt": 2, "cid": 16, "nsid": 32, "cdw2": 32, "cdw3": 32, "mptr": 64,
-        "prp1": 64, "prp2": 64, "cdw10": 32, "cdw11": 32, "cdw12": 32, "cdw13": 32, "cdw14": 32, "cdw15": 32})
+
+    def __init__(self):
+        super().__init__({
+            "opcode": 8,
+            "fuse": 2,
+            "reserved": 4,
+            "psdt": 2,
+            "cid": 16,
+            "nsid": 32,
+            "cdw2": 32,
+            "cdw3": 32,
+            "mptr": 64,
+            "prp1": 64,
+            "prp2": 64,
+            "cdw10": 32,
+            "cdw11": 32,
+            "cdw12": 32,
+            "cdw13": 32,
+            "cdw14": 32,
+            "cdw15": 32,
+        })
 
 
-def entry_layout() -> data.StructLayout:
-    return data.StructLayout({"qid": 3, "sqe": sqe_layout()})
+class QueueEntry(data.StructLayout):
+    """An entry and the queue pair it came from."""
+
+    def __init__(self):
+        super().__init__({
+            "qid": 3,
+            "sqe": SubmissionEntry(),
+        })
 
 
 class Queues(wiring.Component):
@@ -55,7 +79,7 @@ class Queues(wiring.Component):
         n = config.host.queue_pairs
         super().__init__({
             #: Of every queue pair.
-            "settings": In(data.ArrayLayout(queue_settings_layout(config), n)),
+            "settings": In(data.ArrayLayout(Layouts.of(config).queue_settings, n)),
             #: CC.EN.
             "enable": In(1),
             #: What the device needs is ready.
@@ -66,7 +90,7 @@ class Queues(wiring.Component):
             "fatal": Out(1),
             #: Pulses with ``doorbell``.
             "doorbell_valid": In(1),
-            "doorbell": In(doorbell_layout(config)),
+            "doorbell": In(Doorbell()),
             #: A bit per queue pair: completions that the host has not acknowledged.
             "unseen": Out(n),
             #: A bit per queue pair, pulses: a completion is in host memory.
@@ -74,7 +98,7 @@ class Queues(wiring.Component):
             #: ``entry`` waits for its ``verdict``.
             "entry_valid": Out(1),
             #: A submission entry and its queue pair.
-            "entry": Out(entry_layout()),
+            "entry": Out(QueueEntry()),
             #: For one cycle: ``target`` and ``acceptable`` count.
             "verdict": In(1),
             #: Where the entry belongs.

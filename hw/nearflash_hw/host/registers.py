@@ -7,23 +7,25 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.registers import ADDRESS_BITS, BUSES, counters, doorbell, register_map
 
-from ..interfaces import bits_for, index_bits
+from ..interfaces import Layouts, bits_for, index_bits
 from ..model import elapsed
 from ..primitives.axi_lite import AxiLiteSignature, AxiLiteSlave
 
-__all__ = ["COUNTER_BITS", "PerfCounters", "RegisterFile", "doorbell_layout", "queue_settings_layout"]
+__all__ = ["COUNTER_BITS", "PerfCounters", "RegisterFile"]
 
 COUNTER_BITS = 48
 
 
-def queue_settings_layout(config: DeviceConfig) -> data.StructLayout:
-    """One queue pair as the host configured it; ``size`` is entries - 1."""
-    return data.StructLayout({"sq_base": 64, "cq_base": 64, "size": index_bits(config.host.queue_entries)})
+class Doorbell(data.StructLayout):
+    """One doorbell write."""
 
-
-def doorbell_layout(config: DeviceConfig) -> data.StructLayout:
-    """One doorbell write. ``completion``: CQ head rather than SQ tail."""
-    return data.StructLayout({"qid": 3, "completion": 1, "value": 16})
+    def __init__(self):
+        super().__init__({
+            "qid": 3,
+            #: CQ head rather than SQ tail.
+            "completion": 1,
+            "value": 16,
+        })
 
 
 class PerfCounters(wiring.Component):
@@ -117,10 +119,10 @@ class RegisterFile(wiring.Component):
             #: Something that is both pending and enabled.
             "irq": Out(1),
             #: The queue registers.
-            "settings": Out(data.ArrayLayout(queue_settings_layout(config), n)),
+            "settings": Out(data.ArrayLayout(Layouts.of(config).queue_settings, n)),
             #: Pulses with ``doorbell``.
             "doorbell_valid": Out(1),
-            "doorbell": Out(doorbell_layout(config)),
+            "doorbell": Out(Doorbell()),
             #: See :class:`PerfCounters`.
             "event": In(len(counters(config))),
         })

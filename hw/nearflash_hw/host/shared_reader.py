@@ -7,7 +7,7 @@ from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts
 from ..primitives.memport import MemReadSignature
-from .host_dma import HostReader, host_data_layout
+from .host_dma import HostReader
 
 __all__ = ["SharedReader"]
 
@@ -28,7 +28,7 @@ class SharedReader(wiring.Component):
             "owner": In(1),
             #: Of each client; answered only while it is the owner.
             "req": In(stream.Signature(Layouts.of(config).prp_request)).array(2),
-            "data": Out(stream.Signature(host_data_layout(config.beat_bytes))).array(2),
+            "data": Out(stream.Signature(Layouts.of(config).host_data)).array(2),
             #: As of :class:`HostReader`.
             "list_read": Out(MemReadSignature(config.beat_bytes)),
             "data_read": Out(MemReadSignature(config.beat_bytes)),

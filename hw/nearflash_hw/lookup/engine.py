@@ -5,7 +5,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts, bits_for
 from ..primitives.memport import MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
@@ -67,7 +66,7 @@ class LookupEngine(wiring.Component):
             "table": In(lo.table_write),
             #: A reader of host memory: queries.
             "host_req": Out(stream.Signature(lo.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(lo.host_data)),
             #: Results.
             "host_write": Out(MemWriteSignature(config.beat_bytes)),
             #: Translations.

@@ -1,22 +1,15 @@
 """Two passes over a query: one that checks it whole, one that sends its dense features and lookups on their way."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Opcode
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts
-from .parser import QueryParser, outcome_layout
-from .validator import checked_layout
+from .layouts import LookupLayouts, Outcome
+from .parser import QueryParser
 
-__all__ = ["Executor", "pending_layout"]
-
-
-def pending_layout(config: DeviceConfig) -> data.StructLayout:
-    """A command whose results are to come, or which failed in pass 1 (``outcome``)."""
-    return data.StructLayout({"lookup": 1, "qid": 3, "cid": 16, "batch": 16, "out_addr": config.bus.address_bits,
-                              "outcome": outcome_layout()})
+__all__ = ["Executor"]
 
 
 class Executor(wiring.Component):
@@ -34,17 +27,21 @@ class Executor(wiring.Component):
         layouts = Layouts.of(config)
         super().__init__({
             #: Commands; one that failed its checks is announced, and not read.
-            "i": In(stream.Signature(checked_layout(config))),
+            "i": In(stream.Signature(LookupLayouts.of(config).checked)),
             #: Tables that are opened and closed.
             "table_valid": In(1),
             "table": In(layouts.table_write),
             #: A transfer for each pass, and its beats.
             "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
+            #: Of pass 2: features,
             "dense": Out(stream.Signature(layouts.dense_element)),
+            #: and lookups, bags and samples.
             "item": Out(stream.Signature(layouts.lookup_item)),
-            "pending": Out(stream.Signature(pending_layout(config))),
-            "executed": Out(stream.Signature(outcome_layout())),
+            #: Of every command, in order, before its pass 2.
+            "pending": Out(stream.Signature(LookupLayouts.of(config).pending)),
+            #: Of a command that passed: its pass 2 is over.
+            "executed": Out(stream.Signature(Outcome())),
         })
 
     def elaborate(self, platform):
@@ -65,7 +62,7 @@ class Executor(wiring.Component):
             ]
 
         cmd = self.i.payload.command
-        outcome = Signal(outcome_layout(), reset_less=True)  # of the checks and pass 1
+        outcome = Signal(Outcome(), reset_less=True)  # of the checks and pass 1
         lookup, first = Signal(), Signal()  # first: the pass to begin
         p, start = self.pending.payload, parser.start.payload
         m.d.comb += [

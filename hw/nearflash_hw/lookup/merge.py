@@ -10,7 +10,7 @@ from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from ..primitives.register_slice import RegisterSlice
-from .translator import tag_entry_layout
+from .layouts import LookupLayouts
 
 __all__ = ["Merge"]
 
@@ -35,7 +35,7 @@ class Merge(wiring.Component):
             "flash_data": In(stream.Signature(lo.flash_data)).array(config.flash.channels),
             #: Pulses with what a ``tag`` stands for from now on.
             "tag_write_valid": In(1),
-            "tag_write": In(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            "tag_write": In(data.StructLayout({"tag": lo.tag_bits, "entry": LookupLayouts.of(config).tag_entry})),
             #: In the cycle after the vector's last beat.
             "tag_free": Out(stream.Signature(lo.tag_bits, always_ready=True)),
             #: With what its tag stands for.
@@ -70,7 +70,7 @@ class Merge(wiring.Component):
                     whole.eq(whole - 1),
                     waiting.eq(whole != 1),
                 ]
-        m.submodules.entries = ram = Memory(shape=tag_entry_layout(c), depth=c.lookup.tags, init=[])
+        m.submodules.entries = ram = Memory(shape=LookupLayouts.of(c).tag_entry, depth=c.lookup.tags, init=[])
         write, read = ram.write_port(), ram.read_port()
 
         # A beat waits in a slice of its own before its tag's entry is read: from one memory through the arbiter into the
@@ -95,7 +95,7 @@ class Merge(wiring.Component):
             p.first.eq(first),
             p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
-            *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in tag_entry_layout(c)),
+            *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in LookupLayouts.of(c).tag_entry),
         ]
         m.d.sync += [
             self.tag_free.valid.eq(sent & beat.last),

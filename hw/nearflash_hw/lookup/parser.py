@@ -6,24 +6,13 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Status
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import ItemKind, Layouts
+from .layouts import WORD_BITS, Outcome, ParseRequest
 from .words import WordUnpacker
 
-__all__ = ["WORD_BITS", "QueryParser", "outcome_layout", "parse_request_layout"]
+__all__ = ["QueryParser"]
 
 ONE = 0x3F800000  # 1.0 as fp32, the weight of an unweighted lookup
-WORD_BITS = 30  # of a stream's length in words: in bytes it must fit 32 bits
-
-
-def parse_request_layout() -> data.StructLayout:
-    """What a query stream should hold; ``batch``, ``tables`` and ``words`` at least 1."""
-    return data.StructLayout({"words": WORD_BITS, "batch": 16, "tables": 8, "dense": 16, "weighted": 1, "lookup": 1})
-
-
-def outcome_layout() -> data.StructLayout:
-    """``status`` (nvme.Status, 0 = good) with its two result words: a position in the stream or a table, and a table."""
-    return data.StructLayout({"status": 11, "dw0": WORD_BITS, "dw1": 8})
 
 
 class QueryParser(wiring.Component):
@@ -43,9 +32,9 @@ class QueryParser(wiring.Component):
         layouts = Layouts.of(config)
         super().__init__({
             #: A query stream to come.
-            "start": In(stream.Signature(parse_request_layout())),
+            "start": In(stream.Signature(ParseRequest())),
             #: One transfer for each ``start``.
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
             #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(layouts.table_write),
@@ -54,7 +43,7 @@ class QueryParser(wiring.Component):
             #: Lookups, bags and samples, in stream order.
             "item": Out(stream.Signature(layouts.lookup_item)),
             #: Once all of it came out.
-            "result": Out(stream.Signature(outcome_layout())),
+            "result": Out(stream.Signature(Outcome())),
         })
 
     def elaborate(self, platform):
@@ -83,7 +72,7 @@ class QueryParser(wiring.Component):
             write.data.rows.eq(Mux(self.table.open, self.table.rows, 0)),
         ]
 
-        req = Signal(parse_request_layout(), reset_less=True)
+        req = Signal(ParseRequest(), reset_less=True)
         samples = Signal(16)  # samples left, this one included
         table = Signal(layouts.table_bits + 1)
         dense_left = Signal(16)

@@ -9,9 +9,8 @@ from ..interfaces import Layouts
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature
 from .beat_writer import BeatWriter
-from .executor import pending_layout
+from .layouts import LookupLayouts, Outcome
 from .logit_store import LogitStore
-from .parser import outcome_layout
 
 __all__ = ["Results"]
 
@@ -33,9 +32,9 @@ class Results(wiring.Component):
         lo = Layouts.of(config)
         super().__init__({
             #: Commands, in order.
-            "pending": In(stream.Signature(pending_layout(config))),
+            "pending": In(stream.Signature(LookupLayouts.of(config).pending)),
             #: One for each that passed, when its whole stream was sent.
-            "executed": In(stream.Signature(outcome_layout())),
+            "executed": In(stream.Signature(Outcome())),
             #: One per sample.
             "sample_status": In(stream.Signature(lo.sample_status)),
             #: Of all commands, in order.
@@ -54,8 +53,8 @@ class Results(wiring.Component):
         m = Module()
         c, lo = self.config, Layouts.of(self.config)
         depth = c.host.infer_depth
-        m.submodules.pending_fifo = pending = StreamFifo(pending_layout(self.config), depth)
-        m.submodules.executed_fifo = executed = StreamFifo(outcome_layout(), depth)
+        m.submodules.pending_fifo = pending = StreamFifo(LookupLayouts.of(self.config).pending, depth)
+        m.submodules.executed_fifo = executed = StreamFifo(Outcome(), depth)
         m.submodules.writer = writer = BeatWriter(c)
         connect(m, writer.host_write, flipped(self.host_write))
         connect(m, flipped(self.executed), executed.i)
@@ -122,7 +121,7 @@ class Results(wiring.Component):
 
         head = pending.o.payload
         done = self.completion
-        outcome = Signal(outcome_layout(), reset_less=True)
+        outcome = Signal(Outcome(), reset_less=True)
         judged = executed.o.valid & verdicts.o.valid
         m.d.comb += [
             writer.start.payload.eq(head.out_addr),

@@ -9,19 +9,11 @@ from nearflash.contract.table import MAX_ROW_BITS
 
 from ..interfaces import Layouts, bits_for
 from ..primitives.fifo import StreamFifo
-from .scoreboard import slot_lookup_layout
+from .layouts import LookupLayouts
 
-__all__ = ["RowLocator", "located_layout"]
+__all__ = ["RowLocator"]
 
 IN_FLIGHT = 16  # lookups in the pipeline and its output FIFO
-
-
-def located_layout(config: DeviceConfig) -> data.StructLayout:
-    """A lookup with its place. ``ok`` 0: the table's parameters contradict each other, nothing may be read."""
-    lo = Layouts.of(config)
-    return data.StructLayout({
-        "slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1,
-        "ok": 1, "lpn": lo.lba_bits, "column": lo.column_bits, "beats": lo.column_bits})
 
 
 class RowLocator(wiring.Component):
@@ -36,12 +28,12 @@ class RowLocator(wiring.Component):
         self.config = config
         super().__init__({
             #: A row by its index.
-            "i": In(stream.Signature(slot_lookup_layout(config))),
+            "i": In(stream.Signature(LookupLayouts.of(config).slot_lookup)),
             #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(Layouts.of(config).table_write),
             #: Where it lies, 12 cycles later.
-            "o": Out(stream.Signature(located_layout(config))),
+            "o": Out(stream.Signature(LookupLayouts.of(config).located)),
         })
 
     def elaborate(self, platform):

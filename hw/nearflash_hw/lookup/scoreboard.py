@@ -7,20 +7,9 @@ from nearflash.contract import DeviceConfig, Status
 
 from ..interfaces import ItemKind, Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
+from .layouts import LookupLayouts
 
-__all__ = ["Scoreboard", "poison_layout", "slot_lookup_layout"]
-
-
-def slot_lookup_layout(config: DeviceConfig) -> data.StructLayout:
-    """A lookup with the slot its vector is pooled in."""
-    lo = Layouts.of(config)
-    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "index": 32, "weight": 32, "weighted": 1})
-
-
-def poison_layout(config: DeviceConfig) -> data.StructLayout:
-    """A lookup of ``slot`` is over, with ``status`` (nvme.Status, 0 = good)."""
-    lo = Layouts.of(config)
-    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "status": 11})
+__all__ = ["Scoreboard"]
 
 
 class Scoreboard(wiring.Component):
@@ -28,7 +17,7 @@ class Scoreboard(wiring.Component):
 
     ``item`` In: lookups leave on ``lookup`` and bags on ``bag``, combinationally; nothing of a sample passes before its slot
     is free. A lookup is over when pooling ``retire``s its vector or the translator sends ``poison`` instead of reading it.
-    Two cycles after the last one (and the sample's SAMPLE item) the slot is drained: one ``drain`` and one
+    Three cycles after the last one (and the sample's SAMPLE item) the slot is drained: one ``drain`` and one
     ``sample_status``, which carries the first error that was reported. ``issued`` and ``sample_done`` pulse per lookup
     taken and per sample drained.
     """
@@ -40,13 +29,13 @@ class Scoreboard(wiring.Component):
             #: The parsed query.
             "item": In(stream.Signature(layouts.lookup_item)),
             #: Each with its slot.
-            "lookup": Out(stream.Signature(slot_lookup_layout(config))),
+            "lookup": Out(stream.Signature(LookupLayouts.of(config).slot_lookup)),
             #: Of a sample, before its drain.
             "bag": Out(stream.Signature(layouts.bag)),
             #: A vector is in its accumulators.
             "retire": In(stream.Signature(layouts.retire)),
             #: A lookup that is not read.
-            "poison": In(stream.Signature(poison_layout(config))),
+            "poison": In(stream.Signature(LookupLayouts.of(config).poison)),
             #: A slot that has all its vectors, oldest first.
             "drain": Out(stream.Signature(layouts.drain)),
             #: It is free again.
@@ -95,7 +84,7 @@ class Scoreboard(wiring.Component):
             m.d.sync += closed_count.eq(closed_count - 1)
 
         # -- lookups that are over
-        m.submodules.over = over = StreamArbiter(poison_layout(self.config), 2)
+        m.submodules.over = over = StreamArbiter(LookupLayouts.of(self.config).poison, 2)
         r = self.retire.payload
         m.d.comb += [
             over.i[0].valid.eq(self.retire.valid),
@@ -109,6 +98,12 @@ class Scoreboard(wiring.Component):
             over.i[1].payload.eq(self.poison.payload),
             over.o.ready.eq(1),
         ]
+        ended = Signal(LookupLayouts.of(self.config).poison, reset_less=True)  # in a register: it goes to every slot
+        ends = Signal()
+        m.d.sync += [
+            ended.eq(over.o.payload),
+            ends.eq(over.o.valid),
+        ]
 
         # -- per slot
         advance = Signal()
@@ -121,15 +116,15 @@ class Scoreboard(wiring.Component):
             table = Signal(layouts.table_bits, name=f"table{s}")
             sample = Signal(layouts.sample, name=f"sample{s}", reset_less=True)
             up = self.issued & (head == s)
-            down = over.o.valid & (over.o.payload.slot == s)
+            down = ends & (ended.slot == s)
             with m.If(up & ~down):
                 m.d.sync += outstanding.eq(outstanding + 1)
             with m.Elif(down & ~up):
                 m.d.sync += outstanding.eq(outstanding - 1)
-            with m.If(down & (status == 0) & (over.o.payload.status != 0)):
+            with m.If(down & (status == 0) & (ended.status != 0)):
                 m.d.sync += [
-                    status.eq(over.o.payload.status),
-                    table.eq(over.o.payload.table),
+                    status.eq(ended.status),
+                    table.eq(ended.table),
                 ]
             m.d.sync += finished.eq(closed & (outstanding == 0))
             with m.If(close & (head == s)):

@@ -5,11 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
-from ..host.host_dma import host_data_layout
 from ..interfaces import Layouts
 from ..primitives.register_slice import RegisterSlice
-from .executor import Executor, pending_layout
-from .parser import outcome_layout
+from .executor import Executor
+from .layouts import LookupLayouts, Outcome
 from .validator import Validator
 
 __all__ = ["Sequencer"]
@@ -37,14 +36,14 @@ class Sequencer(wiring.Component):
             "table": In(layouts.table_write),
             #: Queries are read here, each twice.
             "host_req": Out(stream.Signature(layouts.prp_request)),
-            "host_data": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "host_data": In(stream.Signature(layouts.host_data)),
             #: To the MLP engine.
             "dense": Out(stream.Signature(layouts.dense_element)),
             #: To the scoreboard.
             "item": Out(stream.Signature(layouts.lookup_item)),
             #: To :class:`~.results.Results`.
-            "pending": Out(stream.Signature(pending_layout(config))),
-            "executed": Out(stream.Signature(outcome_layout())),
+            "pending": Out(stream.Signature(LookupLayouts.of(config).pending)),
+            "executed": Out(stream.Signature(Outcome())),
         })
 
     def elaborate(self, platform):

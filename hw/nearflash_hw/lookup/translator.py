@@ -8,19 +8,13 @@ from nearflash.contract import DeviceConfig, Status
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.register_slice import RegisterSlice
-from .row_locator import RowLocator, located_layout
-from .scoreboard import poison_layout, slot_lookup_layout
+from .layouts import LookupLayouts
+from .row_locator import RowLocator
 from .tags import TagPool
 
-__all__ = ["Translator", "tag_entry_layout"]
+__all__ = ["Translator"]
 
 TRANSLATIONS = 16  # requests to the FTL in flight
-
-
-def tag_entry_layout(config: DeviceConfig) -> data.StructLayout:
-    """What a tag stands for."""
-    lo = Layouts.of(config)
-    return data.StructLayout({"slot": lo.slot_bits, "table": lo.table_bits, "weight": 32, "weighted": 1})
 
 
 class Translator(wiring.Component):
@@ -35,7 +29,7 @@ class Translator(wiring.Component):
         lo = Layouts.of(config)
         super().__init__({
             #: Rows to read.
-            "lookup": In(stream.Signature(slot_lookup_layout(config))),
+            "lookup": In(stream.Signature(LookupLayouts.of(config).slot_lookup)),
             #: Pulses with a ``table`` that is opened or closed.
             "table_valid": In(1),
             "table": In(lo.table_write),
@@ -45,10 +39,10 @@ class Translator(wiring.Component):
             #: Of each channel: a READ of the row's beats.
             "flash_cmd": Out(stream.Signature(lo.flash_command)).array(config.flash.channels),
             #: A row that can't be read.
-            "poison": Out(stream.Signature(poison_layout(config))),
+            "poison": Out(stream.Signature(LookupLayouts.of(config).poison)),
             #: Pulses with what a tag stands for, in the cycle before its READ can leave.
             "tag_write_valid": Out(1),
-            "tag_write": Out(data.StructLayout({"tag": lo.tag_bits, "entry": tag_entry_layout(config)})),
+            "tag_write": Out(data.StructLayout({"tag": lo.tag_bits, "entry": LookupLayouts.of(config).tag_entry})),
             #: Tags that come back.
             "tag_free": In(stream.Signature(lo.tag_bits, always_ready=True)),
             #: Reads in flight.
@@ -59,9 +53,9 @@ class Translator(wiring.Component):
         m = Module()
         c, f, lo = self.config, self.config.flash, Layouts.of(self.config)
         m.submodules.locator = locator = RowLocator(c)
-        m.submodules.waiting = waiting = StreamFifo(located_layout(c), TRANSLATIONS)
+        m.submodules.waiting = waiting = StreamFifo(LookupLayouts.of(c).located, TRANSLATIONS)
         m.submodules.tags = tags = TagPool(c)
-        m.submodules.head = slice_ = RegisterSlice(located_layout(c), "through")
+        m.submodules.head = slice_ = RegisterSlice(LookupLayouts.of(c).located, "through")
         connect(m, flipped(self.lookup), locator.i)
         connect(m, waiting.o, slice_.i)
         m.d.comb += [
@@ -72,14 +66,18 @@ class Translator(wiring.Component):
             tags.give.payload.eq(self.tag_free.payload),
         ]
 
-        # A located lookup enters the waiting FIFO and the FTL in the same cycle.
+        # A located lookup enters the waiting FIFO and the FTL in the same cycle. That the FIFO has room is in a register (a
+        # place that comes free is seen late): the map's other client waits for what this one asks.
         loc = locator.o
+        room = Signal(init=1)
+        most = TRANSLATIONS - 1
+        m.d.sync += room.eq((waiting.level < most) | ((waiting.level == most) & ~waiting.i.valid))
         m.d.comb += [
-            self.ftl_req.valid.eq(loc.valid & loc.payload.ok & waiting.i.ready),
+            self.ftl_req.valid.eq(loc.valid & loc.payload.ok & room),
             self.ftl_req.payload.lpn.eq(loc.payload.lpn),
-            waiting.i.valid.eq(loc.valid & (self.ftl_req.ready | ~loc.payload.ok)),
+            waiting.i.valid.eq(loc.valid & room & (self.ftl_req.ready | ~loc.payload.ok)),
             waiting.i.payload.eq(loc.payload),
-            loc.ready.eq(waiting.i.ready & (self.ftl_req.ready | ~loc.payload.ok)),
+            loc.ready.eq(room & (self.ftl_req.ready | ~loc.payload.ok)),
         ]
 
         # Its answer: a flash read or poison.
@@ -123,6 +121,6 @@ class Translator(wiring.Component):
             tags.take.ready.eq(known & good & ready),
             self.tag_write_valid.eq(issue),
             self.tag_write.tag.eq(tags.take.payload),
-            *(getattr(entry, k).eq(getattr(head.payload, k)) for k, _ in tag_entry_layout(c)),
+            *(getattr(entry, k).eq(getattr(head.payload, k)) for k, _ in LookupLayouts.of(c).tag_entry),
         ]
         return m

@@ -8,14 +8,9 @@ from nearflash.contract import DeviceConfig, Opcode, Status
 
 from ..interfaces import Layouts, bits_for
 from ..primitives.clear_walk import ClearWalk
-from .parser import WORD_BITS, outcome_layout
+from .layouts import WORD_BITS, LookupLayouts, Outcome
 
-__all__ = ["Validator", "checked_layout"]
-
-
-def checked_layout(config: DeviceConfig) -> data.StructLayout:
-    """A command and what the checks found."""
-    return data.StructLayout({"command": Layouts.of(config).infer_command, "outcome": outcome_layout()})
+__all__ = ["Validator"]
 
 
 class Validator(wiring.Component):
@@ -30,7 +25,7 @@ class Validator(wiring.Component):
         super().__init__({
             "cmd": In(stream.Signature(layouts.infer_command)),
             #: The command with its outcome, in order.
-            "o": Out(stream.Signature(checked_layout(config))),
+            "o": Out(stream.Signature(LookupLayouts.of(config).checked)),
             #: Tables that are opened and closed.
             "table_valid": In(1),
             "table": In(layouts.table_write),
@@ -55,7 +50,7 @@ class Validator(wiring.Component):
         ]
 
         cmd = Signal(layouts.infer_command, reset_less=True)
-        outcome = Signal(outcome_layout(), reset_less=True)
+        outcome = Signal(Outcome(), reset_less=True)
         lookup = Signal()
         table = Signal(layouts.table_bits + 1)
         # The accumulators a sample needs: every table starts at a whole beat of lanes.

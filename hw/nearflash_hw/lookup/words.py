@@ -5,8 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
-from ..host.host_dma import host_data_layout
-from ..interfaces import index_bits
+from ..interfaces import Layouts, index_bits
 
 __all__ = ["WordUnpacker"]
 
@@ -21,7 +20,7 @@ class WordUnpacker(wiring.Component):
             #: The place of the transfer's last word within its last beat.
             "start": In(stream.Signature(index_bits(self.lanes))),
             #: One transfer for each ``start``.
-            "i": In(stream.Signature(host_data_layout(config.beat_bytes))),
+            "i": In(stream.Signature(Layouts.of(config).host_data)),
             #: Where ``failed``: ``status`` (nvme.Status) is not 0, and ``word`` means nothing.
             "o": Out(stream.Signature(data.StructLayout({"word": 32, "last": 1, "failed": 1, "status": 11}))),
         })

@@ -9,7 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from ..engine.streams import beat_layout, clog2, low_bit
+from ..engine.streams import Beat, clog2, low_bit
 from ..interfaces import bits_for, index_bits
 
 __all__ = ["Edge", "InputBuffer", "plan_edges"]
@@ -59,14 +59,22 @@ class InputBuffer(wiring.Component):
         self.nb_bits = bits_for(n_batch)
         read = data.StructLayout({"en": 1, "n": self.nb_bits, "block": index_bits(self.blocks)})
         super().__init__({
-            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+            #: Of each edge: its beats.
+            **{f"i{j}": In(stream.Signature(Beat(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(edges)},
+            #: Of the oldest group: as many elements of each sample are here, from the first on.
             "columns": Out(bits_for(self.width)),
+            #: Its samples - 1, once ``columns`` is above 0.
             "nb": Out(self.nb_bits),
+            #: Pulses: its reads were issued, and it makes room.
             "release": In(1),
+            #: A word of its sample ``n``,
             **{f"read{r}": In(read) for r in range(reads)},
+            #: in the next cycle, held until the next ``en``.
             **{f"data{r}": Out(data.ArrayLayout(signed(act_bits), k)) for r in range(reads)},
+            #: Pulses: a group's first element is here.
             "started": Out(1),
+            #: Holds a group, whole or in part.
             "active": Out(1),
         })
 

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import Core
 
 from ..engine.kernel import Kernel
-from ..engine.streams import beat_layout, clog2
+from ..engine.streams import Beat, clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
@@ -35,11 +35,8 @@ class FcCore(wiring.Component):
     group's steps go on meanwhile; ``hold_results`` (and every column scan) sizes it for a whole group.
     ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
 
-    Ports: ``i0``...: activation beats of ``edges``; ``o``: accumulator beats (``acc_bits``), in order (``lanes`` rows,
-    sample); on chip: ``weight_valid``, ``weight_first``, ``weight_data`` (parameter beats); DRAM: ``mem_read``, image at
-    ``address``, and ``failed`` (see :class:`~nearflash_hw.mlp.weights.DramWeights`), one per group; ``step``: a kernel step
-    was taken; ``busy``. Latency from the last input to a row scan's first output: (column_blocks - 1) x (nb + 1) + kernel
-    latency + 6.
+    Weights on chip come over the parameter bus; those in DRAM as :class:`~nearflash_hw.mlp.weights.DramWeights` reads them.
+    Latency from the last input to a row scan's first output: (column_blocks - 1) x (nb + 1) + kernel latency + 6.
     """
 
     model_clock = "own"
@@ -58,12 +55,26 @@ class FcCore(wiring.Component):
         self.nb_bits = bits_for(n_batch)
         dram = core.weights == "dram"
         super().__init__({
-            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+            #: Of each edge: beats of activations.
+            **{f"i{j}": In(stream.Signature(Beat(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(self.edges)},
-            "o": Out(stream.Signature(beat_layout(lanes, self.acc_bits, core.rows, self.nb_bits))),
-            **({"mem_read": Out(MemReadSignature(beat_bytes)), "failed": Out(stream.Signature(1))} if dram else
-               {"weight_valid": In(1), "weight_first": In(1), "weight_data": In(beat_bytes * 8)}),
+            #: Beats of accumulators, in order: ``lanes`` rows of each sample, then the next rows.
+            "o": Out(stream.Signature(Beat(lanes, self.acc_bits, core.rows, self.nb_bits))),
+            **({
+                #: The weights' image in DRAM, from ``address`` on.
+                "mem_read": Out(MemReadSignature(beat_bytes)),
+                #: One per group: a weight of it could not be read.
+                "failed": Out(stream.Signature(1)),
+            } if dram else {
+                #: A beat of the weights' parameter record.
+                "weight_valid": In(1),
+                #: It is the record's first.
+                "weight_first": In(1),
+                "weight_data": In(beat_bytes * 8),
+            }),
+            #: Pulses per kernel step.
             "step": Out(1),
+            #: A group is under way.
             "busy": Out(1),
         })
 

@@ -9,16 +9,22 @@ from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
 from ..engine.requantize import SHIFT_BITS, Requantizer
-from ..engine.streams import beat_layout
+from ..engine.streams import Beat
 from ..interfaces import bits_for
 from ..primitives.credit_fifo import CreditFifo
 
-__all__ = ["Epilogue", "scale_layout"]
+__all__ = ["Epilogue", "Scale"]
 
 
-def scale_layout() -> data.StructLayout:
+class Scale(data.StructLayout):
     """One entry of contract.program's epilogue records, narrowed to the bits the arithmetic has."""
-    return data.StructLayout({"bias": signed(ACC_BITS), "mult": MULT_BITS, "shift": SHIFT_BITS})
+
+    def __init__(self):
+        super().__init__({
+            "bias": signed(ACC_BITS),
+            "mult": MULT_BITS,
+            "shift": SHIFT_BITS,
+        })
 
 
 class Epilogue(wiring.Component):
@@ -34,15 +40,15 @@ class Epilogue(wiring.Component):
         if max(acc_bits) > ACC_BITS:
             raise ValueError(f"acc_bits = {acc_bits}: must be at most {ACC_BITS}")
         self.rows, self.lanes, self.acc_bits, self.out_bits, self.relu = rows, lanes, acc_bits, out_bits, relu
-        self._out = beat_layout(lanes, out_bits, rows, nb_bits)
+        self._out = Beat(lanes, out_bits, rows, nb_bits)
         super().__init__({
-            **{f"i{k}": In(stream.Signature(beat_layout(lanes, b, rows, nb_bits))) for k, b in enumerate(acc_bits)},
+            **{f"i{k}": In(stream.Signature(Beat(lanes, b, rows, nb_bits))) for k, b in enumerate(acc_bits)},
             #: Activations, in the order of the inputs.
             "o": Out(stream.Signature(self._out)),
             #: Pulses with the ``entry`` of output ``entry_row``.
             "entry_valid": In(1),
             "entry_row": In(bits_for(rows)),
-            "entry": In(scale_layout()),
+            "entry": In(Scale()),
             #: Holds nothing.
             "idle": Out(1),
         })
@@ -52,7 +58,7 @@ class Epilogue(wiring.Component):
         lanes = self.lanes
         ins = [getattr(self, f"i{k}") for k in range(len(self.acc_bits))]
         lane_bits = lanes.bit_length() - 1
-        width = scale_layout().size
+        width = Scale().size
         blocks = -(-self.rows // lanes)
         m.submodules.entries = entries = Memory(shape=width * lanes, depth=max(2, blocks), init=[])
         write = entries.write_port(granularity=width)
@@ -92,7 +98,7 @@ class Epilogue(wiring.Component):
         for k in range(lanes):
             total = Signal(signed(ACC_BITS), name=f"total{k}", reset_less=True)
             acc = Signal(signed(ACC_BITS), name=f"acc{k}", reset_less=True)
-            entry = data.View(scale_layout(), read.data.word_select(k, width))
+            entry = data.View(Scale(), read.data.word_select(k, width))
             mult = Signal(MULT_BITS, name=f"mult{k}", reset_less=True)
             shift = Signal(SHIFT_BITS, name=f"shift{k}", reset_less=True)
             terms = [s.payload.data[k] for s in ins]

@@ -11,7 +11,7 @@ from nearflash.reference.requantize import MULT_BITS
 
 from ..engine.kernel import Kernel
 from ..engine.requantize import SHIFT_BITS, Requantizer
-from ..engine.streams import beat_layout, clog2
+from ..engine.streams import Beat, clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.credit_fifo import CreditFifo
 from .buffer import Edge, InputBuffer
@@ -36,9 +36,9 @@ class Interaction(wiring.Component):
         self.node, self.edges, self.act_bits, self.n_batch, self.buffered = node, edges, act_bits, n_batch, buffered
         self.primitive = primitive
         self.nb_bits = bits_for(n_batch)
-        self._out = beat_layout(1, act_bits, node.width, self.nb_bits)
+        self._out = Beat(1, act_bits, node.width, self.nb_bits)
         super().__init__({
-            **{f"i{j}": In(stream.Signature(beat_layout(e.lanes, act_bits, e.width, self.nb_bits)))
+            **{f"i{j}": In(stream.Signature(Beat(e.lanes, act_bits, e.width, self.nb_bits)))
                for j, e in enumerate(edges)},
             #: One activation a beat, sample after sample.
             "o": Out(stream.Signature(self._out)),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig, Node
 from nearflash.contract.program import MULT_BITS
 
-from ..engine.streams import beat_layout, clog2
+from ..engine.streams import Beat, clog2
 from ..interfaces import Layouts, index_bits
 from ..primitives.float32 import Fp32Quantizer
 
@@ -22,7 +22,9 @@ class Fork(wiring.Component):
     def __init__(self, shape, n: int):
         self.n = n
         super().__init__({
+            #: Payloads,
             "i": In(stream.Signature(shape)),
+            #: each to all of these.
             **{f"o{k}": Out(stream.Signature(shape)) for k in range(n)},
         })
 
@@ -49,9 +51,9 @@ class LaneSplitter(wiring.Component):
         self.lanes_in, self.lanes_out, self.width = lanes_in, lanes_out, width
         super().__init__({
             #: Of ``lanes_in`` elements.
-            "i": In(stream.Signature(beat_layout(lanes_in, bits, width, nb_bits))),
+            "i": In(stream.Signature(Beat(lanes_in, bits, width, nb_bits))),
             #: Of ``lanes_out``.
-            "o": Out(stream.Signature(beat_layout(lanes_out, bits, width, nb_bits))),
+            "o": Out(stream.Signature(Beat(lanes_out, bits, width, nb_bits))),
         })
 
     def elaborate(self, platform):
@@ -80,7 +82,7 @@ class DenseInput(wiring.Component):
     def __init__(self, config: DeviceConfig, node: Node):
         self.config, self.node = config, node
         layouts = Layouts.of(config)
-        self._out = beat_layout(1, config.mlp.act_bits, node.width, layouts.nb_bits)
+        self._out = Beat(1, config.mlp.act_bits, node.width, layouts.nb_bits)
         super().__init__({
             #: Features.
             "i": In(stream.Signature(layouts.dense_element)),
@@ -124,10 +126,14 @@ class PooledInput(wiring.Component):
         self.config, self.nodes = config, nodes
         self.layouts = layouts = Layouts.of(config)
         super().__init__({
+            #: Elements of every table.
             "i": In(stream.Signature(layouts.pooled_element)),
-            **{f"o{k}": Out(stream.Signature(beat_layout(1, config.mlp.act_bits, n.width, layouts.nb_bits)))
+            #: Of each node: beats of one activation.
+            **{f"o{k}": Out(stream.Signature(Beat(1, config.mlp.act_bits, n.width, layouts.nb_bits)))
                for k, n in enumerate(nodes)},
+            #: Pulses: a table is opened or closed.
             "table_valid": In(1),
+            #: It, as ``table_valid`` pulses.
             "table": In(layouts.table_write),
         })
 

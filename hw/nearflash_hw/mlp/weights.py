@@ -14,7 +14,7 @@ from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import BEATS_BITS, MemReadSignature, request_layout
+from ..primitives.memport import BEATS_BITS, MemReadSignature, Request
 
 __all__ = ["DramWeights", "OnChipWeights", "WeightReadArbiter"]
 
@@ -218,7 +218,7 @@ class WeightReadArbiter(wiring.Component):
         if self.n == 1:
             connect(m, flipped(self.clients[0]), flipped(self.mem_read))
             return m
-        m.submodules.requests = requests = StreamArbiter(request_layout(), self.n)
+        m.submodules.requests = requests = StreamArbiter(Request(), self.n)
         m.submodules.routes = routes = StreamFifo(index_bits(self.n), 8)
         for k in range(self.n):
             client = self.clients[k].req

@@ -14,7 +14,8 @@ BUFFERED_DEPTH = 64  # from here on
 
 class StreamFifo(wiring.Component):
     """FIFO of ``depth`` payloads of ``shape``. ``buffered`` (if not said: from 64 payloads up): the oldest waits in the
-    output register of a memory that may be block RAM, latency 2; else latency 1, in distributed RAM.
+    output register of a memory that may be block RAM, latency 2, and there may be one more than ``depth``; else latency 1,
+    in distributed RAM.
 
     Amaranth's FIFOs would do, but a device has scores of them, and those count their level beside their pointers and enable
     each of the three: half of the device's control sets.
@@ -58,21 +59,26 @@ class StreamFifo(wiring.Component):
             produce.eq(produce + put),
             consume.eq(consume + take),
         ]
-        places = self.depth
         if self.buffered:
-            places -= 1  # the output register is the other one
             free = ~self.o.valid | self.o.ready
             m.d.comb += [
                 take.eq((produce != consume) & free),
                 read.en.eq(take),
                 self.level.eq(stored + self.o.valid),
             ]
-            m.d.sync += self.o.valid.eq(Mux(free, produce != consume, 1))
+            # Ready in a register, for the paths that come through here are long: the memory has a place more than it needs,
+            # for what is put in the cycle in which it is found full.
+            ready = Signal(init=1)
+            m.d.comb += self.i.ready.eq(ready)
+            m.d.sync += [
+                self.o.valid.eq(Mux(free, produce != consume, 1)),
+                ready.eq((stored < self.depth - 1) | take),
+            ]
         else:
             m.d.comb += [
                 self.o.valid.eq(produce != consume),
                 take.eq(self.o.valid & self.o.ready),
                 self.level.eq(stored),
+                self.i.ready.eq(produce ^ consume != 1 << bits if self.depth == 1 << bits else stored != self.depth),
             ]
-        m.d.comb += self.i.ready.eq(produce ^ consume != 1 << bits if places == 1 << bits else stored != places)
         return m

@@ -103,8 +103,10 @@ class Fp32Quantizer(wiring.Component):
             raise ValueError(f"out_bits = {out_bits}: must be from 2 to 24")
         self.out_bits, self.tag = out_bits, tag
         super().__init__({
+            #: fp32 bits, and the scale ``mult`` * 2**-``shift``.
             "i": In(stream.Signature(data.StructLayout(
                 {"value": 32, "mult": 16, "shift": signed(8), "tag": tag}))),
+            #: Integers, in order.
             "o": Out(stream.Signature(data.StructLayout({"q": signed(out_bits), "tag": tag}))),
         })
 
@@ -170,8 +172,10 @@ class IntToFp32(wiring.Component):
             raise ValueError(f"in_bits = {in_bits}: must be from 2 to 80")
         self.in_bits, self.exp_bits, self.tag = in_bits, exp_bits, tag
         super().__init__({
+            #: Integers times 2**``e``.
             "i": In(stream.Signature(data.StructLayout(
                 {"i": signed(in_bits), "e": signed(exp_bits), "tag": tag}))),
+            #: fp32 bits, in order.
             "o": Out(stream.Signature(data.StructLayout({"value": 32, "tag": tag}))),
         })
 

@@ -22,14 +22,29 @@ PAGE = 1 << PAGE_BITS
 INCR = 1
 
 
-def burst_layout(address_bits: int, clients: int) -> data.StructLayout:
-    """``len`` as on AXI (beats - 1); ``final``: the last burst of ``client``'s request."""
-    return data.StructLayout({"addr": address_bits, "len": 8, "final": 1, "client": index_bits(clients)})
+class Burst(data.StructLayout):
+    """An AXI burst of a client's request."""
+
+    def __init__(self, address_bits: int, clients: int):
+        super().__init__({
+            "addr": address_bits,
+            #: As on AXI: beats - 1.
+            "len": 8,
+            #: The last of ``client``'s request.
+            "final": 1,
+            "client": index_bits(clients),
+        })
 
 
-def owned_request_layout(address_bits: int, clients: int) -> data.StructLayout:
+class OwnedRequest(data.StructLayout):
     """A request, of an address below 2**address_bits, and whose it is."""
-    return data.StructLayout({"addr": address_bits, "beats": BEATS_BITS, "client": index_bits(clients)})
+
+    def __init__(self, address_bits: int, clients: int):
+        super().__init__({
+            "addr": address_bits,
+            "beats": BEATS_BITS,
+            "client": index_bits(clients),
+        })
 
 
 class BurstSplitter(wiring.Component):
@@ -43,9 +58,9 @@ class BurstSplitter(wiring.Component):
         self.beat_bytes, self.max_burst, self.address_bits = beat_bytes, max_burst, address_bits
         super().__init__({
             #: Requests.
-            "i": In(stream.Signature(owned_request_layout(address_bits, clients))),
+            "i": In(stream.Signature(OwnedRequest(address_bits, clients))),
             #: AXI bursts of them, in order.
-            "o": Out(stream.Signature(burst_layout(address_bits, clients))),
+            "o": Out(stream.Signature(Burst(address_bits, clients))),
         })
 
     def elaborate(self, platform):
@@ -170,7 +185,7 @@ class MemInterconnect(wiring.Component):
         ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
         granted."""
         axi, n, bits = self.axi, len(clients), self.reach_bits
-        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(owned_request_layout(bits, n), n)
+        m.submodules[f"{ch}_arbiter"] = arbiter = StreamArbiter(OwnedRequest(bits, n), n)
         m.submodules[f"{ch}_split"] = split = BurstSplitter(self.beat_bytes, self.bus.max_burst, bits, n)
         connect(m, arbiter.o, split.i)
         queues = []
@@ -182,6 +197,10 @@ class MemInterconnect(wiring.Component):
             m.submodules[f"{ch}_slice{k}"] = slice_ = RegisterSlice(
                 data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "half")
             given, i = slice_.o.payload, arbiter.i[k]
+            # The queue has a place, in a register: grants and the splitter wait for it. One that comes free is seen late.
+            place = Signal(init=1, name=f"{ch}_place{k}")
+            most = self.outstanding - 1
+            m.d.sync += place.eq((flags.level < most) | ((flags.level == most) & ~flags.i.valid))
             m.d.comb += [
                 slice_.i.payload.addr.eq(client.req.payload.addr),
                 slice_.i.payload.beats.eq(client.req.payload.beats),
@@ -190,12 +209,12 @@ class MemInterconnect(wiring.Component):
                 i.payload.addr.eq(given.addr),
                 i.payload.beats.eq(given.beats),
                 i.payload.client.eq(k),
-                # Without the queue's place here a client that has many bursts under way would hold up all others.
-                i.valid.eq(slice_.o.valid & gate & flags.i.ready),
-                slice_.o.ready.eq(i.ready & gate & flags.i.ready),
-                taken[k].eq((burst.client == k) & flags.i.ready),
+                # Without it here a client that has many bursts under way would hold up all others.
+                i.valid.eq(slice_.o.valid & gate & place),
+                slice_.o.ready.eq(i.ready & gate & place),
+                taken[k].eq((burst.client == k) & place),
                 flags.i.payload.eq(burst.final),
-                flags.i.valid.eq(split.o.valid & room & (burst.client == k)),
+                flags.i.valid.eq(split.o.valid & room & taken[k]),
             ]
             queues.append(flags)
         valid, ready = getattr(axi, ch + "valid"), getattr(axi, ch + "ready")
@@ -259,13 +278,15 @@ class MemInterconnect(wiring.Component):
             m.submodules[f"w_slice{k}"] = word = RegisterSlice(client.data.payload.shape(), "through")
             connect(m, flipped(client.data), word.i)
             words.append(word.o)
-        # Order in which W data must go out. A burst enters it from the address register, a cycle after it entered that; one
-        # place is kept for it.
+        # Order in which W data must go out. A burst enters it from the address register, a cycle after it entered that, and
+        # whether there is room is known a cycle late: a place is kept for each.
         order_layout = data.StructLayout({"client": index_bits(self.n_write), "len": 8})
-        m.submodules.w_order = order = StreamFifo(order_layout, self.outstanding + 1)
+        m.submodules.w_order = order = StreamFifo(order_layout, self.outstanding + 2)
+        spare = Signal(init=1)
+        m.d.sync += spare.eq(order.level < self.outstanding)
         gates = [offered[k] | word.valid for k, word in enumerate(words)]
         arbiter, split, queues = self._address_channel(
-            m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & (order.level < self.outstanding))
+            m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & spare)
         m.d.comb += [
             order.i.payload.client.eq(axi.awid),
             order.i.payload.len.eq(axi.awlen),

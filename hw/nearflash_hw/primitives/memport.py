@@ -11,14 +11,20 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out, Signature
 from nearflash.contract.config import REACH_BITS
 
-__all__ = ["ADDR_BITS", "BEATS_BITS", "MemReadSignature", "MemWriteSignature", "request_layout"]
+__all__ = ["ADDR_BITS", "BEATS_BITS", "MemReadSignature", "MemWriteSignature", "Request"]
 
 ADDR_BITS = REACH_BITS
 BEATS_BITS = 16
 
 
-def request_layout() -> data.StructLayout:
-    return data.StructLayout({"addr": ADDR_BITS, "beats": BEATS_BITS})
+class Request(data.StructLayout):
+    """A read or write of ``beats`` beats from ``addr`` on."""
+
+    def __init__(self):
+        super().__init__({
+            "addr": ADDR_BITS,
+            "beats": BEATS_BITS,
+        })
 
 
 class MemReadSignature(Signature):
@@ -33,7 +39,9 @@ class MemReadSignature(Signature):
         self._beat_bytes = beat_bytes
         rsp = data.StructLayout({"data": beat_bytes * 8, "last": 1, "error": 1})
         super().__init__({
-            "req": Out(stream.Signature(request_layout())),
+            #: {addr, beats}.
+            "req": Out(stream.Signature(Request())),
+            #: {data, last, error}: as many beats, in request order.
             "rsp": In(stream.Signature(rsp)),
         })
 
@@ -61,8 +69,11 @@ class MemWriteSignature(Signature):
         self._beat_bytes = beat_bytes
         wdata = data.StructLayout({"data": beat_bytes * 8, "strb": beat_bytes})
         super().__init__({
-            "req": Out(stream.Signature(request_layout())),
+            #: {addr, beats}.
+            "req": Out(stream.Signature(Request())),
+            #: {data, strb}: a strobe bit per byte.
             "data": Out(stream.Signature(wdata)),
+            #: {error}: one per request, once the memory has it.
             "done": In(stream.Signature(data.StructLayout({"error": 1}))),
         })
 

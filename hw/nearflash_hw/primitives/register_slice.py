@@ -56,8 +56,6 @@ class RegisterSlice(wiring.Component):
             m.d.sync += [
                 o.valid.eq(i.valid | spare),
                 held.eq(Mux(spare, kept, given)),
-                spare.eq(0),
             ]
-        with m.Else():
-            m.d.sync += spare.eq(spare | i.valid)
+        m.d.sync += spare.eq((spare | i.valid) & ~free)  # not by a reset pin, whose set-up time is longer
         return m

@@ -26,7 +26,8 @@ def test_it_takes_as_many_as_it_is_deep_and_gives_them_back_in_order(depth, buff
         source.stall = sink.stall = 0.4
 
     simulate(dut, [source, sink, stop_and_go], until=lambda: len(sink.items) == len(items), max_cycles=60 * depth + 600)
-    assert full == [(depth, depth, 0)] * 2
+    holds = depth + dut.buffered
+    assert full == [(holds, holds, 0)] * 2
     assert sink.items == items
 
 

@@ -28,9 +28,11 @@ class MeanDivider(wiring.Component):
         self.steps = [1 << k for k in reversed(range((s.acc_bits - 1).bit_length()))]  # of the normalisation
         self.cycles = 2 + len(self.steps) + s.dividend_bits // 2
         super().__init__({
+            #: Sums, and whether and by what each is divided.
             "i": In(stream.Signature(data.StructLayout({
                 "value": signed(s.acc_bits), "e": signed(9), "mean": 1, "count": s.layouts.bag_bits,
                 "tag": s.element_tag}))),
+            #: Integers times 2**``e``, in order.
             "o": Out(stream.Signature(data.StructLayout({
                 "i": signed(self.out_bits), "e": signed(10), "tag": s.element_tag}))),
         })
