@@ -1,0 +1,100 @@
+"""Every latency of the gateware that the simulator knows, in cycles, with the block it comes from.
+
+Cycles between two handshakes: a value that leaves a block in the cycle ``t`` reaches the next one's port in ``t`` plus the
+constant. Where a block waits (a full FIFO, a busy bus), the modules of this package say how. They are arguments of the
+compiled loops, not constants in them: another value needs no new compilation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Latency"]
+
+
+class Latency(NamedTuple):
+    """By block, in the order in which a query passes them."""
+
+    # -- host: driver and registers (nearflash.runtime.nvme, host/registers, host/queues)
+    MMIO_WRITE: int = 3  # an AXI4-Lite write, first cycle to last
+    DOORBELL: int = 1  # its first cycle to the doorbell's pulse
+    DRIVER_SETTLE: int = 8  # the driver looks again after this long when an interrupt showed it nothing new
+    BELL_TO_FETCH: int = 3  # pulse to the cycle in which Queues sees an entry to fetch
+    FETCH_REQUEST: int = 2  # that to the entry's read request
+    VERDICT: int = 3  # entry complete to the verdict
+    NEXT_FETCH: int = 2  # verdict to the cycle in which Queues may choose again
+    DEFERRED: int = 3  # verdict to the next look at an entry that was not taken, at the earliest
+    REGISTER_SEEN: int = 1  # the command register empty to the next look at it
+    DISPATCHED: int = 4  # entry complete to the command offered to the lookup engine
+    COMPLETION_SLICE: int = 1  # lookup engine to Queues
+    CQE_VISIBLE: int = 9  # completion taken by Queues to its entry in host memory
+    CQE_IRQ: int = 4  # entry in host memory to the interrupt
+    IRQ_FALL: int = 4  # first cycle of the acknowledging write to the interrupt's fall
+
+    # -- memory ports (primitives/interconnect; the memory adds its own read latency)
+    READ_REQUEST: int = 3  # request taken to ARVALID
+    READ_RESPONSE: int = 1  # RVALID to the client
+    REQUEST_EVERY: int = 2  # cycles between two requests of one client
+
+    # -- reading queries (host/host_dma, host/prp, lookup/words)
+    HOST_PIECE: int = 16  # beats of a request, and asked for at most
+    HOST_ROOM: int = 64  # beats of a request, and asked for at most
+    WALK_FIRST: int = 2  # request to the first run of host memory
+    WALK_NEXT: int = 3  # run taken to the next run, where its address is known
+    WALK_FETCH: int = 2  # run taken to the request for the list
+    WALK_FETCHED: int = 3  # list there to the run
+    BEAT_QUEUE: int = 2  # memory's beat to the reader's FIFO output
+
+    # -- lookup/validator, lookup/executor, lookup/parser
+    VALIDATE: int = 5  # of every command, and of each of its tables
+    VALIDATE_TABLE: int = 2  # of every command, and of each of its tables
+    PARSE_END: int = 2  # last item gone to the pass's result
+    # -- lookup/engine's slice, row_locator, translator, controller/map_cache
+    LOCATE: int = 12
+    LOCATE_QUEUE: int = 16
+    TRANSLATIONS: int = 16
+    MAP_CREDITS: int = 4
+    MAP_HIT: int = 3  # request to the response FIFO's output
+    MAP_EVERY: int = 2  # cycles between two requests that hit
+    MAP_MISS: int = 2  # request to the line's read request
+    MAP_FILLED: int = 2  # last beat of the line to the next request, and to the response FIFO's input
+    MAP_LINE_BEATS: int = 4
+
+    # -- flash/queue, flash/channel, flash/bus, flash/array
+    QUEUE_VISIBLE_ONE: int = 2  # a command's arrival to the scheduler seeing it, where there is one die
+    QUEUE_VISIBLE: int = 1  # and where there are several
+    CHOSEN_ONE: int = 1  # chosen to taken by the die
+    CHOSEN: int = 2
+    CHOOSE_EVERY_ONE: int = 2
+    CHOOSE_EVERY: int = 3
+    PUSH_AFTER_POP: int = 4  # choice to the first cycle in which the queue takes a command again
+    OUT_OVERHEAD: int = 2  # data-out granted to the cycle before its first beat
+    ARRAY_STATE: int = 1  # job taken to the request for the block's state,
+    ARRAY_PAGE: int = 3  # for the page's beats,
+    ARRAY_EVERY: int = 4  # and to the next job
+    ARRAY_DONE: int = 1  # last beat to job_done
+    ARRAY_LEAVE: int = 2  # job_done to data-out wanted
+
+    # -- lookup/merge, lookup/pooling
+    MERGE_ARRIVE: int = 2  # last beat on the bus to the arbiter
+    MERGE_OUT: int = 2  # arbiter to pooling
+    TAG_BACK: int = 2  # last beat on the vector stream to the tag's next use
+    ROW_SCALED: int = 10  # first beat taken to the row's factors, in a device with INT8
+    ROW_PLAIN: int = 3  # and without
+    ROW_INT8: int = 12  # last beat taken to the factors of an INT8 row
+    RETIRE: int = 10  # last word issued to the row's retirement
+    HAZARD: int = 4  # cycles between two words of one address
+    FINISHED: int = 2  # last retirement, or the sample's end, to its drain
+    DRAIN_JOBS: int = 8  # words asked for
+    DRAIN_READ: int = 9  # a word asked for to its first element on its way
+    DRAIN_ZERO: int = 2  # the same of a table without lookups
+    DRAIN_OUT: int = 8  # an element on its way to its leaving as fp32
+    DRAIN_WALK_TABLE: int = 2  # cycles of a table beside its words, the drain's own cycle before the first
+
+    # -- lookup/results, lookup/beat_writer
+    WRITE_CHUNK: int = 16  # beats
+    CHUNK_FIRST: int = 4  # last word of a chunk to its first beat on the bus
+    WRITTEN: int = 9  # last beat of the last chunk to the results' end
+    LOGIT_STORED: int = 2  # a command's last logit to Results' seeing that it has all
+    LOGIT_READ: int = 3  # that to the first word written
+    DENSE_SLICE: int = 1  # a feature taken from the query to its reaching the MLP

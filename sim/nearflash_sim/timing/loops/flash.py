@@ -1,0 +1,167 @@
+"""The flash channels as events: die queues, schedulers, buses and the dies' phases (``nearflash_hw.flash``).
+
+A channel does three things, each at its earliest cycle: its queue takes a command, its scheduler gives a free die its oldest
+one, its bus begins a command phase or a data-out. What each changes takes effect in a later cycle, as through the gateware's
+registers, so things of one cycle may be done in any order.
+"""
+
+from __future__ import annotations
+
+from .compiled import compiled
+from .state import INF
+
+__all__ = ["flash_event", "plan", "put"]
+
+PUSH, CHOOSE, BUS = 0, 1, 2
+
+
+@compiled
+def plan(d, a, c):
+    """Set when channel ``c`` does its next thing, and what."""
+    at, what = INF, PUSH
+    if a.channel[c].in_head != a.channel[c].in_tail:
+        at = max(a.coming[c, a.channel[c].in_head % d.tags].time, a.channel[c].push_at)
+    choose, command, out = INF, INF, INF
+    for k in range(c * d.dies, (c + 1) * d.dies):
+        choose = min(choose, max(a.die[k].visible, a.die[k].free_at))
+        command = min(command, a.die[k].want_command)
+        out = min(out, a.die[k].want_out)
+    if choose < INF:
+        choose = max(choose, a.channel[c].choose_at)
+        if choose < at:
+            at, what = choose, CHOOSE
+    bus = min(command, max(out, a.channel[c].out_at) if out < INF else INF)
+    if bus < INF:
+        bus = max(bus, a.channel[c].bus_at)
+        if bus < at:
+            at, what = bus, BUS
+    a.channel[c].next_at, a.channel[c].next_what = at, what
+
+
+@compiled
+def put(d, a, c, tag, at):
+    """A read command leaves the translator for channel ``c`` and is at its queue in cycle ``at``."""
+    place = a.channel[c].in_tail % d.tags
+    a.coming[c, place].tag, a.coming[c, place].time = tag, at
+    a.channel[c].in_tail += 1
+    plan(d, a, c)
+
+
+@compiled
+def _wants(die, command):
+    return die.want_command if command else die.want_out
+
+
+@compiled
+def _after(d, a, c, now, command, last):
+    """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
+    for i in range(1, d.dies + 1):
+        k = (last + i) % d.dies
+        if _wants(a.die[c * d.dies + k], command) <= now:
+            return k
+    return -1
+
+
+@compiled
+def _push(d, a, c, now):
+    place = a.channel[c].in_head % d.tags
+    tag = a.coming[c, place].tag
+    a.channel[c].in_head += 1
+    a.channel[c].push_at = max(a.channel[c].push_at, now + 1)
+    k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
+    visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 else d.k.QUEUE_VISIBLE)
+    a.tag[tag].next, a.tag[tag].visible = -1, visible
+    if a.die[k].head < 0:
+        a.die[k].head, a.die[k].visible = tag, visible
+    else:
+        a.tag[a.die[k].tail].next = tag
+    a.die[k].tail = tag
+
+
+@compiled
+def _choose(d, a, c, now):
+    base, k = c * d.dies, -1
+    for i in range(1, d.dies + 1):
+        k = base + (a.channel[c].last_choice + i) % d.dies
+        if max(a.die[k].visible, a.die[k].free_at) <= now:
+            break
+    a.channel[c].last_choice = k - base
+    one = d.dies == 1
+    taken = now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN)
+    a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
+    if not one:
+        a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
+    tag = a.die[k].head
+    a.die[k].head = a.tag[tag].next
+    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
+    a.die[k].tag = tag
+    a.die[k].free_at = INF
+    a.die[k].want_command = max(a.die[k].out_end, taken) + 1
+    a.die[k].busy -= a.die[k].want_command
+
+
+@compiled
+def _array(d, a, tag, now):
+    """A job is asked for in cycle ``now``; the cycle of its job_done."""
+    s = a.s[0]
+    taken = max(now, s.reader_free)
+    s.reader_free = taken + d.k.ARRAY_EVERY
+    wait = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
+    s.dram_bus = max(taken + d.k.ARRAY_STATE + wait, s.dram_bus) + 1
+    s.dram_bus = max(taken + d.k.ARRAY_PAGE + wait, s.dram_bus) + a.table[a.tag[tag].table].beats
+    return s.dram_bus - 1 + d.k.ARRAY_DONE
+
+
+@compiled
+def _bus(d, a, c, now):
+    base = c * d.dies
+    k = _after(d, a, c, now, True, a.channel[c].last_command)
+    if k >= 0:
+        a.channel[c].last_command = k
+        k += base
+        tag = a.die[k].tag
+        done = now + d.t_command
+        a.channel[c].bus_at = done + 1
+        a.channel[c].bus_busy += d.t_command
+        a.die[k].want_command = INF
+        row = a.tag[tag].page >> d.channel_bits + d.die_bits
+        array = d.t_read
+        if d.t_ccs > 0 and a.die[k].held == row:
+            array = d.t_ccs
+        else:
+            a.channel[c].reads += 1
+        a.die[k].held = row
+        loaded = _array(d, a, tag, done + 1)
+        a.die[k].want_out = max(done + array + 1, loaded + d.k.ARRAY_LEAVE)
+        return
+    k = _after(d, a, c, now, False, a.channel[c].last_out)
+    a.channel[c].last_out = k
+    k += base
+    tag = a.die[k].tag
+    beats = a.table[a.tag[tag].table].beats
+    moving = -(-beats * d.bus_beat_q16 // 65536)
+    end = now + d.k.OUT_OVERHEAD + moving
+    a.channel[c].bus_at = end + 1
+    a.channel[c].out_at = end + 2  # the bus's output register is free again
+    a.channel[c].bus_busy += end - now
+    a.die[k].want_out = INF
+    a.die[k].free_at = now + 2
+    a.die[k].out_end = end
+    a.die[k].busy += end + 1
+    place = a.channel[c].merge_tail % d.tags
+    a.merging[c, place].tag = tag
+    a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
+    a.channel[c].merge_tail += 1
+
+
+@compiled
+def flash_event(d, a, c):
+    """What channel ``c`` does next."""
+    now = a.channel[c].next_at
+    if a.channel[c].next_what == PUSH:
+        _push(d, a, c, now)
+    elif a.channel[c].next_what == CHOOSE:
+        _choose(d, a, c, now)
+    else:
+        _bus(d, a, c, now)
+    plan(d, a, c)

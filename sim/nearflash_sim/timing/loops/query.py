@@ -1,0 +1,310 @@
+"""From a submitted command to its flash reads: fetch, host reader, parser, translator (``nearflash_hw.host``, ``.lookup``).
+
+Everything here happens in the order of the query stream, so a lookup's cycles follow from those of the lookups before it:
+the latest of when it arrives, when the block is free again and when there is room behind it. Where room comes from the flash
+(tags, sample slots), the flash goes on until it does.
+"""
+
+from __future__ import annotations
+
+from .compiled import compiled
+from .flash import put
+from .state import COMMANDS, INF, RECENT
+from .way_back import close_sample, step
+
+__all__ = ["run"]
+
+
+@compiled
+def _word(d, a, at, total):
+    """The parser needs the next word from cycle ``at`` on, of a stream of ``total`` words; returns when it takes it."""
+    s = a.s[0]
+    per_beat = d.beat_bytes // 4
+    w = s.asked
+    beat, lane = w // per_beat, w % per_beat
+    load = s.word_used
+    if lane == 0:
+        load = max(load, _beat(d, a, beat, -(-total // per_beat)))
+    load = max(load, s.word_loaded + 1)
+    s.word_loaded = load
+    if lane == per_beat - 1 or w == total - 1:
+        s.beat_used2, s.beat_used1 = s.beat_used1, load
+    s.word_used = max(load + 1, at)
+    s.asked += 1
+    return s.word_used
+
+
+@compiled
+def _beat(d, a, beat, beats):
+    """When the reader shows beat ``beat`` of a transfer of ``beats``."""
+    s = a.s[0]
+    if beat % d.k.HOST_PIECE == 0:
+        size = min(d.k.HOST_PIECE, beats - beat)
+        if beat > 0:
+            s.piece_at += d.k.REQUEST_EVERY
+            if beat % d.page_beats == 0:  # the next run of host memory
+                known = s.walk_run + d.k.WALK_NEXT
+                if beats > 2 * d.page_beats:
+                    known = (s.walk_run + d.k.WALK_FETCH + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
+                             + d.k.WALK_FETCHED)
+                s.walk_run = max(s.piece_at - 1, known)
+                s.piece_at = s.walk_run + 1
+            freed = beat - (d.k.HOST_ROOM - d.k.HOST_PIECE) - 1
+            if freed >= 0:
+                s.piece_at = max(s.piece_at, a.beat_pop[freed % RECENT] + 1)
+        s.host_bus = max(s.piece_at + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, s.host_bus)
+        s.beats_from = s.host_bus - beat
+        s.host_bus += size
+    pop = max(s.beats_from + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
+    pop = max(pop, s.beat_used2 + 1)
+    s.beat_taken = pop
+    a.beat_pop[beat % RECENT] = pop
+    return max(pop, s.beat_used1) + 1
+
+
+@compiled
+def _begin(d, a, start):
+    """A pass begins in cycle ``start``; its transfer is asked for in the next."""
+    s = a.s[0]
+    s.walk_run = start + 1 + d.k.WALK_FIRST
+    s.piece_at = s.walk_run + 1
+    s.beat_taken = s.beat_used1 = s.beat_used2 = s.word_used = 0
+    s.word_loaded = start
+    s.word_used = start + 1
+    s.asked = 0
+
+
+@compiled
+def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
+    """Pass 1 from ``start`` (the parser takes the command) on; returns the cycle of its result."""
+    _begin(d, a, start)
+    t = start + 1
+    for _ in range(batch):
+        t += 1
+        for _ in range(dense):
+            t = _word(d, a, t, total) + 1
+        for _ in range(tables):
+            t = _word(d, a, t + 1, total) + 1
+            n = lengths[bag]
+            bag += 1
+            if n == 0:
+                t += 1
+            for _ in range(n * step_words):
+                t = _word(d, a, t, total) + 1
+            if n > 0:
+                t += 1
+            t += 1
+        t += 1
+    return max(t, t) + d.k.PARSE_END
+
+
+@compiled
+def _room(d, a, m, sample, at):
+    """The earliest cycle from ``at`` on in which an item of ``sample`` passes the scoreboard."""
+    before = sample - d.slots
+    if before >= 0:
+        ring = before % (2 * d.slots)
+        while a.sample[ring].drained < 0:
+            if step(d, a, m) == INF:
+                raise RuntimeError("no sample is drained and nothing is under way")
+        at = max(at, a.sample[ring].drained + 1)
+    return at
+
+
+@compiled
+def _map(d, a, m, lpn, at):
+    """Ask the map in cycle ``at``; the cycle in which the answer is at its FIFO's output."""
+    s = a.s[0]
+    line = lpn // d.map_entries
+    place = line % d.map_lines
+    if a.map_tag[place] == line:
+        s.map_free = at + d.k.MAP_EVERY
+        return at + d.k.MAP_HIT
+    a.map_tag[place] = line
+    s.misses += 1
+    asked = at + d.k.MAP_MISS
+    while True:  # what the arrays ask of the DRAM before
+        first = INF
+        for c in range(d.channels):
+            first = min(first, a.channel[c].next_at)
+        if first >= asked:
+            break
+        step(d, a, m)
+    s.dram_bus = max(asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + d.k.MAP_LINE_BEATS
+    filled = s.dram_bus - 1
+    s.map_free = filled + d.k.MAP_FILLED
+    return filled + d.k.MAP_FILLED + 1
+
+
+@compiled
+def _lookup(d, a, m, at, lpn, page, table, sample):
+    """An item passes the scoreboard in cycle ``at`` as a lookup; returns nothing, its read is on its way."""
+    s = a.s[0]
+    i = s.lookups
+    s.lookups += 1
+    ask = max(at + d.k.LOCATE, a.translated[i % 16] + 1)  # the 16th before it left the queue of translations
+    ask = max(max(ask, s.map_free), a.issued[i % 4] + 1)
+    a.located[i % 16] = ask
+    answer = _map(d, a, m, lpn, ask)
+    head = max(ask + 1, s.last_issue)
+    a.translated[i % 16] = head
+    known = max(answer, s.last_issue + 1) + 1
+    issue = max(head + 1, known)
+    if s.fresh < d.tags:
+        tag = s.fresh
+        s.fresh += 1
+    else:
+        while s.tag_head == s.tag_tail:
+            if step(d, a, m) == INF:
+                raise RuntimeError("no tag comes back and nothing is under way")
+        place = s.tag_head % d.tags
+        tag = a.free[place].tag
+        issue = max(issue, a.free[place].time)
+        s.tag_head += 1
+    s.last_issue = issue
+    a.issued[i % 4] = issue
+    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample = page, table, sample
+    put(d, a, page & (d.channels - 1), tag, issue + 1)
+
+
+@compiled
+def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, lpns, pages, at_lookup):
+    """Pass 2; returns the cycle of its result."""
+    s = a.s[0]
+    _begin(d, a, start)
+    t = start + 1
+    gone = s.item_out  # the last item left the parser for the engine's slice
+    passed = s.item_in  # and the slice
+    for b in range(batch):
+        t += 1
+        sample = s.sample
+        ring = sample % (2 * d.slots)
+        for _ in range(dense):
+            t = _word(d, a, t, total) + 1
+        features = t - 1 + d.k.DENSE_SLICE
+        first = True
+        for table in range(tables):
+            t = _word(d, a, t + 1, total) + 1
+            n = lengths[bag]
+            bag += 1
+            if n == 0:
+                t += 1
+            for _ in range(n):
+                for _ in range(step_words - 1):
+                    t = _word(d, a, t, total) + 1
+                t = _word(d, a, max(t, gone), total) + 1
+                gone = max(t, passed + 1)
+                passed = gone + 1
+                if first:
+                    passed = _room(d, a, m, sample, passed)
+                    _open(d, a, sample, number)
+                    first = False
+                passed = max(passed, a.located[s.lookups % 16] + 1)
+                a.sample[ring].left += 1
+                a.touched[ring, table] = 1
+                _lookup(d, a, m, passed, lpns[at_lookup], pages[at_lookup], table, sample)
+                at_lookup += 1
+            t = max(t, gone + 1) + 1
+            gone = max(t, passed + 1)
+            passed = gone + 1
+            if first:
+                passed = _room(d, a, m, sample, passed)
+                _open(d, a, sample, number)
+                first = False
+        t = max(t, gone) + 1
+        gone = max(t, passed + 1)
+        passed = gone + 1
+        a.sample[ring].dense = features
+        a.sample[ring].last = 1 if b == batch - 1 else 0
+        s.sample += 1
+        if b == batch - 1:
+            s.item_out, s.item_in = gone, passed
+            a.command[number % COMMANDS].executed = max(t, gone + 1) + d.k.PARSE_END
+        close_sample(d, a, m, sample, passed)
+    return max(t, gone + 1) + d.k.PARSE_END
+
+
+@compiled
+def _open(d, a, sample, number):
+    ring = sample % (2 * d.slots)
+    a.sample[ring].left = 0
+    a.touched[ring, :] = 0
+    a.sample[ring].closed = a.sample[ring].drained = -1
+    a.sample[ring].retired = 0
+    a.sample[ring].command = number
+
+
+@compiled
+def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, lpns, pages, at_lookup):
+    """A command whose doorbell comes in cycle ``bell``."""
+    s = a.s[0]
+    command = number % COMMANDS
+    seen = max(bell + d.k.BELL_TO_FETCH, s.fetch_free)
+    reading = d.k.FETCH_REQUEST + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE + 64 // d.beat_bytes
+    entry = seen + reading
+    if entry + d.k.VERDICT < s.register_free:  # deferred: it stays in its queue and is read again
+        entry = max(s.register_free + d.k.REGISTER_SEEN, entry + d.k.VERDICT + d.k.DEFERRED) + reading
+    s.fetch_free = entry + d.k.VERDICT + d.k.NEXT_FETCH
+    taken = max(entry + d.k.DISPATCHED, s.validator_free)
+    s.register_free = taken + 1
+    valid = taken + d.k.VALIDATE + d.k.VALIDATE_TABLE * tables
+    start = max(max(valid, s.executor_free) + 1, s.parser_free)
+    step_words = 2 if weighted else 1
+    a.command[command].infer, a.command[command].tables, a.command[command].visible = infer, tables, INF
+    width = d.outputs
+    if not infer:
+        width = 0
+        for t in range(tables):
+            width += a.table[t].dim
+    a.command[command].words = batch * width
+    checked = _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag)
+    a.command[command].pending = checked + 1
+    again = checked + 2
+    s.executor_free = s.validator_free = again + 2
+    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, lpns, pages, at_lookup)
+    s.parser_free = ended + 1
+
+
+@compiled
+def _land(d, a, m, submitted, completed, out):
+    """The host waits until the oldest command is complete, and takes every one that is."""
+    s = a.s[0]
+    command = s.landed % COMMANDS
+    while a.command[command].visible == INF:
+        if step(d, a, m) == INF:
+            raise RuntimeError("a command does not end and nothing is under way")
+    while a.command[command].visible > s.host_now:
+        irq = a.command[command].visible + d.k.CQE_IRQ
+        s.host_now = s.host_now + d.k.DRIVER_SETTLE if s.host_now < s.irq_low else max(s.host_now, irq)
+    seen = s.host_now
+    s.host_now = seen + d.k.MMIO_WRITE
+    s.irq_low = seen + d.k.IRQ_FALL
+    while s.landed < s.command and a.command[s.landed % COMMANDS].visible <= seen:
+        submitted[out] = a.command[s.landed % COMMANDS].submitted
+        completed[out] = s.host_now
+        out += 1
+        s.landed += 1
+    return out
+
+
+@compiled
+def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, lpns, pages, submitted,
+        completed):
+    """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
+    ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``lpns``, ``pages``.
+    Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
+    s = a.s[0]
+    out = 0
+    for n in range(len(infer)):
+        while s.command - s.landed >= depth:
+            out = _land(d, a, m, submitted, completed, out)
+        a.command[s.command % COMMANDS].submitted = s.host_now
+        number = s.command
+        s.command += 1
+        _send(d, a, m, s.host_now + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
+              lengths, bags[n], lpns, pages, lookups[n])
+        s.host_now += d.k.MMIO_WRITE
+    if finish:
+        while s.landed < s.command:
+            out = _land(d, a, m, submitted, completed, out)
+    return out

@@ -1,0 +1,133 @@
+"""What the compiled loops keep: scalars in one record, everything that there are several of in arrays of records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from nearflash.contract import DeviceConfig, TableSpec
+from nearflash.contract.nvme import HOST_PAGE
+from nearflash.contract.table import PoolMode, RowFormat
+
+from ..latency import Latency
+
+__all__ = ["COMMANDS", "INF", "RECENT", "Arrays", "Device", "device_of", "new_state"]
+
+INF = 1 << 62  # a time that never comes
+COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
+RECENT = 128  # places for a transfer's latest beats: more than the host reader's room
+
+
+class Device(NamedTuple):
+    """A configuration as the loops need it; times in cycles."""
+
+    k: Latency
+    channels: int
+    dies: int
+    channel_bits: int
+    die_bits: int
+    t_read: int
+    t_command: int  #: on the bus: at least 1
+    t_ccs: int
+    bus_beat_q16: int
+    beat_bytes: int
+    tags: int
+    slots: int
+    map_lines: int
+    map_entries: int  #: of a line
+    host_latency: int
+    dram_latency: int
+    page_beats: int  #: of a host page
+    merge_buffered: int  #: the channels' vector buffers are block RAM
+    row_latency: int
+    mean_cycles: int  #: a mean's element takes in the divider
+    outputs: int  #: of a sample, logits
+
+
+class Arrays(NamedTuple):
+    """The state of a device; ``s`` has one record."""
+
+    s: np.ndarray
+    table: np.ndarray
+    tag: np.ndarray
+    free: np.ndarray  #: ring: tags that came back, and when they may be taken
+    channel: np.ndarray
+    die: np.ndarray  #: [channel * dies + die]
+    coming: np.ndarray  #: [channel, place], ring: reads on their way to the die queues
+    merging: np.ndarray  #: [channel, place], ring: vectors before the merge
+    sample: np.ndarray  #: ring of twice the slots
+    command: np.ndarray  #: ring
+    located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
+    translated: np.ndarray  #: [16] and the queue of translations,
+    issued: np.ndarray  #: [4] and became flash reads
+    map_tag: np.ndarray  #: line held in each place of the map cache
+    beat_pop: np.ndarray  #: ring: cycles in which the host reader's beats left its FIFO
+    touched: np.ndarray  #: [place of sample, table]: it has lookups
+    job_left: np.ndarray  #: ring: cycles in which the drain's latest jobs left their FIFO
+    pooled: np.ndarray  #: [element] of a sample: cycle in which it enters the MLP's buffers
+
+
+_SCALARS = (
+    "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
+    "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked", "beats_from",
+    "item_out", "item_in", "lookups", "misses", "map_free", "last_issue", "fresh", "tag_head", "tag_tail",
+    "reader_free", "dram_bus", "merge_free", "merge_last", "issue_done", "issue_key", "issue_first",
+    "sample", "next_drain", "walker_free", "drain_ready", "drain_jobs", "element_last", "element_free", "out_last",
+    "writer_last", "writer_words", "writer_bus",
+    "command", "results_free", "landed",
+)
+
+
+def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray:
+    """Zeros, but for fields with a value."""
+    out = np.zeros(n, np.dtype([(name, np.int64) for name in (*names, *values)]))
+    for name, value in values.items():
+        out[name] = value
+    return out
+
+
+def device_of(config: DeviceConfig, host_latency: int, dram_latency: int) -> Device:
+    """The memories' read latencies as of the "sim" back end."""
+    f, lk, k = config.flash, config.lookup, Latency()
+    bag = lk.max_bag.bit_length() + 27  # bits of the divider's dividend, then rounded up to an even number
+    return Device(
+        k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
+        t_read=config.t_read, t_command=max(config.t_command, 1), t_ccs=config.t_ccs,
+        bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
+        map_lines=lk.map_cache_lines, map_entries=k.MAP_LINE_BEATS * config.beat_bytes // 4, host_latency=host_latency,
+        dram_latency=dram_latency, page_beats=HOST_PAGE // config.beat_bytes,
+        merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
+        row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,
+        mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
+        outputs=config.mlp.graph[-1].width if config.mlp.graph else 0)
+
+
+def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
+    """As a device that has just been enabled: its map cache is empty."""
+    f, lk = config.flash, config.lookup
+    dies = f.channels * f.dies
+    table = _records(len(tables), "beats", "words", "dim", "int8", "mean", "node")
+    owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
+    for number, (row, t) in enumerate(zip(table, tables, strict=True)):
+        row["node"] = owner.get(number, 0)
+        row["beats"], row["dim"], row["words"] = t.stride_beats(config), t.dim, -(-t.dim // lk.lanes)
+        row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
+    s = _records(1, *_SCALARS)
+    s["merge_last"], s["issue_key"] = f.channels - 1, -1
+    first = f.dies - 1  # round-robin begins after it
+    return Arrays(
+        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible"),
+        free=_records(lk.tags, "tag", "time"),
+        channel=_records(f.channels, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
+                         "merge_head", "merge_tail", "reads", "bus_busy", last_choice=first, last_command=first,
+                         last_out=first, next_at=INF),
+        die=_records(dies, "tail", "free_at", "tag", "busy", head=-1, visible=INF, out_end=-1, want_command=INF,
+                     want_out=INF, held=-1),
+        coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels, lk.tags), "tag", "time"),
+        sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "dense", closed=-1, drained=-1),
+        command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
+        located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
+        map_tag=np.full(lk.map_cache_lines, -1), beat_pop=np.zeros(RECENT, np.int64),
+        touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
+        pooled=np.zeros(lk.accumulators, np.int64))

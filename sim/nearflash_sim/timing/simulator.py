@@ -1,0 +1,113 @@
+"""The simulator: a device and its tables; commands in, the cycles they take out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from nearflash.contract import DataError, DeviceConfig, TableSpec
+
+from .loops.mlp import check_mlp, new_mlp
+from .loops.query import run
+from .loops.state import device_of, new_state
+from .workload import Batch, locate
+
+__all__ = ["Simulator", "Timeline"]
+
+CHUNK = 64  # commands at once: what bounds memory
+
+
+@dataclass
+class Timeline:
+    """Of each command, the cycles in which the write to its doorbell began and the acknowledgement of its completion ended:
+    int64 [commands]. ``counters``: as :meth:`nearflash.runtime.Device.counters`."""
+
+    submitted: np.ndarray
+    completed: np.ndarray
+    counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def latency(self) -> np.ndarray:
+        """Cycles of each command, as the host sees it."""
+        return self.completed - self.submitted
+
+
+class Simulator:
+    """The time of a device of ``config`` with ``tables`` (which have extents), from the moment it was enabled.
+
+    A logical block lies in the page of its number, as when the tables were written to an empty device in order.
+    ``depth``: commands that the host keeps in flight, from 1 to host.infer_depth; it sends another when it sees one
+    complete, as :func:`.rtl.measure` does. ``host_latency`` and ``dram_latency``: of the memories' reads, as of the "sim"
+    back end. Memory grows by 16 bytes a command. Raises :class:`~nearflash.contract.DataError`.
+    """
+
+    def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], depth: int = 1, host_latency: int = 100,
+                 dram_latency: int = 30):
+        if not 1 <= depth <= config.host.infer_depth:
+            raise DataError("depth", depth, f"must be from 1 to host.infer_depth ({config.host.infer_depth})")
+        for name, value in (("host_latency", host_latency), ("dram_latency", dram_latency)):
+            if value < 1:
+                raise DataError(name, value, "must be at least 1 cycle")
+        for spec in tables:
+            spec.validate(config)
+        self.config, self.tables, self.depth = config, list(tables), depth
+        self._device = device_of(config, host_latency, dram_latency)
+        self._arrays, self._mlp = new_state(config, self.tables), new_mlp(config)
+
+    def run(self, commands: Iterable[Batch]) -> Timeline:
+        """All ``commands``, until the last is complete. Cycles count from the first call's first doorbell. Raises
+        :class:`~nearflash.contract.DataError` for a command that the device would refuse, and
+        :class:`~nearflash.contract.ModelError` for an INFER on an engine that is not simulated."""
+        given = iter(commands)
+        done = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+        chunk = list(islice(given, CHUNK))
+        while chunk:
+            following = list(islice(given, CHUNK))
+            done.append(self._run(chunk, finish=not following))
+            chunk = following
+        submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
+        return Timeline(submitted, completed, self.counters())
+
+    def _run(self, chunk: list[Batch], finish: bool) -> tuple[np.ndarray, np.ndarray]:
+        for b in chunk:
+            b.check(self.config, self.tables)
+        if any(b.infer for b in chunk):
+            check_mlp(self.config)
+        blocks = np.concatenate([self._blocks(b) for b in chunk])
+        lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
+        out = np.zeros((2, len(chunk) + self.depth), np.int64)
+        n = run(self._device, self._arrays, self._mlp, self.depth, finish, self._each(b.infer for b in chunk),
+                self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
+                self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
+                self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
+                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, blocks, out[0], out[1])
+        return out[0, :n], out[1, :n]
+
+    @staticmethod
+    def _each(values: Iterable[int]) -> np.ndarray:
+        return np.fromiter(values, np.int64)
+
+    def _blocks(self, b: Batch) -> np.ndarray:
+        """Logical block of each lookup, sample after sample, table after table."""
+        per_bag = b.lengths.T.reshape(-1)
+        starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
+        out = np.empty(b.lookups, np.int64)
+        for t, (rows, lengths) in enumerate(zip(b.indices, b.lengths, strict=True)):
+            within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            out[np.repeat(starts[:, t], lengths) + within] = locate(self.config, self.tables[t], rows)
+        return out
+
+    def counters(self) -> dict[str, int]:
+        """As :meth:`nearflash.runtime.Device.counters`, of those that the simulator has."""
+        a, dies = self._arrays, self.config.flash.dies
+        s = a.s[0]
+        out = {"lookups_count": int(s["lookups"]), "samples_count": int(s["next_drain"]),
+               "map_misses_count": int(s["misses"])}
+        for c, channel in enumerate(a.channel):
+            out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
+            for k in range(dies):
+                out[f"channel{c}_die{k}_busy"] = int(a.die[c * dies + k]["busy"])
+            out[f"channel{c}_reads_count"] = int(channel["reads"])
+        return out

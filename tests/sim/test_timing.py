@@ -1,0 +1,166 @@
+"""The simulator of the device's time against the RTL: to the cycle on one channel of one die."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nearflash.compiler import compile_device
+from nearflash.compiler.timing import inference_cycles
+from nearflash.contract import DataError, DeviceConfig, ModelError, RowFormat, TableSpec
+from nearflash.contract.table import PoolMode
+from nearflash.models import RecModel, model_spec
+from nearflash.quantize import QuantizeOptions, compile_model
+from nearflash_sim.timing.loops.mlp import infer, new_mlp
+from nearflash_sim.timing.rtl import Query, measure
+from nearflash_sim.timing.simulator import Simulator
+from nearflash_sim.timing.workload import Batch, place
+
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "hw/mlp")]
+
+from device_bench import load, make_table, open_device, random_bags, small_config
+from model_devices import CASES as MODELS
+from model_devices import configured
+from test_device_models import queries
+from test_inference_cycles import random_device
+
+ONE_DIE = configured("serial-groups")
+KINDS = ((50, 8, RowFormat.FP32, PoolMode.SUM), (33, 8, RowFormat.FP16, PoolMode.MEAN),
+         (40, 8, RowFormat.INT8, PoolMode.SUM))
+
+
+@pytest.fixture(scope="module")
+def device():
+    """With a table of each format."""
+    with open_device(ONE_DIE) as opened:
+        rng = np.random.default_rng(0)
+        tables = [make_table(rng, ONE_DIE, *kind) for kind in KINDS]
+        load(opened, tables, preload=True)
+        opened.made = tables
+        yield opened
+
+
+#: (commands in flight, samples of a command, longest bag, commands): a lookup alone, short and empty bags, commands that
+#: overlap, results of many chunks, more lookups than tags, more samples than slots.
+CASES = [(depth, samples, bag, commands)
+         for depth in (1, 2, 4)
+         for samples, bag, commands in ((1, 8, 4), (2, 12, 4), (5, 20, 3), (16, 4, 3), (24, 9, 2), (3, 32, 3))]
+
+
+@pytest.mark.parametrize(("depth", "samples", "bag", "commands"), CASES)
+def test_no_cycle_off_on_one_die(device, depth, samples, bag, commands):
+    """Submissions and completions of every command, and every counter; the map cache is empty at the start of both."""
+    device.driver.enable()
+    rng = np.random.default_rng(samples * 100 + bag)
+    queries = [random_bags(rng, device.made, samples, bag) for _ in range(commands)]
+    rtl = measure(device, [Query(bags) for bags in queries], depth)
+    simulated = Simulator(ONE_DIE, [t.spec for t in device.made], depth).run(Batch.of(bags) for bags in queries)
+    assert simulated.submitted.tolist() == rtl.submitted.tolist()
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+    assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
+
+
+@pytest.fixture(scope="module")
+def model_device():
+    """One die again, with a decomposed and composed MLP behind tables of each format."""
+    case = MODELS["cat"]
+    config = compile_device(case.spec, small_config("cat", 1, 1), case.plan)
+    rng = np.random.default_rng(0)
+    model = compile_model(RecModel(case.spec, seed=0), config, [queries(case.spec, 32, rng)], QuantizeOptions())
+    with open_device(config) as opened:
+        opened.load(model, preload=True)
+        yield opened, case.spec
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("samples", [1, 3, 9])
+def test_no_cycle_off_with_an_mlp(model_device, depth, samples):
+    device, spec = model_device
+    device.driver.enable()
+    rng = np.random.default_rng(samples)
+    given = [Query(bags, dense) for dense, bags in (queries(spec, samples, rng) for _ in range(5))]
+    rtl = measure(device, given, depth)
+    tables = [device.tables[t] for t in range(len(spec.tables))]
+    simulated = Simulator(device.config, tables, depth).run(Batch.of(q.bags, True, spec.dense) for q in given)
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+    assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_sample_in_an_idle_engine_takes_the_planners_cycles(seed):
+    """The planner's closed form is the simulator's first sample; what comes later, as late as it likes, takes as long."""
+    config, dims = random_device(seed)
+    config = replace(config, mlp=replace(config.mlp, n_batch=1))
+    want = inference_cycles(config, dims)
+    dense = next((n.width for n in config.mlp.graph if n.kind == "dense"), 0)
+    owner = {t: k for k, n in enumerate(config.mlp.graph) if n.kind == "tables" for t in n.tables}
+    order = sorted(owner)
+    starts = np.cumsum([0, *(dims[t] for t in order)])
+    engine = new_mlp(config)
+    for begin in (0, 100_000, 107_000):
+        entered = {t: begin + starts[i] + np.arange(dims[t]) + int(engine.s[0]["pooled"]) for i, t in enumerate(order)}
+        pooled = np.concatenate([entered[t] for n in config.mlp.graph if n.kind == "tables" for t in n.tables])
+        assert infer(engine, begin + dense - 1, pooled) - begin == want.last_logit
+
+
+def mqsim() -> tuple[DeviceConfig, list[TableSpec]]:
+    """MQSim's flash, and a table whose rows are 4 KB."""
+    config = DeviceConfig.preset("mqsim")
+    return config, place(config, [TableSpec(64, 1024)])
+
+
+def test_a_4_kb_read_takes_mqsims_time():
+    """MQSim at queue depth 1: command 290 ns, tR 75 us, set-up 30 ns, 4096 B at two bytes in 6 ns: 87.6 us."""
+    config, tables = mqsim()
+    counters = Simulator(config, tables).run([Batch.of([(np.array([5]), np.array([0]))])]).counters
+    busy = sum(cycles for name, cycles in counters.items() if "die" in name)
+    assert busy / config.clock_mhz == pytest.approx(0.290 + 75 + 0.030 + 4096 / 2 * 0.006, abs=0.1)
+
+
+def test_chunks_of_commands_change_nothing(monkeypatch):
+    config, tables = mqsim()
+    rng = np.random.default_rng(2)
+    batches = [Batch.of([(rng.integers(0, 64, 6), np.array([0, 2]))]) for _ in range(9)]
+    whole = Simulator(config, tables, 3).run(batches)
+    monkeypatch.setattr("nearflash_sim.timing.simulator.CHUNK", 2)
+    parts = Simulator(config, tables, 3).run(batches)
+    assert parts.completed.tolist() == whole.completed.tolist()
+    assert len(set(whole.completed)) > 3
+    assert parts.counters == whole.counters
+
+
+def bag(rows: list[int]) -> Batch:
+    return Batch.of([(np.array(rows), np.array([0]))])
+
+
+def test_what_the_device_would_refuse_is_refused():
+    config, tables = mqsim()
+    with pytest.raises(DataError, match=r"depth.*host\.infer_depth"):
+        Simulator(config, tables, 99)
+    with pytest.raises(DataError, match="host_latency"):
+        Simulator(config, tables, host_latency=0)
+    simulator = Simulator(config, tables)
+    with pytest.raises(DataError, match=r"bags\[0\]\.indices = 64.*0 to 63"):
+        simulator.run([bag([1, 64])])
+    with pytest.raises(DataError, match=r"bags\[0\] = 5000.*at most 4096"):
+        simulator.run([bag([1] * 5000)])
+    with pytest.raises(DataError, match="the tables there are"):
+        simulator.run([Batch.of([(np.array([1]), np.array([0]))] * 2)])
+    with pytest.raises(DataError, match="model's"):
+        simulator.run([Batch.of([(np.array([1]), np.array([0]))], infer=True)])
+    with pytest.raises(DataError, match="extents"):
+        place(config, [TableSpec(1 << 30, 1024)])
+
+
+def test_engines_that_are_not_simulated_are_refused():
+    spec = model_spec("rmc1", 64)
+    config = compile_device(spec, DeviceConfig.preset("paper"))
+    tables = place(config, [TableSpec(t.rows, t.dim) for t in spec.tables])
+    query = Batch.of([(np.array([1]), np.array([0]))] * len(tables), infer=True, dense=spec.dense)
+    groups = replace(config, mlp=replace(config.mlp, n_batch=2))
+    with pytest.raises(ModelError, match=r"mlp\.n_batch"):
+        Simulator(groups, tables).run([query])
+    assert len(Simulator(config, tables).run([query]).completed) == 1
