@@ -53,7 +53,7 @@ def test_dates_are_brought_to_the_same_brightness_about_every_pixel():
     ground[:, 60:] = 9
     first, second = (ground * RNG.gamma(4, 1 / 4, ground.shape).astype(np.float32) for _ in range(2))
     second[:50] *= 3  # it has rained there
-    pairs = Observations([], [np.stack([first, second])] and [(np.stack([first, second]), 4.0)], 64).pairs
+    pairs = Observations([], [(np.stack([first, second]), 4.0)], 64).pairs
     assert [p[2] for p in pairs] == [4.0, 4.0]
     seen, scored, _ = pairs[0]
     for part in (np.s_[10:40, 10:50], np.s_[60:90, 10:50], np.s_[10:40, 70:100], np.s_[60:90, 70:100]):
