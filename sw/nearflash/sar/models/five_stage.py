@@ -4,7 +4,7 @@ Stages at 1/2 ... 1/32 of the resolution. The first two are residual 3x3 convolu
 whose keys lie on a pooled grid (64 keys at 256x256, as in the published network). The decoder mirrors the encoder and adds
 its skips. The first stage starts from 2x2 pixels rearranged into channels, so nothing wide runs at full resolution.
 
-Switches, each settled by ablation (docs/despeckling.md):
+Switches, settled by ablation:
 
 - ``features``: what the first layer sees: ``amplitude``, ``log`` (a softened logarithm: variance-stabilised down to a floor,
   so that the deep fades of single-look speckle don't dominate), or ``both``.

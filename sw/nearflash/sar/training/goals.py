@@ -14,7 +14,7 @@ from ..peaks import peaks_kept
 from ..speckle import SystemResponse, speckled
 from .cities import city_echoes
 
-__all__ = ["RESPONSES", "Goals"]
+__all__ = ["RESPONSES", "Goals", "moved_rms"]
 
 SIDE, SCENES, EDGE = 256, 4, 40
 #: Of Sentinel-1, an oversampled airborne sensor, a spotlight of square pixels, and one that is hardly oversampled
@@ -56,17 +56,17 @@ class Goals:
             scores |= {f"peaks_L{looks}_median": float(np.median(share)), f"peaks_L{looks}_tenth": float(
                 np.quantile(share, 0.1)), f"town_L{looks}_mean_kept": float(np.mean(means))}
         if self.moved:
-            scores["moved_rms"] = float(np.mean([self._apart(run, image) for image in self.moved]))
+            scores["moved_rms"] = float(np.mean([moved_rms(run, image) for image in self.moved]))
         for name, intensity in self.slcs.items():
             out = run(np.sqrt(intensity), 1) ** 2
             report = no_reference_report(intensity, out, 1.0)
             scores |= {f"{name}_{key}": report[key] for key in ("ratio_mean", "ratio_variance", "mean_kept")}
         return scores
 
-    @staticmethod
-    def _apart(run: Run, image: np.ndarray) -> float:
-        """Relative rms difference of amplitude when the crop moves by a pixel both ways; dark pixels count by a tenth of
-        the mean."""
-        a, b = (run(np.ascontiguousarray(image[part]), 1) for part in (np.s_[:-1, :-1], np.s_[1:, 1:]))
-        a, b = a[1:, 1:][EDGE:-EDGE, EDGE:-EDGE], b[:-1, :-1][EDGE:-EDGE, EDGE:-EDGE]
-        return float(np.sqrt(np.mean(((a - b) / np.maximum(a, 0.1 * a.mean())) ** 2)))
+
+def moved_rms(run: Run, amplitude: np.ndarray, looks: float = 1.0) -> float:
+    """Relative rms change of the output's amplitude when the crop begins a pixel further both ways, far from its edges; dark
+    pixels count by a tenth of the mean. ``amplitude``: [H, W], more than 96 pixels on a side."""
+    a, b = (run(np.ascontiguousarray(amplitude[part]), looks) for part in (np.s_[:-1, :-1], np.s_[1:, 1:]))
+    a, b = a[1:, 1:][EDGE:-EDGE, EDGE:-EDGE], b[:-1, :-1][EDGE:-EDGE, EDGE:-EDGE]
+    return float(np.sqrt(np.mean(((a - b) / np.maximum(a, 0.1 * a.mean())) ** 2)))
