@@ -19,19 +19,27 @@ DIMMED_DB = 20.0  # above the ground, what a network gets to see of a target at 
 #: Contrast in dB from which a pixel is kept in part, and from how much more in whole. On even ground single-look speckle
 #: gets beyond 11.5 dB once in a million, four looks beyond 9.6 dB never: there texture sets the limit.
 FROM_DB, FROM_DB_PER_LOOK, RISE_DB = 9.0, 2.5, 3.0
-FLOOR = 1e-6  # of an image's mean: zeros have no logarithm
+#: Of the squared mean amplitude around: what darker pixels count as. Products store the dark end as 0, whose logarithm would
+#: say all of the ground's level.
+FLOOR = 0.1
+#: Amplitude to which that mean counts, 20 dB above the median of a scene as networks get it: one target is no ground
+BRIGHTEST = 4.0
 
 
 def ground_level(intensity: np.ndarray, looks: float) -> np.ndarray:
     """The level of the ground about every pixel, float32 [..., H, W].
 
-    ``intensity``: [..., H, W], finite, >= 0; ``looks``: of its speckle, by which its logarithm's mean is off.
+    ``intensity``: [..., H, W], finite, >= 0, of a median amplitude of about 0.4; ``looks``: of its speckle, by which its
+    logarithm's mean is off.
     """
     from scipy.ndimage import uniform_filter1d
     from scipy.special import digamma
 
-    floor = max(FLOOR * float(intensity.mean(dtype=np.float64)), float(np.finfo(np.float32).tiny))
-    log = np.log(np.maximum(intensity, np.float32(floor)).astype(np.float32))
+    around = np.minimum(np.sqrt(intensity, dtype=np.float32), np.float32(BRIGHTEST))
+    for axis in (-2, -1):
+        around = uniform_filter1d(around, 2 * REACH + 1, axis=axis, mode="nearest")
+    floor = np.maximum(np.float32(FLOOR) * around**2, np.finfo(np.float32).tiny)
+    log = np.log(np.maximum(intensity, floor).astype(np.float32))
     highest = None
     for along, across in ((-2, -1), (-1, -2)):
         lines = uniform_filter1d(log, 2 * REACH + 1, axis=across, mode="nearest")

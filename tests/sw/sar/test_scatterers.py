@@ -35,20 +35,27 @@ def target(decibel: float, looks: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("looks", [1, 4, 30])
 def test_the_ground_is_its_mean_and_targets_dont_raise_it(looks):
-    noisy = np.random.default_rng(2).gamma(looks, 3 / looks, (200, 200)).astype(np.float32)
+    noisy = np.random.default_rng(2).gamma(looks, 0.3 / looks, (200, 200)).astype(np.float32)
     even = ground_level(noisy, looks)
-    assert even.mean() == pytest.approx(3, rel=0.25)  # the highest of four noisy halves is above the mean
-    assert even.mean() > 3
-    noisy[::20, ::20] = 3e4
+    assert even.mean() == pytest.approx(0.3, rel=0.25)  # the highest of four noisy halves is above the mean
+    assert even.mean() > 0.3
+    noisy[::20, ::20] = 3e3
     assert ground_level(noisy, looks).mean() < 1.4 * even.mean()
     assert ground_level(noisy[None], looks).shape == (1, 200, 200)
 
 
+def test_a_dark_end_stored_as_zero_makes_no_targets():
+    noisy = 0.16 * np.random.default_rng(7).standard_exponential((200, 200)).astype(np.float32)
+    noisy[noisy < 0.16 * 0.37] = 0  # 31 %, as in an 8-bit quick-look
+    kept = keep_strong(noisy, np.zeros_like(noisy), ground_level(noisy, 1), 1)
+    assert (kept > 0).mean() < 2e-4
+
+
 def test_the_bright_side_of_an_edge_is_ground():
-    noisy = np.random.default_rng(3).standard_exponential((200, 200)).astype(np.float32)
+    noisy = 0.1 * np.random.default_rng(3).standard_exponential((200, 200)).astype(np.float32)
     noisy[:, 100:] *= 1000
     ground = ground_level(noisy, 1)
-    assert ground[20:-20, 100:103].min() > 400
+    assert ground[20:-20, 100:103].min() > 40
     kept = keep_strong(noisy, np.zeros_like(noisy), ground, 1)
     assert (kept[20:-20, 20:-20] > 0).mean() < 1e-4
 

@@ -145,9 +145,9 @@ def test_towns_keep_their_scatterers_whatever_the_system_makes_of_them():
 def test_counts_keep_the_mean_power():
     clean = np.full((300, 300), 0.4, np.float32)
     noisy = np.sqrt(RNG.standard_exponential(clean.shape, dtype=np.float32)) * clean
-    levels, target = counted(noisy, clean, 10.0)
+    levels, target = counted(noisy, clean, 5.0)
     assert len(np.unique(levels)) < 25
-    np.testing.assert_allclose(levels * 10, np.rint(levels * 10), atol=1e-4)
+    np.testing.assert_allclose(levels * 5, np.rint(levels * 5), atol=1e-4)
     assert np.mean(levels.astype(float) ** 2) == pytest.approx(float(target[0, 0]) ** 2, rel=0.01)
 
 
