@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..contract.errors import ConfigError
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, text_column, write_json
 
@@ -48,6 +49,8 @@ def despeckle(
                                                  "mean is kept).")] = "none",
     cycle_spin: Annotated[bool, typer.Option("--cycle-spin", help="Average a network over 8 shifts of the image, so that "
                                              "results don't depend on where a crop begins: 8 times the time.")] = False,
+    temporal: Annotated[bool, typer.Option("--temporal", help="The inputs are co-registered dates of one place: each is "
+                                           "despeckled as its ratio to their mean.")] = False,
     device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
@@ -71,6 +74,8 @@ def despeckle(
 
     Example: nearflash despeckle scene.tif -o clean.tif --domain amplitude --looks 4 --json clean.json
 
+    Example: nearflash despeckle stack/*.tif --temporal -o clean/
+
     Example: nearflash despeckle S1A_IW_GRDH_1SDV_20230101T050000.SAFE --polarisation VV --calibration gamma0 --out-domain db
     """
     check_outputs(json_file=json_file)
@@ -88,12 +93,18 @@ def despeckle(
           "bursts")
     if cycle_spin:
         console.print("cycle spinning: 8 passes, 8 times the time of one", style="yellow")
-    results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
+    if temporal:
+        for name, value in (("ratio", ratio), ("cluster", cluster)):
+            if value is not None:
+                raise ConfigError(f"--{name}", str(value), "must be absent with --temporal")
+        results = _stack(jobs)
+    else:
+        results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
     order = {job.target: k for k, job in enumerate(jobs)}
     results.sort(key=lambda r: order[r.target])
     failed = sum(r.error is not None for r in results)
     write_json(json_file, {"method": method, "looks": looks, "tile_px": tile, "device": device, "match_mean": match_mean,
-                           "failed_files": failed, "files": [_record(r) for r in results]})
+                           "temporal": temporal, "failed_files": failed, "files": [_record(r) for r in results]})
     _show(results)
     if failed:
         raise typer.Exit(1)
@@ -121,6 +132,15 @@ def _here(jobs: list[Job]) -> Iterator[FileResult]:
             result = attempt(job, method, lambda share, task=task: bar.update(task, completed=share))
             bar.remove_task(task)
             yield result
+
+
+def _stack(jobs: list[Job]) -> list[FileResult]:
+    """A stack is done in whole: what stops one date stops all that were still to come."""
+    from ..sar.temporal import despeckle_dates
+
+    with _progress() as bar:
+        task = bar.add_task(f"{len(jobs)} dates", total=1.0)
+        return despeckle_dates(jobs, jobs[0].settings.load_method(), lambda share: bar.update(task, completed=share))
 
 
 def _on_cluster(jobs: list[Job], kind: str, address: str | None, workers: int | None) -> Iterator[FileResult]:

@@ -1,4 +1,4 @@
-"""``nearflash sar train``: a despeckler from a folder of clean images."""
+"""``nearflash sar train``: a despeckler from clean images, from a sensor's own images, or from both."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
@@ -17,8 +18,9 @@ __all__ = ["train"]
 
 
 def train(
-    images: Annotated[list[Path], typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")],
-    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, base-texture, tiny, "
+    images: Annotated[list[Path] | None, typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")] = None,
+    recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, base-texture, "
+                                        "base-scenes, base-own, tiny, "
                                         "tiny-levels, tiny-even, unet, unet-second, paper (for a GPU; never run "
                                         "to the end), or a TOML file.")] = "base",
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
@@ -28,13 +30,23 @@ def train(
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew even if the folder holds a checkpoint.")] = False,
     init: Annotated[Path | None, typer.Option(help="Start from these weights (.npz) instead of random ones; the later "
                                                    "parts of a recipe do. Blocks they lack start as identities.")] = None,
+    self_supervised: Annotated[list[Path] | None, typer.Option(help="A single-look complex image to learn from without "
+                                                               "clean ones: its real part is scored by its imaginary one. "
+                                                               "Several times for several.")] = None,
+    dates: Annotated[list[Path] | None, typer.Option(help="A folder of co-registered images of some dates, each scored by "
+                                                     "the others. Several times for several.")] = None,
+    dates_looks: Annotated[float, typer.Option(help="Looks of the images in --dates.")] = 1.0,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Train a despeckler on clean images; speckle is drawn anew at every step. Interrupt at will: the same command resumes.
 
+    With --self-supervised or --dates also, or only, on your own sensor's images, which no clean image is needed for.
+
     Under torchrun the batch is spread over the processes, and the result is that of one process.
 
     Example: nearflash sar train bsds500/train bsds500/test --validate bsds500/val --recipe base -o runs/base
+
+    Example: nearflash sar train --self-supervised slc.tif --recipe base-own --init base.npz -o runs/own
 
     Example: torchrun --nproc-per-node 2 -m nearflash sar train bsds500/train -o runs/base
     """
@@ -45,12 +57,13 @@ def train(
     import torch
     import torch.distributed as dist
 
-    from ..sar.models import grow
+    from ..sar.models import grow, without_phases
     from ..sar.network import read_weights, write_weights
     from ..sar.training.config import TrainConfig
     from ..sar.training.curves import plot_curves
-    from ..sar.training.data import Images
+    from ..sar.training.data import MOVED, Images
     from ..sar.training.loop import Trainer
+    from ..sar.training.observed import Observations
     from ..sar.training.validate import Validation
 
     config = TrainConfig.load(recipe)
@@ -64,11 +77,15 @@ def train(
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        trainer = Trainer(config, Images(images, colours=config.tones > 0), out, device)
+        observations = None
+        if self_supervised or dates:
+            observations = Observations.read(self_supervised or [], [stack_of(folder) for folder in dates or []],
+                                             config.crop + MOVED, dates_looks)
+        trainer = Trainer(config, Images(images, colours=config.tones > 0) if images else None, out, device, observations)
         initial = None
         if init:
             try:
-                initial = grow(trainer.net, read_weights(init)[1])
+                initial = grow(trainer.net, without_phases(trainer.net, read_weights(init)[1]))
             except RuntimeError as e:
                 raise DataError("init", str(init), f"weights that fit {config.model} ({e})") from e
         if config.initial_share and initial is None:
@@ -79,7 +96,7 @@ def train(
             trainer.start_from(initial)
         score = None
         if validate and trainer.rank == 0:
-            validation = Validation(Images([validate]))
+            validation = Validation(Images([validate]), slcs=slcs_of(self_supervised or []))
             score = lambda net: validation(net, trainer.device, trainer.autocast)  # noqa: E731
         columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())
@@ -91,7 +108,7 @@ def train(
             lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
             result = trainer.result(initial)
             meta = {"model": config.model, "options": config.options, "recipe": config.to_dict(),
-                    "images": len(trainer.images), "hours": trainer.seconds / 3600,
+                    "images": len(trainer.images) if trainer.images else 0, "hours": trainer.seconds / 3600,
                     "validation": lines[-1] | (score(result) if score and config.initial_share else {})}
             write_weights(weights, result, meta)
             plot_curves(lines, curves)
@@ -100,3 +117,25 @@ def train(
     finally:
         if spread:
             dist.destroy_process_group()
+
+
+def stack_of(folder: Path) -> list[Path]:
+    """The images of a folder of dates, in the order of their names. Raises DataError for fewer than two."""
+    from ..sar.io import SUFFIXES
+
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if len(paths) < 2:
+        raise DataError("dates", str(folder), "a folder with at least two images")
+    return paths
+
+
+def slcs_of(paths: list[Path]) -> dict[str, np.ndarray]:
+    """Intensity of complex images by the names of their files, at the scale of training."""
+    from ..sar.io import read_complex
+    from ..sar.training.observed import MEDIAN
+
+    found = {}
+    for path in paths:
+        intensity = np.abs(read_complex(path)) ** 2
+        found[path.stem] = (intensity * (MEDIAN**2 / np.median(intensity))).astype(np.float32)
+    return found

@@ -78,11 +78,15 @@ def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = Non
 def _network(name: str, device: str, checkpoint: Path | None) -> Method:
     from . import network
     from .local_mean import keep_local_mean
+    from .scatterers import bounded, dimmed, ground_level, keep_strong
 
     net = network.load(name, checkpoint, device)
 
     def apply(intensity: np.ndarray, looks: float) -> np.ndarray:
-        return keep_local_mean(intensity, net.despeckle(intensity, looks), looks)
+        ground = ground_level(intensity, looks)
+        seen = dimmed(intensity, ground)
+        clean = keep_local_mean(seen, net.despeckle(seen, looks), looks)
+        return bounded(intensity, keep_strong(intensity, clean, ground, looks))
 
     details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint), "checkpoint_sha256": net.sha256}
     return Method(name, net.margin, net.multiple, True, apply, details)

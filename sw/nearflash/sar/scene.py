@@ -26,7 +26,8 @@ from .missing import EVEN_RADIUS, fill_missing, interior_constants
 from .statistics import SceneStatistics, survey
 from .tiles import RAMP, lerp, plan_axis, ramp
 
-__all__ = ["MATCHES", "StreamReport", "check_looks", "despeckle_stream", "require_valid"]
+__all__ = ["MATCHES", "StreamReport", "check_looks", "despeckle_stream", "looks_to_use", "require_valid",
+           "settled"]
 
 MATCHES = ("none", "local", "global")
 LOOKS_WHEN_UNKNOWN = 1.0
@@ -90,7 +91,7 @@ def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float 
     began = time.perf_counter()
     # Also beside what the product says: it may be another product's, or multilooked since
     facts = facts or survey(scene, band, looks=given is None)
-    used, source = _looks(given, scene.info.looks, facts.estimate)
+    used, source = looks_to_use(given, scene.info.looks, facts.estimate)
     run = _TileRunner(method, used, facts.scale if method.scene_scale else 1.0, facts.floor, match_mean == "local")
     totals = _Totals()
     rows, columns = scene.shape
@@ -127,7 +128,7 @@ def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float 
                         time.perf_counter() - began)
 
 
-def _looks(given: float | None, stated: float | None, estimate: LooksEstimate | None) -> tuple[float, str]:
+def looks_to_use(given: float | None, stated: float | None, estimate: LooksEstimate | None) -> tuple[float, str]:
     """The looks to use and where they come from."""
     for value, source in ((given, "given"), (stated, "product"), (estimate.looks if estimate else None, "estimated")):
         if value is not None:
@@ -147,13 +148,13 @@ def _offset(scene: Scene, row: int, count: int, band: int) -> np.ndarray | float
 
 def _write(info: SceneInfo, writer: Writer, ratio: Writer | None, before: np.ndarray | None, after: np.ndarray,
            offset: np.ndarray | float, row: int, band: int) -> None:
-    writer.write(after if np.ndim(offset) == 0 and offset == 0 else _settled(info, after - offset, row), row, band)
+    writer.write(after if np.ndim(offset) == 0 and offset == 0 else settled(info, after - offset, row), row, band)
     if ratio is not None and before is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio.write(np.where((before == 0) & (after == 0), np.float32(1), before / after), row, band)
 
 
-def _settled(info: SceneInfo, intensity: np.ndarray, row: int) -> np.ndarray:
+def settled(info: SceneInfo, intensity: np.ndarray, row: int) -> np.ndarray:
     """Intensity less its offset, float32 [rows, W], its negative pixels treated as the scene's ``negatives`` says."""
     intensity = intensity.astype(np.float32)
     below = intensity < 0

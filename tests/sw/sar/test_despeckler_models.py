@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from nearflash.contract.errors import ConfigError
-from nearflash.sar.models import MODELS, build, count_macs, count_parameters
-from nearflash.sar.models.blocks import SpatialReductionAttention, TransformerBlock
+from nearflash.sar.models import MODELS, build, count_macs, count_parameters, grow, without_phases
+from nearflash.sar.models.blocks import SpatialReductionAttention, TransformerBlock, smooth
 
 # stage: channels, grid at 256x256, KV tokens, parameters (Perera et al., IGARSS 2022)
 PUBLISHED = ((32, 128, 256, 225_888), (64, 64, 64, 909_440), (128, 32, 64, 1_663_104), (320, 16, 64, 7_802_560),
@@ -46,9 +46,12 @@ def test_paper_initialisation(paper):
     assert abs(float(conv.detach().std()) / np.sqrt(2 / (9 * 128)) - 1) < 0.05
 
 
-@pytest.mark.parametrize("name", ["base", "tiny"])
-def test_budget(name):
-    net = build(name)
+HEADED = dict(head=16, decoder=[1, 1, 2, 1])  # recipe base-scenes
+
+
+@pytest.mark.parametrize(("name", "options"), [("base", {}), ("tiny", {}), ("base", HEADED)])
+def test_budget(name, options):
+    net = build(name, **options)
     assert count_parameters(net) <= 3e6
     assert count_macs(net) <= 2.5e9
 
@@ -108,7 +111,51 @@ def test_looks_matter_only_when_conditioned():
         assert same is not looks
 
 
+def test_smoothing_keeps_the_mean_and_nothing_at_half_the_sampling_rate():
+    x = torch.full((1, 2, 8, 10), 3.0)
+    torch.testing.assert_close(smooth(x), x)
+    x[:, 1] = torch.tensor([1.0, -1.0]).repeat(5)
+    assert smooth(x)[0, 1, :, 1:-1].abs().max() < 1e-6
+    x[:, 1] = 0
+    x[:, 1, 4, 4] = 16
+    torch.testing.assert_close(smooth(x)[0, 1, 3:6, 3:6], torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]))
+
+
+def test_with_a_head_every_pixel_of_even_ground_is_made_alike():
+    """Whatever its weights, far from edges there is no pattern; without a head the pixels of a 2x2 block differ."""
+    spread = []
+    for options in (dict(head=8), {}):
+        torch.manual_seed(2)
+        net = build("tiny", position=False, **options).eval()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.add_(torch.randn_like(p) * 0.05)
+            out = net(torch.full((1, 1, 192, 192), 0.5), torch.ones(1))[0, 0, 64:128, 64:128]
+        phases = out.unflatten(0, (-1, 2)).unflatten(2, (-1, 2)).mean((0, 2))
+        spread.append(float((phases.max() - phases.min()) / out.mean()))
+    assert spread[0] < 1e-3
+    assert spread[1] > 0.01
+
+
+def test_a_network_with_a_head_goes_on_from_one_without():
+    torch.manual_seed(1)
+    old, new = build("tiny", decoder=[2, 1, 1, 1]), build("tiny", head=8)
+    state = without_phases(new, old.state_dict())
+    new.load_state_dict(grow(new, state))
+    torch.testing.assert_close(new.stem.weight, old.stem.weight)
+    torch.testing.assert_close(new.decoder[0][0].conv1.weight, old.decoder[0][0].conv1.weight)
+    x = torch.rand(1, 64, 4, 4)
+    # the mean of a block's four pixels
+    blocks = torch.nn.functional.avg_pool2d(old.up[3](x), 2)
+    torch.testing.assert_close(new.up[3].conv(x), blocks, rtol=1e-4, atol=1e-6)
+    assert without_phases(old, old.state_dict()).keys() == old.state_dict().keys()
+    own = {k: v + 1 for k, v in new.state_dict().items()}
+    assert all(torch.equal(v, own[k]) for k, v in without_phases(new, own).items())
+
+
 def test_refused():
+    with pytest.raises(ConfigError, match=r"model\.head = 8"):
+        build("tiny", head=8, output="log")
     with pytest.raises(ConfigError, match=r"nonsense.*base, tiny, paper, unet"):
         build("nonsense")
     with pytest.raises(ConfigError, match=r"model\.width"):

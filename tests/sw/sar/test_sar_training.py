@@ -15,6 +15,7 @@ from nearflash.sar.models import build, grow
 from nearflash.sar.network import Network, load, read_weights, write_weights
 from nearflash.sar.training.config import RECIPES, TrainConfig
 from nearflash.sar.training.data import (
+    MOVED,
     Images,
     clip_dark,
     cut_dark,
@@ -26,6 +27,7 @@ from nearflash.sar.training.data import (
     with_texture,
 )
 from nearflash.sar.training.loop import Trainer, loss_of, rate_of, speckle_kept
+from nearflash.sar.training.observed import Observations
 from nearflash.sar.training.validate import Validation
 from PIL import Image
 
@@ -360,8 +362,13 @@ def test_configurations(tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("*.toml")))
 def test_every_recipe_takes_a_step(images, tmp_path, recipe):
-    config = replace(TrainConfig.load(recipe), batch=2, crop=32)
-    trainer = Trainer(config, images, tmp_path)
+    config = TrainConfig.load(recipe)
+    config = replace(config, batch=2, crop=96 if config.moved_weight else 32)
+    own = None
+    if config.self_supervised:
+        z = np.random.default_rng(3).standard_normal((96, 96, 2), dtype=np.float32).view(np.complex64)[..., 0]
+        own = Observations([z], [], config.crop + MOVED)
+    trainer = Trainer(config, images, tmp_path, observations=own)
     before = {k: v.clone() for k, v in trainer.net.state_dict().items()}
     assert 0 < trainer.train_step() < 1
     assert any(not torch.equal(v, before[k]) for k, v in trainer.net.state_dict().items())

@@ -23,7 +23,7 @@ from .product import Image, ProductOptions, images_in, is_product
 from .unread import advice
 
 __all__ = ["SUFFIXES", "Image", "ProductOptions", "Scene", "SceneInfo", "WriteError", "Writer", "images_in", "is_product",
-           "open_scene", "open_writer", "read_array"]
+           "open_scene", "open_writer", "read_array", "read_complex"]
 
 _READERS = {".tif": "raster", ".tiff": "raster", ".npy": "npy", ".png": "png", ".img": "raster", ".cos": "raster"}
 _WRITERS = {".tif": "geotiff", ".tiff": "geotiff", ".npy": "npy", ".png": "png"}
@@ -138,3 +138,15 @@ def read_array(path: str | Path, domain: str | None = None, *, nodata: float | N
         if not 0 <= band < scene.bands:
             raise ConfigError("band", band, f"must be from 0 to {scene.bands - 1}: {path} has {scene.bands}")
         return scene.read(slice(0, scene.shape[0]), band), scene.info
+
+
+def read_complex(path: str | Path, band: int = 0) -> np.ndarray:
+    """A band of a complex image as it is, complex64 [H, W].
+
+    Raises: as :func:`open_scene`, and :class:`DataError` for a file of real numbers.
+    """
+    with open_scene(path, "complex", borders="keep") as scene:
+        values = scene.raw(slice(0, scene.shape[0]), band)
+    if values.dtype.kind == "c":
+        return values.astype(np.complex64)
+    return (values[..., 0] + 1j * values[..., 1]).astype(np.complex64)

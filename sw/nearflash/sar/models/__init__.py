@@ -11,12 +11,12 @@ from torch import nn
 from ...contract.errors import ConfigError
 from .blocks import count_parameters
 from .five_stage import FiveStage, FiveStageConfig
-from .grow import grow
+from .grow import grow, without_phases
 from .paper import PaperTransformer
 from .unet import UNet
 
 __all__ = ["MODELS", "FiveStage", "FiveStageConfig", "PaperTransformer", "UNet", "build", "count_macs", "count_parameters",
-           "grow"]
+           "grow", "without_phases"]
 
 FIVE_STAGE: dict[str, dict[str, Any]] = {
     "base": dict(widths=(32, 64, 96, 160, 192), encoder=(1, 1, 3, 3, 2), decoder=(2, 1, 2, 1)),

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ChannelNorm", "ConvBlock", "Downsample", "MixFFN", "SpatialReductionAttention", "TransformerBlock", "Upsample"]
+__all__ = ["ChannelNorm", "ConvBlock", "Downsample", "MixFFN", "SmoothDownsample", "SmoothUpsample",
+           "SpatialReductionAttention", "TransformerBlock", "Upsample", "smooth"]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -139,6 +140,35 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), 2)
+
+
+def smooth(x: Tensor) -> Tensor:
+    """``[N, C, H, W]`` averaged by 1-2-1 along rows and columns, edges repeated: nothing is left at half the sampling
+    rate."""
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+
+
+class SmoothDownsample(Downsample):
+    """:class:`Downsample` of a smoothed image, so that its result moves with the image.
+
+    Source: R. Zhang, "Making convolutional networks shift-invariant again", ICML 2019.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(smooth(input))
+
+
+class SmoothUpsample(nn.Module):
+    """A 1x1 convolution, interpolated bilinearly to twice the height and width: every pixel is made in the same way."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear")
 
 
 def init_transformer(module: nn.Module) -> None:

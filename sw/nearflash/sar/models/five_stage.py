@@ -4,7 +4,7 @@ Stages at 1/2 ... 1/32 of the resolution. The first two are residual 3x3 convolu
 whose keys lie on a pooled grid (64 keys at 256x256, as in the published network). The decoder mirrors the encoder and adds
 its skips. The first stage starts from 2x2 pixels rearranged into channels, so nothing wide runs at full resolution.
 
-Switches, each settled by ablation (docs/despeckling.md):
+Switches, settled by ablation:
 
 - ``features``: what the first layer sees: ``amplitude``, ``log`` (a softened logarithm: variance-stabilised down to a floor,
   so that the deep fades of single-look speckle don't dominate), or ``both``.
@@ -13,6 +13,9 @@ Switches, each settled by ablation (docs/despeckling.md):
   training pass.
 - ``looks``: a plane of 1/sqrt(L) as an input; without it the network is blind.
 - ``position``: depthwise convolutions in the FFNs.
+- ``head``: channels of two convolutions at full resolution, which see the image beside what the stages made of it. With
+  them whatever changes the resolution smooths, so that an output moves with its image; 0 has neither: the first stage and
+  the output then treat the four pixels of a 2x2 block differently.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...contract.errors import ConfigError
-from .blocks import ConvBlock, Downsample, TransformerBlock, Upsample, zero_init
+from .blocks import ConvBlock, Downsample, SmoothDownsample, SmoothUpsample, TransformerBlock, Upsample, smooth, zero_init
 
 __all__ = ["FiveStage", "FiveStageConfig"]
 
@@ -46,8 +49,13 @@ class FiveStageConfig:
     output: str = "gated"
     looks: bool = True
     position: bool = True
+    head: int = 0
 
     def __post_init__(self) -> None:
+        if self.head < 0:
+            raise ConfigError("model.head", self.head, "0 or more channels")
+        if self.head and self.output != "gated":
+            raise ConfigError("model.head", self.head, f"0 for output {self.output}")
         for field, allowed in (("features", ("amplitude", "log", "both")),
                                ("output", ("amplitude", "log", "residual", "gated"))):
             if getattr(self, field) not in allowed:
@@ -66,6 +74,24 @@ def soft_exp(x: Tensor) -> Tensor:
     return F.relu(torch.exp(x.clamp(max=8.0)) - FLOOR)
 
 
+class Head(nn.Module):
+    """The output at full resolution: ``forward(x [N, inputs, H/2, W/2], planes [N, C, H, W])`` -> ``[N, 2, H, W]``."""
+
+    def __init__(self, inputs: int, planes: int, width: int) -> None:
+        super().__init__()
+        self.up = SmoothUpsample(inputs, width)
+        self.conv1 = nn.Conv2d(width + planes, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, 2, 3, padding=1)
+        zero_init(self.out)
+
+    def forward(self, x: Tensor, planes: Tensor) -> Tensor:
+        y = F.relu(self.conv1(torch.cat([self.up(x), planes.to(x.dtype)], 1)))
+        y = y + F.relu(self.conv2(y))
+        with torch.autocast(x.device.type, enabled=False):  # eight bits of mantissa would show in the output
+            return self.out(y.float())
+
+
 class FiveStage(nn.Module):
     """``forward(amplitude [N, 1, H, W] >= 0, looks [N] > 0)`` -> amplitude ``[N, 1, H, W]``; H, W multiples of 32."""
 
@@ -78,11 +104,15 @@ class FiveStage(nn.Module):
         planes = {"amplitude": 1, "log": 1, "both": 2}[config.features]
         self.stem = nn.Conv2d(4 * planes + config.looks, w[0], 3, padding=1)
         self.encoder = nn.ModuleList(self.stage(i, depth) for i, depth in enumerate(config.encoder))
-        self.down = nn.ModuleList(Downsample(a, b) for a, b in pairwise(w))
-        self.up = nn.ModuleList(Upsample(b, a) for a, b in pairwise(w))
+        down, up = (SmoothDownsample, SmoothUpsample) if config.head else (Downsample, Upsample)
+        self.down = nn.ModuleList(down(a, b) for a, b in pairwise(w))
+        self.up = nn.ModuleList(up(b, a) for a, b in pairwise(w))
         self.decoder = nn.ModuleList(self.stage(i, depth) for i, depth in enumerate(config.decoder))
-        self.out = nn.Conv2d(w[0], 8 if config.output == "gated" else 4, 3, padding=1)
-        zero_init(self.out)
+        if config.head:
+            self.head = Head(w[0], planes, config.head)
+        else:
+            self.out = nn.Conv2d(w[0], 8 if config.output == "gated" else 4, 3, padding=1)
+            zero_init(self.out)
 
     def stage(self, i: int, depth: int) -> nn.Sequential:
         c, width = self.config, self.config.widths[i]
@@ -94,8 +124,8 @@ class FiveStage(nn.Module):
     def forward(self, amplitude: Tensor, looks: Tensor) -> Tensor:
         c = self.config
         log = soft_log(amplitude)
-        planes = {"amplitude": [amplitude], "log": [log], "both": [amplitude, log]}[c.features]
-        x = F.pixel_unshuffle(torch.cat(planes, 1), 2)
+        planes = torch.cat({"amplitude": [amplitude], "log": [log], "both": [amplitude, log]}[c.features], 1)
+        x = F.pixel_unshuffle(smooth(planes) if c.head else planes, 2)
         if c.looks:
             plane = looks.rsqrt().to(x.dtype).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])
             x = torch.cat([x, plane], 1)
@@ -108,8 +138,11 @@ class FiveStage(nn.Module):
                 x = down(x)
         for i in reversed(range(len(skips))):
             x = self.decoder[i](skips[i] + self.up[i](x))
-        with torch.autocast(x.device.type, enabled=False):  # eight bits of mantissa would show in the output
-            y = F.pixel_shuffle(self.out(x.float()), 2)
+        if c.head:
+            y = self.head(x, planes)
+        else:
+            with torch.autocast(x.device.type, enabled=False):  # as in Head
+                y = F.pixel_shuffle(self.out(x.float()), 2)
         if c.output == "gated":
             estimate = F.relu(y[:, :1] + 0.4)
             return estimate + torch.sigmoid(y[:, 1:] - 3) * (amplitude - estimate)

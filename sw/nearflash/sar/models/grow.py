@@ -1,4 +1,4 @@
-"""A deeper network that starts as a trained shallower one: blocks that the weights lack begin as identities.
+"""A network that starts from another's weights: blocks that they lack begin as identities.
 
 Source of the idea: T. Chen, I. Goodfellow, J. Shlens, "Net2Net: accelerating learning via knowledge transfer", ICLR 2016.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .blocks import ConvBlock, TransformerBlock
 
-__all__ = ["grow"]
+__all__ = ["grow", "without_phases"]
 
 #: Layers of a residual block that its branches end with: zero makes it the identity.
 CLOSING: Mapping[type[nn.Module], tuple[str, ...]] = {ConvBlock: ("conv2",), TransformerBlock: ("attn.proj", "ffn.fc2")}
@@ -40,3 +40,20 @@ def grow(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise RuntimeError(f"{key} is {tuple(value.shape)}, not {tuple(full[key].shape)}")
         full[key] = torch.as_tensor(value, device=full[key].device)
     return full
+
+
+def without_phases(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a five-stage network's ``state`` without a head what ``net``, one with a head, can go on from.
+
+    Upsampling gets the mean of what it made of a block's four pixels, the output by blocks of four is left out, and so are
+    residual blocks that ``net`` lacks; its head comes from ``net``, untrained. ``state`` as it is where ``net`` has no head
+    or ``state`` has one.
+    """
+    if not getattr(net, "head", None) or any(k.startswith("head.") for k in state):
+        return dict(state)
+    own = net.state_dict()
+    kept = {k: v for k, v in state.items() if k in own}
+    for key, value in kept.items():
+        if key.startswith("up."):
+            kept[key] = value.unflatten(0, (-1, 4)).mean(1)  # pixel_shuffle takes each output's four channels in a row
+    return kept | {k: v.detach().clone() for k, v in own.items() if k.startswith("head.")}

@@ -45,6 +45,10 @@ class TrainConfig:
     flat: float = 0.05              # share of piecewise constant scenes
     texture: float = 0.0            # share with stripes in some areas of the scene
     even: float = 0.0               # share with some areas of the scene made constant
+    cities: float = 0.0             # share with a town's scatterers, or strewn with points, in place of point targets
+    counts: float = 0.0             # share of single-look samples stored as small whole numbers
+    self_supervised: float = 0.0    # share of pairs of observations (Observations) instead of clean images
+    moved_weight: float = 0.0       # of the difference between a crop's estimate and that of one moved by some pixels
     learning_rate: float = 8e-4
     warmup: int = 300               # steps
     final_rate: float = 0.002       # of the learning rate, where the cosine ends
@@ -69,7 +73,7 @@ class TrainConfig:
         need("max_scale", 1 <= self.max_scale <= 4, "1 to 4")
         need("looks", len(self.looks) > 0 and all(n >= 1 and n == int(n) for n in self.looks), "whole numbers from 1")
         for name in ("correlated", "gain", "contrast", "targets", "clipped", "cut", "flat", "texture", "even",
-                     "resampled", "tones"):
+                     "resampled", "tones", "cities", "counts", "self_supervised"):
             need(name, 0 <= getattr(self, name) <= 1, "0 to 1")
         need("gain_range", 0 <= self.gain_range <= 3, "0 to 3")
         need("contrast_range", 0 <= self.contrast_range <= 3, "0 to 3")
@@ -78,6 +82,8 @@ class TrainConfig:
         need("ema", 0 <= self.ema < 1, "0 to below 1")
         need("initial_share", 0 <= self.initial_share < 1, "0 to below 1")
         need("ratio_weight", 0 <= self.ratio_weight <= 10, "0 to 10")
+        need("moved_weight", 0 <= self.moved_weight <= 10 and (self.moved_weight == 0 or self.crop >= 96),
+             "0 to 10, and 0 for crops below 96 pixels")
         need("loss", self.loss in ("rmse", "mse"), "rmse or mse")
         need("precision", self.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32")
 

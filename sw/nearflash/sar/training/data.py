@@ -16,9 +16,14 @@ from PIL import Image, UnidentifiedImageError
 
 from ...contract.errors import DataError
 from ..speckle import SystemResponse, speckled
+from .cities import city_echoes
 from .config import TrainConfig
+from .observed import Observations
 
-__all__ = ["Images", "sample_batch"]
+__all__ = ["MOVED", "Images", "sample_batch"]
+
+#: Pixels by which a crop can move where a recipe weighs what that changes: every phase of three halvings of the resolution
+MOVED = 8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
@@ -177,6 +182,13 @@ def cut_dark(noisy: np.ndarray, clean: np.ndarray, threshold: float) -> tuple[np
     return np.where(noisy < threshold, np.float32(0), noisy), (clean * np.sqrt(np.maximum(power, 1e-8))).astype(np.float32)
 
 
+def counted(noisy: np.ndarray, clean: np.ndarray, levels: float) -> tuple[np.ndarray, np.ndarray]:
+    """An amplitude image stored as whole numbers, ``levels`` of them to an amplitude of 1, and the clean amplitude whose
+    square is its mean: rounding adds the variance 1/12 of a level where the signal spans some levels."""
+    step = np.float32(1 / levels)
+    return np.rint(noisy / step).astype(np.float32) * step, np.sqrt(clean**2 + step**2 / 12)
+
+
 def acquisition(images: Images, config: TrainConfig, rng: np.random.Generator, size: int) -> Sample:
     """A scene of ``size`` pixels on a side as the radar gives it."""
     clean = flat_scene(rng, size) if rng.random() < config.flat else images.crop(rng, size, config.max_scale, config.tones)
@@ -196,7 +208,10 @@ def acquisition(images: Images, config: TrainConfig, rng: np.random.Generator, s
         response = SystemResponse((rng.uniform(low, high), rng.uniform(low, high)),
                                   (rng.uniform(0.54, 1), rng.uniform(0.54, 1)))
     targets = None
-    if rng.random() < config.targets:
+    if config.cities and rng.random() < config.cities:
+        looks = min(looks, 4.0)
+        targets = city_echoes(rng, size, response)
+    elif rng.random() < config.targets:
         looks = min(looks, 4.0)
         targets = point_targets(rng, size)
     gain = np.float32(np.exp(rng.uniform(-config.gain_range, config.gain_range)) if rng.random() < config.gain else 1.0)
@@ -207,16 +222,17 @@ def acquisition(images: Images, config: TrainConfig, rng: np.random.Generator, s
         noisy, clean = clip_dark(noisy, clean, rng.uniform(0.02, 0.25))
     elif config.cut and looks == 1 and rng.random() < config.cut:
         noisy, clean = cut_dark(noisy, clean, rng.uniform(0.02, 0.3))
+    elif config.counts and looks == 1 and rng.random() < config.counts:
+        noisy, clean = counted(noisy, clean, np.exp(rng.uniform(np.log(8), np.log(60))))
     return noisy * gain, clean * gain, looks, scale * gain
 
 
-def resampled(images: Images, config: TrainConfig, rng: np.random.Generator) -> Sample:
+def resampled(images: Images, config: TrainConfig, rng: np.random.Generator, size: int) -> Sample:
     """A scene on a map's grid, as terrain-corrected products are: intensity interpolated to pixels up to 2.2 times smaller.
 
     Interpolation averages neighbours: of white speckle, bilinear makes 2.25 times as many looks, over all phases of the two
     grids. A user gives the product's looks or those of the pixels: the network is told anything between.
     """
-    size = config.crop
     side = size / rng.uniform(1, 2.2)
     noisy, clean, looks, scale = acquisition(images, config, rng, int(side) + 2)
     x, y = rng.uniform(0, 1, 2)
@@ -231,18 +247,32 @@ def resampled(images: Images, config: TrainConfig, rng: np.random.Generator) -> 
 
 
 def sample(images: Images, config: TrainConfig, rng: np.random.Generator) -> Sample:
+    size = config.crop + (MOVED if config.moved_weight else 0)
     if config.resampled and rng.random() < config.resampled:
-        return resampled(images, config, rng)
-    return acquisition(images, config, rng, config.crop)
+        return resampled(images, config, rng, size)
+    return acquisition(images, config, rng, size)
 
 
-def sample_batch(images: Images, config: TrainConfig, step: int, positions: range) -> tuple[torch.Tensor, ...]:
+def sample_batch(images: Images | None, config: TrainConfig, step: int, positions: range,
+                 observations: Observations | None = None) -> tuple[torch.Tensor, ...]:
     """Samples ``positions`` of the global batch of ``step``.
 
     Returns:
-        noisy and clean amplitude ``[n, 1, crop, crop]`` float32, looks ``[n]``, scale ``[n, 1, crop, crop]``.
+        noisy and clean amplitude ``[n, 1, size, size]`` float32, looks ``[n]``, scale ``[n, 1, size, size]``, and whether
+        the clean one is a second observation instead, bool ``[n]``. ``size`` is the recipe's crop, and :data:`MOVED` more
+        where it weighs moving.
     """
-    drawn = [sample(images, config, np.random.default_rng([config.seed, step, i])) for i in positions]
+    drawn, second = [], []
+    for i in positions:
+        rng = np.random.default_rng([config.seed, step, i])
+        second.append(observations is not None and rng.random() < config.self_supervised)
+        if second[-1]:
+            assert observations is not None
+            seen, scored, looks = observations.crop(rng, config.crop + (MOVED if config.moved_weight else 0))
+            drawn.append((seen, scored, looks, np.ones_like(seen)))
+        else:
+            assert images is not None
+            drawn.append(sample(images, config, rng))
     noisy, clean, scale = (torch.from_numpy(np.ascontiguousarray(np.stack([d[i] for d in drawn])))[:, None]
                            for i in (0, 1, 3))
-    return noisy, clean, torch.tensor([d[2] for d in drawn], dtype=torch.float32), scale
+    return noisy, clean, torch.tensor([d[2] for d in drawn], dtype=torch.float32), scale, torch.tensor(second)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -21,11 +22,15 @@ from ...whole import whole_file
 from ..heap import keep_large_blocks
 from ..models import build
 from .config import TrainConfig
-from .data import Images, sample_batch
+from .data import MOVED, Images, sample_batch
+from .observed import Observations
 
-__all__ = ["Trainer", "loss_of", "native_bf16", "rate_of", "speckle_kept"]
+__all__ = ["Trainer", "loss_of", "moved_apart", "native_bf16", "rate_of", "speckle_kept", "unlikelihood"]
 
 EVEN_PIXELS = 512  # fewer say too little of what an estimate follows
+EDGE = 24  # pixels of an estimate that see the edge of their crop too well to be compared with those of another crop
+DARKEST = 0.02  # amplitude to which an observation's likelihood is looked at: one sample of 0 mustn't count without bound
+UNLIKELIHOOD_WEIGHT = 0.2  # brings its slope near that of the root mean square error
 
 
 def native_bf16(device: torch.device) -> bool:
@@ -64,14 +69,38 @@ def speckle_kept(noisy: Tensor, estimate: Tensor, clean: Tensor, scale: Tensor) 
     return (product * even).sum(dim=(1, 2, 3)) / pixels.clamp(min=1) * (pixels >= EVEN_PIXELS)
 
 
-def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, scale: Tensor, noisy: Tensor) -> Tensor:
+def unlikelihood(estimate: Tensor, scored: Tensor) -> Tensor:
+    """How unlikely intensity estimates make a second observation of the ground, in nats a look: ``[N]``.
+
+    The negative logarithm of the gamma density, log R + I/R of estimate R and observation I, less what R = I would have; of
+    half a look (one part of a complex image) and of L looks alike but for a factor.
+    """
+    r, i = estimate.square() + DARKEST**2, scored.square() + DARKEST**2
+    return (torch.log(r) + i / r).mean(dim=(1, 2, 3)) - (torch.log(i) + 1).mean(dim=(1, 2, 3))
+
+
+def moved_apart(estimate: Tensor, moved: Tensor, scale: Tensor, by: tuple[int, int]) -> Tensor:
+    """Root mean square difference of estimates of a crop and of the one ``by`` (rows, columns) further, where they overlap
+    and lie :data:`EDGE` pixels inside both, relative to the brighter of estimate and scale: ``[N]``."""
+    height, width = estimate.shape[2:]
+    rows, columns = slice(EDGE + by[0], height - EDGE), slice(EDGE + by[1], width - EDGE)
+    a, s = estimate[..., rows, columns], scale[..., rows, columns]
+    b = moved[..., EDGE : height - EDGE - by[0], EDGE : width - EDGE - by[1]]
+    return (((a - b) / torch.maximum(a.detach(), s)).square().mean(dim=(1, 2, 3)) + 1e-8).sqrt()
+
+
+def loss_of(config: TrainConfig, estimate: Tensor, clean: Tensor, scale: Tensor, noisy: Tensor,
+            second: Tensor | None = None) -> Tensor:
     """Error relative to the area's brightness ``scale``, and to the target itself where that is brighter; and
-    :func:`speckle_kept`, as far as the recipe weighs it. All ``[N, 1, H, W]``."""
+    :func:`speckle_kept`, as far as the recipe weighs it. All ``[N, 1, H, W]``. Samples whose ``clean`` is a ``second``
+    observation (bool ``[N]``) count by its :func:`unlikelihood`."""
     mse = ((estimate - clean) / torch.maximum(clean, scale)).square().mean(dim=(1, 2, 3))
-    loss = (mse + 1e-8).sqrt().mean() if config.loss == "rmse" else mse.mean()
+    each = (mse + 1e-8).sqrt() if config.loss == "rmse" else mse
     if config.ratio_weight:
-        loss = loss + config.ratio_weight * speckle_kept(noisy, estimate, clean, scale).abs().mean()
-    return loss
+        each = each + config.ratio_weight * speckle_kept(noisy, estimate, clean, scale).abs()
+    if second is not None and second.any():
+        each = torch.where(second, UNLIKELIHOOD_WEIGHT * unlikelihood(estimate, clean), each)
+    return each.mean()
 
 
 class Trainer:
@@ -79,24 +108,30 @@ class Trainer:
 
     Args:
         config: the recipe.
-        images: training images; never those of a test or validation set.
+        images: training images; never those of a test or validation set. None where every sample is of ``observations``.
         folder: receives ``checkpoint.pt`` (everything to go on from) and ``log.jsonl``; created.
         device: "cpu", "cuda"; under torchrun each process takes its own card.
+        observations: what the recipe's self-supervised share is drawn from.
 
     Raises:
-        ConfigError: the batch doesn't divide by the number of processes; the recipe has tones, but ``images`` no colours;
-            or the folder holds another run's checkpoint.
+        ConfigError: the batch doesn't divide by the number of processes; the recipe has tones, but ``images`` no colours,
+            or a self-supervised share, but no observations, or the reverse; or the folder holds another run's checkpoint.
         DataError: a checkpoint that can't be read.
     """
 
-    def __init__(self, config: TrainConfig, images: Images, folder: Path, device: str = "cpu") -> None:
-        self.config, self.images, self.folder = config, images, folder
+    def __init__(self, config: TrainConfig, images: Images | None, folder: Path, device: str = "cpu",
+                 observations: Observations | None = None) -> None:
+        self.config, self.images, self.folder, self.observations = config, images, folder, observations
         self.ranks = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         if config.batch % self.ranks:
             raise ConfigError("train.batch", config.batch, f"a multiple of the {self.ranks} processes")
-        if config.tones and not images.colours:
+        if images is not None and config.tones and not images.colours:
             raise ConfigError("train.tones", config.tones, "0, or Images(..., colours=True)")
+        if images is None and config.self_supervised < 1:
+            raise ConfigError("train.self_supervised", config.self_supervised, "1 where there are no clean images")
+        if (observations is None) != (config.self_supervised == 0):
+            raise ConfigError("train.self_supervised", config.self_supervised, "above 0 with observations, else 0")
         card = f":{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else ""
         self.device = torch.device(device + card)
         torch.manual_seed(config.seed)
@@ -162,13 +197,17 @@ class Trainer:
         """One optimiser step; returns the loss, averaged over processes."""
         config = self.config
         share = config.batch // self.ranks
-        batch = sample_batch(self.images, config, self.step, range(self.rank * share, (self.rank + 1) * share))
-        noisy, clean, looks, scale = (t.to(self.device) for t in batch)
+        batch = sample_batch(self.images, config, self.step, range(self.rank * share, (self.rank + 1) * share),
+                             self.observations)
+        noisy, clean, looks, scale, second = (t.to(self.device) for t in batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_of(config, self.step)
-        with self.autocast():
-            estimate = self.model(noisy, looks)
-        loss = loss_of(config, estimate.float(), clean, scale, noisy)
+        if config.moved_weight:
+            loss = self._moved_loss(noisy, clean, looks, scale, second)
+        else:
+            with self.autocast():
+                estimate = self.model(noisy, looks)
+            loss = loss_of(config, estimate.float(), clean, scale, noisy, second)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
@@ -183,6 +222,22 @@ class Trainer:
             dist.all_reduce(value)
             value /= self.ranks
         return float(value)
+
+    def _moved_loss(self, noisy: Tensor, clean: Tensor, looks: Tensor, scale: Tensor, second: Tensor) -> Tensor:
+        """Of two crops of every sample, the second some pixels further, and of what moving changes."""
+        crop = self.config.crop
+        down, right = (int(n) for n in np.random.default_rng([self.config.seed, self.step]).integers(0, MOVED + 1, 2))
+
+        def both(image: Tensor) -> Tensor:
+            return torch.cat([image[..., :crop, :crop], image[..., down : down + crop, right : right + crop]])
+
+        noisy, clean, scale = both(noisy), both(clean), both(scale)
+        with self.autocast():
+            estimate = self.model(noisy, torch.cat([looks, looks])).float()
+        first, moved = estimate.chunk(2)
+        apart = moved_apart(first, moved, scale.chunk(2)[0], (down, right)).mean()
+        loss = loss_of(self.config, estimate, clean, scale, noisy, torch.cat([second, second]))
+        return loss + self.config.moved_weight * apart
 
     def averaged(self) -> nn.Module:
         """The network with the moving average's weights, for validation and shipping."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..speckle import speckled
 from .data import Images
+from .goals import Goals
 
 __all__ = ["Validation"]
 
@@ -24,14 +25,24 @@ class Validation:
         looks: looks to score.
         count: images to take, evenly spread over the set.
         crop: pixels, a multiple of 32.
+        slcs: intensity of complex images to score on too (:class:`Goals`); None leaves all of Goals out.
     """
 
-    def __init__(self, images: Images, looks: Sequence[int] = (1, 4), count: int = 32, crop: int = 256) -> None:
+    def __init__(self, images: Images | None, looks: Sequence[int] = (1, 4), count: int = 32, crop: int = 256,
+                 slcs: dict[str, np.ndarray] | None = None) -> None:
+        self.clean: list[np.ndarray] = []
+        self.large: list[np.ndarray] = []
+        self.noisy: dict[int, list[np.ndarray]] = {}
+        if images is not None:
+            self._photographs(images, looks, count, crop)
+        self.goals = None if slcs is None else Goals(self.large, slcs)
+
+    def _photographs(self, images: Images, looks: Sequence[int], count: int, crop: int) -> None:
         chosen = [images.images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
-        self.clean = []
         for image in chosen:
             x, y = ((n - crop) // 2 for n in image.size)
             self.clean.append((np.asarray(image.crop((x, y, x + crop, y + crop)), np.float32) + 1) / 256)
+        self.large = [(np.asarray(image, np.float32) + 1) / 256 for image in chosen if min(image.size) > crop]
         self.noisy = {n: [np.sqrt(speckled(c**2, n, np.random.default_rng([n, i]))) for i, c in enumerate(self.clean)]
                       for n in looks}
 
@@ -49,4 +60,14 @@ class Validation:
                 mse = np.mean((np.clip(y.float().cpu().numpy()[0, 0], 0, 1) - clean) ** 2, dtype=np.float64)
                 psnr.append(-10 * np.log10(mse))
             scores[f"psnr_L{looks}_db"] = float(np.mean(psnr))
-        return scores
+        if self.goals is None:
+            return scores
+
+        def run(amplitude: np.ndarray, looks: float) -> np.ndarray:
+            height, width = amplitude.shape
+            padded = np.pad(amplitude, ((0, -height % 32), (0, -width % 32)), mode="symmetric").astype(np.float32)
+            with autocast():
+                y = net(torch.from_numpy(padded)[None, None].to(device), torch.full((1,), float(looks), device=device))
+            return y.float().cpu().numpy()[0, 0, :height, :width]
+
+        return scores | self.goals(run)
