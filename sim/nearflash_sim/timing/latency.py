@@ -84,7 +84,7 @@ class Latency(NamedTuple):
     ROW_INT8: int = 12  # last beat taken to the factors of an INT8 row
     RETIRE: int = 10  # last word issued to the row's retirement
     HAZARD: int = 4  # cycles between two words of one address
-    FINISHED: int = 2  # last retirement, or the sample's end, to its drain
+    FINISHED: int = 3  # last retirement, or the sample's end, to its drain
     DRAIN_JOBS: int = 8  # words asked for
     DRAIN_READ: int = 9  # a word asked for to its first element on its way
     DRAIN_ZERO: int = 2  # the same of a table without lookups
