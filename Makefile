@@ -33,7 +33,7 @@ bench: $(STAMP) ## the figures of docs/performance.md, as tables and JSON (build
 util: $(STAMP) ## LUT, FF, BRAM and DSP of a small device against the committed baseline
 	$(BIN)/python -m bench.util --json build/bench/util.json
 
-bitstreams: $(STAMP) ## build again what bitstreams/ holds of each board and model, where the gateware has changed
+bitstreams: $(STAMP) ## build again what bitstreams/ holds of each board, where the gateware has changed
 	$(BIN)/python -m bench.bitstreams
 
 docs: $(STAMP) ## the documentation site in build/docs (open index.html; works offline); broken references are errors

@@ -1,7 +1,8 @@
-"""``bitstreams/``: for each board and model what a build wrote, without the files that anyone can build again.
+"""``bitstreams/``: for each board what builds of a model and of the designs that ship wrote, without the files that anyone
+can build again.
 
-``python -m bench.bitstreams`` (``make bitstreams``) builds all of them again, a minute each; ``--check`` compares instead
-and ends with code 1 where one differs. Commit what changed together with the reason.
+``python -m bench.bitstreams`` (``make bitstreams``) builds all of them again, a minute or two each; ``--check`` compares
+instead and ends with code 1 where one differs. Commit what changed together with the reason.
 """
 
 from __future__ import annotations
@@ -14,29 +15,31 @@ from typing import Any
 
 from nearflash.cli.build import device_for, predictions
 from nearflash.contract import DeviceConfig
-from nearflash.contract.boards import find_board
+from nearflash.contract.boards import PYNQ_BOARDS, find_board
 from nearflash.contract.shell import MANIFEST
+from nearflash.overlays import DESIGNS
 from nearflash_hw.boards.builder import Build
 from nearflash_hw.boards.builder.manifest import sha256
 
 __all__ = ["BUILDS", "FOLDER", "content", "differences", "main"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "bitstreams"
-#: (board, model) of each.
-BUILDS = (("pynq-z1", "rmc1"), ("pynq-z2", "rmc1"), ("zcu104", "rmc1"), ("kv260", "rmc1"))
+#: (board, name) of each: of a model, or of a design that ships with its model.
+BUILDS = tuple((board.name, name) for name in ("rmc1", *DESIGNS) for board in PYNQ_BOARDS)
 
 
-def content(board: str, model: str, manifest: dict[str, Any] | None = None) -> dict[str, str]:
+def content(board: str, name: str, manifest: dict[str, Any] | None = None) -> dict[str, str]:
     """The files of one folder by name: manifest and hand-off file. ``manifest``: of a build whose device it shall be,
     instead of the one that the search chooses for the model."""
     target = find_board(board)
     if manifest is None:
-        config, found = device_for(target, model, None, None, None, lambda text: None)
+        model, design = (None, name) if name in DESIGNS else (name, None)
+        config, found = device_for(target, model, None, None, None, lambda text: None, design)
         predicted = predictions(config, found)
     else:
         config, predicted = DeviceConfig.from_toml(manifest["config_toml"]), manifest["predicted"]
-    built = Build(target, model, FOLDER / board / "new", run=False).contents(config, predicted)
-    return {name: built.files[name] for name in (MANIFEST, f"{model}.hwh")}
+    built = Build(target, name, FOLDER / board / "new", run=False).contents(config, predicted)
+    return {file: built.files[file] for file in (MANIFEST, f"{name}.hwh")}
 
 
 def differences(folder: Path, wanted: dict[str, str]) -> list[str]:
@@ -66,10 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     args = parser.parse_args(argv)
     code = 0
-    for board, model in BUILDS:
-        print(f"{board}/{model}", flush=True)
-        wanted = content(board, model)
-        folder = FOLDER / board / model
+    for board, name in BUILDS:
+        print(f"{board}/{name}", flush=True)
+        wanted = content(board, name)
+        folder = FOLDER / board / name
         wrong = differences(folder, wanted)
         for line in wrong:
             print(f"  {line}")
@@ -77,13 +80,13 @@ def main(argv: list[str] | None = None) -> int:
             code |= bool(wrong)
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        if wrong and (folder / f"{model}.bit").exists():
-            print(f"  {model}.bit was made from other files: it is left, and so is the folder")
+        if wrong and (folder / f"{name}.bit").exists():
+            print(f"  {name}.bit was made from other files: it is left, and so is the folder")
             code = 1
             continue
-        for name, text in wanted.items() if wrong else ():
-            (folder / name).write_text(text)
-            print(f"  {name} {sha256(text.encode())[:12]}")
+        for file, text in wanted.items() if wrong else ():
+            (folder / file).write_text(text)
+            print(f"  {file} {sha256(text.encode())[:12]}")
     return code
 
 

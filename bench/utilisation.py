@@ -30,7 +30,7 @@ from .report import Rows, console, finish, show_rows, streamed_layers
 __all__ = ["main"]
 
 MODELS = ("rmc1", "rmc2", "rmc3", "ncf", "wnd")
-LIMITS = (0.75, 0.95)  # of the part: with room left, or else nearly full
+LIMITS = (0.8, 0.95)  # of the part: with room left, or else nearly full
 FRESH = 1e5  # locality: practically every lookup is of a new row, which is what a plan's speed is predicted for
 LEAST_CYCLES, LEAST_QUERIES, MOST_BATCH = 3e6, 24, 16  # of a simulation
 OPTIONAL = dict.fromkeys(("streamed_layers", "n_batch", "multipliers_count", "queries_per_second",

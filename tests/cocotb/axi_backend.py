@@ -12,7 +12,7 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiRam
 from nearflash.contract import DeviceConfig
 from nearflash.runtime import Backend, Device, HostAllocator
 from nearflash_sim.bench.cocotb import PERIOD_NS
-from verbs import Pace
+from verbs import Pauses
 
 __all__ = ["AxiBackend", "run_host_program"]
 
@@ -30,11 +30,8 @@ class AxiBackend(Backend):
         self.config, self.dut, self.host = config, dut, host
         self._allocator = HostAllocator(HOST_BASE, HOST_BYTES)
         self.registers = self.master(self.bus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
-        w, r = self.registers.write_if, self.registers.read_if
-        for interface in (w, r):
-            interface.log.setLevel("WARNING")
-        for k, ch in enumerate((w.aw_channel, w.w_channel, w.b_channel, r.ar_channel, r.r_channel)):
-            ch.set_pause_generator(Pace(pattern, f"s_axi{k}").pauses())
+        self.pauses = Pauses(dut.clk, pattern)
+        self.pauses.add("s_axi", self.registers)
 
     @resume
     async def mmio_read32(self, offset: int) -> int:

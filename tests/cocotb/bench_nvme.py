@@ -10,7 +10,7 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from nearflash.contract import AdminOpcode, Opcode, Status, TableSpec
 from nearflash.contract.identify import identify
 from tops import CONFIG, nvme
-from verbs import PATTERNS, Bench, Pace, placed, table_payload
+from verbs import PATTERNS, Bench, Pauses, placed, table_payload
 
 ENTRIES = 4  # small rings wrap often
 SQ, CQ, PAGE = 0x10000, 0x20000, 0x40000
@@ -23,11 +23,7 @@ class Host:
     def __init__(self, b: Bench, ram, inputs: str):
         self.b, self.ram = b, ram
         self.axil = AxiLiteMaster(AxiLiteBus.from_prefix(b.dut, "axil"), b.dut.clk, b.dut.rst)
-        for interface in (self.axil.read_if, self.axil.write_if):
-            interface.log.setLevel("WARNING")
-        w, r = self.axil.write_if, self.axil.read_if
-        for k, ch in enumerate((w.aw_channel, w.w_channel, w.b_channel, r.ar_channel, r.r_channel)):
-            ch.set_pause_generator(Pace(inputs, f"axil{k}").pauses())
+        Pauses(b.dut.clk, inputs).add("axil", self.axil)
         self.tail, self.head, self.phase = [0, 0], [0, 0], [1, 1]
 
     async def enable(self):

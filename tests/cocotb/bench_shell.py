@@ -19,6 +19,7 @@ from shell_backend import RESET, ShellBackend, fabric
 
 BOARD = find_board(os.environ.get("BOARD", "pynq-z2"))  # pytest imports this module as well
 BEATS = int(os.environ.get("BEATS", "0"))  # to be moved at least
+READS = 6  # of a third of what was written, on average
 TOP = fabric(BOARD)
 
 
@@ -29,17 +30,33 @@ async def begin(dut, pattern):
     return backend
 
 
+def streams(b, rng):
+    """Tables and LOOKUPs, then block I/O that keeps both memory ports busy: the rest of the namespace is written, and
+    stretches of it are read again and again."""
+    size = b.config.lba_bytes
+
+    def program(device):
+        lookup_program(b.config, rng)(device)
+        free = range(max(e.lba + e.pages for spec in device.tables.values() for e in spec.extents), b.config.lbas)
+        content = rng.randbytes(len(free) * size)
+        device.write(free.start, content)
+        for _ in range(READS):
+            first, last = sorted(rng.sample(range(len(free)), 2))
+            assert device.read(free.start + first, last - first) == content[first * size : last * size]
+    return program
+
+
 @cocotb.test(timeout_time=2000, timeout_unit="ms")
 @cocotb.parametrize(pattern=["bursts"])
 async def store_and_look_up(dut, pattern):
     """The host library through registers, interrupt and both memories of the shell."""
     b, rng = await begin(dut, pattern), random.Random(1)
-    while True:
-        await run_host_program(b, lookup_program(b.config, rng))
-        if b.beats >= BEATS:
-            break
+    await run_host_program(b, lookup_program(b.config, rng))
+    while b.beats < BEATS:
         await b.reset_device()
         b.dram.write(b.dram_base, bytes(b.config.layout.end))
+        await run_host_program(b, streams(b, rng))
+        dut._log.info(f"{b.beats:,} beats over the memory ports in {b.cycles:,} cycles")
     await b.finish()
     for monitor in (b.ports["host"].ours, b.ports["dram"].ours):
         assert {(a.burst, 1 << a.size) for _, a in monitor.bursts} == {(1, monitor.data_bytes)}  # INCR of full width alone

@@ -61,10 +61,14 @@ class Watched:
         cocotb.start_soon(self._run())
 
     async def _run(self) -> None:
-        edge, signals = RisingEdge(self.dut.clk), self.signals
+        edge, signals, cycle = RisingEdge(self.dut.clk), self.signals, self.ours.cycle
+
+        def sample(name: str) -> int:
+            return int(signals[name].value)
+
         while True:
             await edge
-            self.ours.cycle(lambda name: int(signals[name].value))
+            cycle(sample)
 
     def check(self) -> None:
         """Nothing is under way, and both saw the same."""
@@ -90,8 +94,10 @@ class ShellBackend(AxiBackend):
         self.window, self.dram_base = ps.window, DRAM_BASE
         self.areas: dict[int, int] = {}  # of host memory, that the device may write
         end = DRAM_BASE + config.layout.end
-        self.dram = attach_ram(dut, "m_axi_dram", end + MARGIN, pattern)
-        super().__init__(config, dut, attach_ram(dut, "m_axi_host", HOST_BASE + HOST_BYTES + MARGIN, pattern), pattern)
+        self.dram = attach_ram(dut, "m_axi_dram", end + MARGIN)
+        super().__init__(config, dut, attach_ram(dut, "m_axi_host", HOST_BASE + HOST_BYTES + MARGIN), pattern)
+        self.pauses.add("m_axi_host", self.host)
+        self.pauses.add("m_axi_dram", self.dram)
         self.guards = [(self.host, 0, HOST_BASE), (self.host, HOST_BASE + HOST_BYTES, MARGIN), (self.dram, 0, DRAM_BASE),
                        (self.dram, end, MARGIN)]
         for ram, at, n in self.guards:
@@ -134,9 +140,8 @@ class ShellBackend(AxiBackend):
         write, read = self.registers.write_dword, self.registers.read_dword
         rams = [{"host": self.host, "dram": self.dram}[name] for name in silent]
         answers = [ch for ram in rams for ch in (ram.read_if.r_channel, ram.write_if.b_channel)]
-        for ch in answers:
-            ch.clear_pause_generator()
-            ch.pause = True
+        self.pauses.held |= set(answers)
+        await ClockCycles(self.dut.clk, 1)
         for _ in range(RESET_CYCLES // 10):
             if not silent or any(not self.ports[name].ours.idle for name in silent):
                 break
@@ -146,8 +151,7 @@ class ShellBackend(AxiBackend):
         under_way = {name for name in ("host", "dram") if not self.ports[name].ours.idle}
         if silent:  # else what was under way may have ended in between
             assert status == int(not under_way) | ("host" in under_way) << 1 | ("dram" in under_way) << 2
-        for ch in answers:
-            ch.pause = False
+        self.pauses.held.clear()
         for _ in range(RESET_CYCLES // 10):
             if status & 1:
                 break

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cocotb
 from amaranth.lib import wiring
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiRam
@@ -15,15 +15,14 @@ from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.contract.table import Extent, magic_divide
 from nearflash_sim.bench.cocotb import StreamSink, StreamSource, pack, start, until
 
-__all__ = ["PATTERNS", "Bench", "Pace", "attach_ram", "beats_of", "placed", "table_payload"]
+__all__ = ["PATTERNS", "Bench", "Pace", "Pauses", "attach_ram", "beats_of", "placed", "table_payload"]
 
 #: Stall patterns: never, each cycle on its own, and long pauses between long runs.
 PATTERNS = ("flow", "random", "bursts")
 
 
 class Pace(random.Random):
-    """Whether to stall, cycle by cycle: in the way of ``random()`` for a source or sink with stall 0.5, or as a
-    generator for cocotbext-axi."""
+    """Whether to stall, cycle by cycle, in the way of ``random()`` for a source or sink with stall 0.5."""
 
     def __init__(self, pattern: str, seed: str):
         super().__init__(seed)
@@ -39,19 +38,40 @@ class Pace(random.Random):
         self.left -= 1
         return 0.0 if self.stalled else 1.0
 
-    def pauses(self) -> Iterator[bool]:
-        return (self.random() < 0.5 for _ in itertools.count())
+
+class Pauses:
+    """Pauses all five channels of cocotbext-axi's memories and masters by a :class:`Pace` each. One task does it: with a
+    pause generator for each channel, which is a task, a cycle takes much longer."""
+
+    def __init__(self, clk: Any, pattern: str):
+        self.clk, self.pattern = clk, pattern
+        self.paces: dict[Any, Pace] = {}
+        self.held: set[Any] = set()  # paused until they are taken out
+
+    def add(self, name: str, agent: Any) -> None:
+        """``agent``: what has a ``read_if`` and a ``write_if``."""
+        r, w = agent.read_if, agent.write_if
+        for interface in (r, w):
+            interface.log.setLevel("WARNING")  # a line per burst takes longer than the burst
+        if self.pattern == "flow":
+            return
+        if not self.paces:
+            cocotb.start_soon(self._run())
+        for k, ch in enumerate((r.ar_channel, r.r_channel, w.aw_channel, w.w_channel, w.b_channel)):
+            self.paces[ch] = Pace(self.pattern, f"{name}{k}")
+
+    async def _run(self) -> None:
+        edge = RisingEdge(self.clk)
+        while True:
+            for channel, pace in self.paces.items():
+                channel.pause = pace.random() < 0.5 or channel in self.held
+            await edge
 
 
 def attach_ram(dut: Any, master: str, size: int, pattern: str = "flow") -> AxiRam:
     """cocotbext-axi's memory on AXI4 master port ``master``; all five channels stall by ``pattern``."""
     ram = AxiRam(AxiBus.from_prefix(dut, master), dut.clk, dut.rst, size=size)
-    for interface in (ram.read_if, ram.write_if):
-        interface.log.setLevel("WARNING")  # a line per burst takes longer than the burst
-    if pattern != "flow":
-        r, w = ram.read_if, ram.write_if
-        for k, ch in enumerate((r.ar_channel, r.r_channel, w.aw_channel, w.w_channel, w.b_channel)):
-            ch.set_pause_generator(Pace(pattern, f"{master}{k}").pauses())
+    Pauses(dut.clk, pattern).add(master, ram)
     return ram
 
 

@@ -48,6 +48,8 @@ def test_a_legal_unaligned_burst_that_ends_just_below_a_boundary():
         play([address("aw", addr=3844, len=63)])
     with pytest.raises(AxiBreach, match="WSTRB 0xf outside the 4 bytes at 0xf01"):
         play([address("aw", addr=3841, len=63), word(last=0)])
+    with pytest.raises(AxiBreach, match="WSTRB 0x10 outside the 4 bytes at 0xf01"):  # of a wider bus, the next transfer's
+        play([address("aw", addr=3841, len=63), word(strb=0b1_0000, last=0)], AxiMonitor(8))
 
 
 def test_legal_traffic_of_any_order():

@@ -265,7 +265,7 @@ class BusArray:
         if not -len(self) <= index < len(self):
             raise errors.UnmappedAddress(f"word {index} of the {len(self)} at {self._base:#x}: beyond the block's range")
         address = self._base + index % len(self) * self._itemsize
-        if address not in self._device.board.registers and self._generation != self._device._generation:
+        if self._generation != self._device._generation and address not in self._device.board.registers:
             raise errors.OverlayReplaced(f"access to {address:#x} through a block of an overlay that another one has "
                                          "replaced; take the block from the new overlay")
         return address

@@ -57,6 +57,8 @@ class AxiMonitor:
         self.channels = {
             "b": ("id", "resp"), "r": ("id", "data", "resp", "last"), "ar": Address._fields, "aw": Address._fields,
             "w": ("data", "strb", "last", *(("id",) if axi3 else ()))}
+        self._names = [(ch, f"{ch}valid", f"{ch}ready", tuple(ch + n for n in names))
+                       for ch, names in self.channels.items()]  # a cycle is too short to put them together
         self.held: dict[str, tuple[int, ...]] = {}
         self.bursts: list[tuple[str, Address]] = []
         self.beats = {"r": 0, "w": 0}
@@ -72,25 +74,26 @@ class AxiMonitor:
         """Nothing is offered, and nothing owed."""
         return not (self.held or self._data or self._writes or any(self._reads.values()) or any(self._answers.values()))
 
-    def _check(self, ok: bool, what: str) -> None:
-        if not ok:
-            raise AxiBreach(f"{self.name}, cycle {self.cycles}: {what}")
+    def _breach(self, what: str) -> AxiBreach:
+        return AxiBreach(f"{self.name}, cycle {self.cycles}: {what}")
 
     def cycle(self, sample: Callable[[str], int]) -> None:
         """One cycle; ``sample``: value of a member ("awvalid")."""
         self.cycles += 1
         moved = []
         # Answers first: they answer what was taken in cycles before.
-        for ch, names in self.channels.items():
-            before = self.held.pop(ch, None)
-            if not sample(ch + "valid"):
-                self._check(before is None, f"{ch.upper()}VALID fell before {ch.upper()}READY")
+        for ch, valid, ready, names in self._names:
+            before = self.held.pop(ch, None) if self.held else None
+            if not sample(valid):
+                if before is not None:
+                    raise self._breach(f"{ch.upper()}VALID fell before {ch.upper()}READY")
                 continue
-            now = tuple(sample(ch + name) for name in names)
-            self._check(before in (None, now), f"{ch.upper()} changed from {before} to {now} before it was taken")
+            now = tuple(map(sample, names))
             if before is None:
                 self._offered(ch, now)
-            if sample(ch + "ready"):
+            elif before != now:
+                raise self._breach(f"{ch.upper()} changed from {before} to {now} before it was taken")
+            if sample(ready):
                 moved.append((ch, now))
             else:
                 self.held[ch] = now
@@ -101,25 +104,31 @@ class AxiMonitor:
         if ch in ("aw", "ar"):
             self._legal(ch, Address(*now))
         elif ch == "b":
-            self._check(self._answers.get(now[0], 0) > 0, f"BID {now[0]}: no burst of this ID waits for an answer")
+            if not self._answers.get(now[0], 0):
+                raise self._breach(f"BID {now[0]}: no burst of this ID waits for an answer")
         elif ch == "r":
             bursts = self._reads.get(now[0])
-            self._check(bool(bursts), f"RID {now[0]}: nothing of this ID was asked for")
-            left = bursts[0][0] if bursts else 0
-            self._check(now[3] == (left == 1), f"RLAST is {now[3]} with {left} beats left")
+            if not bursts:
+                raise self._breach(f"RID {now[0]}: nothing of this ID was asked for")
+            left = bursts[0][0]
+            if now[3] != (left == 1):
+                raise self._breach(f"RLAST is {now[3]} with {left} beats left")
 
     def _legal(self, ch: str, a: Address) -> None:
         name, beats, size = ch.upper(), a.len + 1, 1 << a.size
-        self._check(size <= self.data_bytes, f"{name}: {size} bytes a beat on a bus of {self.data_bytes}")
-        self._check(a.burst in (FIXED, INCR, WRAP), f"{name}BURST is {a.burst}")
-        self._check(beats <= (16 if self.axi3 or a.burst == FIXED else 256), f"{name}: {beats} beats")
-        if a.burst == WRAP:
-            self._check(beats in (2, 4, 8, 16) and a.addr % size == 0,
-                        f"{name}: wrapping burst of {beats} beats at {a.addr:#x}")
+        if size > self.data_bytes:
+            raise self._breach(f"{name}: {size} bytes a beat on a bus of {self.data_bytes}")
+        if a.burst not in (FIXED, INCR, WRAP):
+            raise self._breach(f"{name}BURST is {a.burst}")
+        if beats > (16 if self.axi3 or a.burst == FIXED else 256):
+            raise self._breach(f"{name}: {beats} beats")
+        if a.burst == WRAP and (beats not in (2, 4, 8, 16) or a.addr % size):
+            raise self._breach(f"{name}: wrapping burst of {beats} beats at {a.addr:#x}")
         if a.burst == INCR:
             first = a.addr // size * size
             last = first + beats * size - 1
-            self._check(first // PAGE == last // PAGE, f"{name}: burst from {a.addr:#x} to {last:#x} crosses 4 KiB")
+            if first // PAGE != last // PAGE:
+                raise self._breach(f"{name}: burst from {a.addr:#x} to {last:#x} crosses 4 KiB")
 
     def _moved(self, ch: str, now: tuple[int, ...]) -> None:
         if ch == "ar":
@@ -147,16 +156,20 @@ class AxiMonitor:
         while self._data and self._writes:
             _, strb, last, *wid = self._data.popleft()
             address, transfers = self._writes[0]
-            self._check(wid in ([], [address.id]), f"WID is {wid}, the next burst is {address.id}'s")
+            if wid not in ([], [address.id]):
+                raise self._breach(f"WID is {wid}, the next burst is {address.id}'s")
             self._left = self._left or address.len + 1
-            self._check(last == (self._left == 1), f"WLAST is {last} with {self._left} beats left")
+            if last != (self._left == 1):
+                raise self._breach(f"WLAST is {last} with {self._left} beats left")
             at, size = next(transfers), 1 << address.size
-            base = at // self.data_bytes * self.data_bytes
-            lanes = range(at % self.data_bytes, at // size * size % self.data_bytes + size)
-            self._check(not strb & ~sum(1 << k for k in lanes), f"WSTRB {strb:#x} outside the {size} bytes at {at:#x}")
+            base, first = at // self.data_bytes * self.data_bytes, at % self.data_bytes
+            end = first // size * size + size
+            if strb & ~((1 << end) - (1 << first)):
+                raise self._breach(f"WSTRB {strb:#x} outside the {size} bytes at {at:#x}")
             if strb:
                 low, high = (strb & -strb).bit_length() - 1, strb.bit_length()
-                self._check(self.writable(base + low, high - low), f"{high - low} bytes written at {base + low:#x}")
+                if not self.writable(base + low, high - low):
+                    raise self._breach(f"{high - low} bytes written at {base + low:#x}")
             self.beats["w"] += 1
             self._left -= 1
             if not self._left:

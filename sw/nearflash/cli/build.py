@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "device_for", "predictions"]
 
-LIMIT = 0.8  # of each of the part's resources: what is left is for the shell, and for the router
-
 
 def build(
     ctx: typer.Context,
@@ -89,7 +87,7 @@ def device_for(board: Board, model: str | None, file: Path | None, preset: str |
         from ..compiler.fit import FitOptions
 
         mhz = clock or board.ps.clock_below(board.clock_mhz)
-        found = fit_board(load_spec(model), board, FitOptions(limit=LIMIT), mhz, progress=say)
+        found = fit_board(load_spec(model), board, FitOptions(), mhz, progress=say)
         config = found.config
     elif file is not None:
         config = load_plan(file)
@@ -141,7 +139,7 @@ def _show(board: Board, config: DeviceConfig, out: Path, built: Any, made: Any, 
     shares = built.used.shares(board.part)
     show(f"{config.name} for {board.name}", [
         ("design", f"{config.design_id:#010x}", f"{config.clock_mhz:g} MHz"),
-        ("estimated", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()), f"of {board.part.name}, without "
+        ("estimated", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()), f"of {board.part.name}, with "
                                                                                          "the shell"),
         ("written", str(out), f"{len(built.files)} files"),
         ("bitstream", str(made.filed / f"{made.stem}.bit") if bitstream else "none", bitstream["tool"] if bitstream else

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +26,7 @@ __all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_s
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
 FORMAT_QUERIES = 64
+PACES = (1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0)  # tried one after the other; each is a search
 SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the flash's size, not the logic
 
 
@@ -39,7 +39,11 @@ def fit(
     channels: Annotated[int, typer.Option(help="Flash channels.", min=1)] = 4,
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 1.0,
-    limit: Annotated[float, typer.Option(help="Share of each of the part's resources that may be used.")] = 0.75,
+    slower: Annotated[float, typer.Option(help="Where nothing fits otherwise: how many times that long the MLPs may take, "
+                                          "which then set the pace. Every step towards it is one more search.", min=1.0,
+                                          max=4.0)] = 1.0,
+    limit: Annotated[float, typer.Option(help="Share of each of the part's resources that may be used, by the device and by "
+                                         "the shell of a PYNQ board.")] = 0.8,
     weight_bits: Annotated[str, typer.Option(help="Bits of weights: 8 or 16; for single layers too: 8,top0=16.")] = "8",
     act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
     error: Annotated[float | None, typer.Option(help="Choose the number formats: the fewest bits, layer by layer, for "
@@ -74,7 +78,7 @@ def fit(
     with working("searching kernels") as say:
         if error is not None:
             options = _measured_formats(spec, base, options, error, say)
-        found = fit_board(spec, target, options, clock, dies, channels, preset, say)
+        found = fit_board(spec, target, options, clock, dies, channels, preset, say, slower)
     if out is not None:
         with whole_file(out) as part:
             part.write_text(f"# nearflash fit --model {model} --board {target.name}\n{found.config.to_toml()}")
@@ -113,23 +117,29 @@ def _measured_formats(spec: ModelSpec, base: DeviceConfig, options: FitOptions, 
 
 
 def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
-              channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None) -> Fit:
-    """The plan with the narrowest data bus that has one. Raises :class:`~nearflash.compiler.fit.NothingFits`, and
-    :class:`ConfigError` when the device does not fit the board's memory."""
+              channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None,
+              slower: float = 1.0) -> Fit:
+    """The plan with the narrowest data bus that has one, at the fastest of :data:`PACES` up to ``slower`` at which one has.
+    Raises :class:`~nearflash.compiler.fit.NothingFits`, and :class:`ConfigError` when the device does not fit the board's
+    memory."""
     from ..compiler.fit import NothingFits
     from ..compiler.fit import fit as search
 
     cost = load_tool("estimator")(board.part.family)
-
-    def planned(beat: int) -> Fit:
-        found = search(spec, board_config(board, clock, dies, channels, preset, beat), board, cost, options, progress)
-        board.check_memory(found.config)
-        return found
-
-    for beat in board.beats[:-1]:
-        with suppress(NothingFits):
-            return planned(beat)
-    return planned(board.beats[-1])
+    failed: NothingFits | None = None
+    for pace in (*(p for p in PACES if p < slower), slower):
+        paced = replace(options, share=options.share * pace)
+        for beat in board.beats:
+            base = board_config(board, clock, dies, channels, preset, beat)
+            try:
+                found = search(spec, base, board, cost, paced, progress)
+            except NothingFits as e:
+                failed = e
+                continue
+            board.check_memory(found.config)
+            return found
+    assert failed is not None
+    raise failed
 
 
 def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper",
@@ -181,6 +191,8 @@ def with_few_rows(spec: ModelSpec) -> ModelSpec:
 
 
 def _show(found: Fit) -> None:
+    from ..compiler.fit import SHELL
+
     config, part = found.config, found.board.part
     table = Table(title=f"{config.name}: {part.name} at {config.clock_mhz:g} MHz, {config.flash.channels} channels x "
                   f"{config.flash.dies} dies", title_justify="left", title_style="bold", pad_edge=False)
@@ -201,7 +213,10 @@ def _show(found: Fit) -> None:
         times.add_row(name, f"{value:,.0f}", f"{found.allowed:,}", f"{100 * (1 - value / found.allowed):.1f} %")
     times.add_row("lookups (flash)", f"{found.embedding:,.0f}", "", f"random rows: {found.balance:.0%} of this pace")
     console.print(times)
-    resources = Table(title="estimated resources of the whole device", title_justify="left", title_style="bold",
+    if max(found.bottom, found.top) > found.embedding:
+        console.print(f"The MLPs set the pace: what keeps up with the lookups does not fit {found.limit:.0%} of the part.")
+    shell = " and its shell" if SHELL in found.resources else ""
+    resources = Table(title=f"estimated resources of the whole device{shell}", title_justify="left", title_style="bold",
                       pad_edge=False)
     for heading in ("resource", "used", f"of {part.name}", "at most", "slack"):
         resources.add_column(heading, justify="left" if heading == "resource" else "right")

@@ -11,6 +11,9 @@ RM-SSD's rules (section "kernel search"), each a constraint here:
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
 4. neighbouring layers overlap: a row scan and the column scan behind it run side by side. All scan orders are tried.
 
+On a board with a processing system the plan leaves room for the shell around the device. Where nothing fits, ``share`` may
+be above 1: then the MLPs set the pace, not the lookups.
+
 Among all kernels, scan orders and numbers of requantisers that satisfy them the cheapest is taken, its cost being the sum of
 the shares of the part's LUTs, flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use;
 if it does not fit, the shares of what is short count four times as much, twice at most. The search is exact over that cost
@@ -55,6 +58,8 @@ LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
 FLOORS = ("bram18", "dsp")  # known before a kernel is estimated (UltraRAM may be block RAM instead)
 MEMORIES = {"bram18", "uram"}
 BALANCED = 0.9  # of the lookups' pace that random rows should reach, by having enough samples in flight
+MOST_SHARE = 4  #: of the embedding time, for an MLP
+SHELL = "shell"  #: among a plan's resources: what the board puts around the device
 SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
 
 
@@ -62,6 +67,10 @@ class CostModel(Protocol):
     """Estimated resources; ``nearflash_hw.synthesis.estimate.Estimator`` is one."""
 
     def device(self, config: DeviceConfig) -> dict[str, Resources]: ...
+
+    def shell(self, config: DeviceConfig, board: Board) -> Resources:
+        """What the board puts around the device; nothing where there is no processing system."""
+        ...
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources: ...
 
@@ -82,13 +91,14 @@ class NothingFits(ModelError):
 
 @dataclass(frozen=True)
 class FitOptions:
-    """``share``: part of the embedding time each of the bottom and top MLP may take. ``limit``: share of every resource that
-    may be used. ``formats``: (layer, bits of its weights) where they are not ``weight_bits``. ``packed``: two int8 products
-    on one DSP slice, None: if DSP slices would be short. ``stream``: layers that are streamed from DRAM whatever fits;
-    ``onchip``: no others are."""
+    """``share``: part of the embedding time each of the bottom and top MLP may take; above 1 (at most :data:`MOST_SHARE`)
+    the MLPs set the pace. ``limit``: share of every resource that device and shell may use; the rest is the router's.
+    ``formats``: (layer, bits of its weights) where they are not ``weight_bits``. ``packed``: two int8 products on one DSP
+    slice, None: if DSP slices would be short. ``stream``: layers that are streamed from DRAM whatever fits; ``onchip``: no
+    others are."""
 
     share: float = 1.0
-    limit: float = 0.75
+    limit: float = 0.8
     weight_bits: int = 8
     act_bits: int = 8
     formats: tuple[tuple[str, int], ...] = ()
@@ -97,9 +107,9 @@ class FitOptions:
     onchip: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("share", "limit"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ModelError(name, getattr(self, name), "must be above 0 and at most 1")
+        for name, most in (("share", MOST_SHARE), ("limit", 1)):
+            if not 0 < getattr(self, name) <= most:
+                raise ModelError(name, getattr(self, name), f"must be above 0 and at most {most}")
 
     def bits(self, layer: str) -> int:
         """Bits of ``layer``'s weights."""
@@ -164,7 +174,8 @@ class _Fitter:
         self.allowed = max(1, int(self.embedding * options.share))
         may_pack = {options.act_bits, *(n.weight_bits for n in self.planned.mlp.graph if n.kind == "fc")} == {8}
         self.packings = [options.packed] if options.packed is not None else [False, True] if may_pack else [False]
-        self.rest: dict[tuple[int | bool, ...], Resources] = {}  # of the device without its layers, by what it depends on
+        self.shell = cost.shell(base, board)
+        self.rest: dict[tuple[int | bool, ...], Resources] = {}  # of all without the layers, by what it depends on
         self.failures: list[str] = []
 
     def fit(self) -> Fit:
@@ -189,9 +200,11 @@ class _Fitter:
                     return over
             if over and not MEMORIES & over:
                 break  # streaming weights frees no logic
-        raise NothingFits("board", self.board.name, f"nothing fits in {options.limit:.0%} of {part.name}: "
+        pace = "" if options.share == 1 else f" with {options.share:g} of the lookups' time for an MLP"
+        raise NothingFits("board", self.board.name, f"nothing fits in {options.limit:.0%} of {part.name}{pace}: "
                           f"{'; '.join(dict.fromkeys((self.failures[0], self.failures[-1])))}. What "
-                          "would: a larger part, fewer flash channels or tags, narrower beats, or a higher --limit")
+                          "would: a larger part, fewer flash channels or tags, narrower beats, a higher --limit, or MLPs "
+                          "that take longer than the lookups (--slower)")
 
     def _attempt(self, streamed: frozenset[str], moved: frozenset[str], thrifty: bool, n_batch: int, named: str
                  ) -> Fit | set[str]:
@@ -226,8 +239,10 @@ class _Fitter:
                 over = {k for k, v in shares.items() if v > self.options.limit}
                 if not over:
                     self.progress("estimating the device")
-                    return _finish(self.spec, config, self.board, self.embedding, searched, self.cost.device(config),
-                                   self.options.limit)
+                    resources = self.cost.device(config)
+                    if self.shell != Resources():
+                        resources = {**resources, SHELL: self.shell}
+                    return _finish(self.spec, config, self.board, self.embedding, searched, resources, self.options.limit)
                 self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in shares.items() if k in over) + named)
                 weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
             if over and "dsp" not in over:
@@ -241,14 +256,14 @@ class _Fitter:
                        lookup=replace(self.planned.lookup, sample_slots=slots))
 
     def _rest(self, config: DeviceConfig, sized: bool = True) -> Resources:
-        """Of the device without its layers; ``sized``: their kernels, which it hands beats to, are chosen."""
+        """Of the device without its layers, and of the shell; ``sized``: their kernels, which take beats, are chosen."""
         every = cores(config.mlp.graph)
         key = config.mlp.n_batch, config.lookup.sample_slots, len(every), sum(c.weights == "dram" for c in every), sized
         if key not in self.rest:
             self.progress("estimating the rest of the device")
             resources = self.cost.device(config)
             self.rest[key] = sum((r for path, r in resources.items()
-                                  if not path.startswith(("mlp.core", "mlp.epilogue"))), Resources())
+                                  if not path.startswith(("mlp.core", "mlp.epilogue"))), self.shell)
         return self.rest[key]
 
 

@@ -15,6 +15,7 @@ from nearflash.contract.shell import board_config
 from nearflash_hw.boards.resources import shell_units
 from nearflash_hw.boards.shell import shell_verilog
 from nearflash_hw.device import Device
+from nearflash_hw.synthesis.estimate import Estimator
 from nearflash_hw.synthesis.yosys import run_yosys, synthesise
 from yosys_share import XILINX
 
@@ -124,3 +125,7 @@ def test_a_shell_is_small():
     assert 0 < cost.lut <= 1500
     assert 0 < cost.ff <= 1500
     assert (cost.bram18, cost.dsp, cost.uram) == (0, 0, 0)
+    expected = Estimator(board.part.family).shell(config, board)
+    assert (expected.lut, expected.ff) == (pytest.approx(cost.lut, rel=0.15), pytest.approx(cost.ff, rel=0.15))
+    assert (expected.bram18, expected.dsp) == (0, 0)
+    assert Estimator("xcup").shell(config, find_board("xcvu9p")) == Resources()  # no processing system, no shell

@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Built:
-    """Content of a build's folder by name, and the estimated resources of its device."""
+    """Content of a build's folder by name, and the estimated resources of its device and shell."""
 
     files: dict[str, str]
     used: Resources

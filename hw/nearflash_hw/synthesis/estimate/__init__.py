@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from nearflash.contract import ConfigError, Core, DeviceConfig, MlpConfig, Node
+from nearflash.contract.boards import Board
 from nearflash.contract.mlp import output_lanes
 from nearflash.contract.program import weight_word_beats
 from nearflash.contract.resources import Resources
+from nearflash.contract.shell import board_config
 from nearflash.reference.mlp import LOGIT_BITS
 
+from ...boards.resources import SHELL, shell_parts
 from ...device import Device
 from ...interfaces import bits_for
 from ...mlp.core import FcCore
@@ -18,7 +22,7 @@ from ..netlist import subtree, units
 from .features import Features, features_of
 from .kept import kept, kept_device
 from .memory import MemoryShape, map_memory
-from .model import estimate_features, kind_of
+from .model import estimate_features, estimate_unit, kind_of
 from .shallow import Shallow
 
 __all__ = ["Estimator"]
@@ -37,6 +41,14 @@ class Estimator:
         features = kept_device(lambda: {u.path: features_of(u.rtlil) for u in units(Device(config), platform=Shallow())},
                                config)
         return {path: estimate_features(kind_of(path), found, self.family) for path, found in features.items()}
+
+    def shell(self, config: DeviceConfig, board: Board) -> Resources:
+        """What ``board``'s shell takes beside ``config``'s device, whatever its clock; nothing for a board without one.
+        Raises :class:`~nearflash.contract.ConfigError` for a device that the shell can't take."""
+        if board.ps is None:
+            return Resources()
+        taken = board_config(replace(config, clock_mhz=board.ps.clock_below(config.clock_mhz)), board)
+        return sum((estimate_unit(SHELL, part, self.family) for part in shell_parts(taken, board)), Resources())
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
