@@ -3,8 +3,6 @@
 import numpy as np
 import tensor_oracles as oracle
 from nearflash.reference import tensor
-except ImportError:
-    import tensor_oracles as oracle
 
 
 def codes(rng, shape, bits=8):

@@ -37,7 +37,8 @@ def test_layer_norm_follows_pytorch():
     want = torch.nn.functional.layer_norm(torch.tensor(x * scale), (c,), torch.tensor(weight), torch.tensor(bias)).numpy()
     shift = np.full(c, 18)
     gain, offset = np.round(weight / out_scale * 2.0**8), np.round(bias / out_scale * 2.0**18)
-    got = tensor.layer_norm(x, gain.astype(np.int64), offset.astype(np.int64), shift, round(1e-5 * c * c / scale**2), -127, 127)
+    eps = round(1e-5 * c * c / scale**2)
+    got = tensor.layer_norm(x, gain.astype(np.int64), offset.astype(np.int64), shift, eps, -127, 127)
     error = got - want / out_scale
     assert np.abs(error[np.abs(got) < 127]).max() < 0.65  # half a step of rounding, and what gain and z round
 
@@ -48,7 +49,8 @@ def test_probabilities_sum_to_one(spread):
     for keys in (1, 2, 63, 256, 1024):
         q, k = codes(rng, (20, 32)), np.clip(np.round(rng.normal(0, spread, (keys, 32))), -127, 127).astype(np.int64)
         for v in (-127, 1, 50, 127):
-            y = tensor.attention(q, k, np.full((keys, 32), v), 1, tensor.Scale(40000, 22), tensor.Scale(1 << 15, 14), -127, 127)
+            y = tensor.attention(q, k, np.full((keys, 32), v), 1, tensor.Scale(40000, 22), tensor.Scale(1 << 15, 14), -127,
+                                 127)
             assert np.abs(y.astype(int) - v).max() <= 1
         # and before rounding to 8 bits: a gain of 2**15 shows the sum itself
         e = tensor.exponentials(rng.integers(0, 4096, (50, keys)) * (spread > 0))
