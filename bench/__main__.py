@@ -6,11 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import block_io, composition, despeckle, lookup, simulators, virtual_board
+from . import block_io, composition, despeckle, lookup, simulators, tensor, virtual_board
 from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
-           "despeckle": despeckle, "virtual_board": virtual_board}
+           "despeckle": despeckle, "tensor": tensor, "virtual_board": virtual_board}
 
 
 def main(argv: list[str] | None = None) -> int:

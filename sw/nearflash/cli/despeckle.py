@@ -48,7 +48,8 @@ def despeckle(
                                                  "mean is kept).")] = "none",
     cycle_spin: Annotated[bool, typer.Option("--cycle-spin", help="Average a network over 8 shifts of the image, so that "
                                              "results don't depend on where a crop begins: 8 times the time.")] = False,
-    device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or fabric-model: int8, bit for bit as the "
+                                              "tensor engine computes.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
                                                     "inputs.")] = None,

@@ -12,8 +12,8 @@ Commands, beside those of :mod:`.nvme` (a device without the engine answers INVA
   of the output, beat-aligned. The header's ``input_bytes`` must be 4 times cdw10.
 
 A span outside the region, or a length that is not the header's, fails with BAD_TENSOR_SPAN (dw0: the cdw at fault); a header
-or descriptor that :func:`unpack` or :func:`check` refuses, with BAD_DESCRIPTOR (dw0: its number, 0 for the header; dw1: a word
-at fault).
+or descriptor that :func:`unpack` or :func:`check` refuses, with BAD_DESCRIPTOR (dw0: its number, 0 for the header; dw1: a
+word at fault).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from .errors import ConfigError, LimitError
 
 __all__ = ["ALIGN", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "TENSOR_LOAD", "TENSOR_RUN", "USES", "Descriptor",
-           "DescriptorError", "DescriptorField", "Op", "TensorConfig", "check", "pack", "pack_program", "pixel_bytes", "spans", "unpack"]
+           "DescriptorError", "DescriptorField", "Op", "TensorConfig", "check", "pack", "pack_program", "pixel_bytes",
+           "spans", "unpack"]
 
 TENSOR_LOAD, TENSOR_RUN = 0xC9, 0x8B  # bits 1:0 give the direction, as in nvme
 DESCRIPTOR_BYTES = 128

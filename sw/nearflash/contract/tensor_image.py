@@ -1,4 +1,5 @@
-"""Bytes in the tensor region: weights in the order the array takes them, entries per channel, tensors in whole beats a pixel."""
+"""Bytes in the tensor region: weights in the order the array takes them, entries per channel, tensors in whole beats a
+pixel."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ ENTRY = np.dtype([("bias", "<i8"), ("scale", "<i4"), ("shift", "<u4")])
 
 
 def pack_weights(weights: np.ndarray, config: TensorConfig) -> bytes:
-    """int8 [O, kernel_h, kernel_w, C] as words of rows x columns, [row][column]: output block, tap, channel block; zeros beyond
-    O and C."""
+    """int8 [O, kernel_h, kernel_w, C] as words of rows x columns, [row][column]: output block, tap, channel block; zeros
+    beyond O and C."""
     o, kh, kw, c = weights.shape
     blocks, steps = -(-o // config.rows), -(-c // config.columns)
     full = np.zeros((blocks * config.rows, kh * kw, steps * config.columns), np.int8)

@@ -28,8 +28,8 @@ def offload(model: nn.Module, fabric: str | Fabric = "fabric-model", blocks: str
     Args:
         model: takes and returns tensors whose first dimension is the batch; torch.export must be able to trace it.
         fabric: a name for :func:`open_fabric`, or an open one.
-        blocks: "all" (whatever the fabric can do), "attention" (the modules that compute a softmax), "conv" (convolutions and
-            what fuses with them), or names of modules, which must then consist of operators of the fabric alone.
+        blocks: "all" (whatever the fabric can do), "attention" (the modules that compute a softmax), "conv" (convolutions
+            and what fuses with them), or names of modules, which must then consist of operators of the fabric alone.
         samples: inputs to calibrate with, of one shape, [1, ...] each; no image of a test set. Needs torchao.
         calibration: instead, what an earlier calibration found.
 

@@ -1,7 +1,8 @@
 """Scales of a network's values, from what they are on sample inputs, by torchao's PT2E.
 
-The quantizer annotates exactly what the fabric stores: the outputs of :mod:`.match`'s operators (after what fused into them), at
-8 or 16 bits, and the weights per output channel. What lies between, such as an attention's scores, has no code of its own.
+The quantizer annotates exactly what the fabric stores: the outputs of :mod:`.match`'s operators (after what fused into
+them), at 8 or 16 bits, and the weights per output channel. What lies between, such as an attention's scores, has no code of
+its own.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Calibration:
     def scale(self, value: Value) -> float:
         """Of one code of ``value``. Raises :class:`DataError` for a node this calibration doesn't know."""
         if value.key not in self.largest:
-            raise DataError("calibration", value.key, f"a graph it was made for: it knows {len(self.largest)} nodes, not this one")
+            raise DataError("calibration", value.key, f"one of the {len(self.largest)} nodes of the graph it was made for")
         codes = 254 if value.zero else LIMITS[value.bits]
         return max(self.largest[value.key], 1e-6) / codes  # a value that is always 0 has some scale too
 
@@ -64,7 +65,7 @@ def _stored(matched: Matched) -> dict[str, Value]:
     return found
 
 
-def _quantizer(matched: Matched, observer: Any) -> Any:
+def _quantizer(matched: Matched) -> Any:
     from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
@@ -82,9 +83,9 @@ def _quantizer(matched: Matched, observer: Any) -> Any:
                 if node.name in stored:
                     v = stored[node.name]
                     top = LIMITS[v.bits]
-                    dtype, kind = (torch.int16, MinMaxObserver) if v.bits == 16 else (torch.int8, observer)
+                    dtype = torch.int16 if v.bits == 16 else torch.int8
                     scheme = torch.per_tensor_affine if v.zero else torch.per_tensor_symmetric
-                    output = QuantizationSpec(dtype, kind.with_args(eps=2**-40), -top, top, scheme)
+                    output = QuantizationSpec(dtype, MinMaxObserver.with_args(eps=2**-40), -top, top, scheme)
                 if inputs or output:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
             return model
@@ -95,16 +96,18 @@ def _quantizer(matched: Matched, observer: Any) -> Any:
     return FabricQuantizer()
 
 
-def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]], observer: Any = None) -> fx.GraphModule:
+def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]]) -> fx.GraphModule:
     """PT2E's graph: quantise and dequantise nodes around float operators. ``samples``: inputs of the shapes traced.
 
     Raises:
-        ModelError: no samples.
+        ModelError: no samples, no torchao.
     """
-    from torchao.quantization.pt2e import HistogramObserver
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    try:
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    except ImportError as e:
+        raise ModelError("calibration", "torchao", "must be installed (pip install nearflash[sar])") from e
 
-    prepared = prepare_pt2e(copy.deepcopy(matched.graph), _quantizer(matched, observer or HistogramObserver))
+    prepared = prepare_pt2e(copy.deepcopy(matched.graph), _quantizer(matched))
     count = 0
     with torch.no_grad():
         for count, sample in enumerate(samples, 1):  # noqa: B007
@@ -114,13 +117,13 @@ def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]]
     return convert_pt2e(prepared, fold_quantize=True)
 
 
-def calibrate(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]], note: str = "", observer: Any = None) -> Calibration:
+def calibrate(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]], note: str = "") -> Calibration:
     """Scales for everything that ``matched`` stores.
 
     Raises:
-        ModelError: no samples.
+        ModelError: no samples, no torchao.
     """
-    converted = fake_quantised(matched, samples, observer)
+    converted = fake_quantised(matched, samples)
     largest: dict[str, float] = {}
     for node in converted.graph.nodes:
         if "quantize_per_tensor" in str(node.target) and "dequantize" not in str(node.target):

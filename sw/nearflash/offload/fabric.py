@@ -26,8 +26,8 @@ class Fabric(Protocol):
 
 
 def default_config() -> DeviceConfig:
-    """The preset ``paper`` with an engine of 256 multipliers and 512 MiB for tensors. Array and buffers change cycles, no bit of
-    a result."""
+    """The preset ``paper`` with an engine of 256 multipliers and 512 MiB for tensors. Array and buffers change cycles, no
+    bit of a result."""
     return replace(DeviceConfig.preset("paper"), tensor=TensorConfig(rows=16, columns=16, dram_bytes=1 << 29))
 
 

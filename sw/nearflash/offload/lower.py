@@ -25,8 +25,8 @@ FRAC = {8: 12, 16: 6}  # bits a sum keeps below a step: terms of 24 bits then re
 class Program:
     """What TENSOR_LOAD puts at ``base`` (``image``: program, weights and entries) and TENSOR_RUN runs.
 
-    ``inputs``, ``outputs``: values and their byte offsets in the command's input and output; ``operators`` in the order of the
-    descriptors; ``end``: first byte of the region it doesn't use.
+    ``inputs``, ``outputs``: values and their byte offsets in the command's input and output; ``operators`` in the order of
+    the descriptors; ``end``: first byte of the region it doesn't use.
     """
 
     base: int
@@ -92,8 +92,8 @@ def lower(operators: Sequence[Operator], outputs: Sequence[Value], calibration: 
 
 
 def _place(operators: Sequence[Operator], where: dict[Value, int], first: int, size: Callable[[Value], int]) -> int:
-    """Addresses from ``first`` on for what has none yet; values that are never needed at the same time share bytes. Returns the
-    end."""
+    """Addresses from ``first`` on for what has none yet; values that are never needed at the same time share bytes. Returns
+    the end."""
     last = {v: i for i, o in enumerate(operators) for v in (*o.operands, o.output)}
     live: list[tuple[int, int, int]] = []  # start, end, last use
     top = first
@@ -174,8 +174,8 @@ class _Builder:
         whole = codes.astype(np.int64).sum((0, 1) if depthwise else (1, 2, 3))
         entries = np.rint(bias / (scales * sx)).astype(np.int64) - x.zero * whole
         if np.abs(entries).max() >= 1 << 45:
-            raise ModelError(f"{o.name}.bias", int(np.abs(entries).max()), "must be below 2**45 accumulator steps: its channel's "
-                             "weights are too small beside it")
+            raise ModelError(f"{o.name}.bias", int(np.abs(entries).max()), "must be below 2**45 accumulator steps: its "
+                             "channel's weights are too small beside it")
         t = self.config.tensor
         d["weights"] = constant(pack_depthwise(codes, self.config.beat_bytes) if depthwise else pack_weights(codes, t))
         d["entries"] = constant(pack_entries(entries, mult, shift))

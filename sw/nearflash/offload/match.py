@@ -1,9 +1,9 @@
 """Which operators of the graph the fabric does, and how: views become addresses, neighbours fuse.
 
-The graph is walked once, with strides in place of contents: permutations, reshapes and slices of a value in the fabric's memory
-change strides alone. A value becomes memory where an operator makes it, and crosses to the host where an operator that stays in
-PyTorch reads it. *Depth* counts those crossings: the host's operators have even depths, the fabric's odd ones; all of one odd
-depth are one program.
+The graph is walked once, with strides in place of contents: permutations, reshapes and slices of a value in the fabric's
+memory change strides alone. A value becomes memory where an operator makes it, and crosses to the host where an operator
+that stays in PyTorch reads it. *Depth* counts those crossings: the host's operators have even depths, the fabric's odd
+ones; all of one odd depth are one program.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Unsupported(Exception):
 
 
 class _Scores:
-    """q k^T times a factor, as yet unmade; after softmax, ``normalised``. q and k: a view and the graph node that shows it."""
+    """q k^T times a factor, as yet unmade; after softmax, ``normalised``. q and k: a view and the graph node that shows
+    it."""
 
     def __init__(self, q: tuple[View, fx.Node], k: tuple[View, fx.Node], factor: float = 1.0, normalised: bool = False):
         self.q, self.k, self.factor, self.normalised = q, k, factor, normalised
@@ -129,8 +130,8 @@ class _Walk:
         for a in sources:
             view = self.out.views[a]
             if not isinstance(view, View):
-                raise ModelError(node.name, str(node.target), "must not read the scores of an attention whose other parts are on "
-                                 "the fabric: choose the whole block, or none of it")
+                raise ModelError(node.name, str(node.target), "must not read the scores of an attention on the fabric: choose "
+                                 "the whole block, or none of it")
             depth = max(depth, view.value.depth + 1)
             if a not in self.out.outputs:
                 self.out.outputs.append(a)
@@ -153,8 +154,8 @@ class _Walk:
         self.widen({out.views[n].value for n in out.outputs})
 
     def widen(self, outputs: set[Value]) -> None:
-        """16 bits for what LayerNorm reads, for the sums that lead there, and for what the host gets; whatever else reads such a
-        value gets a copy of 8."""
+        """16 bits for what LayerNorm reads, for the sums that lead there, and for what the host gets; whatever else reads
+        such a value gets a copy of 8."""
         ops = self.out.operators
         wide = {v for v in outputs if v in self.made and self.made[v].op in (Op.CONV, Op.DEPTHWISE, Op.ADD, Op.POOL)}
         wide |= {o.inputs[0] for o in ops if o.op == Op.LAYERNORM}
@@ -196,8 +197,8 @@ class _Walk:
         return self.track(node, View(source.value, metas))
 
     def operand(self, node: Any, layout: str) -> View:
-        """What the fabric reads for ``node``: its view, or, if the host made it, an input of ``layout`` "image" [1, C, H, W] or
-        "tokens" [1, ..., C]."""
+        """What the fabric reads for ``node``: its view, or, if the host made it, an input of ``layout`` "image" [1, C, H,
+        W] or "tokens" [1, ..., C]."""
         if not isinstance(node, fx.Node) or node.op == "get_attr":
             raise Unsupported("an operand that is a constant or a parameter")
         if node in self.out.views:
@@ -262,10 +263,10 @@ class _Walk:
     def conv2d(self, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = (1, 1), padding: Any = (0, 0),
                dilation: Any = (1, 1), groups: int = 1) -> View:
         w = self.tensor(weight, "a weight")
-        o, per_group, kh, kw = w.shape
+        o, _, kh, kw = w.shape
         if stride[0] != stride[-1] or any(d != 1 for d in dilation) or max(kh, kw, stride[0]) > 8:
-            raise Unsupported(f"kernel {kh}x{kw}, stride {list(stride)}, dilation {list(dilation)}: at most 8, one stride, not "
-                              "dilated")
+            raise Unsupported(f"kernel {kh}x{kw}, stride {list(stride)}, dilation {list(dilation)}: at most 8, one stride, "
+                              "not dilated")
         pad = (padding[0], padding[-1])
         if pad[0] >= kh or pad[1] >= kw:
             raise Unsupported(f"padding {list(padding)}: below the kernel")
@@ -358,12 +359,11 @@ class _Walk:
 
     def avg_pool2d(self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), padding: Any = (0,), ceil: bool = False,
                    count_pad: bool = True, divisor: Any = None) -> View:
-        self.joins(x)
         v = self.image(self.operand(x, "image"))
         side = kernel[0]
         if side != kernel[-1] or any(s != side for s in stride) or any(padding) or divisor or side > 8:
-            raise Unsupported(f"average pooling {list(kernel)}, stride {list(stride)}, padding {list(padding)}: squares of at "
-                              "most 8, side by side")
+            raise Unsupported(f"average pooling {list(kernel)}, stride {list(stride)}, padding {list(padding)}: squares of "
+                              "at most 8, side by side")
         if v.height % side or v.width % side:
             raise Unsupported(f"average pooling of {v.height}x{v.width} by {side}: squares that tile the image")
         return _image_view(self.emit(node, Op.POOL, [v], v.height // side, v.width // side, v.channels, stride=side))
@@ -412,13 +412,14 @@ class _Walk:
         _, heads, tokens, d = scores.q[0].meta.shape
         if k.channels != q.channels or values.channels != q.channels or k.width * k.height != values.width * values.height:
             raise Unsupported("an attention whose q, k and v differ in heads or width")
-        made = self.emit(node, Op.ATTENTION, [q, k, values], q.height, q.width, q.channels, heads=heads, factor=scores.factor)
+        made = self.emit(node, Op.ATTENTION, [q, k, values], q.height, q.width, q.channels, heads=heads,
+                         factor=scores.factor)
         base = torch.empty((1, tokens, heads, d), device="meta")
         return View(made, base.permute(0, 2, 1, 3))
 
     def headed(self, view: View, node: fx.Node) -> Value:
-        """The value that holds [1, heads, T, d] alone, heads as neighbouring channels: part of a linear layer's output becomes a
-        layer of its own, whose numbers ``node`` shows."""
+        """The value that holds [1, heads, T, d] alone, heads as neighbouring channels: part of a linear layer's output
+        becomes a layer of its own, whose numbers ``node`` shows."""
         m, v = view.meta, view.value
         _, heads, tokens, d = m.shape
         first, whole = m.storage_offset(), heads * d
@@ -433,8 +434,8 @@ class _Walk:
         assert made.weight is not None
         rows = slice(first, first + whole)
         part = Value(node.name, v.height, v.width, whole, depth=v.depth)
-        self.made[part] = Operator(Op.CONV, list(made.inputs), part, f"{made.name}.{node.name}", made.module, weight=made.weight[rows],
-                                   bias=None if made.bias is None else made.bias[rows])
+        self.made[part] = Operator(Op.CONV, list(made.inputs), part, f"{made.name}.{node.name}", made.module,
+                                   weight=made.weight[rows], bias=None if made.bias is None else made.bias[rows])
         self.out.operators.append(self.made[part])
         return part
 

@@ -75,7 +75,8 @@ class _Compiled:
 
 
 class OffloadedModule(nn.Module):
-    """Called like ``model``, on the CPU: the chosen blocks' operators run on ``fabric``, image by image; the others in PyTorch.
+    """Called like ``model``, on the CPU: the chosen blocks' operators run on ``fabric``, image by image; the others in
+    PyTorch.
 
     Programs are compiled for each shape of input when it first comes. See :func:`nearflash.offload.offload`.
     """
@@ -90,7 +91,8 @@ class OffloadedModule(nn.Module):
         """The programs for inputs of these shapes, [1, ...] each. Raises :class:`ModelError`."""
         key = tuple(tuple(x.shape) for x in inputs)
         if key not in self._compiled:
-            matched = matched_blocks(self.model, inputs, self.blocks)
+            with torch.inference_mode(False):  # in which torch.export can't trace, nor with tensors made in it
+                matched = matched_blocks(self.model, tuple(torch.ones(x.shape) for x in inputs), self.blocks)
             self._compiled[key] = _Compiled(matched, self._lower(matched))
             if len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
@@ -117,7 +119,7 @@ class OffloadedModule(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Raises :class:`DataError` for inputs without a common first dimension."""
         if len({len(x) for x in inputs}) != 1 or not len(inputs[0]):
-            raise DataError("inputs", [tuple(x.shape) for x in inputs], "must agree in their first dimension, which is above 0")
+            raise DataError("inputs", [tuple(x.shape) for x in inputs], "must agree in their first dimension, at least 1")
         return torch.cat([self._one(*(x[n : n + 1].float() for x in inputs)) for n in range(len(inputs[0]))])
 
     def _one(self, *inputs: torch.Tensor) -> torch.Tensor:

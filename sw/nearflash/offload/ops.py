@@ -32,8 +32,8 @@ class Value:
 
 @dataclass(eq=False)
 class Operator:
-    """One descriptor to be. ``inputs``: of ATTENTION q, k and v. ``weight`` [O, kernel_h, kernel_w, C] (DEPTHWISE: [kernel_h,
-    kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits."""
+    """One descriptor to be. ``inputs``: of ATTENTION q, k and v. ``weight`` [O, kernel_h, kernel_w, C] (DEPTHWISE:
+    [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits."""
 
     op: Op
     inputs: list[Value]
@@ -58,8 +58,8 @@ class Operator:
 
 @dataclass(eq=False)
 class View:
-    """A graph node's tensor as elements of a value: ``meta`` is a tensor without contents, whose strides and offset say where
-    in the value, [1, height, width, channels], each element lies."""
+    """A graph node's tensor as elements of a value: ``meta`` is a tensor without contents, whose strides and offset say
+    where in the value, [1, height, width, channels], each element lies."""
 
     value: Value
     meta: torch.Tensor

@@ -31,8 +31,8 @@ def rescalings(factors: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantise_weights(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int8 codes, scale per channel of ``axis``): symmetric, the largest weight of a channel is 127, halves to even as torch
-    rounds. A channel of zeros has the scale 1."""
+    """(int8 codes, scale per channel of ``axis``): symmetric, the largest weight of a channel is 127, halves to even as
+    torch rounds. A channel of zeros has the scale 1."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(others)
     scale = np.where(largest > 0, largest / 127, 1.0)

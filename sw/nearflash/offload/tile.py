@@ -34,12 +34,10 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
     block = steps * config.rows * config.columns
     whole_input = d["in_height"] * d["in_width"] * pixel
     best: Tile | None = None
-    columns = config.pixels
-    while columns:
-        rows = min(config.pixels // columns, height)
-        wide = min(columns, width)
+    sides = [1 << k for k in range(config.pixels.bit_length())]
+    for columns, rows in ((c, r) for c in reversed(sides) for r in reversed(sides) if c * r <= config.pixels):
+        rows, wide = min(rows, height), min(columns, width)
         halo = ((rows - 1) * d["stride"] + d["kernel_h"]) * ((wide - 1) * d["stride"] + d["kernel_w"]) * pixel
-        columns //= 2
         if halo > config.input_bytes // 2:
             continue
         tiles = -(-height // rows) * -(-width // wide)
@@ -57,6 +55,6 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
             if best is None or total < best.read_bytes:
                 best = Tile(rows, wide, group, total)
     if best is None:
-        raise ModelError("in_channels", d["in_channels"], f"at most {config.input_bytes // 2} bytes of input in a kernel's window "
-                         f"({d['kernel_h']}x{d['kernel_w']})")
+        raise ModelError("in_channels", d["in_channels"], f"at most {config.input_bytes // 2} bytes of input in a kernel's "
+                         f"window ({d['kernel_h']}x{d['kernel_w']})")
     return best

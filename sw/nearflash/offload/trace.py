@@ -41,12 +41,13 @@ def _inline_autocast(graph: fx.GraphModule) -> None:
         assert isinstance(body, fx.GraphModule)
         given = iter(operands)
         copies: dict[fx.Node, Any] = {}
+        results: list[Any] = []
         with graph.graph.inserting_before(node):
             for n in body.graph.nodes:
                 if n.op == "placeholder":
                     copies[n] = next(given)
                 elif n.op != "output":
-                    copies[n] = graph.graph.node_copy(n, lambda a: copies[a])
+                    copies[n] = graph.graph.node_copy(n, copies.__getitem__)
                 else:
                     results = [copies[a] for a in n.args[0]]
         for user in list(node.users):

@@ -34,8 +34,8 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, score: Sc
               ) -> np.ndarray:
     """Codes int8 [T, C] of ``softmax(q k^T) v`` per head: q [T, C], k and v [keys, C], int8 codes with zero 0.
 
-    ``score``: scores to logarithms of base 2 with 8 bits below the point. ``value``: v's scale over the output's, a multiplier of
-    16 bits (the highest one set) and a shift that ends one bit short: ``mult * 2**-(shift + 1)``.
+    ``score``: scores to logarithms of base 2 with 8 bits below the point. ``value``: v's scale over the output's, a
+    multiplier of 16 bits (the highest one set) and a shift that ends one bit short: ``mult * 2**-(shift + 1)``.
     """
     tokens, c = q.shape
     d = c // heads

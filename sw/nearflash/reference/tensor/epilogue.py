@@ -34,8 +34,8 @@ def epilogue(acc: np.ndarray, scale: Scale, low: int, high: int, *, bias: np.nda
              table: np.ndarray | None = None) -> np.ndarray:
     """Codes of ``acc`` [..., C]: int8 where low and high fit it, else int16.
 
-    ``clamp((requantize(acc + bias) + requantize(residual) + offset + half(frac)) >> frac, low, high)``, both terms of 24 bits,
-    then ``table[y + 128]``. ``scale`` and ``bias`` broadcast over the channels.
+    ``clamp((requantize(acc + bias) + requantize(residual) + offset + half(frac)) >> frac, low, high)``, both terms of 24
+    bits, then ``table[y + 128]``. ``scale`` and ``bias`` broadcast over the channels.
     """
     y = scale.apply(np.asarray(acc, np.int64) + bias, SUM_BITS)
     if residual is not None:

@@ -16,14 +16,14 @@ MANTISSA_BITS = 24
 def reciprocal_root(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(recip, k): ``recip * 2**-(27 + k / 2)`` is about 1 / sqrt(v), v int64 from 1 to 2**53; recip has 16 bits, k is even.
 
-    The mantissa m = floor(v / 2**k) lies in [2**22, 2**24); root = floor(sqrt(m * 2**8)); recip = floor(2**31 / root), at most
-    2**16 - 1.
+    The mantissa m = floor(v / 2**k) lies in [2**22, 2**24); root = floor(sqrt(m * 2**8)); recip = floor(2**31 / root), at
+    most 2**16 - 1.
     """
     v = np.asarray(v, np.int64)
     length = np.frexp(v.astype(np.float64))[1].astype(np.int64)  # of v in bits, exact up to 2**53
     k = (length - (MANTISSA_BITS - 1)) & ~1
     m = np.where(k > 0, v >> np.maximum(k, 0), v << np.maximum(-k, 0))
-    root = np.sqrt((m << 8).astype(np.float64)).astype(np.int64)  # correctly rounded, and 32 bits can't round up to an integer
+    root = np.sqrt((m << 8).astype(np.float64)).astype(np.int64)  # exact: 32 bits don't round up to an integer
     return np.minimum((1 << 31) // root, 65535), k
 
 
@@ -31,8 +31,9 @@ def layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray, shift: np.ndar
                ) -> np.ndarray:
     """Codes int8 of ``x`` [..., C] (int8 or int16 codes), normalised over C.
 
-    ``gain`` (16 bits), ``bias`` and ``shift`` [C]: ``y = clamp((z * gain + bias + half(shift)) >> shift)`` with z the deviation
-    over the standard deviation, 10 bits below the point. ``eps``: in units of C**2 times the variance of codes, at least 1.
+    ``gain`` (16 bits), ``bias`` and ``shift`` [C]: ``y = clamp((z * gain + bias + half(shift)) >> shift)`` with z the
+    deviation over the standard deviation, 10 bits below the point. ``eps``: in units of C**2 times the variance of codes,
+    at least 1.
     """
     x = np.asarray(x, np.int64)
     c = x.shape[-1]
