@@ -130,8 +130,8 @@ class _Walk:
         for a in sources:
             view = self.out.views[a]
             if not isinstance(view, View):
-                raise ModelError(node.name, str(node.target), "must not read the scores of an attention on the fabric: choose "
-                                 "the whole block, or none of it")
+                raise ModelError(node.name, str(node.target), "must not read the scores of an attention on the fabric: "
+                                 "choose the whole block, or none of it")
             depth = max(depth, view.value.depth + 1)
             if a not in self.out.outputs:
                 self.out.outputs.append(a)
@@ -206,7 +206,7 @@ class _Walk:
             if not isinstance(view, View):
                 raise Unsupported("the scores of an attention as an operand")
             return view
-        shape = tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), torch.Tensor) else ()
+        shape: tuple[int, ...] = tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), torch.Tensor) else ()
         if len(shape) not in (3, 4) or shape[0] != 1:
             raise Unsupported(f"an input of shape {shape}: the fabric takes one image or sequence")
         image = layout == "image" and len(shape) == 4
@@ -274,9 +274,9 @@ class _Walk:
         out = [(n + 2 * p - k) // stride[0] + 1 for n, p, k in zip((v.height, v.width), pad, (kh, kw), strict=True)]
         more = {"bias": None if bias is None else self.tensor(bias, "a bias"), "stride": stride[0], "pad": pad}
         if groups == 1:
-            made = self.emit(node, Op.CONV, [v], *out, o, weight=w.transpose(0, 2, 3, 1), **more)
+            made = self.emit(node, Op.CONV, [v], out[0], out[1], o, weight=w.transpose(0, 2, 3, 1), **more)
         elif groups == o == v.channels:
-            made = self.emit(node, Op.DEPTHWISE, [v], *out, o, weight=w[:, 0].transpose(1, 2, 0), **more)
+            made = self.emit(node, Op.DEPTHWISE, [v], out[0], out[1], o, weight=w[:, 0].transpose(1, 2, 0), **more)
         else:
             raise Unsupported(f"{groups} groups of {v.channels} channels: 1, or one each")
         return _image_view(made)
@@ -441,13 +441,13 @@ class _Walk:
 
 
 def _dense(m: torch.Tensor) -> bool:
-    return m.storage_offset() == 0 and m.is_contiguous()
+    return bool(m.storage_offset() == 0 and m.is_contiguous())
 
 
 def _same_place(a: View, b: View) -> bool:
     x, y = a.meta, b.meta
     same = [(s, t) for s, t, n in zip(x.stride(), y.stride(), x.shape, strict=False) if n > 1]
-    return (x.shape == y.shape and all(s == t for s, t in same) and x.storage_offset() == y.storage_offset()
+    return bool(x.shape == y.shape and all(s == t for s, t in same) and x.storage_offset() == y.storage_offset()
             and a.value.channels == b.value.channels and a.value.height * a.value.width == b.value.height * b.value.width)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.node import map_arg
 
 from ..contract.errors import DataError, ModelError
 from ..contract.tensor_image import pack_tensor, unpack_tensor
@@ -147,6 +148,7 @@ class _Run:
         self.inputs = iter(inputs)
         self.tensors: dict[fx.Node, Any] = {}
         self.codes: dict[Value, np.ndarray] = {}
+        self.result: Any = None
         self.made_by_host = {value: key for key, value in matched.inputs.items()}
 
     def fetch(self, node: Any) -> Any:
@@ -161,7 +163,7 @@ class _Run:
 
     def host(self, node: fx.Node) -> None:
         graph = self.matched.graph
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.fetch)
+        args, kwargs = map_arg((node.args, node.kwargs), self.fetch)
         if node.op == "placeholder":
             self.tensors[node] = next(self.inputs)
         elif node.op == "get_attr":

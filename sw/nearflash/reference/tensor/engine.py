@@ -117,21 +117,19 @@ class TensorModel:
         return convolve(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
 
     def _epilogue(self, d: Descriptor, acc: np.ndarray, raw: dict[str, np.ndarray], side: int) -> np.ndarray:
-        residual = self._tensor(raw["r"], acc.shape, d["r16"]).astype(np.int64) if d["residual"] else None
+        shape = (acc.shape[0], acc.shape[1], acc.shape[2])
+        residual = self._tensor(raw["r"], shape, d["r16"]).astype(np.int64) if d["residual"] else None
         if "entries" in raw:
             entries = raw["entries"].view(ENTRY)
             bias, mult, shift = (entries[n].astype(np.int64) for n in ("bias", "scale", "shift"))
         else:
-            bias, mult, shift = (np.int64(v) for v in (0, d["mult"], d["shift"]))
+            bias, mult, shift = (np.array(v, np.int64) for v in (0, d["mult"], d["shift"]))
         if side > 1:  # each place of the square has its own channels, so its own entries
-            h, w, c = acc.shape
+            h, w, c = shape
             blocks = acc.reshape(h // side, side, w // side, side, c)
             entry = [v.reshape(1, side, 1, side, c) for v in (bias, mult, shift)]
             residual = None if residual is None else residual.reshape(blocks.shape)
             acc, (bias, mult, shift) = blocks, entry
-            shape = (h, w, c)
-        else:
-            shape = acc.shape
         table = raw["table"].view(np.int8) if d["lookup"] else None
         return epilogue(acc, Scale(mult, shift), d["low"], d["high"], bias=bias, residual=residual,
                         residual_scale=Scale(d["residual_mult"], d["residual_shift"]), offset=d["offset"], frac=d["frac"],
