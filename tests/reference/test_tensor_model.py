@@ -70,3 +70,13 @@ def test_attention_follows_pytorch():
         qh, kh, vh = (torch.tensor(a[:, 32 * h : 32 * h + 32], dtype=torch.float64) for a in (q, k, v))
         want = torch.softmax(qh @ kh.T * factor, -1) @ vh
         assert np.abs(got[:, 32 * h : 32 * h + 32] - want.numpy()).max() < 0.8
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1298, 1), (514, 3), (4096, 1)])
+def test_sums_beyond_float32_are_exact(channels, side):
+    x, w = np.full((side, side, channels), 127), np.full((1, side, side, channels), 127)
+    w[0, 0, 0, 0] = 126  # an odd sum: none of these is a float32
+    want = int((x[None] * w).sum())
+    assert want > 1 << 24
+    assert want % 2
+    assert tensor.convolve(x.astype(np.int8), w.astype(np.int8), 1, (0, 0), (1, 1)).item() == want

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from nearflash.contract import CommandError, ConfigError, DataError, ModelError
 from nearflash.contract.nvme import Status
-from nearflash.contract.tensor import DESCRIPTOR_BYTES, Op
+from nearflash.contract.tensor import DESCRIPTOR_BYTES, Op, spans
 from nearflash.offload import Calibration, OffloadedModule, calibrated, default_config, offload, open_fabric
 from nearflash.offload.calibrate import fake_quantised
 from nearflash.offload.module import matched_blocks
@@ -114,6 +114,38 @@ def test_what_is_fused_takes_no_descriptor(small):
     assert kinds.count(Op.CONV) == 1 + 4 + 3  # stem; q, k, v, proj; up, patch, up
     assert sum(o.residual is not None for o in operators) == 3  # proj's, relu(patch)'s as an addition, and y + y
     assert [o.shuffle for o in operators if o.shuffle > 1] == [2]
+
+
+def test_no_descriptor_writes_over_what_it_or_a_later_one_reads(small):
+    model, samples, calibration = small
+    module = OffloadedModule(model, open_fabric("fabric-model"), "all", calibration)
+    config = module.fabric.config
+    programs = [p for _, _, p in module.compiled(*samples[0]).order if p]
+    assert len(programs) == 1
+    where = [spans(d, config.tensor, config.beat_bytes) for d in programs[0].descriptors]
+    for i, d in enumerate(where):
+        first, size = d["y"]
+        assert all(start >= first + size or start + n <= first for name, (start, n) in d.items() if name != "y"), i
+    places = dict(zip((o.output for o in programs[0].operators), (d["y"] for d in where), strict=True))
+    for i, o in enumerate(programs[0].operators):
+        for v in o.operands:
+            if v in places:
+                made = next(k for k, other in enumerate(programs[0].operators) if other.output is v)
+                first, size = places[v]
+                for between in where[made + 1 : i + 1]:
+                    start, n = between["y"]
+                    assert start >= first + size or start + n <= first, (v.key, i)
+    assert len({d["y"][0] for d in where}) < len(where)  # and yet values share memory
+
+
+def test_a_relu_of_16_bits_ends_at_zero():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()).eval()
+    x = torch.randn(1, 3, 8, 8)
+    y = OffloadedModule(model, open_fabric("fabric-model"), "all", maxima(model, [(x,)], "all"))(x)
+    with torch.no_grad():
+        assert (y == 0).float().mean() > 0.3
+        assert (y - model(x)).abs().max() < 0.05
 
 
 def test_blocks_choose_what_is_offloaded(small):
