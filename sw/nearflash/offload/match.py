@@ -206,7 +206,8 @@ class _Walk:
             if not isinstance(view, View):
                 raise Unsupported("the scores of an attention as an operand")
             return view
-        shape: tuple[int, ...] = tuple(node.meta["val"].shape) if isinstance(node.meta.get("val"), torch.Tensor) else ()
+        found = node.meta.get("val")
+        shape: list[int] = list(found.shape) if isinstance(found, torch.Tensor) else []
         if len(shape) not in (3, 4) or shape[0] != 1:
             raise Unsupported(f"an input of shape {shape}: the fabric takes one image or sequence")
         image = layout == "image" and len(shape) == 4
