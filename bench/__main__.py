@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import block_io, composition, despeckle, lookup, shell, simulators, timing_speed, virtual_board
+from . import block_io, composition, despeckle, lookup, shell, simulators, tensor, timing_speed, virtual_board
 from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
-           "timing_speed": timing_speed, "despeckle": despeckle, "shell": shell, "virtual_board": virtual_board}
+           "timing_speed": timing_speed, "despeckle": despeckle, "tensor": tensor, "shell": shell,
+           "virtual_board": virtual_board}
 
 
 def main(argv: list[str] | None = None) -> int:

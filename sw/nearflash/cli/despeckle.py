@@ -51,7 +51,8 @@ def despeckle(
                                              "results don't depend on where a crop begins: 8 times the time.")] = False,
     temporal: Annotated[bool, typer.Option("--temporal", help="The inputs are co-registered dates of one place: each is "
                                            "despeckled as its ratio to their mean.")] = False,
-    device: Annotated[str, typer.Option(help="Where networks run: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or fabric-model: int8, bit for bit as the "
+                                              "tensor engine computes.")] = "cpu",
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
                                                     "inputs.")] = None,

@@ -16,13 +16,17 @@ from ..figures import figure_format, save_figure
 from ..sar.methods import METHOD_NAMES, NETWORK_NAMES
 from .options import needs
 from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
+from .sar_calibrate import calibrate
 from .sar_train import train
 
-sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="SAR despecklers: train, evaluate, compare.")
+sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich",
+                  help="SAR despecklers: train, evaluate, compare, calibrate.")
 sar.command()(train)
+sar.command()(calibrate)
 
 Json = Annotated[Path | None, JsonFile]
-Device = Annotated[str, typer.Option(help="cpu or cuda (networks only).")]
+Device = Annotated[str, typer.Option(help="cpu; for networks also cuda, or fabric-model: int8, bit for bit as the tensor "
+                                      "engine computes.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")]
 
 

@@ -7,10 +7,11 @@ from .mlp import Core, Node, cores
 from .nvme import AdminOpcode, Opcode, Status
 from .registers import Field, Register, register_map
 from .table import RowFormat, TableSpec
+from .tensor import TensorConfig
 
 __all__ = [
     "BOARDS", "PARTS", "PRESETS", "AdminOpcode", "Board", "BusConfig", "CommandError", "ConfigError", "Core",
     "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "Field", "FlashConfig", "HostConfig", "LimitError",
     "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowFormat",
-    "Status", "TableSpec", "cores", "register_map",
+    "Status", "TableSpec", "TensorConfig", "cores", "register_map",
 ]

@@ -19,6 +19,7 @@ from typing import Any
 from .errors import ConfigError
 from .mlp import Node, cores, validate_graph
 from .reading import parse_toml, read_text, reading
+from .tensor import TensorConfig
 from .typed import check_fields, check_table
 
 __all__ = ["FORMATS", "MODES", "PRESETS", "PRIMITIVES", "REACH_BITS", "BusConfig", "DeviceConfig", "DramLayout",
@@ -154,6 +155,7 @@ class DramLayout:
     map: int  #: logical to physical pages
     superblock: int  #: write cursor and sequence
     weights: int  #: of layers streamed from DRAM
+    tensor: int  #: programs, weights and tensors of the tensor engine
     end: int  #: bytes the device needs
 
 
@@ -169,6 +171,7 @@ class DeviceConfig:
     lookup: LookupConfig = field(default_factory=LookupConfig)  #: embedding lookups and pooling
     mlp: MlpConfig = field(default_factory=MlpConfig)  #: the model's layers
     bus: BusConfig = field(default_factory=BusConfig)  #: AXI4 masters
+    tensor: TensorConfig = field(default_factory=TensorConfig)  #: tensor engine
 
     def __post_init__(self) -> None:
         c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
@@ -247,6 +250,7 @@ class DeviceConfig:
         n_tables = sum(len(n.tables) for n in m.graph)
         _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
         c.bus.validate()
+        c.tensor.validate(c.beat_bytes)
         _check(c.layout.end <= 1 << c.bus.address_bits, "flash", f"{f.total_pages} pages of {f.page_bytes} B",
                f"the device's DRAM would take {c.layout.end} bytes: its port reaches 2**{c.bus.address_bits}")
 
@@ -350,7 +354,9 @@ class DeviceConfig:
         weights = sb + 4096
         streamed = [c for c in cores(self.mlp.graph) if c.weights == "dram"]
         total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in streamed)
-        return DramLayout(0, oob, state, mp, sb, weights, up(weights + total))
+        tensor = up(weights + total)
+        return DramLayout(0, oob, state, mp, sb, weights, tensor,
+                          tensor + (self.tensor.dram_bytes if self.tensor.rows else 0))
 
     @property
     def results_reach(self) -> int:
@@ -367,6 +373,8 @@ class DeviceConfig:
         neither results nor cycles: a simulated device stands for all of them."""
         d = self.to_dict()
         del d["name"], d["mlp"]["primitive"]
+        if not self.tensor.rows:  # without the engine its other values are no part of the design
+            del d["tensor"]
         return int.from_bytes(hashlib.sha256(json.dumps(d, sort_keys=True).encode()).digest()[:4], "big")
 
     # -- in and out -----------------------------------------------------------------------------------------------
@@ -427,7 +435,7 @@ class DeviceConfig:
 
 
 _GROUPS: dict[str, Any] = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig,
-                             "bus": BusConfig}
+                             "bus": BusConfig, "tensor": TensorConfig}
 
 
 def _toml(v: Any) -> str:

@@ -87,6 +87,8 @@ class Status(enum.IntEnum):
     ROW_NOT_FINITE = 0x1C7  #: NaN or Inf in a row or a weight; dw1 = table
     POOL_OVERFLOW = 0x1C8  #: value range exceeds the table's fixed-point window; dw1 = table
     ROW_UNMAPPED = 0x1C9  #: a row's logical block was never written; dw1 = table
+    BAD_TENSOR_SPAN = 0x1CA  #: a tensor command's offset or length; dw0 = number of the cdw at fault
+    BAD_DESCRIPTOR = 0x1CB  #: malformed program of the tensor engine; dw0 = its descriptor (0: header), dw1 = word at fault
     # media errors (type 2)
     WRITE_FAULT = 0x280
     UNRECOVERED_READ = 0x281

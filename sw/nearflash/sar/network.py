@@ -25,6 +25,7 @@ from .training.loop import native_bf16
 __all__ = ["WEIGHTS", "Network", "load", "read_weights", "write_weights"]
 
 WEIGHTS = Path(__file__).parent / "weights"
+FABRIC = "fabric-"  # what names of fabrics begin with
 
 
 def write_weights(path: Path, net: nn.Module, meta: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ class Network:
         try:
             self.device = torch.device(device)
         except RuntimeError as e:
-            raise ConfigError("device", device, "cpu or cuda") from e
+            raise ConfigError("device", device, "cpu, cuda or fabric-model") from e
         self.net = net.to(device=self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name, self.meta, self.sha256 = name, meta or {}, sha256
         self.multiple: int = net.multiple  # type: ignore[assignment]
@@ -95,12 +96,13 @@ class Network:
 
 
 def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu") -> Network:
-    """The network ``name`` with its shipped weights, or with those of ``checkpoint``.
+    """The network ``name`` with its shipped weights, or with those of ``checkpoint``, on ``device``: cpu, cuda or a fabric
+    of :func:`nearflash.offload.open_fabric`, such as ``fabric-model``.
 
     Raises:
         ConfigError: unknown name, no such device, or no weights ship for it.
         DataError: an unreadable checkpoint.
-        ModelError: a checkpoint of another model, or of other shapes.
+        ModelError: a checkpoint of another model, or of other shapes; one without a calibration, for a fabric.
     """
     if name not in MODELS:
         raise ConfigError("model", name, f"one of {', '.join(MODELS)}")
@@ -111,9 +113,16 @@ def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu"
     meta, state = read_weights(path)
     if meta.get("model") != name:
         raise ModelError("checkpoint", str(path), f"weights of {name}; these are of {meta.get('model')!r}")
+    fabric = device if device.startswith(FABRIC) else ""
     net = build(name, **meta.get("options", {}))
     try:
         net.load_state_dict(state)
     except RuntimeError as e:
         raise ModelError("checkpoint", str(path), f"weights that fit {name} ({str(e).splitlines()[-1].strip()})") from e
-    return Network(net, name, device, meta, hashlib.sha256(path.read_bytes()).hexdigest())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    network = Network(net, name, "cpu" if fabric else device, meta, sha256)
+    if fabric:
+        from .fabric import on_fabric
+
+        on_fabric(network, fabric, path)
+    return network

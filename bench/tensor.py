@@ -1,0 +1,65 @@
+"""The tensor engine's integer model against PyTorch and plain integers on many random shapes, and its tables' worst errors.
+
+``python -m bench tensor``: 10,000 random shapes over all operators (``--quick``: 600), then, by exhaustion: the exponential
+over all 4,096 logarithms, LayerNorm's reciprocal root over all 12.6 million mantissas (both parities of the exponent), and
+the normalisation of attention over all 2**15 sums of 16 bits.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nearflash.reference.tensor import EXP2, exponentials, reciprocal, reciprocal_root
+
+from .report import console, progress
+
+__all__ = ["measure"]
+
+CHECKS = Path(__file__).parents[1] / "tests" / "reference"  # the random shapes, which the tests take fewer of
+PIECE = 1 << 20
+
+
+def _root_error() -> tuple[float, float]:
+    """Least and greatest relative error of LayerNorm's reciprocal root."""
+    low, high = 0.0, 0.0
+    for start in range(1 << 22, 1 << 24, PIECE):
+        m = np.arange(start, start + PIECE, dtype=np.int64)
+        recip, k = reciprocal_root(m)
+        assert not k.any()
+        # a mantissa stands for everything up to the next one: its error is greatest at either end
+        for v in (m, m + (1 - 2.0**-20)):
+            error = recip * 2.0**-27 * np.sqrt(v) - 1
+            low, high = min(low, float(error.min())), max(high, float(error.max()))
+    return low, high
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    sys.path.insert(0, str(CHECKS))
+    from tensor_shapes import CHECKS as checks  # pyright: ignore[reportMissingImports]
+
+    count = 600 if quick else 10_000
+    with progress() as bar:
+        task = bar.add_task("random shapes", total=count, note="")
+        for n in range(count):
+            name = list(checks)[n % len(checks)]
+            checks[name](np.random.default_rng([77, n]))  # raises AssertionError for a shape that differs
+            bar.update(task, completed=n + 1, note=name)
+    u = np.arange(4096)
+    exact = EXP2[0] * np.exp2(-u / 256)
+    exponential = np.abs(exponentials(u) - exact)
+    low, high = _root_error()
+    total = np.arange(1 << 15, 1 << 16)
+    r, length = reciprocal(total)
+    sums = total * r * np.exp2(-(15.0 + length)) - 1
+    result = {"shapes_count": count, "exponential_error_steps": float(exponential.max()), "root_error_low": low,
+              "root_error_high": high, "probability_sum_error_low": float(sums.min()),
+              "probability_sum_error_high": float(sums.max())}
+    console.print(f"{count} random shapes of {len(checks)} operators: none differs")
+    console.print(f"exponential: at most {exponential.max():.3f} of {EXP2[0]} steps off, all {len(u)} inputs")
+    console.print(f"LayerNorm's 1 / sqrt: relative error {low:.2e} to {high:.2e}, all {3 << 22} mantissas")
+    console.print(f"attention's 1 / sum: relative error {sums.min():.2e} to {sums.max():.2e}, all {len(total)} sums of 16 "
+                  "bits")
+    return result

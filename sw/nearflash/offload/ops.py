@@ -1,0 +1,65 @@
+"""What the compiler works on between the PyTorch graph and the program: operators of the fabric on values in its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..contract.tensor import Op
+
+__all__ = ["Operator", "Value", "View"]
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor [height, width, channels] in the fabric's memory.
+
+    ``key``: the graph node whose numbers it holds, by which its scale is found. ``bits``: 8 or 16. ``rectified``: after a
+    ReLU. ``zero``: the code of the number 0. ``depth``: when it is made, see :mod:`.match`.
+    """
+
+    key: str
+    height: int
+    width: int
+    channels: int
+    bits: int = 8
+    rectified: bool = False
+    zero: int = 0
+    depth: int = 0
+
+
+@dataclass(eq=False)
+class Operator:
+    """One descriptor to be. ``inputs``: of ATTENTION q, k and v. ``weight`` [O, kernel_h, kernel_w, C] (DEPTHWISE:
+    [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits."""
+
+    op: Op
+    inputs: list[Value]
+    output: Value
+    name: str
+    module: str
+    residual: Value | None = None
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    stride: int = 1
+    pad: tuple[int, int] = (0, 0)
+    shuffle: int = 1
+    heads: int = 0
+    factor: float = 1.0
+    eps: float = 0.0
+
+    @property
+    def operands(self) -> list[Value]:
+        """Everything it reads."""
+        return [*self.inputs, *([self.residual] if self.residual else [])]
+
+
+@dataclass(eq=False)
+class View:
+    """A graph node's tensor as elements of a value: ``meta`` is a tensor without contents, whose strides and offset say
+    where in the value, [1, height, width, channels], each element lies."""
+
+    value: Value
+    meta: torch.Tensor

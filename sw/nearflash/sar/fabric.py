@@ -1,0 +1,74 @@
+"""Despecklers on the fabric: their calibrations, one beside each weights file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..contract.errors import DataError, ModelError
+from ..offload import Calibration, calibrated, offload
+from .network import Network, load
+from .speckle import speckled
+from .training.data import Images
+
+__all__ = ["CROP", "calibrate_network", "calibration_file", "on_fabric", "samples"]
+
+CROP = 256  # side of a sample, pixels
+LOOKS = (1.0, 4.0)  # of the samples, in turn
+
+
+def calibration_file(weights: Path) -> Path:
+    """Where the calibration of a weights file lies: ``base.fabric.json`` beside ``base.npz``."""
+    return weights.with_suffix(".fabric.json")
+
+
+def on_fabric(network: Network, fabric: str, weights: Path) -> None:
+    """Put everything of ``network`` that the fabric can do there.
+
+    Raises:
+        ConfigError: unknown fabric.
+        DataError: a calibration that is damaged, or of other weights.
+        ModelError: no calibration.
+    """
+    path = calibration_file(weights)
+    if not path.exists():
+        raise ModelError("calibration", str(path), f"must be there: nearflash sar calibrate IMAGES --method {network.name} "
+                         "makes it")
+    calibration = Calibration.read(path)
+    if calibration.note != network.sha256:
+        raise DataError("calibration", str(path), f"of these weights ({network.sha256[:12]}): it was made from "
+                        f"{calibration.note[:12]}; nearflash sar calibrate makes another")
+    network.net = offload(network.net, fabric, calibration=calibration)
+    network.bf16 = False
+
+
+def samples(folder: Path, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``count`` inputs (amplitude [1, 1, 256, 256], looks [1]) from images spread evenly over ``folder`` (8 bits, of at
+    least 256 pixels a side; BSDS500's image 12003, part of which is in Set12, left out), with simulated speckle of 1 and 4
+    looks in turn.
+
+    Raises:
+        DataError: no folder, an image that can't be read, fewer images of that size than ``count``.
+    """
+    images = [i for i in Images([folder]).images if min(i.size) >= CROP]
+    if not 0 < count <= len(images):
+        raise DataError("images", count, f"from 1 to {len(images)}, the images of at least {CROP} pixels a side in {folder}")
+    for n in range(count):
+        gray = np.asarray(images[n * len(images) // count], np.float64)[:CROP, :CROP] / 255
+        looks = LOOKS[n % len(LOOKS)]
+        amplitude = np.sqrt(speckled(gray**2, looks, np.random.default_rng(n))).astype(np.float32)
+        yield torch.from_numpy(amplitude)[None, None], torch.tensor([looks])
+
+
+def calibrate_network(name: str, folder: Path, count: int = 16, checkpoint: Path | None = None) -> Calibration:
+    """Scales for the network ``name``, tied to its weights.
+
+    Raises:
+        ConfigError, DataError, ModelError: as :func:`.network.load` and :func:`samples`; no torchao.
+    """
+    network = load(name, checkpoint)
+    return calibrated(network.net, "all", samples(folder, count), network.sha256)
+
