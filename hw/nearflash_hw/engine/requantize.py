@@ -7,10 +7,15 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
-__all__ = ["SHIFT_BITS", "Requantizer"]
+__all__ = ["SHIFT_BITS", "Requantizer", "scale_layout"]
 
 SHIFT_BITS = 6
 LOW_BITS = 23  # the multiplication is split so that each half fits one DSP (25 x 18 on 7-series)
+
+
+def scale_layout() -> data.StructLayout:
+    """An output channel's entry (contract.program, contract.tensor_image), narrowed to the bits the arithmetic has."""
+    return data.StructLayout({"bias": signed(ACC_BITS), "mult": MULT_BITS, "shift": SHIFT_BITS})
 
 
 class Requantizer(wiring.Component):
