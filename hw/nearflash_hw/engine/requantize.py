@@ -7,10 +7,21 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
-__all__ = ["SHIFT_BITS", "Requantizer"]
+__all__ = ["SHIFT_BITS", "Requantizer", "Scale"]
 
 SHIFT_BITS = 6
 LOW_BITS = 23  # the multiplication is split so that each half fits one DSP (25 x 18 on 7-series)
+
+
+class Scale(data.StructLayout):
+    """An output's entry (contract.program, contract.tensor_image), narrowed to the bits the arithmetic has."""
+
+    def __init__(self):
+        super().__init__({
+            "bias": signed(ACC_BITS),
+            "mult": MULT_BITS,
+            "shift": SHIFT_BITS,
+        })
 
 
 class Requantizer(wiring.Component):

@@ -8,23 +8,12 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.reference.requantize import ACC_BITS, MULT_BITS
 
-from ..engine.requantize import SHIFT_BITS, Requantizer
+from ..engine.requantize import SHIFT_BITS, Requantizer, Scale
 from ..engine.streams import Beat
 from ..interfaces import bits_for
 from ..primitives.credit_fifo import CreditFifo
 
-__all__ = ["Epilogue", "Scale"]
-
-
-class Scale(data.StructLayout):
-    """One entry of contract.program's epilogue records, narrowed to the bits the arithmetic has."""
-
-    def __init__(self):
-        super().__init__({
-            "bias": signed(ACC_BITS),
-            "mult": MULT_BITS,
-            "shift": SHIFT_BITS,
-        })
+__all__ = ["Epilogue"]
 
 
 class Epilogue(wiring.Component):

@@ -1,0 +1,115 @@
+"""A convolution from DRAM to DRAM."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract.tensor import TensorConfig
+
+from ..primitives.fifo import StreamFifo
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .array import PixelArray
+from .entries import EntryStream
+from .epilogue import Epilogue
+from .input_buffer import InputTiles
+from .places import Places
+from .plan import conv_layout, every_ready, tile_layout
+from .residual import ResidualReader
+from .tiles import TileWalk
+from .weights import WeightStream
+from .window import Window
+from .writer import CodeWriter
+
+__all__ = ["Convolution"]
+
+TILES = 4  # that units may be apart
+
+
+class Convolution(wiring.Component):
+    """``start``: does what ``plan`` says; ``done``: its output lies in memory, or a read or write failed on the way.
+
+    Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
+    1 weights, 2 entries, 3 residual. The units run through the same tiles, each as far ahead as its buffers let it.
+    ``table``: see :class:`.Epilogue`. ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
+    """
+
+    def __init__(self, config: TensorConfig, beat_bytes: int, *, packed: bool = False, primitive: str = "inferred"):
+        self.config, self.beat_bytes, self.packed, self.primitive = config, beat_bytes, packed, primitive
+        self.epilogue = Epilogue(config.lanes)
+        super().__init__({
+            "plan": In(conv_layout()),
+            "start": In(1),
+            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
+            "table": In(self.epilogue.table.shape()),
+            "mem_read": Out(MemReadSignature(beat_bytes)).array(4),
+            "mem_write": Out(MemWriteSignature(beat_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        c, plan, beat = self.config, self.plan, self.beat_bytes
+        m.submodules.walk = walk = TileWalk(c)
+        m.submodules.input_tiles = input_tiles = InputTiles(c, beat)
+        m.submodules.weights = weights = WeightStream(c, beat)
+        m.submodules.window = window = Window(c)
+        m.submodules.array = array = PixelArray(c.rows, c.columns, c.pixels, c.lanes, beat, packed=self.packed,
+                                                primitive=self.primitive)
+        m.submodules.entries = entries = EntryStream(c, beat)
+        m.submodules.epilogue = epilogue = self.epilogue
+        m.submodules.residual_places = residual_places = Places(c, "r")
+        m.submodules.residuals = residuals = ResidualReader(c.lanes, beat)
+        m.submodules.places = places = Places(c, "y")
+        m.submodules.writer = writer = CodeWriter(c.lanes, beat)
+
+        # -- tiles to everyone; a descriptor without residual leaves their reader out
+        users = [input_tiles, weights, window, entries, places, residual_places]
+        queues = []
+        for k, user in enumerate(users):
+            m.submodules[f"tiles{k}"] = queue = StreamFifo(tile_layout(c), TILES)
+            connect(m, queue.o, user.tile)
+            queues.append(queue.i)
+            m.d.comb += user.plan.eq(plan)
+        every_ready(m, walk.o, queues)
+        with m.If(~plan.epilogue.residual):
+            m.d.comb += queues[-1].valid.eq(0)
+        m.d.comb += [
+            walk.plan.eq(plan),
+            walk.start.eq(self.start),
+            entries.start.eq(self.start),
+        ]
+
+        # -- input and weights to the array, its sums to the epilogue, codes to memory
+        m.d.comb += [
+            window.available.eq(input_tiles.available),
+            input_tiles.read.eq(window.read),
+            window.data.eq(input_tiles.data),
+            input_tiles.release.eq(window.release),
+            epilogue.control.eq(plan.epilogue),
+            epilogue.table.eq(self.table),
+            residuals.wide.eq(plan.r.wide),
+            writer.wide.eq(plan.y.wide),
+        ]
+        connect(m, window.o, array.i)
+        connect(m, weights.o, array.weight)
+        connect(m, array.o, epilogue.i)
+        connect(m, entries.o, epilogue.entry)
+        connect(m, residual_places.o, residuals.place)
+        connect(m, residuals.o, epilogue.r)
+        connect(m, places.o, writer.place)
+        connect(m, epilogue.o, writer.codes)
+        for k, user in enumerate((input_tiles, weights, entries, residuals)):
+            connect(m, user.mem_read, flipped(self.mem_read[k]))
+        connect(m, writer.mem_write, flipped(self.mem_write))
+
+        failed = Signal()
+        m.d.comb += [
+            self.done.valid.eq(writer.done.valid),
+            writer.done.ready.eq(self.done.ready),
+            self.done.payload.error.eq(writer.done.payload.error | failed),
+        ]
+        with m.If(Cat(u.error for u in (input_tiles, weights, entries, residuals)).any()):
+            m.d.sync += failed.eq(1)
+        with m.If(self.done.valid & self.done.ready):
+            m.d.sync += failed.eq(0)
+        return m
