@@ -13,11 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nearflash.board.hwh import write_hwh
 from nearflash.cli.build import device_for, predictions
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import PYNQ_BOARDS, find_board
 from nearflash.contract.shell import MANIFEST
-from nearflash.overlays import DESIGNS
+from nearflash.overlays import DESIGNS, design_config, overlay_file
 from nearflash_hw.boards.builder import Build
 from nearflash_hw.boards.builder.manifest import sha256
 
@@ -64,11 +65,20 @@ def _manifest_differences(have: dict[str, Any], want: dict[str, Any]) -> list[st
                   if have.get("files", {}).get(name) != digest]
 
 
+def _ship() -> None:
+    """Write the hand-off files that ship with their designs, which the builds then start from, as they are written now."""
+    for design in DESIGNS:
+        for board in PYNQ_BOARDS:
+            overlay_file(design, board).write_text(write_hwh(design_config(design, board), board, design))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.bitstreams", description="What bitstreams/ holds, built again.")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     args = parser.parse_args(argv)
     code = 0
+    if not args.check:
+        _ship()
     for board, name in BUILDS:
         print(f"{board}/{name}", flush=True)
         wanted = content(board, name)

@@ -162,6 +162,26 @@ def test_told_to_stop_it_ends_its_tools_and_cleans_up(tmp_path, number, code):
     assert {f.suffix for f in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
+STARTING = LISTENING + """
+import os, threading, time
+from nearflash.cli import app, main
+
+def build(source):
+    with threading._active_limbo_lock:  # as while a thread is being started
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(600)
+
+app.load_config = build
+main()
+"""
+
+
+def test_told_to_stop_while_a_thread_is_started():
+    done = subprocess.run([sys.executable, "-c", STARTING, "config"], capture_output=True, text=True, timeout=30,
+                          check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def running(pid):
     """Whether a process runs; one that ended and whose parent hasn't asked yet doesn't."""
     try:

@@ -39,10 +39,6 @@ class Stop:
                 os._exit(self.code)
             return
         self.code, self.since = 128 + number, time.monotonic()
-        cache = sys.modules.get("nearflash.cache")  # what hasn't been imported has started no tool
-        if cache is not None:
-            cache.interrupted.set()
-        threading.Thread(target=_end_tools, daemon=True).start()
         raise KeyboardInterrupt
 
 
@@ -50,39 +46,69 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     """Signals go to the :class:`Stop` that this yields, but for those that the process was started to ignore (nohup)."""
     stop, before = Stop(), {}
-    if threading.current_thread() is threading.main_thread():
-        for s in SIGNALS:
-            if signal.getsignal(s) is not signal.SIG_IGN:
-                before[s] = signal.signal(s, stop)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    heard, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+    former = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for s in SIGNALS:
+        if signal.getsignal(s) is not signal.SIG_IGN:
+            before[s] = signal.signal(s, stop)
     try:
         yield stop
     finally:
+        signal.set_wakeup_fd(former)
+        os.close(wakeup)
+        if stop.code is not None:  # a tool may have started another while it was ended: that one goes too
+            _end_tools(2 * GRACE)
         for s, handler in before.items():
             signal.signal(s, handler)
 
 
-def _end_tools() -> None:
-    """End every process below this one, and those that follow, until this one is gone."""
+def _listen(heard: int) -> None:
+    """End the tools when a signal comes. A thread of its own, which the signal itself wakes: the main thread sees one that
+    comes just before it begins to wait only after its wait, which may be for a tool."""
+    told = os.read(heard, 1)
+    while told and told[0] not in SIGNALS:
+        told = os.read(heard, 1)
+    os.close(heard)
+    if told:
+        cache = sys.modules.get("nearflash.cache")  # what hasn't been imported has started no tool
+        if cache is not None:
+            cache.interrupted.set()
+        _end_tools(None)
+
+
+def _end_tools(at_most: float | None) -> None:
+    """End every process below this one, and those that follow: for ``at_most`` seconds, until there are none; None: until
+    this process is gone."""
     began = time.monotonic()
     with suppress(OSError, AttributeError):  # Linux: what loses its parent meanwhile becomes a child of ours
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     while True:
-        kind = signal.SIGTERM if time.monotonic() - began < GRACE else signal.SIGKILL
-        for pid in _below(os.getpid()):
+        past, below = time.monotonic() - began, _below(os.getpid())
+        if at_most is not None and (not below or past > at_most):
+            return
+        for pid in below:
             with suppress(OSError):
-                os.kill(pid, kind)
-        time.sleep(0.1)
+                os.kill(pid, signal.SIGTERM if past < GRACE else signal.SIGKILL)
+        time.sleep(0.1 if at_most is None else 0.01)
 
 
 def _below(root: int) -> list[int]:
-    """Processes that ``root`` started, and those that they started (none where there is no /proc)."""
+    """Processes that ``root`` started, and those that they started, but for those that have ended (none where there is no
+    /proc)."""
     children: dict[int, list[int]] = {}
     with suppress(OSError):
         for name in os.listdir("/proc"):
             with suppress(OSError, ValueError):
                 pid = int(name)
                 with open(f"/proc/{pid}/stat") as f:  # "pid (name) state parent ..."; the name may hold anything
-                    children.setdefault(int(f.read().rpartition(")")[2].split()[1]), []).append(pid)
+                    state, parent = f.read().rpartition(")")[2].split()[:2]
+                if state not in ("Z", "X"):
+                    children.setdefault(int(parent), []).append(pid)
     found: list[int] = []
     todo: list[Any] = [root]
     while todo:

@@ -11,16 +11,21 @@ from ..contract.boards import Board
 from ..contract.shell import DEVICE
 from ..quantize.compiled import CompiledModel
 
-__all__ = ["DESIGNS", "compiled_model", "design_config"]
+__all__ = ["DESIGNS", "compiled_model", "design_config", "overlay_file"]
 
 FOLDER = Path(__file__).parent
 DESIGNS = tuple(sorted(p.name for p in FOLDER.iterdir() if (p / f"{p.name}.npz").is_file()))
 
 
+def overlay_file(design: str, board: Board) -> Path:
+    """The hand-off file of ``design`` for ``board``, be it there or not."""
+    return FOLDER / design / f"{design}.bit.d" / f"{design}.{board.pynq_name}.hwh"
+
+
 def design_config(design: str, board: Board) -> DeviceConfig:
     """The device of ``design`` on ``board``. Raises :class:`ConfigError` for a design that doesn't ship, or not for that
     board."""
-    path = FOLDER / design / f"{design}.bit.d" / f"{design}.{board.pynq_name}.hwh"
+    path = overlay_file(design, board)
     if design not in DESIGNS or not path.is_file():
         raise ConfigError("design", design, f"must be one that ships ({', '.join(DESIGNS)}), for a board of PYNQ")
     return device_config(read_hwh(path).ips[DEVICE].parameters)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-import nearflash.overlays
 import numpy as np
 import pytest
 from nearflash.board.hwh import write_hwh
@@ -13,13 +11,12 @@ from nearflash.board.random_model import random_model, random_queries
 from nearflash.contract import BOARDS, ConfigError, DataError, DeviceConfig
 from nearflash.contract.boards import PYNQ_BOARDS
 from nearflash.contract.shell import board_config
-from nearflash.overlays import DESIGNS, compiled_model, design_config
+from nearflash.overlays import DESIGNS, compiled_model, design_config, overlay_file
 from nearflash.reference.model import IntegerModel
 
 
 def shipped(design, board):
-    folder = Path(nearflash.overlays.__file__).parent / design / f"{design}.bit.d"
-    return folder / f"{design}.{board.pynq_name}.hwh", design_config(design, board)
+    return overlay_file(design, board), design_config(design, board)
 
 
 @pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
