@@ -31,7 +31,8 @@ class Convolution(wiring.Component):
 
     Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
     1 weights, 2 entries, 3 residual. The units run through the same tiles, each as far ahead as its buffers let it.
-    ``table``: see :class:`.Epilogue`. ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
+    ``table``: see :class:`~nearflash_hw.tensor.epilogue.Epilogue`. ``packed``, ``primitive``: see
+    :class:`~nearflash_hw.engine.products.Products`.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int, *, packed: bool = False, primitive: str = "inferred"):
