@@ -22,6 +22,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     try:
         # Most arguments are arrays. References to them aren't counted, since nothing here makes one (8 times the speed), and
         # calls that would hand them on are inlined (2.5 times more).
-        return njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)(function)
+        options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "forceinline": True}
+        return njit(cache=True, **options)(function)
     finally:
         config.CACHE_DIR = before
