@@ -82,7 +82,7 @@ class Simulator:
                 self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
                 self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
                 self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
-                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, blocks, out[0], out[1])
+                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, out[0], out[1])
         return out[0, :n], out[1, :n]
 
     @staticmethod

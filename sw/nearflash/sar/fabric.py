@@ -71,4 +71,3 @@ def calibrate_network(name: str, folder: Path, count: int = 16, checkpoint: Path
     """
     network = load(name, checkpoint)
     return calibrated(network.net, "all", samples(folder, count), network.sha256)
-

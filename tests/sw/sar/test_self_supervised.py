@@ -15,12 +15,13 @@ from nearflash.contract.errors import ConfigError, DataError
 from nearflash.sar.network import load
 from nearflash.sar.peaks import peaks_kept, strong_peaks
 from nearflash.sar.speckle import SystemResponse
+from nearflash.sar.statistics import MEDIAN_AMPLITUDE
 from nearflash.sar.training.cities import BRIGHTEST, city_echoes
 from nearflash.sar.training.config import TrainConfig
 from nearflash.sar.training.data import MOVED, Images, counted, sample_batch
 from nearflash.sar.training.goals import Goals
 from nearflash.sar.training.loop import EDGE, Trainer, loss_of, moved_apart, unlikelihood
-from nearflash.sar.training.observed import HALF_LOOK, MEDIAN, Observations
+from nearflash.sar.training.observed import HALF_LOOK, Observations
 from PIL import Image
 
 RNG = np.random.default_rng(8)
@@ -38,7 +39,7 @@ def test_the_parts_of_a_complex_image_are_seen_and_scored_both_ways():
     image = complex_image()
     pairs = Observations([image], [], 104).pairs
     assert [p[2] for p in pairs] == [HALF_LOOK, HALF_LOOK]
-    scale = np.median(np.abs(image)) / MEDIAN
+    scale = np.median(np.abs(image)) / MEDIAN_AMPLITUDE
     (a, b, _), (c, d, _) = pairs
     np.testing.assert_array_equal(a, d)
     np.testing.assert_array_equal(b, c)
@@ -58,7 +59,7 @@ def test_dates_are_brought_to_the_same_brightness_about_every_pixel():
     seen, scored, _ = pairs[0]
     for part in (np.s_[10:40, 10:50], np.s_[60:90, 10:50], np.s_[10:40, 70:100], np.s_[60:90, 70:100]):
         assert np.mean(scored[part] ** 2) == pytest.approx(np.mean(seen[part] ** 2), rel=0.05)
-    assert np.median(seen) == pytest.approx(MEDIAN, rel=1e-5)
+    assert np.median(seen) == pytest.approx(MEDIAN_AMPLITUDE, rel=1e-5)
 
 
 def test_crops_are_the_same_part_of_both():

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
+from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.boards import Board
 from nearflash.contract.resources import Resources
 
+from ...sources import gateware_digest
 from ...synthesis.estimate import Estimator
 
 __all__ = ["estimate", "verilog"]
@@ -18,8 +19,7 @@ __all__ = ["estimate", "verilog"]
 
 def verilog(config: DeviceConfig, board: Board, say: Callable[[str], None] = lambda text: None) -> str:
     """The shell around ``config``'s device: module ``nearflash_top`` with its processing system, or ``nearflash_shell``."""
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("synthesis", "builder"))
-    folder = cache_dir() / "shell" / digest(sources, config.to_toml(), board.name)
+    folder = cache_dir() / "shell" / digest(gateware_digest("synthesis", "builder"), config.to_toml(), board.name)
     with cache_entry(folder) as work:
         if work is not None:
             from ..shell import shell_verilog
@@ -31,8 +31,7 @@ def verilog(config: DeviceConfig, board: Board, say: Callable[[str], None] = lam
 
 def estimate(config: DeviceConfig, board: Board, say: Callable[[str], None] = lambda text: None) -> Resources:
     """Estimated resources of the whole device and its shell."""
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=("builder",))
-    folder = cache_dir() / "estimate" / digest(sources, config.to_toml(), board.name)
+    folder = cache_dir() / "estimate" / digest(gateware_digest("builder"), config.to_toml(), board.name)
     with cache_entry(folder) as work:
         if work is not None:
             say("estimating resources")

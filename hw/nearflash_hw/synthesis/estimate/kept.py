@@ -3,19 +3,18 @@ device takes longer, and a search, its report and the next report ask for the sa
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import lru_cache
 from typing import Any
 
-from nearflash.cache import cache_dir, digest, sources_digest
+from nearflash.cache import cache_dir, digest
 from nearflash.contract import DeviceConfig
 from nearflash.whole import whole_file
 
+from ...sources import gateware_digest
 from .features import Features
 from .memory import MemoryShape
 
@@ -28,13 +27,13 @@ TOOLS = ("place", "builder")
 
 def kept(make: Callable[[], Features], *what: Any) -> Features:
     """``make()``, parts of an MLP engine, or what it gave before for the same ``what`` and the same sources of that."""
-    (found,) = _kept(lambda: {"": make()}, _sources(ROOMS), repr(what)).values()
+    (found,) = _kept(lambda: {"": make()}, gateware_digest(*ROOMS), repr(what)).values()
     return found
 
 
 def kept_device(make: Callable[[], dict[str, Features]], config: DeviceConfig) -> dict[str, Features]:
     """``make()``, by unit of ``config``'s device, or what it gave before for an equal device and the same sources."""
-    return _kept(make, _sources(TOOLS), f"device {config!r}")
+    return _kept(make, gateware_digest(*TOOLS), f"device {config!r}")
 
 
 def _kept(make: Callable[[], dict[str, Features]], *key: str) -> dict[str, Features]:
@@ -56,9 +55,3 @@ def _written(found: Features) -> dict[str, Any]:
 def _read(values: dict[str, Any]) -> Features:
     return Features(Counter(values["bits"]), [MemoryShape(**m) for m in values["memories"]],
                     [(a, b, signed) for a, b, signed in values["multipliers"]], values["slices"], values["operand_bits"])
-
-
-@lru_cache
-def _sources(without: tuple[str, ...]) -> str:
-    sources = sources_digest("nearflash.contract", "nearflash.reference", "nearflash_hw", without=without)
-    return digest(importlib.metadata.version("amaranth"), sources)

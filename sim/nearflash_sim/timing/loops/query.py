@@ -95,7 +95,7 @@ def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
                 t += 1
             t += 1
         t += 1
-    return max(t, t) + d.k.PARSE_END
+    return t + d.k.PARSE_END
 
 
 @compiled
@@ -112,10 +112,10 @@ def _room(d, a, m, sample, at):
 
 
 @compiled
-def _map(d, a, m, lpn, at):
+def _map(d, a, m, block, at):
     """Ask the map in cycle ``at``; the cycle in which the answer is at its FIFO's output."""
     s = a.s[0]
-    line = lpn // d.map_entries
+    line = block // d.map_entries
     place = line % d.map_lines
     if a.map_tag[place] == line:
         s.map_free = at + d.k.MAP_EVERY
@@ -137,7 +137,7 @@ def _map(d, a, m, lpn, at):
 
 
 @compiled
-def _lookup(d, a, m, at, lpn, page, table, sample):
+def _lookup(d, a, m, at, block, table, sample):
     """An item passes the scoreboard in cycle ``at`` as a lookup; returns nothing, its read is on its way."""
     s = a.s[0]
     i = s.lookups
@@ -145,7 +145,7 @@ def _lookup(d, a, m, at, lpn, page, table, sample):
     ask = max(at + d.k.LOCATE, a.translated[i % 16] + 1)  # the 16th before it left the queue of translations
     ask = max(max(ask, s.map_free), a.issued[i % 4] + 1)
     a.located[i % 16] = ask
-    answer = _map(d, a, m, lpn, ask)
+    answer = _map(d, a, m, block, ask)
     head = max(ask + 1, s.last_issue)
     a.translated[i % 16] = head
     known = max(answer, s.last_issue + 1) + 1
@@ -163,12 +163,12 @@ def _lookup(d, a, m, at, lpn, page, table, sample):
         s.tag_head += 1
     s.last_issue = issue
     a.issued[i % 4] = issue
-    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample = page, table, sample
-    put(d, a, page & (d.channels - 1), tag, issue + 1)
+    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample = block, table, sample
+    put(d, a, block & (d.channels - 1), tag, issue + 1)
 
 
 @compiled
-def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, lpns, pages, at_lookup):
+def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, blocks, at_lookup):
     """Pass 2; returns the cycle of its result."""
     s = a.s[0]
     _begin(d, a, start)
@@ -202,7 +202,7 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
                 passed = max(passed, a.located[s.lookups % 16] + 1)
                 a.sample[ring].left += 1
                 a.touched[ring, table] = 1
-                _lookup(d, a, m, passed, lpns[at_lookup], pages[at_lookup], table, sample)
+                _lookup(d, a, m, passed, blocks[at_lookup], table, sample)
                 at_lookup += 1
             t = max(t, gone + 1) + 1
             gone = max(t, passed + 1)
@@ -235,7 +235,7 @@ def _open(d, a, sample, number):
 
 
 @compiled
-def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, lpns, pages, at_lookup):
+def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, blocks, at_lookup):
     """A command whose doorbell comes in cycle ``bell``."""
     s = a.s[0]
     command = number % COMMANDS
@@ -261,7 +261,7 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
     a.command[command].pending = checked + 1
     again = checked + 2
     s.executor_free = s.validator_free = again + 2
-    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, lpns, pages, at_lookup)
+    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, blocks, at_lookup)
     s.parser_free = ended + 1
 
 
@@ -288,10 +288,11 @@ def _land(d, a, m, submitted, completed, out):
 
 
 @compiled
-def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, lpns, pages, submitted,
+def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, submitted,
         completed):
     """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
-    ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``lpns``, ``pages``.
+    ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``blocks``: logical
+    ones, each of which lies in the page of its number.
     Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
@@ -302,7 +303,7 @@ def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, ba
         number = s.command
         s.command += 1
         _send(d, a, m, s.host_now + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
-              lengths, bags[n], lpns, pages, lookups[n])
+              lengths, bags[n], blocks, lookups[n])
         s.host_now += d.k.MMIO_WRITE
     if finish:
         while s.landed < s.command:

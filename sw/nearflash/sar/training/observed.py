@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from ...contract.errors import DataError
+from ..statistics import MEDIAN_AMPLITUDE
 
-__all__ = ["HALF_LOOK", "Observations"]
+__all__ = ["HALF_LOOK", "Observations", "scale_of"]
 
 HALF_LOOK = 0.5  # looks of the squared real part of a complex image alone (one degree of freedom of two)
 CHANGE = 15  # pixels on a side of the means by which two dates are brought to the same brightness
 SMALLEST = 64  # pixels on a side
-MEDIAN = 0.4  # amplitude, the scale that networks are trained at
 
 
 class Observations:
@@ -42,7 +42,7 @@ class Observations:
         for image in images:
             if image.ndim != 2 or image.dtype.kind != "c":
                 raise DataError("self-supervised image", (image.shape, str(image.dtype)), "complex [H, W]")
-            scale = _scale(np.abs(image))
+            scale = scale_of(np.abs(image))
             for seen, scored in ((image.real, image.imag), (image.imag, image.real)):
                 self._add(np.sqrt(2) * np.abs(seen) / scale, np.sqrt(2) * np.abs(scored) / scale, HALF_LOOK, size)
         for stack, looks in stacks:
@@ -50,7 +50,7 @@ class Observations:
                 raise DataError("self-supervised stack", stack.shape, "[dates, H, W] with at least two dates")
             for a, b in permutations(range(len(stack)), 2):
                 seen, scored = np.sqrt(stack[a]), np.sqrt(stack[b] * _change(stack[a], stack[b]))
-                scale = _scale(seen)
+                scale = scale_of(seen)
                 self._add(seen / scale, scored / scale, looks, size)
 
     def _add(self, seen: np.ndarray, scored: np.ndarray, looks: float, size: int) -> None:
@@ -77,8 +77,9 @@ class Observations:
                    [(np.stack([read_array(path)[0] for path in stack]), looks) for stack in stacks], size)
 
 
-def _scale(amplitude: np.ndarray) -> float:
-    """By which to divide an amplitude."""
+def scale_of(amplitude: np.ndarray) -> float:
+    """By which to divide an amplitude [H, W], to be as bright as scenes are in training. Raises
+    :class:`~nearflash.contract.errors.DataError` for one to which no scale can be found."""
     if min(amplitude.shape) < SMALLEST:
         raise DataError("self-supervised image", amplitude.shape, f"at least {SMALLEST} pixels on a side")
     if not np.isfinite(amplitude).all():
@@ -86,7 +87,7 @@ def _scale(amplitude: np.ndarray) -> float:
     median = float(np.median(amplitude))
     if median <= 0:
         raise DataError("self-supervised image", "a median of 0", "an image whose pixels mostly hold a signal")
-    return median / MEDIAN
+    return median / MEDIAN_AMPLITUDE
 
 
 def _change(of: np.ndarray, other: np.ndarray) -> np.ndarray:
