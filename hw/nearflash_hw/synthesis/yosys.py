@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.resources
 import importlib.util
 import json
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from nearflash.cache import cache_dir, cache_entry, digest
@@ -37,6 +39,9 @@ FREE = {"MUXF7", "MUXF8", "MUXF9", "GND", "VCC", "BUFG", "IBUF", "OBUF", "$scope
 NAME_CLASH = "count_id(wire->name)"  # Yosys 0.70 trips over its own wire names on some designs; without names it doesn't
 RESETS = ("R", "S", "CLR", "PRE")
 _FLIP_FLOP = re.compile(r"^ *cell \\FD\w+ .*?^ *end$", re.MULTILINE | re.DOTALL)
+_MODULE = re.compile(r"^module \\(\S+)", re.MULTILINE)
+_CELL = re.compile(r"^ *cell \\(\S+)", re.MULTILINE)
+_VERILOG_MODULE = re.compile(r"^\s*module (\w+)", re.MULTILINE)
 _PIN = re.compile(r"^ *connect \\(\w+) (.*)$", re.MULTILINE)
 #: Begins a pass that is left out where the design has no memory: reading the maps of memories takes two seconds.
 WITH_MEMORIES = "memories? "
@@ -109,7 +114,8 @@ def _synthesised(rtlil: str, family: str) -> Path:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
     synth = f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}"
     least = CONTROL_SET_THRESHOLD[family]
-    passes = ["read_rtlil unit.il", "hierarchy -top unit", f"{synth} -run :map_memory",
+    passes = ["read_rtlil unit.il", "hierarchy -top unit", *_libraries(rtlil, family), "hierarchy -check -top unit",
+              f"{synth} -run prepare:map_memory",
               f"{WITH_MEMORIES}{synth} -run map_memory:map_ffram", f"{synth} -run map_ffram:map_ffs",
               f"dfflegalize -mince {least} -minsrst {least} "
               "-cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01 -cell $_DLATCH_?P?_ 01",
@@ -128,6 +134,22 @@ def _synthesised(rtlil: str, family: str) -> Path:
             _cells((work / "stat.json").read_text())  # an unreadable result is not kept
             (work / "unit.il").unlink()
     return folder
+
+
+def _libraries(rtlil: str, family: str) -> list[str]:
+    """Passes that read Yosys' models of the family's cells. Those of cells that it knows by their ports alone, among them
+    UltraScale's memories and multipliers, take most of a small unit's time: they are left out where none can occur."""
+    models = "read_verilog -lib -specify +/xilinx/cells_sim.v"
+    ports = "read_verilog -lib +/xilinx/cells_xtra.v"
+    own = set(_MODULE.findall(rtlil))
+    return [models, ports] if family == "xcup" or set(_CELL.findall(rtlil)) - own - _modelled() else [models]
+
+
+@lru_cache
+def _modelled() -> frozenset[str]:
+    """Cells of 7-series parts that Yosys has models of."""
+    yosys_version()
+    return frozenset(_VERILOG_MODULE.findall((importlib.resources.files("pyosys") / "share/xilinx/cells_sim.v").read_text()))
 
 
 def _cells(text: str) -> dict[str, int]:

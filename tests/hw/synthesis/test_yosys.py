@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import ClockSignal, Instance, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -121,6 +121,24 @@ def test_passes_for_memories_are_left_out_without_any(tmp_path):
     run_yosys(["read_rtlil none.il", *lines], tmp_path, [])
     with pytest.raises(SynthesisError, match="code"):
         run_yosys(["read_rtlil some.il", *lines], tmp_path, [])
+
+
+class Vendor(wiring.Component):
+    """A cell that Yosys knows by its ports alone."""
+
+    d: In(1)
+    q: Out(1)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.cell = Instance("IDDR", i_C=ClockSignal(), i_D=self.d, o_Q1=self.q)
+        return m
+
+
+def test_cells_without_a_model_are_read_where_a_unit_has_them():
+    # it gets as far as the counting, which refuses what no part of the device is made of
+    with pytest.raises(SynthesisError, match="1 cells IDDR, whose resources are not known"):
+        synthesise(subtree(Vendor(), ""), "xc7")
 
 
 def test_control_sets_are_those_of_the_flip_flops():

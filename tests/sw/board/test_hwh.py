@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -110,14 +109,11 @@ def test_memory_is_all_of_the_boards(written):
 
 
 @pytest.mark.parametrize("board", PYNQ_BOARDS, ids=lambda b: b.name)
-def test_small_quick_and_the_same_every_time(board):
+def test_small_and_the_same_every_time(board):
     config = config_for(board, "mqsim" if board.ps.axi == 4 else "tiny")
     text = write_hwh(config, board, "x")
     assert text == write_hwh(config, board, "x")
     assert len(text.encode()) <= 200_000
-    began = time.process_time()
-    parse_hwh(text)
-    assert time.process_time() - began < 0.2
 
 
 def test_a_board_without_a_processing_system():
