@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
 import importlib.util
 import json
 import re
@@ -11,12 +10,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import ConfigError, NearflashError
 from nearflash.contract.resources import Resources
+
+from .cell_libraries import PORTS_FILE, READ_LIBRARIES, ports_alone
 
 __all__ = ["FAMILIES", "WITH_MEMORIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesise",
            "yosys_version"]
@@ -39,9 +39,6 @@ FREE = {"MUXF7", "MUXF8", "MUXF9", "GND", "VCC", "BUFG", "IBUF", "OBUF", "$scope
 NAME_CLASH = "count_id(wire->name)"  # Yosys 0.70 trips over its own wire names on some designs; without names it doesn't
 RESETS = ("R", "S", "CLR", "PRE")
 _FLIP_FLOP = re.compile(r"^ *cell \\FD\w+ .*?^ *end$", re.MULTILINE | re.DOTALL)
-_MODULE = re.compile(r"^module \\(\S+)", re.MULTILINE)
-_CELL = re.compile(r"^ *cell \\(\S+)", re.MULTILINE)
-_VERILOG_MODULE = re.compile(r"^\s*module (\w+)", re.MULTILINE)
 _PIN = re.compile(r"^ *connect \\(\w+) (.*)$", re.MULTILINE)
 #: Begins a pass that is left out where the design has no memory: reading the maps of memories takes two seconds.
 WITH_MEMORIES = "memories? "
@@ -114,7 +111,7 @@ def _synthesised(rtlil: str, family: str) -> Path:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
     synth = f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}"
     least = CONTROL_SET_THRESHOLD[family]
-    passes = ["read_rtlil unit.il", "hierarchy -top unit", *_libraries(rtlil, family), "hierarchy -check -top unit",
+    passes = ["read_rtlil unit.il", "hierarchy -top unit", *READ_LIBRARIES, "hierarchy -check -top unit",
               f"{synth} -run prepare:map_memory",
               f"{WITH_MEMORIES}{synth} -run map_memory:map_ffram", f"{synth} -run map_ffram:map_ffs",
               f"dfflegalize -mince {least} -minsrst {least} "
@@ -125,6 +122,7 @@ def _synthesised(rtlil: str, family: str) -> Path:
     with cache_entry(folder) as work:
         if work is not None:
             (work / "unit.il").write_text(rtlil)
+            (work / PORTS_FILE).write_text(ports_alone(rtlil, family))
             try:
                 run_yosys(passes, work, ["stat.json"])
             except SynthesisError as e:
@@ -132,24 +130,9 @@ def _synthesised(rtlil: str, family: str) -> Path:
                     raise
                 run_yosys([*passes[:2], "rename -hide w:*", *passes[2:]], work, ["stat.json"])
             _cells((work / "stat.json").read_text())  # an unreadable result is not kept
-            (work / "unit.il").unlink()
+            for name in ("unit.il", PORTS_FILE):
+                (work / name).unlink()
     return folder
-
-
-def _libraries(rtlil: str, family: str) -> list[str]:
-    """Passes that read Yosys' models of the family's cells. Those of cells that it knows by their ports alone, among them
-    UltraScale's memories and multipliers, take most of a small unit's time: they are left out where none can occur."""
-    models = "read_verilog -lib -specify +/xilinx/cells_sim.v"
-    ports = "read_verilog -lib +/xilinx/cells_xtra.v"
-    own = set(_MODULE.findall(rtlil))
-    return [models, ports] if family == "xcup" or set(_CELL.findall(rtlil)) - own - _modelled() else [models]
-
-
-@lru_cache
-def _modelled() -> frozenset[str]:
-    """Cells of 7-series parts that Yosys has models of."""
-    yosys_version()
-    return frozenset(_VERILOG_MODULE.findall((importlib.resources.files("pyosys") / "share/xilinx/cells_sim.v").read_text()))
 
 
 def _cells(text: str) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from nearflash.cache import cache_dir, cache_entry, digest, sources_digest
 
+from ..cell_libraries import PORTS_FILE, READ_LIBRARIES, ports_alone
 from ..yosys import SynthesisError, run_yosys, yosys_version
 from . import ultrascale
 from .delays import CellDelays, CellKind, cell_delays, kind_of_cell
@@ -41,22 +42,24 @@ def time_unplaced(rtlil: str, seconds: int, net_ns: float | None = None, family:
     """
     net_ns = NET_NS[family] if net_ns is None else net_ns
     top, flipflops = harness(rtlil)
-    passes = ["read_rtlil unit.il", "read_verilog harness.v", f"hierarchy -top {TOP}", "flatten",
+    passes = ["read_rtlil unit.il", "read_verilog harness.v", f"hierarchy -top {TOP}", "flatten", *READ_LIBRARIES,
+              f"hierarchy -check -top {TOP}",
               f"scratchpad -set synth_xilinx.abc9.W {round(net_ns * 1e3 * MAPPED[family])}",
-              f"synth_xilinx -family {family}{' -uram' if family == 'xcup' else ''} -noiopad -noclkbuf -top {TOP}",
-              "write_json unit.json"]
+              f"synth_xilinx -family {family}{' -uram' if family == 'xcup' else ''} -noiopad -noclkbuf -top {TOP} "
+              "-run prepare:", "write_json unit.json"]
     folder = cache_dir() / "unplaced" / digest(rtlil, top, yosys_version(), sources_digest(__package__), *passes)
     with cache_entry(folder) as work:
         if work is not None:
             (work / "unit.il").write_text(rtlil)
             (work / "harness.v").write_text(top)
+            (work / PORTS_FILE).write_text(ports_alone(rtlil, family))
             run_yosys(passes, work, ["unit.json"], seconds)
             cells = json.loads((work / "unit.json").read_text())["modules"][TOP]
             kinds = {kind_of_cell(c): c for c in cells["cells"].values() if _is_cell(c)}
             delays = (cell_delays(kinds, work, seconds) if family == "xc7"
                       else {kind: ultrascale.ultrascale_delays(c) for kind, c in kinds.items()})
             (work / "timing.json").write_text(json.dumps(_Netlist(cells, delays, net_ns).result()))
-            for name in ("unit.il", "harness.v", "unit.json"):
+            for name in ("unit.il", "harness.v", PORTS_FILE, "unit.json"):
                 (work / name).unlink()
     found = json.loads((folder / "timing.json").read_text())
     steps = tuple(Step(*s) for s in found["path"])
