@@ -138,6 +138,22 @@ def test_products_of_which_few_bits_are_read_take_no_slice(bits, slices):
     assert exact_part(features_of(rtlil), "xc7").dsp == synthesise(rtlil, "xc7").dsp == slices
 
 
+@pytest.mark.parametrize(("bits", "slices"), [(1, 0), (2, 1)])
+def test_a_product_with_a_single_bit_takes_no_slice(bits, slices):
+    class Chosen(wiring.Component):
+        a: In(16)
+        b: In(bits)
+        p: Out(16 + bits)
+
+        def elaborate(self, platform):
+            m = Module()
+            m.d.sync += self.p.eq(self.a * self.b)
+            return m
+
+    rtlil = subtree(Chosen(), "")
+    assert exact_part(features_of(rtlil), "xc7").dsp == synthesise(rtlil, "xc7").dsp == slices
+
+
 def test_kinds_share_a_factor():
     assert kind_of("channel3") == kind_of("channel0") == "channel"
     assert kind_of("mlp.epilogue_top0") == kind_of("mlp.epilogue_bot1") == "mlp.epilogue"

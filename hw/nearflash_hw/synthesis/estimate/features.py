@@ -15,7 +15,7 @@ __all__ = ["LOGIC", "Features", "features_of"]
 LOGIC = ("add", "constant_add", "compare", "constant_compare", "equal", "constant_equal", "gate", "reduce", "mux", "select",
          "shift", "ff", "soft_multiply")
 
-DSP_LEAST_PRODUCT = 9  # bits: narrower products are built of LUTs
+DSP_LEAST_PRODUCT, DSP_LEAST_OPERAND = 9, 2  # bits: narrower products, and such of a single bit, are built of LUTs
 PIPELINES = ".products"  # modules whose registers are those of DSP slices
 _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
@@ -92,7 +92,7 @@ def _count_module(body: str, out: Features, pipeline: bool) -> None:
             a, b = min(a, used), min(b, used)
             if _constant(wires["A"]) or _constant(wires["B"]):
                 bits["soft_multiply"] += a if _constant(wires["B"]) else b
-            elif min(a + b, used) < DSP_LEAST_PRODUCT:
+            elif min(a + b, used) < DSP_LEAST_PRODUCT or min(a, b) < DSP_LEAST_OPERAND:
                 bits["soft_multiply"] += a * b
             else:
                 out.multipliers.append((a, b, p.get("A_SIGNED") == "1"))
