@@ -53,11 +53,13 @@ class Estimator:
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
         return _core(self.family, core.rows, core.columns, core.kr, core.kc, core.scan, core.weights, core.weight_bits,
-                     mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes, hold)
+                     core.lut_rows, mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes,
+                     hold)
 
     def core_floor(self, core: Core, mlp: MlpConfig, beat_bytes: int) -> Resources:
         """The DSP slices and the weights' memory of :meth:`core`."""
-        rows = -(-core.kr // 2) if mlp.packed and core.kr > 1 else core.kr
+        rows = core.kr - core.lut_rows
+        rows = -(-rows // 2) if mlp.packed else rows
         weights = Resources()
         if core.weights != "dram":
             width = core.word_bytes * 8
@@ -81,9 +83,10 @@ class Estimator:
 
 
 @lru_cache(maxsize=4096)
-def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, act_bits: int,
-          n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool) -> Resources:
-    core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits)
+def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, lut_rows: int,
+          act_bits: int, n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool
+          ) -> Resources:
+    core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits, lut_rows)
 
     def make() -> Features:
         return features_of(subtree(FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold,
