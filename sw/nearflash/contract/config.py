@@ -369,8 +369,8 @@ class DeviceConfig:
     @property
     def design_id(self) -> int:
         """32-bit hash of the configuration, readable from the device. Not of ``name``, which is for people (two models of
-        one shape share a device), nor of ``mlp.primitive`` and a node's ``lut_rows``, which say what a part's multipliers are
-        made of and change neither results nor cycles: a simulated device stands for all of them."""
+        one shape share a device), nor of ``mlp.primitive`` and nodes' ``lut_rows``, which say what multipliers are made of
+        and change neither results nor cycles: a simulated device stands for all of them."""
         d = self.to_dict()
         del d["name"], d["mlp"]["primitive"]
         for node in d["mlp"]["graph"]:

@@ -93,7 +93,8 @@ def test_every_form_gives_the_same_sums(kr, kc, packed, primitive):
 
 
 @pytest.mark.parametrize(("kr", "kc", "lut_rows", "form"), [
-    (2, 1, 1, {}), (3, 4, 2, {"packed": True}), (4, 2, 2, {"packed": True}), (5, 8, 2, {"packed": True, "primitive": "dsp48e2"}),
+    (2, 1, 1, {}), (3, 4, 2, {"packed": True}), (4, 2, 2, {"packed": True}),
+    (5, 8, 2, {"packed": True, "primitive": "dsp48e2"}),
     (4, 4, 3, {"primitive": "dsp48e1"}), (3, 2, 1, {"act_bits": 16, "weight_bits": 16}), (8, 16, 4, {"packed": True})])
 def test_rows_of_luts_give_the_same_sums(kr, kc, lut_rows, form):
     run(kr, kc, lut_rows=lut_rows, number=100 // kc + 20, **form)

@@ -20,9 +20,9 @@ from ...mlp.core import FcCore
 from ...mlp.epilogue import Epilogue
 from ..netlist import subtree, units
 from .features import Features, features_of
-from .kept import kept, kept_device
+from .kept import kept, kept_device, kept_shell
 from .memory import MemoryShape, map_memory
-from .model import estimate_features, estimate_unit, kind_of
+from .model import estimate_features, kind_of
 from .shallow import Shallow
 
 __all__ = ["Estimator"]
@@ -48,7 +48,9 @@ class Estimator:
         if board.ps is None:
             return Resources()
         taken = board_config(replace(config, clock_mhz=board.ps.clock_below(config.clock_mhz)), board)
-        return sum((estimate_unit(SHELL, part, self.family) for part in shell_parts(taken, board)), Resources())
+        parts = kept_shell(lambda: {str(i): features_of(p) for i, p in enumerate(shell_parts(taken, board))}, taken,
+                           board.name)
+        return sum((estimate_features(SHELL, part, self.family) for part in parts.values()), Resources())
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
