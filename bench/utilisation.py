@@ -30,11 +30,10 @@ from .report import Rows, console, finish, show_rows, streamed_layers
 __all__ = ["main"]
 
 MODELS = ("rmc1", "rmc2", "rmc3", "ncf", "wnd")
-LIMITS = (0.8, 0.95)  # of the part: with room left, or else nearly full
 FRESH = 1e5  # locality: practically every lookup is of a new row, which is what a plan's speed is predicted for
 LEAST_CYCLES, LEAST_QUERIES, MOST_BATCH = 3e6, 24, 16  # of a simulation
-OPTIONAL = dict.fromkeys(("streamed_layers", "n_batch", "multipliers_count", "queries_per_second",
-                          "simulated_queries_per_second", "mismatches"))
+OPTIONAL = dict.fromkeys(("streamed_layers", "n_batch", "multipliers_count", "lut_products_count", "cycles_per_query",
+                          "queries_per_second", "simulated_queries_per_second", "mismatches"))
 KINDS = ("lut", "ff", "bram18", "uram", "dsp")
 
 
@@ -42,17 +41,15 @@ def planned(folder: Path, model: str, board: Board, onchip: bool) -> dict[str, A
     """The plan's figures; its file lies beside them, or ``refused`` says why there is none."""
     records, file = folder / f"{model}-{board.name}.json", folder / f"{model}-{board.name}.toml"
     if not records.is_file():
-        result: dict[str, Any] = {}
-        for limit in LIMITS:
-            try:
-                found = fit_board(load_spec(model), board, FitOptions(limit=limit, onchip=onchip))
-            except NothingFits as e:
-                result = {"refused": str(e)}
-                continue
+        result: dict[str, Any]
+        try:
+            found = fit_board(load_spec(model), board, FitOptions(onchip=onchip))
+        except NothingFits as e:
+            result = {"refused": str(e)}
+        else:
             with whole_file(file) as part:
                 part.write_text(found.config.to_toml())
             result = to_records(found)
-            break
         write_json(records, result)
     return json.loads(records.read_text())
 
@@ -66,7 +63,9 @@ def row(folder: Path, model: str, board: Board, onchip: bool, synthesise: bool, 
     config = load_plan(file)
     out |= {"streamed_layers": " ".join(streamed_layers(config)), "n_batch": config.mlp.n_batch,
             "multipliers_count": sum(c.kr * c.kc for c in cores(config.mlp.graph)), "clock_mhz": config.clock_mhz,
+            "lut_products_count": sum(c.lut_rows * c.kc for c in cores(config.mlp.graph)),
             "queries_per_second": plan["queries_per_second"],
+            "cycles_per_query": config.clock_mhz * 1e6 / plan["queries_per_second"],
             **{f"estimated_{k}_count": plan[f"total_{k}_count"] for k in KINDS},
             **{k: v for k, v in plan.items() if k.startswith("total_") and k.endswith("_share")}}
     if synthesise:
@@ -95,8 +94,9 @@ def show(rows: Rows, what: str) -> None:
 
     show_rows(f"devices of 4 channels x 1 die, {what}", (
         ("board", "board", ""), ("model", "model", ""), ("streamed_layers", "streamed", ""), ("n_batch", "N_batch", "d"),
-        ("multipliers_count", "multipliers", ",d"), ("lut", "LUT", ""), ("ff", "FF", ""), ("bram18", "BRAM36", ""),
-        ("uram", "URAM", ""), ("dsp", "DSP", ""), ("queries_per_second", "queries/s", ",.0f"),
+        ("multipliers_count", "multipliers", ",d"), ("lut_products_count", "of LUTs", ",d"), ("lut", "LUT", ""),
+        ("ff", "FF", ""), ("bram18", "BRAM36", ""), ("uram", "URAM", ""), ("dsp", "DSP", ""),
+        ("cycles_per_query", "cycles/query", ",.0f"), ("queries_per_second", "queries/s", ",.0f"),
         ("simulated_queries_per_second", "simulated", ",.0f"), ("mismatches", "mismatches", "d")),
         [{**OPTIONAL, **r, **{k: text(r, k) for k in KINDS}} for r in rows],
         [f"{r['model']} on {r['board']}: {r['refused']}" for r in rows if "refused" in r])

@@ -11,7 +11,8 @@ from nearflash.compiler.balance import balance, slots_for
 from nearflash.compiler.fit import FitOptions, NothingFits, fit, to_records
 from nearflash.compiler.formats import least_formats
 from nearflash.compiler.plan import kernels_of
-from nearflash.contract import BOARDS, ConfigError, DeviceConfig, ModelError, cores
+from nearflash.compiler.soft import with_lut_rows
+from nearflash.contract import BOARDS, ConfigError, DeviceConfig, ModelError, Node, cores
 from nearflash.contract.boards import find_board
 from nearflash.contract.mlp import SCANS, output_lanes
 from nearflash.contract.resources import Resources
@@ -224,6 +225,62 @@ def test_packing_when_slices_are_short():
     assert fit(spec, PAPER, scarce, Costs(), options).config.mlp.packed
 
 
+class SoftCosts(Costs):
+    """A product of LUTs takes 60, and no slice."""
+
+    def core(self, core, mlp, beat_bytes, lanes, hold):
+        on_slices = replace(core, kr=core.kr - core.lut_rows, lut_rows=0)
+        return super().core(on_slices, mlp, beat_bytes, lanes, hold) + Resources(lut=60 * core.lut_rows * core.kc)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_products_of_luts_when_slices_are_short_whatever_kernels_there_are(packed):
+    options = FitOptions(limit=1.0, packed=packed)
+    rich = fit(FAST, PAPER, Z020, SoftCosts(), options)
+    assert not any(n.lut_rows for n in rich.config.mlp.graph)
+    slices = sum(layer.resources.dsp for layer in rich.layers)
+    scarce = replace(Z020, part=replace(Z020.part, dsp=slices * 3 // 4))
+    found = fit(FAST, PAPER, scarce, SoftCosts(), options)
+    assert sum(layer.resources.dsp for layer in found.layers) <= scarce.part.dsp
+    assert any(n.lut_rows for n in found.config.mlp.graph)
+    assert found.queries_per_second == rich.queries_per_second
+    assert DeviceConfig.from_toml(found.config.to_toml()) == found.config
+    assert {row["node"]: row["lut_rows"] for row in to_records(found)["layers"]} == {
+        n.name: n.lut_rows for n in found.config.mlp.graph if n.kind == "fc"}
+    room = sum(layer.resources.lut for layer in found.layers) - 1
+    costs = SoftCosts(replace(REST, lut=Z020.part.lut - room))
+    assert fit(FAST, PAPER, Z020, costs, options).config == rich.config
+    with pytest.raises(NothingFits, match="dsp"):
+        fit(FAST, PAPER, scarce, costs, options)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_fewer_products_free_as_many_slices(packed):
+    """Against every combination of rows."""
+    graph = tuple(Node(name, "fc", 16, (), kr=kr, kc=kc, decomposed=bool(split), kr_split=split, kc_split=split and (2, 4))
+                  for name, kr, kc, split in (("a", 4, 2, ()), ("b", 5, 1, ()), ("c", 4, 2, (4, 2)), ("d", 1, 8, ())))
+    graph = (Node("x", "dense", 16), Node("y", "dense", 16),
+             *(replace(n, inputs=("x", "y") if n.decomposed else ("x",)) for n in graph))
+
+    def slices(core):
+        rows = core.kr - core.lut_rows
+        return (-(-rows // 2) if packed else rows) * core.kc
+
+    def taken(some):
+        return sum(slices(c) for c in cores(some))
+
+    ways = [tuple(replace(n, lut_rows=k) for n, k in zip(graph, rows, strict=True))
+            for rows in itertools.product(range(1), range(1), range(4), range(5), range(2), range(1))]
+    freed = [taken(graph) - taken(way) for way in ways]
+    products = [sum(c.lut_rows * c.kc for c in cores(way)) for way in ways]
+    for excess in range(1, max(freed) + 1):
+        found = with_lut_rows(graph, excess, slices)
+        assert taken(graph) - taken(found) >= excess
+        assert sum(c.lut_rows * c.kc for c in cores(found)) == min(
+            p for p, f in zip(products, freed, strict=True) if f >= excess)
+    assert with_lut_rows(graph, max(freed) + 1, slices) is None
+
+
 def test_random_rows_keep_the_lookups_from_their_ceiling():
     def share(slots, dies=1, channels=4, name="ncf"):
         flash = replace(PAPER.flash, dies=dies, channels=channels)
@@ -299,7 +356,7 @@ def layers_cost(found):
 
 def test_what_kernels_need_at_least_ends_a_search_before_it_begins():
     few = replace(Z020, part=replace(Z020.part, dsp=8))  # five epilogues of two slices, six cores of one
-    costs = Counting()
+    costs = Counting(replace(REST, lut=42_500))  # no LUTs for products
     with pytest.raises(NothingFits, match="dsp at least 200% with all weights on chip"):
         fit(SMALL, PAPER, few, costs, FitOptions(share=0.5))
     assert costs.estimates == 0

@@ -7,6 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract.mlp import kernel_latency
 
+from .lut_products import LutProducts
 from .products import Products
 from .streams import clog2
 
@@ -19,16 +20,22 @@ class Kernel(wiring.Component):
     ``sums[r] = sum over c of x[c] * w[r * kc + c]``, :attr:`latency` cycles after ``valid``. Operands are symmetric on the
     ``x`` side (never -2**(act_bits-1)), so a product fits act_bits + weight_bits - 1 bits. Registers change only for a
     valid step. ``packed`` (rows in pairs, when there are two), ``primitive``: see :class:`.Products`, whose groups are the
-    trees' leaves; none of them changes results or latency.
+    trees' leaves. ``lut_rows``: that many rows, the last, multiply in LUTs (:class:`.LutProducts`). None of them changes
+    results or latency.
 
     With ``acc_bits`` (where :meth:`accumulates` says so) ``sums`` adds up over the steps; ``restart``, one cycle before the
     step's sums, begins with that step.
     """
 
     def __init__(self, kr: int, kc: int, act_bits: int, weight_bits: int, *, packed: bool = False,
-                 primitive: str = "inferred", acc_bits: int = 0):
-        self.kr, self.kc, self.acc_bits = kr, kc, acc_bits
-        self.products = Products(kr, kc, act_bits, weight_bits, packed=packed and kr > 1, primitive=primitive,
+                 primitive: str = "inferred", acc_bits: int = 0, lut_rows: int = 0):
+        if not 0 <= lut_rows < kr:
+            raise ValueError(f"lut_rows = {lut_rows}: must be at least 0 and less than kr = {kr}")
+        if acc_bits and lut_rows:
+            raise ValueError(f"acc_bits: {lut_rows} rows of LUTs cannot accumulate")
+        self.kr, self.kc, self.acc_bits, self.lut_rows = kr, kc, acc_bits, lut_rows
+        slices = kr - lut_rows
+        self.products = Products(slices, kc, act_bits, weight_bits, packed=packed and slices > 1, primitive=primitive,
                                  acc_bits=acc_bits)
         self.out_bits = acc_bits or act_bits + weight_bits - 1 + clog2(kc)
         super().__init__({
@@ -44,9 +51,9 @@ class Kernel(wiring.Component):
         })
 
     @staticmethod
-    def accumulates(kr: int, kc: int, packed: bool, primitive: str) -> bool:
+    def accumulates(kr: int, kc: int, packed: bool, primitive: str, lut_rows: int = 0) -> bool:
         """Whether such a kernel can accumulate inside its DSP slices."""
-        return Products.accumulates(kc, packed and kr > 1, primitive)
+        return not lut_rows and Products.accumulates(kc, packed and kr > 1, primitive)
 
     @property
     def latency(self) -> int:
@@ -63,9 +70,19 @@ class Kernel(wiring.Component):
             products.w.eq(self.w),
             products.enable.eq(Cat(enable[:len(products.enable)])),
         ]
+        sums = [products.p[r] for r in range(products.kr)]
+        if self.lut_rows:
+            m.submodules.in_luts = in_luts = LutProducts(self.lut_rows, self.kc, products.act_bits, products.weight_bits,
+                                                         group=products.group, stages=products.stages)
+            m.d.comb += [
+                in_luts.x.eq(self.x),
+                in_luts.enable.eq(products.enable),
+                *(in_luts.w[i].eq(self.w[products.kr * self.kc + i]) for i in range(self.lut_rows * self.kc)),
+            ]
+            sums += [in_luts.p[r] for r in range(self.lut_rows)]
         if self.acc_bits:
             m.d.comb += products.restart.eq(self.restart)
-        rows = [[products.p[r][g] for g in range(self.kc // products.group)] for r in range(self.kr)]
+        rows = [[p[g] for g in range(self.kc // products.group)] for p in sums]
         for stage in range(products.stages + 2, self.latency):
             with m.If(enable[stage]):
                 for r in range(self.kr):

@@ -144,9 +144,10 @@ class FcCore(wiring.Component):
         acc_address = n[:n_bits] if core.scan == "row" else Cat(n[:n_bits], rb)
         acc_depth = self.n_batch * (1 if core.scan == "row" else core.row_blocks)
         accumulate = (acc_depth == 1 and core.column_blocks > 1
-                      and Kernel.accumulates(core.kr, core.kc, self.packed, self.primitive))
+                      and Kernel.accumulates(core.kr, core.kc, self.packed, self.primitive, core.lut_rows))
         m.submodules.kernel = kernel = Kernel(core.kr, core.kc, self.act_bits, core.weight_bits, packed=self.packed,
-                                              primitive=self.primitive, acc_bits=self.acc_bits if accumulate else 0)
+                                              primitive=self.primitive, acc_bits=self.acc_bits if accumulate else 0,
+                                              lut_rows=core.lut_rows)
         tag = data.StructLayout({"valid": 1, "first": 1, "last": 1, "address": max(1, clog2(acc_depth))})
         tags = [Signal(tag, name=f"tag{s}") for s in range(kernel.latency + 1)]
         m.d.sync += [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
+from ..contract import BOARDS, PRESETS, ConfigError, Core, DataError, DeviceConfig
 from ..contract.boards import Board, find_board
 from ..tools import load_tool
 from ..whole import STDOUT, whole_file
@@ -154,10 +154,11 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
 
 
 def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
-    """The device of a plan's file, or the one that the search chooses for ``model``; without either, one without an MLP.
+    """The device of a plan's file, or the one that `nearflash fit` chooses for ``model`` without other options; without
+    either, one without an MLP.
 
-    Raises :class:`DataError` when both are given or the file can't be read, and :class:`ConfigError` for a device that
-    does not fit the board's memory.
+    Raises :class:`DataError` when both are given or the file can't be read, :class:`ConfigError` for a device that does not
+    fit the board's memory, and :class:`~nearflash.compiler.fit.NothingFits`.
     """
     if model is not None and plan is not None:
         raise DataError("--model", model, "give either --model or --plan")
@@ -168,7 +169,7 @@ def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfi
     from ..compiler.fit import FitOptions
 
     with working("searching kernels") as say:
-        return fit_board(load_spec(model), board, FitOptions(limit=1.0), progress=say).config
+        return fit_board(load_spec(model), board, FitOptions(), progress=say).config
 
 
 def load_plan(path: Path) -> DeviceConfig:
@@ -190,6 +191,10 @@ def with_few_rows(spec: ModelSpec) -> ModelSpec:
     return replace(spec, tables=tuple(replace(t, rows=min(t.rows, SPEC_ROWS)) for t in spec.tables))
 
 
+def _kernel(core: Core) -> str:
+    return f"{core.kr}x{core.kc}" + (f", {core.lut_rows}x{core.kc} of LUTs" if core.lut_rows else "")
+
+
 def _show(found: Fit) -> None:
     from ..compiler.fit import SHELL
 
@@ -202,7 +207,7 @@ def _show(found: Fit) -> None:
         table.add_column(heading, justify="right" if right else "left")
     for layer in found.layers:
         c, r = layer.core, layer.resources
-        table.add_row(c.node, "+".join(c.inputs), f"{c.rows}x{c.columns}", f"{c.kr}x{c.kc}", c.scan,
+        table.add_row(c.node, "+".join(c.inputs), f"{c.rows}x{c.columns}", _kernel(c), c.scan,
                       f"{c.weights}, {c.weight_bits} bit", f"{c.steps:,}", f"{r.lut:,.0f}", f"{r.ff:,.0f}", f"{r.bram36:g}",
                       f"{r.dsp:.0f}", layer.why)
     console.print(table)

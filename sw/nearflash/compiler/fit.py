@@ -16,10 +16,12 @@ be above 1: then the MLPs set the pace, not the lookups.
 
 Among all kernels, scan orders and numbers of requantisers that satisfy them the cheapest is taken, its cost being the sum of
 the shares of the part's LUTs, flip-flops, block RAMs, UltraRAMs and DSP slices that the layers' blocks are estimated to use;
-if it does not fit, the shares of what is short count four times as much, twice at most. The search is exact over that cost
-(:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices and its
-weights' memory, until a plan that is cheapest on these terms has it. A cheapest plan of estimated kernels alone is cheapest.
-On the same terms, what all fast enough kernels need at least rules sets of streamed layers out before they are searched.
+if it does not fit, the shares of what is short count four times as much, twice at most. Where DSP slices alone are short
+even so, the fewest products that suffice are made of LUTs (:mod:`.soft`): same kernels, same cycles. The search is exact
+over that cost (:mod:`.search`) but does not estimate every kernel: a kernel counts for what it uses at least, its DSP slices
+and its weights' memory, until a plan that is cheapest on these terms has it. A cheapest plan of estimated kernels alone is
+cheapest. On the same terms, what all fast enough kernels need at least rules sets of streamed layers out before they are
+searched.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import combinations, product
+from math import ceil
 from typing import Any, Protocol
 
 from ..contract import Core, DeviceConfig, MlpConfig, ModelError, Node, cores
@@ -49,6 +52,7 @@ from .plan import (
     with_kernels,
 )
 from .search import Choice, front, least_in_sequence, side_by_side
+from .soft import LEAST_LUTS, with_lut_rows
 
 __all__ = ["CostModel", "Fit", "FitOptions", "Layer", "NothingFits", "fit", "to_records"]
 
@@ -191,11 +195,12 @@ class _Fitter:
                                      f"{MAX_N_BATCH} samples,{named}")
                 continue
             over: Fit | set[str] = set()
-            spare = 2 * n_batch > self.base.lookup.sample_slots
-            for moved, thrifty in _memories(self.planned, streamed, self.board, spare):
+            memories = list(_memories(self.planned, streamed, self.board, 2 * n_batch > self.base.lookup.sample_slots))
+            for moved, thrifty in memories:
                 if (thrifty and not (MEMORIES | {"dsp"}) & over) or (moved and "uram" not in over):
                     continue
-                over = self._attempt(streamed, moved, thrifty, n_batch, named)
+                soft = thrifty or (moved, True) not in memories  # what else helps comes first
+                over = self._attempt(streamed, moved, thrifty, soft, n_batch, named)
                 if isinstance(over, Fit):
                     return over
             if over and not MEMORIES & over:
@@ -206,48 +211,72 @@ class _Fitter:
                           "would: a larger part, fewer flash channels or tags, narrower beats, a higher --limit, or MLPs "
                           "that take longer than the lookups (--slower)")
 
-    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], thrifty: bool, n_batch: int, named: str
+    def _attempt(self, streamed: frozenset[str], moved: frozenset[str], thrifty: bool, soft: bool, n_batch: int, named: str
                  ) -> Fit | set[str]:
-        """The cheapest plan if it fits, or else what there is too little of."""
+        """The cheapest plan if it fits, or else what there is too little of. ``soft``: products may be made of LUTs."""
         over: set[str] = set()
+        part, limit = self.board.part, self.options.limit
         planned = _undivided(self.planned) if thrifty else self.planned
         groups = 1 if thrifty else 2
         slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, groups * n_batch))
         for packed in self.packings:
+            last = packed == self.packings[-1]
+            may_soften = soft and last
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
             before = None
-            for _ in range(ROUNDS if packed == self.packings[-1] else 1):
+            rounds = ROUNDS if last else 1
+            while rounds:
+                rounds -= 1
                 self.progress(f"searching kernels{named}")
                 searched = _Search(planned, self.board, self.cost, self.allowed, packed, weights, streamed, moved, n_batch)
                 if before is None:
                     config = self._device(searched.graph, packed, n_batch, slots)
-                    shares = (searched.need() + self._rest(config, sized=False)).shares(self.board.part)
-                    over = {k for k in FLOORS if shares[k] > self.options.limit}
-                    if over:
+                    need = searched.need() + self._rest(config, sized=False)
+                    shares = need.shares(part)
+                    over = {k for k in FLOORS if shares[k] > limit}
+                    products = max(0, need.dsp - limit * part.dsp) * (2 if packed else 1)
+                    may_soften &= over <= {"dsp"} and need.lut + products * LEAST_LUTS <= limit * part.lut
+                    if over and not may_soften:
                         self.failures.append(", ".join(f"{k} at least {shares[k]:.0%}" for k in sorted(over)) + named)
                         break
+                    if over:
+                        rounds = 0  # whatever slices count, they will not do
                 graph = searched.best()
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
                     return over
-                if graph == before:
-                    break
+                rounds = 0 if graph == before else rounds
                 before = graph
                 config = self._device(graph, packed, n_batch, slots)
-                total = sum((layer.resources for layer in searched.layers(config)), self._rest(config))
-                shares = total.shares(self.board.part)
-                over = {k for k, v in shares.items() if v > self.options.limit}
+                used = self._used(searched, config)
+                over = self._over(used)
+                if over == {"dsp"} and may_soften and not rounds:
+                    config = self._softened(config, ceil(used.dsp - limit * part.dsp))
+                    used = self._used(searched, config)
+                    over = self._over(used)
                 if not over:
                     self.progress("estimating the device")
                     resources = self.cost.device(config)
                     if self.shell != Resources():
                         resources = {**resources, SHELL: self.shell}
-                    return _finish(self.spec, config, self.board, self.embedding, searched, resources, self.options.limit)
-                self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in shares.items() if k in over) + named)
+                    return _finish(self.spec, config, self.board, self.embedding, searched, resources, limit)
+                self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in used.shares(part).items() if k in over) + named)
                 weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
             if over and "dsp" not in over:
                 break  # packing frees nothing else
         return over
+
+    def _used(self, searched: _Search, config: DeviceConfig) -> Resources:
+        return sum((layer.resources for layer in searched.layers(config)), self._rest(config))
+
+    def _over(self, used: Resources) -> set[str]:
+        return {k for k, v in used.shares(self.board.part).items() if v > self.options.limit}
+
+    def _softened(self, config: DeviceConfig, excess: int) -> DeviceConfig:
+        """``config`` with the fewest products of LUTs that free ``excess`` slices; as it is where all are too few."""
+        mlp = config.mlp
+        graph = with_lut_rows(mlp.graph, excess, lambda core: self.cost.core_floor(core, mlp, config.beat_bytes).dsp)
+        return replace(config, mlp=replace(mlp, graph=graph or mlp.graph))
 
     def _device(self, graph: tuple[Node, ...], packed: bool, n_batch: int, slots: int) -> DeviceConfig:
         mlp = replace(self.planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
@@ -516,8 +545,8 @@ def to_records(found: Fit) -> dict[str, Any]:
         "queries_per_second": found.queries_per_second, "n_batch": found.config.mlp.n_batch,
         "packed": found.config.mlp.packed,
         "layers": [{"core": c.core.index, "node": c.core.node, "rows": c.core.rows, "columns": c.core.columns,
-                    "kr": c.core.kr, "kc": c.core.kc, "scan": c.core.scan, "weights": c.core.weights,
-                    "weight_bits": c.core.weight_bits, "steps": c.core.steps, "why": c.why,
+                    "kr": c.core.kr, "kc": c.core.kc, "lut_rows": c.core.lut_rows, "scan": c.core.scan,
+                    "weights": c.core.weights, "weight_bits": c.core.weight_bits, "steps": c.core.steps, "why": c.why,
                     **{f"estimated_{k}_count": getattr(c.resources, k) for k in LIMITS}} for c in found.layers],
         **{f"total_{k}_count": getattr(found.total, k) for k in LIMITS},
         **{f"total_{k}_share": v for k, v in found.total.shares(part).items()},

@@ -369,10 +369,12 @@ class DeviceConfig:
     @property
     def design_id(self) -> int:
         """32-bit hash of the configuration, readable from the device. Not of ``name``, which is for people (two models of
-        one shape share a device), nor of ``mlp.primitive``, which says how a part's multipliers are named and changes
-        neither results nor cycles: a simulated device stands for all of them."""
+        one shape share a device), nor of ``mlp.primitive`` and nodes' ``lut_rows``, which say what multipliers are made of
+        and change neither results nor cycles: a simulated device stands for all of them."""
         d = self.to_dict()
         del d["name"], d["mlp"]["primitive"]
+        for node in d["mlp"]["graph"]:
+            del node["lut_rows"]
         if not self.tensor.rows:  # without the engine its other values are no part of the design
             del d["tensor"]
         return int.from_bytes(hashlib.sha256(json.dumps(d, sort_keys=True).encode()).digest()[:4], "big")

@@ -56,6 +56,7 @@ class Node:
     weight_bits: int = 8
     lanes: int = 0  #: column scan: requantisers; 0: as many as :func:`output_lanes` finds good
     decomposed: bool = False  #: fc with several inputs: one core per input, partial sums added (intra-layer decomposition)
+    lut_rows: int = 0  #: rows of each of its cores' kernels whose products are made of LUTs, not on DSP slices
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Core:
     scan: str
     weights: str
     weight_bits: int
+    lut_rows: int = 0  #: of the kernel's kr
 
     @property
     def row_blocks(self) -> int:
@@ -104,7 +106,7 @@ def cores(graph: tuple[Node, ...]) -> tuple[Core, ...]:
             kc = n.kc_split[g] if n.decomposed and n.kc_split else n.kc
             kr = n.kr_split[g] if n.decomposed and n.kr_split else n.kr
             out.append(Core(len(out), n.name, tuple(ins), n.width, sum(width[i] for i in ins), kr, kc, n.scan,
-                            n.weights, n.weight_bits))
+                            n.weights, n.weight_bits, n.lut_rows))
     return tuple(out)
 
 
@@ -186,6 +188,9 @@ def validate_graph(graph: tuple[Node, ...], beat_bytes: int) -> None:
             for k in ("kr_split", "kc_split"):
                 if getattr(n, k) and len(getattr(n, k)) != len(n.inputs):
                     raise ConfigError(f + "." + k, getattr(n, k), f"needs one entry per input ({len(n.inputs)})")
+            least = min(n.kr_split or (n.kr,))
+            if not 0 <= n.lut_rows < least:
+                raise ConfigError(f + ".lut_rows", n.lut_rows, f"must be at least 0 and less than kr ({least})")
             if n.lanes and (n.scan != "column" or not _pow2(n.lanes) or any(v % n.lanes for v in n.kr_split or (n.kr,))):
                 raise ConfigError(f + ".lanes", n.lanes, "must be 0, or a power of two that divides the kr of a column scan")
             if n.lanes > 1 and n is graph[-1]:

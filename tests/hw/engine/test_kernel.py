@@ -92,6 +92,14 @@ def test_every_form_gives_the_same_sums(kr, kc, packed, primitive):
     run(kr, kc, packed=packed, primitive=primitive, number=100 // kc + 20)
 
 
+@pytest.mark.parametrize(("kr", "kc", "lut_rows", "form"), [
+    (2, 1, 1, {}), (3, 4, 2, {"packed": True}), (4, 2, 2, {"packed": True}),
+    (5, 8, 2, {"packed": True, "primitive": "dsp48e2"}),
+    (4, 4, 3, {"primitive": "dsp48e1"}), (3, 2, 1, {"act_bits": 16, "weight_bits": 16}), (8, 16, 4, {"packed": True})])
+def test_rows_of_luts_give_the_same_sums(kr, kc, lut_rows, form):
+    run(kr, kc, lut_rows=lut_rows, number=100 // kc + 20, **form)
+
+
 @pytest.mark.parametrize("primitive", PRIMITIVES)
 @pytest.mark.parametrize(("act_bits", "weight_bits"), [(16, 16), (16, 8), (8, 16)])
 def test_wide_operands(act_bits, weight_bits, primitive):
@@ -112,6 +120,13 @@ def test_what_slices_cannot_do_is_refused():
         Kernel(2, 4, 8, 16, packed=True)
     with pytest.raises(ValueError, match="dsp48e9"):
         Kernel(2, 4, 8, 8, primitive="dsp48e9")
+    with pytest.raises(ValueError, match="accumulate"):
+        Kernel(2, 1, 8, 8, acc_bits=20, lut_rows=1)
+    assert Kernel.accumulates(2, 1, False, "inferred")
+    assert not Kernel.accumulates(2, 1, False, "inferred", 1)
+    for rows in (-1, 2):
+        with pytest.raises(ValueError, match=rf"lut_rows = {rows}"):
+            Kernel(2, 1, 8, 8, lut_rows=rows)
 
 
 def test_config_says_what_packing_needs():
@@ -121,6 +136,13 @@ def test_config_says_what_packing_needs():
     assert DeviceConfig.from_toml(config.to_toml()) == config
     assert config.design_id == replace(config, mlp=MlpConfig(graph, packed=True)).design_id
     assert config.design_id != replace(config, mlp=MlpConfig(graph)).design_id
+    soft = replace(config, mlp=MlpConfig((graph[0], replace(graph[1], kr=4, lut_rows=2), graph[2])))
+    hard = replace(config, mlp=MlpConfig((graph[0], replace(graph[1], kr=4), graph[2])))
+    assert DeviceConfig.from_toml(soft.to_toml()) == soft != hard
+    assert soft.design_id == hard.design_id  # same answers in the same cycles
+    for rows in (-1, 4):
+        with pytest.raises(ConfigError, match=rf"lut_rows.*{rows}.*less than kr \(4\)"):
+            replace(tiny, mlp=MlpConfig((graph[0], replace(graph[1], kr=4, lut_rows=rows), graph[2])))
     with pytest.raises(ConfigError, match="act_bits"):
         replace(tiny, mlp=MlpConfig(graph, packed=True, act_bits=16))
     with pytest.raises(ConfigError, match="'a' has 16"):

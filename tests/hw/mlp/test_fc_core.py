@@ -1,5 +1,6 @@
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,17 @@ def test_core_forms(kr, kc, n_batch, scan, packed, primitive, monkeypatch):
     ends = []
     for form in ({}, {"packed": packed, "primitive": primitive}):
         steps, sink, _ = run(core, n_batch=n_batch, samples=4, stall=0.2, seed=kc, **form)
+        ends.append((steps, sink.cycles))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(("kr", "kc", "n_batch", "scan", "packed"), [(4, 1, 1, "row", False), (5, 2, 2, "column", True)])
+def test_core_with_rows_of_luts(kr, kc, n_batch, scan, packed):
+    """Equal sums, and equal cycles, also where slices alone would add up."""
+    core = make_core(7, 19, kr, kc, scan)
+    ends = []
+    for rows in (0, 2):
+        steps, sink, _ = run(replace(core, lut_rows=rows), n_batch=n_batch, samples=4, stall=0.2, seed=kc, packed=packed)
         ends.append((steps, sink.cycles))
     assert ends[0] == ends[1]
 

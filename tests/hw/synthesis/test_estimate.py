@@ -77,6 +77,7 @@ CASES = [
     ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 96, 2, 4, "column", "onchip", 16), 8, 4, 2, 16, lanes=2)),
     ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 128, 4, 8, "row", "onchip", 8), 8, 1, 2, 16, lanes=2, packed=True)),
     ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 128, 4, 4, "row", "dram", 8), 8, 2, 2, 16)),
+    ("mlp.core", lambda: FcCore(Core(0, "", (), 64, 96, 6, 4, "row", "onchip", 8, 4), 8, 1, 2, 16, packed=True)),
     ("mlp.epilogue", lambda: Epilogue(96, 4, (20, 22), 8, True, 1)),
 ]
 
@@ -167,9 +168,9 @@ def test_kinds_share_a_factor():
 def test_a_kernel_costs_no_less_than_its_floor(family, packed):
     """What the kernel search leaves out on the strength of a floor could not have been cheaper."""
     cost, mlp = Estimator(family), MlpConfig(packed=packed)
-    for kr, kc, scan, weights in ((1, 1, "row", "onchip"), (3, 4, "column", "onchip"), (8, 4, "row", "dram"),
-                                  (4, 2, "column", "onchip")):
-        core = Core(0, "a", ("b",), 64, 96, kr, kc, scan, weights, 8)
+    for kr, kc, scan, weights, in_luts in ((1, 1, "row", "onchip", 0), (3, 4, "column", "onchip", 2),
+                                           (8, 4, "row", "dram", 0), (4, 2, "column", "onchip", 1)):
+        core = Core(0, "a", ("b",), 64, 96, kr, kc, scan, weights, 8, in_luts)
         node = Node("a", "fc", 64, ("b",), kr=kr, kc=kc, scan=scan, weights=weights)
         for floor, whole in ((cost.core_floor(core, mlp, 16), cost.core(core, mlp, 16, 1, False)),
                              (cost.epilogue_floor(node, [core], mlp, False), cost.epilogue(node, [core], mlp, False))):

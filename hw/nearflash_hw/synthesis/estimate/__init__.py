@@ -20,9 +20,9 @@ from ...mlp.core import FcCore
 from ...mlp.epilogue import Epilogue
 from ..netlist import subtree, units
 from .features import Features, features_of
-from .kept import kept, kept_device
+from .kept import kept, kept_device, kept_shell
 from .memory import MemoryShape, map_memory
-from .model import estimate_features, estimate_unit, kind_of
+from .model import estimate_features, kind_of
 from .shallow import Shallow
 
 __all__ = ["Estimator"]
@@ -48,16 +48,20 @@ class Estimator:
         if board.ps is None:
             return Resources()
         taken = board_config(replace(config, clock_mhz=board.ps.clock_below(config.clock_mhz)), board)
-        return sum((estimate_unit(SHELL, part, self.family) for part in shell_parts(taken, board)), Resources())
+        parts = kept_shell(lambda: {str(i): features_of(p) for i, p in enumerate(shell_parts(taken, board))}, taken,
+                           board.name)
+        return sum((estimate_features(SHELL, part, self.family) for part in parts.values()), Resources())
 
     def core(self, core: Core, mlp: MlpConfig, beat_bytes: int, lanes: int, hold: bool) -> Resources:
         """One FC core, its producers sending one element a beat. ``lanes``, ``hold``: as :class:`FcCore` has them."""
         return _core(self.family, core.rows, core.columns, core.kr, core.kc, core.scan, core.weights, core.weight_bits,
-                     mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes, hold)
+                     core.lut_rows, mlp.act_bits, mlp.n_batch, mlp.buffered, mlp.packed, mlp.primitive, beat_bytes, lanes,
+                     hold)
 
     def core_floor(self, core: Core, mlp: MlpConfig, beat_bytes: int) -> Resources:
         """The DSP slices and the weights' memory of :meth:`core`."""
-        rows = -(-core.kr // 2) if mlp.packed and core.kr > 1 else core.kr
+        rows = core.kr - core.lut_rows
+        rows = -(-rows // 2) if mlp.packed else rows
         weights = Resources()
         if core.weights != "dram":
             width = core.word_bytes * 8
@@ -81,9 +85,10 @@ class Estimator:
 
 
 @lru_cache(maxsize=4096)
-def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, act_bits: int,
-          n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool) -> Resources:
-    core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits)
+def _core(family: str, rows: int, columns: int, kr: int, kc: int, scan: str, weights: str, weight_bits: int, lut_rows: int,
+          act_bits: int, n_batch: int, buffered: int, packed: bool, primitive: str, beat_bytes: int, lanes: int, hold: bool
+          ) -> Resources:
+    core = Core(0, "", (), rows, columns, kr, kc, scan, weights, weight_bits, lut_rows)
 
     def make() -> Features:
         return features_of(subtree(FcCore(core, act_bits, n_batch, buffered, beat_bytes, lanes=lanes, hold_results=hold,

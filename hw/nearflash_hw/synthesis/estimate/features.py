@@ -17,6 +17,7 @@ LOGIC = ("add", "constant_add", "compare", "constant_compare", "equal", "constan
 
 DSP_LEAST_PRODUCT, DSP_LEAST_OPERAND = 9, 2  # bits: narrower products, and such of a single bit, are built of LUTs
 PIPELINES = ".products"  # modules whose registers are those of DSP slices
+LUT_PRODUCTS = ".in_luts"  # modules that are adders alone: what they choose between, the adders' LUTs choose
 _CELL = re.compile(r"^  cell (\$\w+) \S+\n(.*?)^  end\n", re.MULTILINE | re.DOTALL)
 _PARAMETER = re.compile(r"^    parameter \\(\w+) (\S+)$", re.MULTILINE)
 _CONNECT = re.compile(r"^    connect \\(\w+) (.*)$", re.MULTILINE)
@@ -42,21 +43,34 @@ _KIND = {"$add": "add", "$sub": "add", "$neg": "add", "$lt": "compare", "$le": "
 class Features:
     """``bits``: of each kind of :data:`LOGIC`; ``memories``; ``multipliers``: (bits of one operand, the other's, signed), of
     which no more than the product's bits that are read; ``slices``: instances of DSP slices; ``operand_bits``: of the
-    multipliers outside :data:`PIPELINES`."""
+    multipliers outside :data:`PIPELINES`; ``chain_bits``: of the adders in :data:`LUT_PRODUCTS`."""
 
     bits: Counter[str] = field(default_factory=Counter)
     memories: list[MemoryShape] = field(default_factory=list)
     multipliers: list[tuple[int, int, bool]] = field(default_factory=list)
     slices: int = 0
     operand_bits: int = 0
+    chain_bits: int = 0
 
 
 def features_of(rtlil: str) -> Features:
     """Counts over all modules of ``rtlil`` (:class:`.Shallow` or not): each is one instance."""
     out = Features()
     for name, body in _MODULE.findall(rtlil):
-        _count_module(body, out, name.endswith(PIPELINES))
+        if name.endswith(LUT_PRODUCTS):
+            _count_adders(body, out)
+        else:
+            _count_module(body, out, name.endswith(PIPELINES))
     return out
+
+
+def _count_adders(body: str, out: Features) -> None:
+    for kind, text in _CELL.findall(body):
+        p = dict(_PARAMETER.findall(text))
+        if kind == "$dff":
+            out.bits["ff"] += int(p["WIDTH"])
+        elif _KIND.get(kind) == "add":
+            out.chain_bits += int(p["Y_WIDTH"])
 
 
 def _count_module(body: str, out: Features, pipeline: bool) -> None:

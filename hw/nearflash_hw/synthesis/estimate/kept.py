@@ -18,7 +18,7 @@ from ...sources import gateware_digest
 from .features import Features
 from .memory import MemoryShape
 
-__all__ = ["kept", "kept_device"]
+__all__ = ["kept", "kept_device", "kept_shell"]
 
 #: Folders whose sources change nothing: an MLP engine uses none of the first, no generated block anything of the second.
 ROOMS = ("flash", "controller", "lookup", "place")
@@ -36,6 +36,11 @@ def kept_device(make: Callable[[], dict[str, Features]], config: DeviceConfig) -
     return _kept(make, gateware_digest(*TOOLS), f"device {config!r}")
 
 
+def kept_shell(make: Callable[[], dict[str, Features]], config: DeviceConfig, board: str) -> dict[str, Features]:
+    """``make()``, parts of ``board``'s shell around ``config``'s device, or what it gave before for equal ones."""
+    return _kept(make, gateware_digest(*TOOLS), f"shell {board} {config!r}")
+
+
 def _kept(make: Callable[[], dict[str, Features]], *key: str) -> dict[str, Features]:
     file = cache_dir() / "estimates" / f"{digest(*key)}.json"
     if not file.is_file():
@@ -49,9 +54,10 @@ def _kept(make: Callable[[], dict[str, Features]], *key: str) -> dict[str, Featu
 
 def _written(found: Features) -> dict[str, Any]:
     return {"bits": dict(found.bits), "memories": [asdict(m) for m in found.memories], "multipliers": found.multipliers,
-            "slices": found.slices, "operand_bits": found.operand_bits}
+            "slices": found.slices, "operand_bits": found.operand_bits, "chain_bits": found.chain_bits}
 
 
 def _read(values: dict[str, Any]) -> Features:
     return Features(Counter(values["bits"]), [MemoryShape(**m) for m in values["memories"]],
-                    [(a, b, signed) for a, b, signed in values["multipliers"]], values["slices"], values["operand_bits"])
+                    [(a, b, signed) for a, b, signed in values["multipliers"]], values["slices"], values["operand_bits"],
+                    values["chain_bits"])

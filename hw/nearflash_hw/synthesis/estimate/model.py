@@ -39,10 +39,10 @@ def kind_of(path: str) -> str:
 
 
 def exact_part(features: Features, family: str) -> Resources:
-    """Memories and DSP slices; of LUTs and flip-flops, those of the memories."""
+    """Memories and DSP slices; of LUTs and flip-flops, those of the memories, and the LUTs of products without slices."""
     total = sum((map_memory(m, family) for m in features.memories), Resources())
     slices = sum(_slices(a, b, signed, family) for a, b, signed in features.multipliers)
-    return total + Resources(dsp=features.slices + slices)
+    return total + Resources(lut=features.chain_bits, dsp=features.slices + slices)
 
 
 def _slices(a: int, b: int, signed: bool, family: str) -> int:
