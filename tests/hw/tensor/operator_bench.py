@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract.tensor import Descriptor, TensorConfig, check, pack
@@ -11,6 +11,7 @@ from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.tensor.epilogue import Epilogue
+from nearflash_hw.tensor.planner import ConvPlanner, descriptor_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
 from nearflash_sim.models import AxiSlave, MemoryModel
 
@@ -22,9 +23,10 @@ class WithEpilogue(wiring.Component):
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
         self.unit, self.epilogue = unit(config, beat_bytes), Epilogue(config.lanes)
+        self.config, self.beat_bytes = config, beat_bytes
         members = self.unit.signature.members
-        super().__init__({name: members[name] for name in ("descriptor", "start", "done", "mem_read", "mem_write")} | {
-            "table": In(self.epilogue.table.shape()), "idle": Out(1)})
+        super().__init__({name: members[name] for name in ("start", "done", "mem_read", "mem_write")} | {
+            "descriptor": In(descriptor_layout()), "table": In(self.epilogue.table.shape()), "idle": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -38,9 +40,22 @@ class WithEpilogue(wiring.Component):
             connect(m, port, flipped(self.mem_read[k]))
         connect(m, unit.mem_write, flipped(self.mem_write))
         connect(m, unit.done, flipped(self.done))
+        if "plan" in unit.signature.members:
+            m.submodules.planner = planner = ConvPlanner(self.config, self.beat_bytes)
+            planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(3))]  # steady three cycles before
+            m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
+            m.d.comb += [
+                planner.descriptor.eq(self.descriptor),
+                planner.start.eq(self.start),
+                unit.plan.eq(planner.plan),
+                unit.start.eq(planned[-1]),
+            ]
+        else:
+            m.d.comb += [
+                unit.descriptor.eq(self.descriptor),
+                unit.start.eq(self.start),
+            ]
         m.d.comb += [
-            unit.descriptor.eq(self.descriptor),
-            unit.start.eq(self.start),
             epilogue.table.eq(self.table),
             *(epilogue.control[n].eq(self.descriptor[n]) for n in EPILOGUE_FIELDS),
             self.idle.eq(epilogue.idle),
