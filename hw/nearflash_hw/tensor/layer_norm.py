@@ -19,15 +19,13 @@ from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import sums_layout
-from .bursts import BurstReader, TensorRows
+from .bursts import BurstReader, BurstWriter, TensorRows
 from .entries import EntryStream
 from .epilogue import CODE_BITS
-from .groups import GroupSplitter, group_layout, pixel_beats, pixel_groups
-from .places import Places
-from .plan import ADDRESS_BITS, SIZE_BITS, conv_layout, every_ready, tile_layout
+from .groups import GroupPacker, GroupSplitter, group_layout, pixel_beats, pixel_groups
+from .plan import SIZE_BITS, every_ready, tile_layout
 from .planner import descriptor_layout
 from .root import SPREAD_BITS, ReciprocalRoots, recip_layout
-from .writer import CodeWriter
 
 __all__ = ["LayerNormalisation"]
 
@@ -161,6 +159,94 @@ class Moments(wiring.Component):
         return m
 
 
+class PixelOrder(wiring.Component):
+    """Codes of 8 bits of a ``tile`` of ``columns`` pixels, which come channel group by channel group, pixel by pixel: in the
+    tensor's order. A tile leaves, a group a cycle, while the next comes; it has at most ``half`` groups."""
+
+    def __init__(self, config: TensorConfig, half: int):
+        self.config, self.half = config, half
+        super().__init__({
+            "groups": In(SIZE_BITS),
+            "tile": In(stream.Signature(tile_layout(config))),
+            "i": In(stream.Signature(group_layout(config.lanes))),
+            "o": Out(stream.Signature(group_layout(config.lanes))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes, bits = self.config.lanes, index_bits(HALVES * self.half)
+        m.submodules.memory = memory = Memory(shape=8 * lanes, depth=HALVES * self.half, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.submodules.whole = whole = StreamFifo(range(self.half + 1), HALVES)  # groups of tiles that are here
+        m.submodules.out = out = CreditFifo(8 * lanes, 8)
+        free, freed = Signal(range(HALVES + 1), init=HALVES), Signal()
+
+        begin, first, at = Signal(bits), Signal(bits), Signal(bits)  # of the tile, of the channel group, of the pixel
+        pixel, group, count = Signal.like(self.tile.payload.columns), Signal(SIZE_BITS), Signal(range(self.half + 1))
+        active, take, set_end, tile_end, opening = Signal(), Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            opening.eq(~active & self.tile.valid & (free != 0)),
+            take.eq(active & self.i.valid),
+            self.i.ready.eq(active),
+            set_end.eq(pixel == self.tile.payload.columns - 1),
+            tile_end.eq(take & set_end & (group == self.groups - 1)),
+            self.tile.ready.eq(tile_end),
+            write.addr.eq(at),
+            write.data.eq(Cat(v[:8] for v in self.i.payload)),
+            write.en.eq(take),
+            whole.i.payload.eq(count + 1),
+            whole.i.valid.eq(tile_end),
+        ]
+        m.d.sync += free.eq(free + freed - opening)
+        with m.If(opening):
+            m.d.sync += [
+                active.eq(1),
+                *(s.eq(begin) for s in (first, at)),
+                *(s.eq(0) for s in (pixel, group, count)),
+            ]
+        with m.If(take):
+            m.d.sync += [
+                pixel.eq(pixel + 1),
+                at.eq(at + self.groups),
+                count.eq(count + 1),
+            ]
+            with m.If(set_end):
+                m.d.sync += [
+                    pixel.eq(0),
+                    group.eq(group + 1),
+                    *(s.eq(first + 1) for s in (first, at)),
+                ]
+            with m.If(tile_end):
+                m.d.sync += [
+                    active.eq(0),
+                    begin.eq(at + 1),
+                ]
+
+        place, left = Signal(bits), Signal(range(self.half + 1))
+        go, came = Signal(), Signal()
+        m.d.comb += [
+            go.eq((left != 0) & out.credit),
+            whole.o.ready.eq((left == 0) | (go & (left == 1))),
+            freed.eq(go & (left == 1)),
+            read.addr.eq(place),
+            read.en.eq(go),
+            out.spend.eq(go),
+            out.push.eq(came),
+            out.payload.eq(read.data),
+            self.o.valid.eq(out.o.valid),
+            out.o.ready.eq(self.o.ready),
+            *(v.eq(out.o.payload[8 * k:8 * k + 8].as_signed()) for k, v in enumerate(self.o.payload)),
+        ]
+        m.d.sync += [
+            came.eq(go),
+            place.eq(place + go),
+            left.eq(left - go),
+        ]
+        with m.If(whole.o.ready):
+            m.d.sync += left.eq(Mux(whole.o.valid, whole.o.payload, 0))
+        return m
+
+
 class LayerNormalisation(wiring.Component):
     """``start``: does what a checked LAYERNORM ``descriptor`` says; ``done``: its output lies in memory, or a read or write
     failed on the way (docs/offload.md, "What every operator computes").
@@ -172,9 +258,9 @@ class LayerNormalisation(wiring.Component):
 
     Pixels are taken as they come and kept, as many as half a buffer holds (LARGEST_PIXELS of ``max_channels``, at most
     ``pixels``); while the next ones come they leave in the order of a convolution (``lanes`` channels, pixel), so that the
-    epilogue needs one entry a cycle. As fast as x is read (``lanes`` channels a cycle, 16-bit ones of a beat's lanes every
-    other), while ReciprocalRoot.CYCLES / ``roots`` cycles a pixel are enough for the roots; a group takes as many cycles as
-    it has lanes, at least.
+    epilogue needs one entry a cycle, and are put back into the tensor's, to be written in bursts. As fast as x is read
+    (``lanes`` channels a cycle, 16-bit ones of a beat's lanes every other), while ReciprocalRoot.CYCLES / ``roots`` cycles a
+    pixel are enough for the roots; a group takes as many cycles as it has lanes, at least.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int, *, roots: int = 4):
@@ -200,8 +286,10 @@ class LayerNormalisation(wiring.Component):
         m.submodules.moments = moments = Moments(lanes)
         m.submodules.roots = roots = ReciprocalRoots(self.roots)
         m.submodules.entries = entries = EntryStream(by_group, beat)
-        m.submodules.places = places = Places(by_group, "y")
-        m.submodules.writer = writer = CodeWriter(lanes, beat)
+        half = LARGEST_PIXELS * c.max_channels // lanes
+        m.submodules.order = order = PixelOrder(c, half)
+        m.submodules.packer = packer = GroupPacker(lanes, beat)
+        m.submodules.writer = writer = BurstWriter(beat)
         m.d.comb += [
             rows.start.eq(self.start),
             rows.at.eq(d.x),
@@ -213,29 +301,26 @@ class LayerNormalisation(wiring.Component):
             moments.channels.eq(d.in_channels),
             moments.eps.eq(Cat(d.eps_low, d.eps_high)),
             entries.start.eq(self.start),
+            packer.channels.eq(d.in_channels),
+            packer.height.eq(d.in_height),
+            packer.width.eq(d.in_width),
+            writer.start.eq(self.start),
+            writer.address.eq(d.y),
+            writer.failed.eq(reader.error | entries.error),
         ]
         connect(m, rows.o, reader.run)
         connect(m, reader.o, splitter.i)
 
-        # -- what places and entries need of a plan
-        groups, pixel = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        plan = Signal(conv_layout())
-        m.d.sync += [
-            groups.eq(pixel_groups(d.in_channels, lanes)),
-            pixel.eq(pixel_beats(d.in_channels, 0, beat) << clog2(beat)),
-        ]
+        groups = Signal(SIZE_BITS)
+        m.d.sync += groups.eq(pixel_groups(d.in_channels, lanes))
         m.d.comb += [
-            plan.channels.eq(d.in_channels),
-            plan.shuffle.eq(1),
-            plan.y.right.eq(pixel),
-            plan.entries.eq(d.entries),
-            plan.entry_beats.eq(d.in_channels << clog2(ENTRY_BYTES // beat)),
-            entries.plan.eq(plan),
-            places.plan.eq(plan),
+            order.groups.eq(groups),
+            entries.plan.channels.eq(d.in_channels),
+            entries.plan.entries.eq(d.entries),
+            entries.plan.entry_beats.eq(d.in_channels << clog2(ENTRY_BYTES // beat)),
         ]
 
         # -- take: pixels into the buffer and to their moments, tile by tile
-        half = LARGEST_PIXELS * c.max_channels // lanes
         word_bits, slot_bits = index_bits(HALVES * half), index_bits(HALVES * c.pixels)
         m.submodules.buffer = buffer = Memory(shape=CODE_BITS * lanes, depth=HALVES * half, init=[])
         keep, again = buffer.write_port(), buffer.read_port()
@@ -243,7 +328,6 @@ class LayerNormalisation(wiring.Component):
         free, freed = Signal(bits_for(HALVES), init=HALVES), Signal()
         fill, count, group = Signal(range(half + 1)), Signal(bits_for(c.pixels)), Signal(SIZE_BITS)
         px, py, word = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(word_bits)
-        y_at, y_next = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
         tile = stream.Signature(tile_layout(c)).create()
         take, room, pixel_end, row_end, end, full, opening = (Signal(name=n) for n in (
             "take", "room", "pixel_end", "row_end", "end", "full", "opening"))
@@ -263,13 +347,10 @@ class LayerNormalisation(wiring.Component):
             keep.en.eq(take),
             opening.eq(running & ~opened & (free != 0)),
             tile.valid.eq(take & pixel_end & full),
-            tile.payload.rows.eq(1),
             tile.payload.columns.eq(count + 1),
-            tile.payload.y.eq(y_at),
             tile.payload.blocks.eq(groups),
             tile.payload.first.eq(1),  # its entries are the first again
             tile.payload.group_end.eq(1),
-            tile.payload.end.eq(end),
         ]
         m.d.sync += free.eq(free + freed - opening)
         with m.If(opening):
@@ -277,7 +358,6 @@ class LayerNormalisation(wiring.Component):
                 opened.eq(1),
                 fill.eq(0),
                 count.eq(0),
-                y_at.eq(y_next),
             ]
         with m.If(take):
             m.d.sync += [
@@ -290,21 +370,17 @@ class LayerNormalisation(wiring.Component):
                     count.eq(count + 1),
                     px.eq(Mux(row_end, 0, px + 1)),
                     py.eq(Mux(end, 0, py + row_end)),
-                    y_next.eq(y_next + pixel),
                     opened.eq(~full),
                     running.eq(~end),
                 ]
         with m.If(self.start):
-            m.d.sync += [
-                running.eq(1),
-                y_next.eq(d.y),
-            ]
+            m.d.sync += running.eq(1)
         m.submodules.tiles = tiles = StreamFifo(tile_layout(c), TILES)
         m.submodules.entry_tiles = entry_tiles = StreamFifo(tile_layout(c), TILES)
-        m.submodules.place_tiles = place_tiles = StreamFifo(tile_layout(c), TILES)
-        every_ready(m, tile, [tiles.i, entry_tiles.i, place_tiles.i])
+        m.submodules.order_tiles = order_tiles = StreamFifo(tile_layout(c), TILES)
+        every_ready(m, tile, [tiles.i, entry_tiles.i, order_tiles.i])
         connect(m, entry_tiles.o, entries.tile)
-        connect(m, place_tiles.o, places.tile)
+        connect(m, order_tiles.o, order.tile)
 
         # -- roots, pixel by pixel, with their sums
         scale = data.StructLayout({"total": signed(TOTAL_BITS), "root": recip_layout()})
@@ -454,19 +530,11 @@ class LayerNormalisation(wiring.Component):
         ]
 
         # -- codes to memory
-        connect(m, places.o, writer.place)
-        connect(m, flipped(self.codes), writer.codes)
+        connect(m, flipped(self.codes), order.i)
+        connect(m, order.o, packer.i)
+        connect(m, packer.o, writer.i)
         connect(m, reader.mem_read, flipped(self.mem_read[0]))
         connect(m, entries.mem_read, flipped(self.mem_read[1]))
         connect(m, writer.mem_write, flipped(self.mem_write))
-        failed = Signal()
-        m.d.comb += [
-            self.done.valid.eq(writer.done.valid),
-            writer.done.ready.eq(self.done.ready),
-            self.done.payload.error.eq(writer.done.payload.error | failed),
-        ]
-        with m.If(reader.error | entries.error):
-            m.d.sync += failed.eq(1)
-        with m.If(self.done.valid & self.done.ready):
-            m.d.sync += failed.eq(0)
+        connect(m, writer.done, flipped(self.done))
         return m
