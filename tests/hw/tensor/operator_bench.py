@@ -1,4 +1,4 @@
-"""An operator's unit with what it shares with the others, run on descriptors of the contract."""
+"""An operator's unit with what it shares with the others (epilogue or array), run on descriptors of the contract."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from nearflash.contract.tensor import Descriptor, TensorConfig, check, pack
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
+from nearflash_hw.tensor.array import PixelArray
 from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.planner import ConvPlanner, descriptor_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
@@ -18,8 +19,9 @@ from nearflash_sim.models import AxiSlave, MemoryModel
 EPILOGUE_FIELDS = ("low", "high", "residual", "residual_mult", "residual_shift", "frac", "offset", "lookup")
 
 
-class WithEpilogue(wiring.Component):
-    """``unit(config, beat_bytes)`` beside an epilogue whose control is the descriptor's."""
+class Whole(wiring.Component):
+    """``unit(config, beat_bytes)`` beside an epilogue whose control is the descriptor's, or beside the array, and with the
+    planner, if it needs them."""
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
         self.unit, self.epilogue = unit(config, beat_bytes), Epilogue(config.lanes)
@@ -30,18 +32,30 @@ class WithEpilogue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.unit, m.submodules.epilogue = unit, epilogue = self.unit, self.epilogue
-        connect(m, unit.sums, epilogue.i)
-        connect(m, unit.entry, epilogue.entry)
-        if "residual" in unit.signature.members:
+        unit, epilogue = self.unit, self.epilogue
+        m.submodules.unit = unit
+        if "sums" in unit.signature.members:
+            m.submodules.epilogue = epilogue
+        members, c = unit.signature.members, self.config
+        if "sums" in members:
+            connect(m, unit.sums, epilogue.i)
+            connect(m, unit.entry, epilogue.entry)
+            connect(m, epilogue.o, unit.codes)
+            m.d.comb += self.idle.eq(epilogue.idle)
+        if "residual" in members:
             connect(m, unit.residual, epilogue.r)
-        connect(m, epilogue.o, unit.codes)
+        if "step" in members:
+            m.submodules.array = array = PixelArray(c.rows, c.columns, c.pixels, c.lanes, self.beat_bytes)
+            connect(m, unit.step, array.i)
+            connect(m, unit.weight, array.weight)
+            connect(m, array.o, unit.array_sums)
+            m.d.comb += self.idle.eq(array.idle)
         for k, port in enumerate(unit.mem_read):
             connect(m, port, flipped(self.mem_read[k]))
         connect(m, unit.mem_write, flipped(self.mem_write))
         connect(m, unit.done, flipped(self.done))
-        if "plan" in unit.signature.members:
-            m.submodules.planner = planner = ConvPlanner(self.config, self.beat_bytes)
+        if "plan" in members:
+            m.submodules.planner = planner = ConvPlanner(c, self.beat_bytes)
             planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(3))]  # steady three cycles before
             m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
             m.d.comb += [
@@ -58,7 +72,6 @@ class WithEpilogue(wiring.Component):
         m.d.comb += [
             epilogue.table.eq(self.table),
             *(epilogue.control[n].eq(self.descriptor[n]) for n in EPILOGUE_FIELDS),
-            self.idle.eq(epilogue.idle),
         ]
         return m
 
@@ -67,7 +80,7 @@ class OnAxi(wiring.Component):
     """The same on one AXI port."""
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
-        self.inner = WithEpilogue(unit, config, beat_bytes)
+        self.inner = Whole(unit, config, beat_bytes)
         self.bus = MemInterconnect(beat_bytes, len(self.inner.mem_read), 1)
         members = self.inner.signature.members
         super().__init__({name: members[name] for name in ("descriptor", "start", "done", "table", "idle")} | {
@@ -122,7 +135,7 @@ def run(unit, jobs: list[Job], config: TensorConfig, beat: int, stall: float = 0
     """One after the other on one unit; every output is the job's and nothing else was written. What each ``done`` said."""
     for job in jobs:
         check(job.descriptor, config, beat)
-    dut = reused(WithEpilogue, unit, config, beat)
+    dut = reused(Whole, unit, config, beat)
     memory = MemoryModel(beat, latency=12, stall=stall, seed=len(jobs), fail=fail)
     done, after, idle = StreamSink(dut.done, stall, 7), [], []
 
