@@ -16,7 +16,7 @@ from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import step_layout, sums_layout
 from .epilogue import ACCUMULATOR_BITS
-from .groups import pixel_beats
+from .groups import pieces, pixel_beats
 from .head_operands import HeadStore, HeadWeights, SliceReader, job_layout
 from .places import Places
 from .plan import ADDRESS_BITS, SIZE_BITS, every_ready
@@ -29,6 +29,7 @@ __all__ = ["Attention"]
 HALVES = 2
 TILES = 4  # that units may be apart
 CODE = 8  # bits of an output
+BASE_BITS = BASE.bit_length()  # all of them set
 SUM_BITS = ACCUMULATOR_BITS + 1  # 1024 exponentials of 15 bits times values
 
 
@@ -291,9 +292,6 @@ class Attention(wiring.Component):
         m.submodules.steps = steps = CreditFifo(self.step.payload.shape(), 8)
         connect(m, steps.o, flipped(self.step))
 
-        def blocks_of(size, by: int):
-            return (size + (by - 1)) >> clog2(by)
-
         job = step_jobs.o.payload
         active, start_keys, start_values = Signal(), Signal(), Signal()
         blocks, in_block = Signal(SIZE_BITS), Signal(SIZE_BITS)
@@ -301,9 +299,11 @@ class Attention(wiring.Component):
         address, query_half = Signal(SIZE_BITS), Signal()
         go, token_end, step_end, block_end, job_end = (
             Signal(name=n) for n in ("go", "token_end", "step_end", "block_end", "job_end"))
+        m.d.sync += [  # steady a cycle after the job is there, which is when it begins at the earliest
+            blocks.eq(Mux(job.values, pieces(d.head_dim, c.rows), pieces(d["keys"], c.rows))),
+            in_block.eq(Mux(job.values, pieces(d["keys"], c.columns), pieces(d.head_dim, c.columns))),
+        ]
         m.d.comb += [
-            blocks.eq(Mux(job.values, blocks_of(d.head_dim, c.rows), blocks_of(d["keys"], c.rows))),
-            in_block.eq(Mux(job.values, blocks_of(d["keys"], c.columns), blocks_of(d.head_dim, c.columns))),
             start_keys.eq(~active & step_jobs.o.valid & ~job.values & (filled != 0) & softmax.free),
             start_values.eq(~active & step_jobs.o.valid & job.values & softmax.ready),
             softmax.reserve.eq(start_keys),
@@ -373,7 +373,8 @@ class Attention(wiring.Component):
         pixel, sets = Signal(SIZE_BITS), Signal(SIZE_BITS)  # a digit each; sets of lanes
         taken, scale_half, out_end, set_end = Signal(), Signal(), Signal(), Signal()
         m.submodules.out = out = CreditFifo(data.ArrayLayout(signed(CODE), c.lanes), 16)
-        outputs = sum_jobs.o.valid & kind.values
+        outputs, all_sets = sum_jobs.o.valid & kind.values, Signal(SIZE_BITS)
+        m.d.sync += all_sets.eq(pieces(d.head_dim, c.rows) << parts)
         m.d.comb += [
             softmax.keys.eq(d["keys"]),
             softmax.score_mult.eq(d.score_mult),
@@ -386,7 +387,7 @@ class Attention(wiring.Component):
             self.array_sums.ready.eq(Mux(kind.values, out.credit, 1) & sum_jobs.o.valid),
             taken.eq(outputs & self.array_sums.valid & out.credit),
             set_end.eq(pixel == (kind.tokens << 1) - 1),
-            out_end.eq(taken & set_end & (sets == (blocks_of(d.head_dim, c.rows) << parts) - 1)),
+            out_end.eq(taken & set_end & (sets == all_sets - 1)),
             sum_jobs.o.ready.eq(out_end | softmax.tile_end),
             softmax.release.eq(out_end),
             softmax.scale_read.en.eq(taken),
@@ -409,7 +410,7 @@ class Attention(wiring.Component):
             code = Signal(signed(CODE), name=f"code{k}", reset_less=True)
             v, q = self.array_sums.payload.data[k], requantizer.q[k]
             with m.If(taken & ~pixel[0]):
-                m.d.sync += high.eq((v << clog2(BASE)) - v)
+                m.d.sync += high.eq((v << BASE_BITS) - v)  # times the digits' base
             m.d.sync += [
                 total.eq(high + v),
                 code.eq(Mux(q < d.low, d.low, Mux(q > d.high, d.high, q))),
@@ -437,7 +438,7 @@ class Attention(wiring.Component):
             places.tile.payload.rows.eq(1),
             places.tile.payload.columns.eq(item.tokens),
             places.tile.payload.y.eq(item.y),
-            places.tile.payload.blocks.eq(blocks_of(d.head_dim, c.rows)),
+            places.tile.payload.blocks.eq(pieces(d.head_dim, c.rows)),
             places.tile.payload.first.eq(1),
             places.tile.payload.group_end.eq(1),
             places.tile.payload.end.eq(item.end),

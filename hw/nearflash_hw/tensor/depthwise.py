@@ -11,14 +11,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
 from ..engine.requantize import Scale
-from ..engine.streams import clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import sums_layout
 from .entries import EntryStream
-from .groups import group_layout, pixel_beats
+from .groups import group_layout, pieces, pixel_beats
 from .input_buffer import InputTiles
 from .places import Places
 from .plan import SIZE_BITS, SMALL_BITS, conv_layout, every_ready, half_words, tile_layout
@@ -426,7 +425,7 @@ class DepthwiseConvolution(wiring.Component):
         m.submodules.writer = writer = CodeWriter(c.lanes, beat)
 
         plan, blocks = Signal(conv_layout()), Signal(SIZE_BITS)
-        m.d.sync += blocks.eq((self.plan.channels + c.depthwise - 1) >> clog2(c.depthwise))
+        m.d.sync += blocks.eq(pieces(self.plan.channels, c.depthwise))
         m.d.comb += [
             plan.eq(self.plan),
             plan.blocks.eq(blocks),

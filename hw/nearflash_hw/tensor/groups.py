@@ -10,7 +10,7 @@ from ..engine.streams import clog2
 from .epilogue import CODE_BITS
 from .plan import SIZE_BITS
 
-__all__ = ["GroupPacker", "GroupSplitter", "group_layout", "pixel_beats", "pixel_groups"]
+__all__ = ["GroupPacker", "GroupSplitter", "group_layout", "pieces", "pixel_beats"]
 
 
 def group_layout(lanes: int) -> data.ArrayLayout:
@@ -18,14 +18,14 @@ def group_layout(lanes: int) -> data.ArrayLayout:
     return data.ArrayLayout(signed(CODE_BITS), lanes)
 
 
-def pixel_beats(channels: Value, wide: Value, beat_bytes: int) -> Value:
+def pieces(size: Value, of: int) -> Value:
+    """How many pieces of ``of``, a power of two, ``size`` takes."""
+    return (size + (of - 1)) >> clog2(of)
+
+
+def pixel_beats(channels: Value, wide: Value | int, beat_bytes: int) -> Value:
     """Of a pixel of int8 or, ``wide``, int16 channels."""
-    return (Mux(wide, channels << 1, channels) + (beat_bytes - 1)) >> clog2(beat_bytes)
-
-
-def pixel_groups(channels: Value, lanes: int) -> Value:
-    """Of a pixel."""
-    return (channels + (lanes - 1)) >> clog2(lanes)
+    return pieces(Mux(wide, channels << 1, channels), beat_bytes)
 
 
 class _Walk(wiring.Component):
@@ -45,7 +45,7 @@ class _Walk(wiring.Component):
         part = Signal(range(max(2, beat // lanes)))
         part_end, group_end, odd = Signal(), Signal(), Signal()
         m.d.sync += [  # steady long before the first group
-            groups.eq(pixel_groups(self.channels, lanes) - 1),
+            groups.eq(pieces(self.channels, lanes) - 1),
             odd.eq(pixel_beats(self.channels, self.wide, beat)[0]),
         ]
         m.d.comb += [

@@ -12,6 +12,7 @@ from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.memport import MemReadSignature
+from .groups import pieces
 from .plan import ADDRESS_BITS, SIZE_BITS
 
 __all__ = ["HeadStore", "HeadWeights", "SliceReader", "job_layout"]
@@ -227,9 +228,6 @@ class HeadWeights(wiring.Component):
         m.submodules.out = out = CreditFifo(8 * beat, 8)
         connect(m, out.o, flipped(self.o))
 
-        def blocks_of(size, by: int):
-            return (size + (by - 1)) >> clog2(by)
-
         # -- addresses, from a beat to the next, a row, a step, a block
         bits = len(self.read[0].address)
         block, step, row, part = (Signal(SIZE_BITS, name=n) for n in ("block", "step", "row", "part"))
@@ -238,9 +236,11 @@ class HeadWeights(wiring.Component):
         active, go = Signal(), Signal()
         row_end, step_end, block_end, job_end = (Signal(name=n) for n in ("row_end", "step_end", "block_end", "job_end"))
         blocks, steps = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        m.d.sync += [  # steady a cycle after the job is there, which is when it begins at the earliest
+            blocks.eq(Mux(job.values, pieces(self.channels, c.rows), pieces(self.keys, c.rows))),
+            steps.eq(Mux(job.values, pieces(self.keys, c.columns), pieces(self.channels, c.columns))),
+        ]
         m.d.comb += [
-            blocks.eq(Mux(job.values, blocks_of(self.channels, c.rows), blocks_of(self.keys, c.rows))),
-            steps.eq(Mux(job.values, blocks_of(self.keys, c.columns), blocks_of(self.channels, c.columns))),
             go.eq(active & out.credit),
             row_end.eq(part == row_beats - 1),
             step_end.eq(row_end & (row == c.rows - 1)),

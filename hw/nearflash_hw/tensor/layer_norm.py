@@ -22,7 +22,7 @@ from .array import sums_layout
 from .bursts import BurstReader, BurstWriter, TensorRows
 from .entries import EntryStream
 from .epilogue import CODE_BITS
-from .groups import GroupPacker, GroupSplitter, group_layout, pixel_beats, pixel_groups
+from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beats
 from .plan import SIZE_BITS, every_ready, tile_layout
 from .planner import descriptor_layout
 from .root import SPREAD_BITS, ReciprocalRoots, recip_layout
@@ -65,7 +65,7 @@ class Moments(wiring.Component):
         group, groups = Signal(SIZE_BITS), Signal(SIZE_BITS)
         tail = self.channels[:clog2(lanes)] if lanes > 1 else Const(0, 1)
         group_end, take = Signal(), Signal()
-        m.d.sync += groups.eq(pixel_groups(self.channels, lanes) - 1)
+        m.d.sync += groups.eq(pieces(self.channels, lanes) - 1)
         m.d.comb += [
             group_end.eq(group == groups),
             take.eq(i.valid & (out.credit | ~group_end)),
@@ -312,7 +312,7 @@ class LayerNormalisation(wiring.Component):
         connect(m, reader.o, splitter.i)
 
         groups = Signal(SIZE_BITS)
-        m.d.sync += groups.eq(pixel_groups(d.in_channels, lanes))
+        m.d.sync += groups.eq(pieces(d.in_channels, lanes))
         m.d.comb += [
             order.groups.eq(groups),
             entries.plan.channels.eq(d.in_channels),

@@ -12,11 +12,11 @@ from ..engine.requantize import Scale
 from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .add import OneEntry
 from .array import sums_layout
 from .bursts import BurstReader, BurstWriter, run_layout
 from .epilogue import CODE_BITS
-from .groups import GroupPacker, GroupSplitter, group_layout, pixel_beats, pixel_groups
+from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beats
+from .one_entry import OneEntry
 from .plan import ADDRESS_BITS, SIZE_BITS, SMALL_BITS
 from .planner import descriptor_layout
 
@@ -211,7 +211,7 @@ class Pooling(wiring.Component):
             squares.pixel.eq(pixel_beats(d.in_channels, d.x16, beat)),
             splitter.channels.eq(d.in_channels),
             splitter.wide.eq(d.x16),
-            adder.groups.eq(pixel_groups(d.in_channels, lanes)),
+            adder.groups.eq(pieces(d.in_channels, lanes)),
             adder.side.eq(d.stride),
             entries.mult.eq(d.mult),
             entries.shift.eq(d.shift),

@@ -15,6 +15,7 @@ from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from .array import sums_layout
+from .groups import pieces
 from .plan import SIZE_BITS
 
 __all__ = ["HEAD_CHANNELS", "SCORE_BITS", "Softmax", "digits_layout", "scale_layout", "tile_tokens"]
@@ -165,8 +166,9 @@ class Softmax(wiring.Component):
         top_old, top_get = greatest.read_port(domain="comb"), greatest.read_port(domain="comb")
         token, word, part = Signal(self.token_bits), Signal(index_bits(depth)), Signal(SIZE_BITS)
         left = Signal(signed(key_bits), init=0)  # keys from this part on
-        parts = ((self.keys + (c.rows - 1)) >> clog2(c.rows)) << clog2(c.rows // lanes)
+        parts = Signal(SIZE_BITS)
         set_end, take = Signal(), Signal()
+        m.d.sync += parts.eq(pieces(self.keys, c.rows) << clog2(c.rows // lanes))
         m.d.comb += [
             self.i.ready.eq(1),
             take.eq(self.i.valid),
@@ -219,7 +221,8 @@ class Softmax(wiring.Component):
         m.submodules.exponentials = exponentials = Memory(shape=digits_layout(c.columns).size,
                                                           depth=HALVES << self.word_bits, init=[])
         keep, again = exponentials.write_port(granularity=16 * lanes), exponentials.read_port()
-        words = (((self.keys + (c.columns - 1)) >> clog2(c.columns)) << clog2(per_word)) - 1
+        words = Signal(SIZE_BITS)  # of lanes, but one
+        m.d.sync += words.eq((pieces(self.keys, c.columns) << clog2(per_word)) - 1)
         active, go, token_end, pass_end = Signal(), Signal(), Signal(), Signal()
         at, out_token, out_part = Signal(index_bits(depth)), Signal(SIZE_BITS), Signal(SIZE_BITS)
         out_word, lane, half = Signal(self.word_bits), Signal(range(max(2, per_word))), Signal()

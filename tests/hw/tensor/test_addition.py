@@ -4,7 +4,7 @@ from nearflash.contract.tensor import Descriptor, Op, TensorConfig
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash.reference.tensor.epilogue import Scale, epilogue
 from nearflash_hw.tensor.add import Addition
-from operator_bench import Job, cycles_on_axi, run
+from operator_bench import Job, cycles_on_axi, failing_once, run
 
 SMALL = TensorConfig(rows=16, columns=16, lanes=2, max_channels=64)  # a beat of 8 is four groups, or two of 16 bits
 WHOLE = TensorConfig(rows=16, columns=16, lanes=8, max_channels=64)  # one, or two beats a group
@@ -66,15 +66,7 @@ def test_more_than_the_buffers():
 def test_a_failed_transfer_is_said_once(bad):
     rng = np.random.default_rng(4)
     jobs = [random_add(rng, (1, 2, 9), 0, 0, 0, 8) for _ in range(2)]
-    failing = {AT[bad] + 8}
-
-    def fail(addr):
-        if addr in failing:
-            failing.discard(addr)
-            return True
-        return False
-
-    assert run(Addition, jobs, WHOLE, 8, fail=fail) == [{"error": 1}, {"error": 0}]
+    assert run(Addition, jobs, WHOLE, 8, fail=failing_once(AT[bad] + 8)) == [{"error": 1}, {"error": 0}]
 
 
 @pytest.mark.parametrize(("x16", "y16", "r16"), [(0, 0, 0), (1, 1, None)])

@@ -4,7 +4,7 @@ from nearflash.contract.tensor import Descriptor, Op, TensorConfig
 from nearflash.contract.tensor_image import pack_entries, pack_tensor
 from nearflash.reference.tensor.norm import layer_norm
 from nearflash_hw.tensor.layer_norm import LayerNormalisation
-from operator_bench import Job, cycles_on_axi, run
+from operator_bench import Job, cycles_on_axi, failing_once, run
 
 # Far below TensorConfig.validate's limits. Half a buffer holds 4 pixels of 64 channels, or 16 of 64
 FEW = TensorConfig(rows=2, columns=16, pixels=16, lanes=2, input_bytes=4096, max_channels=64)
@@ -54,15 +54,7 @@ def test_what_lies_behind_the_channels_does_not_count():
 def test_a_failed_transfer_is_said_once(bad):
     rng = np.random.default_rng(4)
     jobs = [random_norm(rng, (1, 2, 9), 1, 8) for _ in range(2)]
-    failing = {AT[bad] + 8}
-
-    def fail(addr):
-        if addr in failing:
-            failing.discard(addr)
-            return True
-        return False
-
-    assert run(LayerNormalisation, jobs, WHOLE, 8, fail=fail) == [{"error": 1}, {"error": 0}]
+    assert run(LayerNormalisation, jobs, WHOLE, 8, fail=failing_once(AT[bad] + 8)) == [{"error": 1}, {"error": 0}]
 
 
 def test_cycles_against_the_bound():
