@@ -74,7 +74,7 @@ class TensorModel:
         raw = {name: self.memory[start : start + size] for name, (start, size) in found.items()}
         side = max(1, d["shuffle"])
         out = (d["out_height"], d["out_width"])
-        c = d["out_channels"] // (side * side)
+        c = d["out_channels"]
         x = self._tensor(raw["x"], (d["in_height"], d["in_width"], d["in_channels"]), d["x16"])
         op = Op(d["op"])
         if op == Op.ATTENTION:
@@ -112,8 +112,9 @@ class TensorModel:
                                                           self.config.beat_bytes).copy()
             return depthwise(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
         if address not in self._weights:
-            shape = (d["out_channels"], *kernel, d["in_channels"])
-            self._weights[address] = unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor)
+            groups = max(1, d["shuffle"]) ** 2
+            shape = (groups * d["out_channels"], *kernel, d["in_channels"])
+            self._weights[address] = unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor, groups)
         return convolve(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
 
     def _epilogue(self, d: Descriptor, acc: np.ndarray, raw: dict[str, np.ndarray], side: int) -> np.ndarray:
