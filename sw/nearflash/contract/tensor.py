@@ -7,7 +7,8 @@ computes is in :mod:`nearflash.reference.tensor` and docs/offload.md.
 
 Commands, beside those of :mod:`.nvme` (a device without the engine answers INVALID_OPCODE):
 
-- TENSOR_LOAD (admin): PRP1/PRP2 = data of cdw10 32-bit words, copied to byte offset cdw12 of the region, a multiple of 64.
+- TENSOR_LOAD (admin): PRP1/PRP2 = data of cdw10 32-bit words, copied to byte offset cdw12 of the region; both are multiples
+  of 64 bytes.
 - TENSOR_RUN (I/O): PRP1/PRP2 = input of cdw10 32-bit words; cdw11 = offset of the program's header; cdw14/15 = host address
   of the output, beat-aligned. The header's ``input_bytes`` must be 4 times cdw10.
 
@@ -26,17 +27,21 @@ from dataclasses import dataclass
 
 from .errors import ConfigError, LimitError
 
-__all__ = ["ALIGN", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "SPANS", "TENSOR_LOAD", "TENSOR_RUN", "USES",
-           "Descriptor", "DescriptorError", "DescriptorField", "Op", "TensorConfig", "block_bytes", "check", "input_words",
-           "pack", "pack_program", "pixel_bytes", "spans", "unpack"]
+__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "SPANS", "TABLE_BYTES", "TENSOR_LOAD",
+           "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError", "DescriptorField", "Op", "TensorConfig",
+           "block_bytes", "check", "input_words", "pack", "pack_program", "pixel_bytes", "spans", "unpack"]
 
 TENSOR_LOAD, TENSOR_RUN = 0xC9, 0x8B  # bits 1:0 give the direction, as in nvme
 DESCRIPTOR_BYTES = 128
 WORDS = DESCRIPTOR_BYTES // 4
 ALIGN = 64
 ENTRY_BYTES = 16
+TABLE_BYTES = 256
 VERSION = 1
 CRC_WORD = WORDS - 1
+
+
+OPERATORS = ("conv", "depthwise", "pool", "add", "layernorm", "attention")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class TensorConfig:
     max_channels: int = 1024  #: of a pixel
     max_keys: int = 1024  #: of an attention row
     dram_bytes: int = 1 << 26  #: of the tensor region
+    operators: tuple[str, ...] = OPERATORS  #: that the engine is generated with, in this order
 
     def validate(self, beat_bytes: int) -> None:
         """Raises :class:`ConfigError`."""
@@ -66,7 +72,7 @@ class TensorConfig:
         if not self.rows:
             return
         if beat_bytes > ENTRY_BYTES:
-            raise ConfigError("beat_bytes", beat_bytes, f"must be at most {ENTRY_BYTES} with a tensor engine, an entry's bytes")
+            raise ConfigError("beat_bytes", beat_bytes, f"must be at most {ENTRY_BYTES} (an entry) with a tensor engine")
         need(pow2(self.rows) and self.rows <= 64, "rows", "0 (no engine) or a power of two of at most 64")
         need(pow2(self.columns) and beat_bytes <= self.columns <= 64, "columns",
              f"a power of two from beat_bytes ({beat_bytes}) to 64")
@@ -80,6 +86,8 @@ class TensorConfig:
                  f"a power of two from 8192 to {beat_bytes << 16}, halves of 2**15 beats")
         for name in ("max_channels", "max_keys"):
             need(pow2(getattr(self, name)) and 64 <= getattr(self, name) <= 1024, name, "a power of two from 64 to 1024")
+        need(len(self.operators) > 0 and self.operators == tuple(o for o in OPERATORS if o in self.operators), "operators",
+             f"one or more of {OPERATORS}, each once and in this order")
         need(self.dram_bytes % 4096 == 0 and 4096 <= self.dram_bytes <= 1 << 32, "dram_bytes",
              "a multiple of 4096, at most 2**32")
 
@@ -179,7 +187,7 @@ FIELDS: tuple[DescriptorField, ...] = (
     _f("count", 26, 0, 16, "PROGRAM: descriptors that follow"),
 )
 _BY_NAME = {f.name: f for f in FIELDS}
-_ALWAYS = frozenset({"op", "number", "version"})
+ALWAYS = frozenset({"op", "number", "version"})
 _SPATIAL = frozenset({"in_height", "in_width", "in_channels", "out_height", "out_width", "out_channels"})
 _KERNEL = frozenset({"kernel_h", "kernel_w", "stride", "pad_top", "pad_left", "pad_value", "tile_rows", "tile_columns"})
 _EPILOGUE = frozenset({"x", "y", "y16", "low", "high", "frac", "offset"})
@@ -264,7 +272,7 @@ def unpack(raw: bytes, number: int) -> Descriptor:
             if not f.low <= v <= f.high:
                 raise DescriptorError(f.name, v, f"must be from {f.low} to {f.high}", number, i)
             d[f.name] = v
-            if v and f.name not in USES[Op(d["op"])] and f.name not in _ALWAYS:
+            if v and f.name not in USES[Op(d["op"])] and f.name not in ALWAYS:
                 raise DescriptorError(f.name, v, f"must be 0 for {Op(d['op']).name}", number, i)
         if words[i] & ~seen:
             raise DescriptorError(f"word{i}", hex(words[i]), "must have its unused bits 0", number, i)
@@ -295,7 +303,7 @@ def spans(d: Descriptor, config: TensorConfig, beat_bytes: int) -> dict[str, tup
     if d["residual"]:
         found["r"] = (d["r"], tensor(out_pixels, out_channels, d["r16"]))
     if d["lookup"]:
-        found["table"] = (d["table"], 256)
+        found["table"] = (d["table"], TABLE_BYTES)
     if op in (Op.CONV, Op.DEPTHWISE, Op.LAYERNORM):
         found["entries"] = (d["entries"], square * out_channels * ENTRY_BYTES)
     taps = d["kernel_h"] * d["kernel_w"]
@@ -320,8 +328,8 @@ def block_bytes(d: Descriptor, config: TensorConfig) -> int:
     return d["kernel_h"] * d["kernel_w"] * input_words(d, config) * config.rows * config.columns
 
 
-def check(d: Descriptor, config: TensorConfig, beat_bytes: int) -> None:
-    """Whether the engine of ``config`` can run what :func:`unpack` returned.
+def check(d: Descriptor, config: TensorConfig, beat_bytes: int, program: int = 0) -> None:
+    """Whether the engine of ``config`` can run what :func:`unpack` returned. ``program``: where a header lies.
 
     Raises:
         DescriptorError: a field that does not agree with the others, the engine's limits or the region.
@@ -336,13 +344,16 @@ def check(d: Descriptor, config: TensorConfig, beat_bytes: int) -> None:
         for name in ("input_bytes", "output_bytes"):
             need(d[name] > 0 and d[name] % ALIGN == 0, name, f"above 0 and a multiple of {ALIGN}")
         need(d["count"] > 0, "count", "at least 1")
+        need(program + (d["count"] + 1) * DESCRIPTOR_BYTES <= config.dram_bytes, "count",
+             f"as many as a region of {config.dram_bytes} bytes holds from {program} on")
     else:
+        need(op.name.lower() in config.operators, "op", f"one of the engine's: {', '.join(config.operators)}")
         _check_sizes(d, op, config, need)
         if op in (Op.CONV, Op.DEPTHWISE, Op.POOL):
             _check_kernel(d, op, need)
         _check_codes(d, need)
         if op == Op.LAYERNORM:
-            need(d["eps_low"] + d["eps_high"] > 0, "eps_low", "at least 1 together with eps_high: constant pixels have V = 0")
+            need(d["eps_low"] + d["eps_high"] > 0, "eps_low", "at least 1 with eps_high: constant pixels have V = 0")
         if op == Op.ATTENTION:
             need(d["heads"] * d["head_dim"] == d["in_channels"], "heads",
                  f"in_channels ({d['in_channels']}) over head_dim ({d['head_dim']})")
@@ -418,4 +429,4 @@ def _check_tile(d: Descriptor, op: Op, config: TensorConfig, beat_bytes: int, ne
     if op == Op.CONV and d["group_blocks"]:
         size = block_bytes(d, config)
         need(d["group_blocks"] * size <= config.weight_bytes // 2, "group_blocks",
-             f"at most {config.weight_bytes // 2 // size}: {size} bytes each of half of weight_bytes ({config.weight_bytes})")
+             f"at most {config.weight_bytes // 2 // size}: {size} bytes each, of half of {config.weight_bytes}")

@@ -95,7 +95,8 @@ class Conv:
         return {
             "x": surface(origin, x_pixel, w, self.stride, False),
             "y": surface(at["y"], y_pixel, self.out[1] * side, side, self.wide),
-            "r": surface(at["r"] if self.residual is not None else 0, pixel_bytes(self.channels, r_wide, beat), self.out[1] * side, side, r_wide),
+            "r": surface(at["r"] if self.residual is not None else 0, pixel_bytes(self.channels, r_wide, beat),
+                         self.out[1] * side, side, r_wide),
             "weights": at["weights"], "entries": at["entries"], "in_height": h, "in_width": w, "out_height": self.out[0],
             "out_width": self.out[1], "channels": self.channels, "tile_rows": self.tile[0], "tile_columns": self.tile[1],
             "tile_iy": self.tile[0] * self.stride, "tile_ix": self.tile[1] * self.stride,

@@ -1,21 +1,16 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from conv_plans import random_conv
-from nearflash.contract import DeviceConfig
-from nearflash.contract.tensor import Descriptor, Op, TensorConfig, pack, pack_program, spans
+from nearflash.contract.tensor import TensorConfig
 from nearflash.contract.tensor_image import pack_tensor
-from nearflash.reference.tensor import TensorModel
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
-from nearflash_hw.primitives.memport import MemReadSignature, MemWriteSignature
 from nearflash_hw.tensor.conv import Convolution
+from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.plan import conv_layout
-from nearflash_hw.tensor.planner import ConvPlanner
 from nearflash_sim.bench import StreamSink, reused, simulate
 from nearflash_sim.models import AxiSlave, MemoryModel
 
@@ -23,9 +18,29 @@ from nearflash_sim.models import AxiSlave, MemoryModel
 SMALL = TensorConfig(rows=4, columns=8, pixels=8, lanes=2, input_bytes=4096, weight_bytes=2048, max_channels=64)
 WIDE = TensorConfig(rows=4, columns=16, pixels=8, lanes=4, input_bytes=4096, weight_bytes=2048, max_channels=64)
 WHOLE = TensorConfig(rows=8, columns=8, pixels=8, lanes=8, input_bytes=4096, weight_bytes=4096, max_channels=64)
-VALID = TensorConfig(rows=4, columns=8, pixels=16, lanes=2, input_bytes=8192, weight_bytes=8192, max_channels=64,
-                     dram_bytes=1 << 18)
 AT = {"x": 0x1000, "y": 0x8000, "r": 0x10000, "weights": 0x18000, "entries": 0x20000}
+
+
+class WithEpilogue(wiring.Component):
+    """A convolution and the epilogue that its engine would have."""
+
+    def __init__(self, config, beat):
+        self.conv, self.epilogue = Convolution(config, beat), Epilogue(config.lanes)
+        members = self.conv.signature.members
+        super().__init__({name: members[name] for name in ("plan", "start", "done", "mem_read", "mem_write")} | {
+            "table": In(self.epilogue.table.shape())})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.conv, m.submodules.epilogue = conv, epilogue = self.conv, self.epilogue
+        m.d.comb += [conv.plan.eq(self.plan), conv.start.eq(self.start), epilogue.control.eq(self.plan.epilogue),
+                     epilogue.table.eq(self.table)]
+        for source, sink in ((conv.sums, epilogue.i), (conv.entry, epilogue.entry), (conv.residual, epilogue.r),
+                             (epilogue.o, conv.codes), (conv.done, flipped(self.done)),
+                             *zip((*conv.mem_read, conv.mem_write), map(flipped, (*self.mem_read, self.mem_write)),
+                                  strict=True)):
+            connect(m, source, sink)
+        return m
 
 
 async def begin(ctx, dut, conv, c, beat):
@@ -40,7 +55,7 @@ async def begin(ctx, dut, conv, c, beat):
 
 def run(convs, c=SMALL, beat=8, stall=0.0, fail=lambda addr: False):
     """Convolutions one after the other; for each what ``done`` said and the memory afterwards."""
-    dut = reused(Convolution, c, beat)
+    dut = reused(WithEpilogue, c, beat)
     memory = MemoryModel(beat, latency=12, stall=stall, seed=1, fail=fail)
     done, after = StreamSink(dut.done), []
 
@@ -139,69 +154,11 @@ def test_a_failed_transfer_is_said_once(bad):
     check(second, after[1])
 
 
-class Planned(wiring.Component):
-    """The convolution of a descriptor."""
-
-    def __init__(self, config, beat):
-        self.conv, self.planner = Convolution(config, beat), ConvPlanner(config, beat)
-        super().__init__({"descriptor": In(self.planner.descriptor.shape()), "start": In(1),
-                          "done": Out(self.conv.done.signature), "mem_read": Out(MemReadSignature(beat)).array(4),
-                          "mem_write": Out(MemWriteSignature(beat))})
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.conv, m.submodules.planner = self.conv, self.planner
-        m.d.comb += [self.planner.descriptor.eq(self.descriptor), self.planner.start.eq(self.start),
-                     self.conv.plan.eq(self.planner.plan)]
-        planned = [self.planner.done, *(Signal(name=f"planned{k}") for k in range(3))]  # the plan is steady before the start
-        m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
-        m.d.comb += self.conv.start.eq(planned[-1])
-        for own, port in zip((*self.conv.mem_read, self.conv.mem_write), (*self.mem_read, self.mem_write), strict=True):
-            connect(m, own, flipped(port))
-        connect(m, self.conv.done, flipped(self.done))
-        return m
-
-
-@pytest.mark.parametrize("held", [0, 2])
-def test_a_shuffled_descriptor_is_what_the_model_runs(held):
-    """Groups of 5 channels in blocks of 4 rows: the same descriptor and the same bytes to the gateware and to the integer
-    model, which reads weights, entries and residuals by itself."""
-    config, beat = replace(DeviceConfig.preset("tiny"), tensor=VALID), 8
-    conv = random_conv(np.random.default_rng(8 + held), **SHAPES["shuffled, groups of channels that are no whole blocks"],
-                       group=held)
-    model = TensorModel(config)
-    header, d = Descriptor(Op.PROGRAM, x=AT["x"], input_bytes=64, y=AT["y"], output_bytes=64), conv.descriptor(AT)
-    content = conv.image(VALID, beat, AT) | {0: pack_program(header, [d])}
-    dut, memory = reused(Planned, VALID, beat), MemoryModel(beat, latency=12, stall=0.2, seed=1)
-    for address, raw in content.items():
-        model.load(address, raw.ljust(-(-len(raw) // 4) * 4, b"\0"))
-        memory.write(address, raw)
-    before = dict(memory.bytes)
-    model.run(0, bytes(content[AT["x"]][:64]))
-    done = StreamSink(dut.done)
-
-    async def start(ctx):
-        ctx.set(dut.descriptor.as_value(), int.from_bytes(pack(d), "little"))
-        await ctx.tick()
-        ctx.set(dut.start, 1)
-        await ctx.tick()
-        ctx.set(dut.start, 0)
-
-    simulate(dut, [start, done, *(memory.read_port(p) for p in dut.mem_read), memory.write_port(dut.mem_write)],
-             until=lambda: bool(done.items), max_cycles=5000)
-    assert done.items == [{"error": 0}]
-    assert memory.pending == 0
-    y, size = spans(d, VALID, beat)["y"]
-    written = memory.bytes.keys() - before.keys()
-    assert written == set(range(y, y + size))
-    assert memory.read(y, size) == model.memory[y:y + size].tobytes()
-
-
 class OnAxi(wiring.Component):
     """The convolution and its one bus."""
 
     def __init__(self, config, beat):
-        self.conv, self.bus = Convolution(config, beat), MemInterconnect(beat, 4, 1)
+        self.conv, self.bus = WithEpilogue(config, beat), MemInterconnect(beat, 4, 1)
         super().__init__({"plan": In(conv_layout()), "start": In(1), "done": Out(self.conv.done.signature),
                           "m_axi": Out(AxiSignature(40, 8 * beat, 5))})
 
