@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
+from ..engine.requantize import Scale
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import PixelArray
+from .array import PixelArray, sums_layout
 from .entries import EntryStream
-from .epilogue import Epilogue
+from .epilogue import CODE_BITS
 from .input_buffer import InputTiles
 from .places import Places
 from .plan import conv_layout, every_ready, tile_layout
@@ -31,20 +32,23 @@ class Convolution(wiring.Component):
 
     Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
     1 weights, 2 entries, 3 residual. The units run through the same tiles, each as far ahead as its buffers let it.
-    ``table``: see :class:`~nearflash_hw.tensor.epilogue.Epilogue`. ``packed``, ``primitive``: see
-    :class:`~nearflash_hw.engine.products.Products`.
+    ``sums``, ``entry``, ``residual``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue`, which an engine has one
+    of. ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int, *, packed: bool = False, primitive: str = "inferred"):
         self.config, self.beat_bytes, self.packed, self.primitive = config, beat_bytes, packed, primitive
-        self.epilogue = Epilogue(config.lanes)
+        codes = data.ArrayLayout(signed(CODE_BITS), config.lanes)
         super().__init__({
             "plan": In(conv_layout()),
             "start": In(1),
             "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "table": In(self.epilogue.table.shape()),
             "mem_read": Out(MemReadSignature(beat_bytes)).array(4),
             "mem_write": Out(MemWriteSignature(beat_bytes)),
+            "sums": Out(stream.Signature(sums_layout(config.lanes))),
+            "entry": Out(stream.Signature(Scale())),
+            "residual": Out(stream.Signature(codes)),
+            "codes": In(stream.Signature(codes)),
         })
 
     def elaborate(self, platform):
@@ -57,7 +61,6 @@ class Convolution(wiring.Component):
         m.submodules.array = array = PixelArray(c.rows, c.columns, c.pixels, c.lanes, beat, packed=self.packed,
                                                 primitive=self.primitive)
         m.submodules.entries = entries = EntryStream(c, beat)
-        m.submodules.epilogue = epilogue = self.epilogue
         m.submodules.residual_places = residual_places = Places(c, "r")
         m.submodules.residuals = residuals = ResidualReader(c.lanes, beat)
         m.submodules.places = places = Places(c, "y")
@@ -80,25 +83,23 @@ class Convolution(wiring.Component):
             entries.start.eq(self.start),
         ]
 
-        # -- input and weights to the array, its sums to the epilogue, codes to memory
+        # -- input and weights to the array, its sums to the epilogue, codes from there to memory
         m.d.comb += [
             window.available.eq(input_tiles.available),
             input_tiles.read.eq(window.read),
             window.data.eq(input_tiles.data),
             input_tiles.release.eq(window.release),
-            epilogue.control.eq(plan.epilogue),
-            epilogue.table.eq(self.table),
             residuals.wide.eq(plan.r.wide),
             writer.wide.eq(plan.y.wide),
         ]
         connect(m, window.o, array.i)
         connect(m, weights.o, array.weight)
-        connect(m, array.o, epilogue.i)
-        connect(m, entries.o, epilogue.entry)
+        connect(m, array.o, flipped(self.sums))
+        connect(m, entries.o, flipped(self.entry))
         connect(m, residual_places.o, residuals.place)
-        connect(m, residuals.o, epilogue.r)
+        connect(m, residuals.o, flipped(self.residual))
         connect(m, places.o, writer.place)
-        connect(m, epilogue.o, writer.codes)
+        connect(m, flipped(self.codes), writer.codes)
         for k, user in enumerate((input_tiles, weights, entries, residuals)):
             connect(m, user.mem_read, flipped(self.mem_read[k]))
         connect(m, writer.mem_write, flipped(self.mem_write))

@@ -19,8 +19,8 @@ __all__ = ["EntryStream"]
 
 class EntryStream(wiring.Component):
     """For each ``tile``, the entries of its output blocks, ``rows`` a block; what a block has beyond the channels of its
-    shuffle group is undefined. ``start`` reads the descriptor's first (``plan.entry_beats``), before which no tile is
-    served. An entry a cycle. ``error``: pulses when a read fails."""
+    shuffle group is undefined. ``start``, before the descriptor's first tile, reads them all (``plan.entry_beats``), and no
+    tile is served until they are here. An entry a cycle. ``error``: pulses when a read fails."""
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
         if beat_bytes > ENTRY_BYTES:

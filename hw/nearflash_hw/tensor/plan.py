@@ -14,6 +14,7 @@ __all__ = ["ADDRESS_BITS", "conv_layout", "every_ready", "half_words", "surface_
 ADDRESS_BITS = 32  # of an offset in the tensor region
 SIZE_BITS = 16  # of a descriptor's sizes
 SMALL_BITS = 4  # kernel, stride, padding, shuffle
+BLOCK_BITS = 21  # of an output block's beats: 64 taps of 1024 channels for 64 rows, in beats of 8 bytes, are 2**19
 
 
 def surface_layout() -> data.StructLayout:
@@ -43,7 +44,7 @@ def conv_layout() -> data.StructLayout:
         "channels": SIZE_BITS, "tile_rows": SIZE_BITS, "tile_columns": SIZE_BITS, "tile_iy": SIZE_BITS, "tile_ix": SIZE_BITS,
         "kernel_h": SMALL_BITS, "kernel_w": SMALL_BITS, "stride": SMALL_BITS, "pad_top": SMALL_BITS, "pad_left": SMALL_BITS,
         "shuffle": SMALL_BITS, "pad_value": signed(8), "words": 8, "kernel_words": SIZE_BITS, "stride_words": SIZE_BITS,
-        "blocks": SIZE_BITS, "group": SIZE_BITS, "streamed": 1, "block_beats": SIZE_BITS, "entry_beats": SIZE_BITS,
+        "blocks": SIZE_BITS, "group": SIZE_BITS, "streamed": 1, "block_beats": BLOCK_BITS, "entry_beats": SIZE_BITS,
         "epilogue": epilogue_layout()})
 
 

@@ -7,13 +7,14 @@ computes is in :mod:`nearflash.reference.tensor` and docs/offload.md.
 
 Commands, beside those of :mod:`.nvme` (a device without the engine answers INVALID_OPCODE):
 
-- TENSOR_LOAD (admin): PRP1/PRP2 = data of cdw10 32-bit words, copied to byte offset cdw12 of the region, a multiple of 64.
+- TENSOR_LOAD (admin): PRP1/PRP2 = data of cdw10 32-bit words, copied to byte offset cdw12 of the region; both are multiples
+  of 64 bytes.
 - TENSOR_RUN (I/O): PRP1/PRP2 = input of cdw10 32-bit words; cdw11 = offset of the program's header; cdw14/15 = host address
   of the output, beat-aligned. The header's ``input_bytes`` must be 4 times cdw10.
 
 A span outside the region, or a length that is not the header's, fails with BAD_TENSOR_SPAN (dw0: the cdw at fault); a header
-or descriptor that :func:`unpack` or :func:`check` refuses, with BAD_DESCRIPTOR (dw0: its number, 0 for the header; dw1: a
-word at fault).
+or descriptor that :func:`unpack` or :func:`check` refuses, with BAD_DESCRIPTOR (dw0: its number, 0 for the header; dw1: the
+word at fault, the first one in the order in which these functions look).
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ from __future__ import annotations
 import enum
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import ConfigError, LimitError
 
-__all__ = ["ALIGN", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "TENSOR_LOAD", "TENSOR_RUN", "USES", "Descriptor",
-           "DescriptorError", "DescriptorField", "Op", "TensorConfig", "check", "pack", "pack_program", "pixel_bytes",
-           "spans", "unpack"]
+__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "SPANS", "TABLE_BYTES", "TENSOR_LOAD",
+           "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError", "DescriptorField", "Op", "TensorConfig",
+           "block_bytes", "check", "input_words", "pack", "pack_program", "pixel_bytes", "spans", "unpack"]
 
 TENSOR_LOAD, TENSOR_RUN = 0xC9, 0x8B  # bits 1:0 give the direction, as in nvme
 DESCRIPTOR_BYTES = 128
 WORDS = DESCRIPTOR_BYTES // 4
 ALIGN = 64
 ENTRY_BYTES = 16
+TABLE_BYTES = 256
 VERSION = 1
 CRC_WORD = WORDS - 1
+
+
+OPERATORS = ("conv", "depthwise", "pool", "add", "layernorm", "attention")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class TensorConfig:
     max_channels: int = 1024  #: of a pixel
     max_keys: int = 1024  #: of an attention row
     dram_bytes: int = 1 << 26  #: of the tensor region
+    operators: tuple[str, ...] = OPERATORS  #: that the engine is generated with, in this order
 
     def validate(self, beat_bytes: int) -> None:
         """Raises :class:`ConfigError`."""
@@ -64,17 +71,23 @@ class TensorConfig:
 
         if not self.rows:
             return
+        if beat_bytes > ENTRY_BYTES:
+            raise ConfigError("beat_bytes", beat_bytes, f"must be at most {ENTRY_BYTES} (an entry) with a tensor engine")
         need(pow2(self.rows) and self.rows <= 64, "rows", "0 (no engine) or a power of two of at most 64")
-        need(pow2(self.columns) and 8 <= self.columns <= 64, "columns", "a power of two from 8 to 64")
-        need(128 <= self.rows * self.columns <= 1024, "rows", f"128 to 1024 multipliers with columns = {self.columns}")
+        need(pow2(self.columns) and beat_bytes <= self.columns <= 64, "columns",
+             f"a power of two from beat_bytes ({beat_bytes}) to 64")
+        need(32 <= self.rows * self.columns <= 1024, "rows", f"32 to 1024 multipliers with columns = {self.columns}")
         need(pow2(self.pixels) and 16 <= self.pixels <= 512, "pixels", "a power of two from 16 to 512")
-        need(pow2(self.lanes) and self.lanes <= beat_bytes, "lanes", f"a power of two of at most beat_bytes ({beat_bytes})")
+        need(pow2(self.lanes) and self.lanes <= min(beat_bytes, self.rows), "lanes",
+             f"a power of two of at most beat_bytes ({beat_bytes}) and rows ({self.rows})")
         need(pow2(self.depthwise) and self.depthwise <= 64, "depthwise", "a power of two of at most 64")
         for name in ("input_bytes", "weight_bytes"):
-            need(pow2(getattr(self, name)) and 8192 <= getattr(self, name) <= 1 << 20, name,
-                 "a power of two from 8192 to 2**20")
+            need(pow2(getattr(self, name)) and 8192 <= getattr(self, name) <= beat_bytes << 16, name,
+                 f"a power of two from 8192 to {beat_bytes << 16}, halves of 2**15 beats")
         for name in ("max_channels", "max_keys"):
             need(pow2(getattr(self, name)) and 64 <= getattr(self, name) <= 1024, name, "a power of two from 64 to 1024")
+        need(len(self.operators) > 0 and self.operators == tuple(o for o in OPERATORS if o in self.operators), "operators",
+             f"one or more of {OPERATORS}, each once and in this order")
         need(self.dram_bytes % 4096 == 0 and 4096 <= self.dram_bytes <= 1 << 32, "dram_bytes",
              "a multiple of 4096, at most 2**32")
 
@@ -89,6 +102,9 @@ class Op(enum.IntEnum):
     ADD = 4
     LAYERNORM = 5
     ATTENTION = 6
+
+
+_Need = Callable[[bool, str, str], None]  # a condition, its field, what it must be
 
 
 class DescriptorError(LimitError):
@@ -136,7 +152,7 @@ FIELDS: tuple[DescriptorField, ...] = (
     _f("in_height", 9, 0, 16, "rows of the input"),
     _f("in_width", 9, 16, 16, "pixels of an input row"),
     _f("in_channels", 10, 0, 16, "channels of the input"),
-    _f("out_channels", 10, 16, 16, "channels of the output, before a shuffle"),
+    _f("out_channels", 10, 16, 16, "channels of the output, after a shuffle"),
     _f("out_height", 11, 0, 16, "rows of the output, before a shuffle"),
     _f("out_width", 11, 16, 16, "pixels of an output row, before a shuffle"),
     _f("kernel_h", 12, 0, 4, "rows of the kernel", 0, 8),
@@ -171,7 +187,7 @@ FIELDS: tuple[DescriptorField, ...] = (
     _f("count", 26, 0, 16, "PROGRAM: descriptors that follow"),
 )
 _BY_NAME = {f.name: f for f in FIELDS}
-_ALWAYS = frozenset({"op", "number", "version"})
+ALWAYS = frozenset({"op", "number", "version"})
 _SPATIAL = frozenset({"in_height", "in_width", "in_channels", "out_height", "out_width", "out_channels"})
 _KERNEL = frozenset({"kernel_h", "kernel_w", "stride", "pad_top", "pad_left", "pad_value", "tile_rows", "tile_columns"})
 _EPILOGUE = frozenset({"x", "y", "y16", "low", "high", "frac", "offset"})
@@ -187,6 +203,18 @@ USES: dict[Op, frozenset[str]] = {
     Op.LAYERNORM: _SPATIAL | {"x", "x16", "y", "low", "high", "entries", "eps_low", "eps_high"},
     Op.ATTENTION: _SPATIAL | {"x", "r", "v", "y", "low", "high", "heads", "head_dim", "keys", "score_mult", "score_shift",
                               "value_mult", "value_shift"},
+}
+
+
+#: What an operator reads and writes, the written first, in the order in which :func:`check` looks.
+SPANS: dict[Op, tuple[str, ...]] = {
+    Op.PROGRAM: ("x", "y"),
+    Op.CONV: ("y", "x", "r", "weights", "entries", "table"),
+    Op.DEPTHWISE: ("y", "x", "weights", "entries", "table"),
+    Op.POOL: ("y", "x"),
+    Op.ADD: ("y", "x", "r", "table"),
+    Op.LAYERNORM: ("y", "x", "entries"),
+    Op.ATTENTION: ("y", "x", "r", "v"),
 }
 
 
@@ -227,31 +255,29 @@ def unpack(raw: bytes, number: int) -> Descriptor:
     """The descriptor in 128 bytes that should be the ``number``-th of its program.
 
     Raises:
-        DescriptorError: CRC, version, operator, number, a field outside its limits, or a bit set in a field not used.
+        DescriptorError: the CRC; or, word by word, a field outside its limits, a bit set in a field not used, the number.
     """
     words = struct.unpack(f"<{WORDS}I", raw)
     if words[CRC_WORD] != zlib.crc32(raw[: 4 * CRC_WORD]):
         raise DescriptorError("crc", hex(words[CRC_WORD]), "must be the CRC-32 of the words before", number, CRC_WORD)
-    seen = [0] * WORDS
     d = Descriptor(Op.PROGRAM)
-    for f in FIELDS:
-        mask = (1 << f.bits) - 1
-        v = words[f.word] >> f.lsb & mask
-        seen[f.word] |= mask << f.lsb
-        if f.low < 0 and v >> f.bits - 1:
-            v -= 1 << f.bits
-        if not f.low <= v <= f.high:
-            raise DescriptorError(f.name, v, f"must be from {f.low} to {f.high}", number, f.word)
-        d[f.name] = v
     for i in range(CRC_WORD):
-        if words[i] & ~seen[i]:
+        seen = 0
+        for f in (f for f in FIELDS if f.word == i):
+            mask = (1 << f.bits) - 1
+            v = words[i] >> f.lsb & mask
+            seen |= mask << f.lsb
+            if f.low < 0 and v >> f.bits - 1:
+                v -= 1 << f.bits
+            if not f.low <= v <= f.high:
+                raise DescriptorError(f.name, v, f"must be from {f.low} to {f.high}", number, i)
+            d[f.name] = v
+            if v and f.name not in USES[Op(d["op"])] and f.name not in ALWAYS:
+                raise DescriptorError(f.name, v, f"must be 0 for {Op(d['op']).name}", number, i)
+        if words[i] & ~seen:
             raise DescriptorError(f"word{i}", hex(words[i]), "must have its unused bits 0", number, i)
-    op = Op(d["op"])
-    if d["number"] != number or (op == Op.PROGRAM) != (number == 0):
-        raise DescriptorError("number", d["number"], f"must be {number}, and 0 for a header alone", number, 0)
-    for f in FIELDS:
-        if d[f.name] and f.name not in USES[op] and f.name not in _ALWAYS:
-            raise DescriptorError(f.name, d[f.name], f"must be 0 for {op.name}", number, f.word)
+        if i == 0 and (d["number"] != number or (d["op"] == Op.PROGRAM) != (number == 0)):
+            raise DescriptorError("number", d["number"], f"must be {number}, and 0 for a header alone", number, 0)
     return d
 
 
@@ -266,9 +292,8 @@ def spans(d: Descriptor, config: TensorConfig, beat_bytes: int) -> dict[str, tup
     op = Op(d["op"])
     if op == Op.PROGRAM:
         return {"x": (d["x"], d["input_bytes"]), "y": (d["y"], d["output_bytes"])}
-    side = max(1, d["shuffle"])
-    out_pixels = d["out_height"] * d["out_width"] * side * side
-    out_channels = d["out_channels"] // (side * side)
+    square = max(1, d["shuffle"]) ** 2
+    out_pixels, out_channels = d["out_height"] * d["out_width"] * square, d["out_channels"]
 
     def tensor(pixels: int, channels: int, wide: int = 0) -> int:
         return pixels * pixel_bytes(channels, wide, beat_bytes)
@@ -278,13 +303,13 @@ def spans(d: Descriptor, config: TensorConfig, beat_bytes: int) -> dict[str, tup
     if d["residual"]:
         found["r"] = (d["r"], tensor(out_pixels, out_channels, d["r16"]))
     if d["lookup"]:
-        found["table"] = (d["table"], 256)
+        found["table"] = (d["table"], TABLE_BYTES)
     if op in (Op.CONV, Op.DEPTHWISE, Op.LAYERNORM):
-        found["entries"] = (d["entries"], d["out_channels"] * ENTRY_BYTES)
+        found["entries"] = (d["entries"], square * out_channels * ENTRY_BYTES)
     taps = d["kernel_h"] * d["kernel_w"]
     if op == Op.CONV:
-        blocks, steps = -(-d["out_channels"] // config.rows), taps * -(-d["in_channels"] // config.columns)
-        found["weights"] = (d["weights"], blocks * steps * config.rows * config.columns)
+        blocks = square * -(-out_channels // config.rows)
+        found["weights"] = (d["weights"], blocks * block_bytes(d, config))
     if op == Op.DEPTHWISE:
         found["weights"] = (d["weights"], taps * pixel_bytes(d["in_channels"], 0, beat_bytes))
     if op == Op.ATTENTION:
@@ -293,8 +318,18 @@ def spans(d: Descriptor, config: TensorConfig, beat_bytes: int) -> dict[str, tup
     return found
 
 
-def check(d: Descriptor, config: TensorConfig, beat_bytes: int) -> None:
-    """Whether the engine of ``config`` can run what :func:`unpack` returned.
+def input_words(d: Descriptor, config: TensorConfig) -> int:
+    """Words of ``columns`` bytes that a pixel of the input takes in the X buffer (CONV)."""
+    return -(-d["in_channels"] // config.columns)
+
+
+def block_bytes(d: Descriptor, config: TensorConfig) -> int:
+    """Weights of an output block (CONV): a word of rows x columns for every tap and channel block."""
+    return d["kernel_h"] * d["kernel_w"] * input_words(d, config) * config.rows * config.columns
+
+
+def check(d: Descriptor, config: TensorConfig, beat_bytes: int, program: int = 0) -> None:
+    """Whether the engine of ``config`` can run what :func:`unpack` returned. ``program``: where a header lies.
 
     Raises:
         DescriptorError: a field that does not agree with the others, the engine's limits or the region.
@@ -305,55 +340,93 @@ def check(d: Descriptor, config: TensorConfig, beat_bytes: int) -> None:
         if not ok:
             raise DescriptorError(name, d[name], f"must be {limit}", d["number"], _BY_NAME[name].word)
 
-    for name, (start, size) in spans(d, config, beat_bytes).items():
+    if op == Op.PROGRAM:
+        for name in ("input_bytes", "output_bytes"):
+            need(d[name] > 0 and d[name] % ALIGN == 0, name, f"above 0 and a multiple of {ALIGN}")
+        need(d["count"] > 0, "count", "at least 1")
+        need(program + (d["count"] + 1) * DESCRIPTOR_BYTES <= config.dram_bytes, "count",
+             f"as many as a region of {config.dram_bytes} bytes holds from {program} on")
+    else:
+        need(op.name.lower() in config.operators, "op", f"one of the engine's: {', '.join(config.operators)}")
+        _check_sizes(d, op, config, need)
+        if op in (Op.CONV, Op.DEPTHWISE, Op.POOL):
+            _check_kernel(d, op, need)
+        _check_codes(d, need)
+        if op == Op.LAYERNORM:
+            need(d["eps_low"] + d["eps_high"] > 0, "eps_low", "at least 1 with eps_high: constant pixels have V = 0")
+        if op == Op.ATTENTION:
+            need(d["heads"] * d["head_dim"] == d["in_channels"], "heads",
+                 f"in_channels ({d['in_channels']}) over head_dim ({d['head_dim']})")
+            need(0 < d["keys"] <= config.max_keys, "keys", f"from 1 to {config.max_keys}")
+            need(d["value_mult"] >= 1 << 15, "value_mult", f"at least {1 << 15}")
+        if op in (Op.CONV, Op.DEPTHWISE):
+            _check_tile(d, op, config, beat_bytes, need)
+    found = spans(d, config, beat_bytes)
+    for name in SPANS[op]:
+        if name not in found:
+            continue
+        start, size = found[name]
         need(start % ALIGN == 0, name, f"a multiple of {ALIGN}")
         need(start + size <= config.dram_bytes, name, f"at most {config.dram_bytes - size}: {size} bytes of a region of "
              f"{config.dram_bytes}")
-    if op == Op.PROGRAM:
-        need(d["input_bytes"] > 0 and d["input_bytes"] % 4 == 0, "input_bytes", "above 0 and whole words")
-        need(d["output_bytes"] > 0 and d["output_bytes"] % 4 == 0, "output_bytes", "above 0 and whole words")
-        need(d["count"] > 0, "count", "at least 1")
-        return
+        if op != Op.PROGRAM and name != "y":
+            first, written = found["y"]
+            need(start + size <= first or first + written <= start, name,
+                 f"apart from what is written, {written} bytes at {first}")
+
+
+def _check_sizes(d: Descriptor, op: Op, config: TensorConfig, need: _Need) -> None:
     for name in ("in_height", "in_width", "in_channels", "out_channels", "out_height", "out_width"):
         need(d[name] > 0, name, "at least 1")
     need(d["in_channels"] <= config.max_channels, "in_channels", f"at most {config.max_channels}")
-    side = max(1, d["shuffle"])
-    need(d["out_channels"] % (side * side) == 0, "out_channels", f"a multiple of {side * side}, the square of shuffle")
-    need(d["out_channels"] <= config.max_channels * side * side, "out_channels",
-         f"at most {config.max_channels * side * side}")
-    if op != Op.CONV:
-        need(d["out_channels"] == d["in_channels"], "out_channels", f"in_channels ({d['in_channels']})")
-    if op in (Op.CONV, Op.DEPTHWISE, Op.POOL):
-        _check_kernel(d, op, need)
+    if op == Op.CONV:
+        side = max(1, d["shuffle"])
+        need(side * side * d["out_channels"] <= config.max_channels, "out_channels",
+             f"at most {config.max_channels // (side * side)}: with {side * side} pixels {config.max_channels} entries")
+        for axis in ("height", "width"):
+            need(side * d[f"out_{axis}"] < 1 << 16, f"out_{axis}", f"at most {65535 // side}: the shuffle makes it {side} "
+                 "times as many, of at most 65535")
     else:
+        need(d["out_channels"] == d["in_channels"], "out_channels", f"in_channels ({d['in_channels']})")
+    if op in (Op.ADD, Op.LAYERNORM, Op.ATTENTION):
         for axis in ("height", "width"):
             need(d[f"out_{axis}"] == d[f"in_{axis}"], f"out_{axis}", f"in_{axis} ({d[f'in_{axis}']})")
-    limit = 32767 if d["y16"] else 127
-    need(-limit <= d["low"] <= d["high"], "low", f"from {-limit} to high ({d['high']})")
-    need(d["high"] <= limit, "high", f"at most {limit}")
-    need(not (d["lookup"] and d["y16"]), "lookup", "0 with outputs of 16 bits")
-    if op == Op.LAYERNORM:
-        need(d["eps_low"] + d["eps_high"] > 0, "eps_low", "at least 1 together with eps_high: constant pixels have V = 0")
-    if op == Op.ATTENTION:
-        need(d["heads"] * d["head_dim"] == d["in_channels"] and d["heads"] > 0, "heads",
-             f"in_channels ({d['in_channels']}) over head_dim ({d['head_dim']})")
-        need(0 < d["keys"] <= config.max_keys, "keys", f"from 1 to {config.max_keys}")
-        need(d["value_mult"] >= 1 << 15, "value_mult", f"at least {1 << 15}")
 
 
-def _check_kernel(d: Descriptor, op: Op, need) -> None:
+def _check_kernel(d: Descriptor, op: Op, need: _Need) -> None:
     for name in ("kernel_h", "kernel_w", "stride"):
         need(d[name] > 0, name, "from 1 to 8")
     if op == Op.POOL:
         need(d["kernel_w"] == d["kernel_h"], "kernel_w", f"kernel_h ({d['kernel_h']})")
         need(d["stride"] == d["kernel_h"], "stride", f"kernel_h ({d['kernel_h']})")
-    for axis, kernel, pad in (("height", "kernel_h", d["pad_top"]), ("width", "kernel_w", d["pad_left"])):
-        need(pad < d[kernel], "pad_top" if axis == "height" else "pad_left", f"below {kernel} ({d[kernel]})")
-        size, out = d[f"in_{axis}"], d[f"out_{axis}"]
+    for axis, kernel, padding in (("height", "kernel_h", "pad_top"), ("width", "kernel_w", "pad_left")):
+        size, out, pad = d[f"in_{axis}"], d[f"out_{axis}"], d[padding]
         if op == Op.POOL:
             need(out * d["stride"] == size, f"out_{axis}", f"in_{axis} ({size}) over stride ({d['stride']})")
             continue
-        # what the last output sees beyond the input must be less than a kernel
-        reach = (out - 1) * d["stride"] + d[kernel] - pad
-        need(reach < size + d[kernel] and (out - 1) * d["stride"] - pad < size, f"out_{axis}",
+        need(pad < d[kernel], padding, f"below {kernel} ({d[kernel]})")
+        # the last output begins within the input, so that every tile has something of it to fetch
+        need((out - 1) * d["stride"] < size + pad, f"out_{axis}",
              f"at most what in_{axis} ({size}), kernel, stride and padding give")
+
+
+def _check_codes(d: Descriptor, need: _Need) -> None:
+    limit = 32767 if d["y16"] else 127
+    need(-limit <= d["low"] <= d["high"], "low", f"from {-limit} to high ({d['high']})")
+    need(d["high"] <= limit, "high", f"at most {limit}")
+    need(not (d["lookup"] and d["y16"]), "lookup", "0 with outputs of 16 bits")
+
+
+def _check_tile(d: Descriptor, op: Op, config: TensorConfig, beat_bytes: int, need: _Need) -> None:
+    for name in ("tile_rows", "tile_columns"):
+        need(d[name] > 0, name, "at least 1")
+    need(d["tile_rows"] * d["tile_columns"] <= config.pixels, "tile_rows",
+         f"at most {config.pixels} pixels over tile_columns ({d['tile_columns']})")
+    reach = [(d[f"tile_{a}"] - 1) * d["stride"] + d[k] for a, k in (("rows", "kernel_h"), ("columns", "kernel_w"))]
+    pixel = input_words(d, config) * config.columns if op == Op.CONV else pixel_bytes(d["in_channels"], 0, beat_bytes)
+    need(reach[0] * reach[1] * pixel <= config.input_bytes // 2, "tile_rows",
+         f"less: {reach[0]} x {reach[1]} input pixels of {pixel} bytes don't fit half of input_bytes ({config.input_bytes})")
+    if op == Op.CONV and d["group_blocks"]:
+        size = block_bytes(d, config)
+        need(d["group_blocks"] * size <= config.weight_bytes // 2, "group_blocks",
+             f"at most {config.weight_bytes // 2 // size}: {size} bytes each, of half of {config.weight_bytes}")

@@ -14,22 +14,29 @@ __all__ = ["ENTRY", "pack_depthwise", "pack_entries", "pack_tensor", "pack_weigh
 ENTRY = np.dtype([("bias", "<i8"), ("scale", "<i4"), ("shift", "<u4")])
 
 
-def pack_weights(weights: np.ndarray, config: TensorConfig) -> bytes:
-    """int8 [O, kernel_h, kernel_w, C] as words of rows x columns, [row][column]: output block, tap, channel block; zeros
-    beyond O and C."""
+def pack_weights(weights: np.ndarray, config: TensorConfig, groups: int = 1) -> bytes:
+    """int8 [O, kernel_h, kernel_w, C] as words of rows x columns, [row][column]: group, output block, tap, channel block.
+
+    ``groups``: shuffle x shuffle, whose O / groups channels each take whole output blocks, since a block goes to one pixel.
+    Zeros beyond a group's channels and beyond C.
+    """
     o, kh, kw, c = weights.shape
-    blocks, steps = -(-o // config.rows), -(-c // config.columns)
-    full = np.zeros((blocks * config.rows, kh * kw, steps * config.columns), np.int8)
-    full[:o, :, :c] = weights.reshape(o, kh * kw, c)
-    return full.reshape(blocks, config.rows, kh * kw, steps, config.columns).transpose(0, 2, 3, 1, 4).tobytes()
+    each = o // groups
+    blocks, steps = -(-each // config.rows), -(-c // config.columns)
+    full = np.zeros((groups, blocks * config.rows, kh * kw, steps * config.columns), np.int8)
+    full[:, :each, :, :c] = weights.reshape(groups, each, kh * kw, c)
+    words = full.reshape(groups * blocks, config.rows, kh * kw, steps, config.columns)
+    return words.transpose(0, 2, 3, 1, 4).tobytes()
 
 
-def unpack_weights(raw: np.ndarray, shape: tuple[int, int, int, int], config: TensorConfig) -> np.ndarray:
+def unpack_weights(raw: np.ndarray, shape: tuple[int, int, int, int], config: TensorConfig, groups: int = 1) -> np.ndarray:
     """The weights of ``shape`` in bytes that :func:`pack_weights` made (int8 array)."""
     o, kh, kw, c = shape
-    blocks, steps = -(-o // config.rows), -(-c // config.columns)
-    words = raw.reshape(blocks, kh * kw, steps, config.rows, config.columns).transpose(0, 3, 1, 2, 4)
-    return np.ascontiguousarray(words.reshape(blocks * config.rows, kh, kw, steps * config.columns)[:o, :, :, :c])
+    each = o // groups
+    blocks, steps = -(-each // config.rows), -(-c // config.columns)
+    words = raw.reshape(groups * blocks, kh * kw, steps, config.rows, config.columns).transpose(0, 3, 1, 2, 4)
+    full = words.reshape(groups, blocks * config.rows, kh, kw, steps * config.columns)
+    return full[:, :each, :, :, :c].reshape(shape)
 
 
 def pack_depthwise(weights: np.ndarray, beat_bytes: int) -> bytes:

@@ -124,7 +124,7 @@ class _Builder:
         side = o.shuffle
         top = LIMITS[y.bits]
         d = Descriptor(o.op, in_height=x.height, in_width=x.width, in_channels=x.channels, out_height=y.height // side,
-                       out_width=y.width // side, out_channels=y.channels * side * side,
+                       out_width=y.width // side, out_channels=y.channels,
                        low=y.zero if y.rectified else -top, high=top)
         if o.op in (Op.POOL, Op.ADD):
             d["x16"] = x.bits == 16
@@ -162,9 +162,9 @@ class _Builder:
     def weighted(self, o: Operator, d: Descriptor, constant: Callable[[bytes], int], sx: float, steps: float) -> None:
         assert o.weight is not None
         x = o.inputs[0]
-        bias = np.zeros(d["out_channels"]) if o.bias is None else o.bias
         depthwise = o.op == Op.DEPTHWISE
         weight = o.weight
+        bias = np.zeros(weight.shape[-1 if depthwise else 0]) if o.bias is None else o.bias
         if o.shuffle > 1:  # PyTorch's channels are (channel, row, column); the fabric writes a pixel's at once
             order = np.arange(len(weight)).reshape(-1, o.shuffle**2).T.reshape(-1)
             weight, bias = weight[order], bias[order]
@@ -177,7 +177,8 @@ class _Builder:
             raise ModelError(f"{o.name}.bias", int(np.abs(entries).max()), "must be below 2**45 accumulator steps: its "
                              "channel's weights are too small beside it")
         t = self.config.tensor
-        d["weights"] = constant(pack_depthwise(codes, self.config.beat_bytes) if depthwise else pack_weights(codes, t))
+        d["weights"] = constant(pack_depthwise(codes, self.config.beat_bytes) if depthwise
+                                else pack_weights(codes, t, o.shuffle**2))
         d["entries"] = constant(pack_entries(entries, mult, shift))
         d["kernel_h"], d["kernel_w"], d["stride"] = *kernel, o.stride
         d["pad_top"], d["pad_left"], d["pad_value"] = *o.pad, x.zero

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from nearflash.contract.tensor import TensorConfig, pixel_bytes
+from nearflash.contract.tensor import Descriptor, Op, TensorConfig, pixel_bytes
 from nearflash.contract.tensor_image import pack_entries, pack_tensor, pack_weights
 from nearflash.reference.tensor.epilogue import Scale, epilogue
 from nearflash.reference.tensor.window import convolve
@@ -52,11 +52,24 @@ class Conv:
                      table=self.table)
         return y.astype(np.int16 if self.wide else np.int8)
 
+    def descriptor(self, at: dict[str, int]) -> Descriptor:
+        """Its descriptor, with operands ``at`` these addresses."""
+        h, w, channels = self.x.shape
+        kernel = self.weights.shape[1:3]
+        r16 = self.residual is not None and self.residual.dtype == np.int16
+        unused = {"r" if self.residual is None else "", "table" if self.table is None else ""}
+        return Descriptor(Op.CONV, **{k: v for k, v in at.items() if k not in unused}, in_height=h, in_width=w,
+                          in_channels=channels, out_channels=self.channels, out_height=self.out[0], out_width=self.out[1],
+                          kernel_h=kernel[0], kernel_w=kernel[1], stride=self.stride, pad_top=self.pad[0],
+                          pad_left=self.pad[1], shuffle=self.shuffle if self.shuffle > 1 else 0, pad_value=self.pad_value,
+                          tile_rows=self.tile[0], tile_columns=self.tile[1], group_blocks=self.group, y16=self.wide,
+                          residual=self.residual is not None, lookup=self.table is not None, r16=r16,
+                          **self.control)
+
     def image(self, c: TensorConfig, beat: int, at: dict[str, int]) -> dict[int, bytes]:
         """What memory holds before, by address."""
-        groups = np.split(self.weights, self.shuffle ** 2)
         content = {at["x"]: pack_tensor(self.x.astype(np.int8), beat),
-                   at["weights"]: b"".join(pack_weights(g, c) for g in groups),
+                   at["weights"]: pack_weights(self.weights, c, self.shuffle ** 2),
                    at["entries"]: pack_entries(self.bias, self.mult, self.shift)}
         if self.residual is not None:
             content[at["r"]] = pack_tensor(self.residual, beat)
@@ -82,7 +95,8 @@ class Conv:
         return {
             "x": surface(origin, x_pixel, w, self.stride, False),
             "y": surface(at["y"], y_pixel, self.out[1] * side, side, self.wide),
-            "r": surface(at["r"], pixel_bytes(self.channels, r_wide, beat), self.out[1] * side, side, r_wide),
+            "r": surface(at["r"] if self.residual is not None else 0, pixel_bytes(self.channels, r_wide, beat),
+                         self.out[1] * side, side, r_wide),
             "weights": at["weights"], "entries": at["entries"], "in_height": h, "in_width": w, "out_height": self.out[0],
             "out_width": self.out[1], "channels": self.channels, "tile_rows": self.tile[0], "tile_columns": self.tile[1],
             "tile_iy": self.tile[0] * self.stride, "tile_ix": self.tile[1] * self.stride,
@@ -108,7 +122,9 @@ def random_conv(rng: np.random.Generator, **shape) -> Conv:
     conv.mult, conv.shift = rng.integers(1 << 15, 1 << 16, n), rng.integers(16, 22, n)
     limit = 32767 if conv.wide else 127
     conv.control = {"low": -limit, "high": limit, "residual_mult": 40000, "residual_shift": 14, "frac": 4, "offset": 5}
-    if r16 is not None:
+    if r16 is None:
+        conv.control |= {"residual_mult": 0, "residual_shift": 0}
+    else:
         h, w, c = conv.out[0] * conv.shuffle, conv.out[1] * conv.shuffle, conv.channels
         conv.residual = rng.integers(-32767 if r16 else -127, 32768 if r16 else 128, (h, w, c)).astype(
             np.int16 if r16 else np.int8)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conv_plans import random_conv
-from nearflash.contract.tensor import Descriptor, Op, TensorConfig, pack
+from nearflash.contract.tensor import TensorConfig, pack
 from nearflash_hw.tensor.plan import conv_layout
 from nearflash_hw.tensor.planner import ConvPlanner
 from nearflash_sim.bench import reused, simulate
@@ -19,15 +19,7 @@ AT = {"x": 0x40, "y": 0x2000000, "r": 0x3000000, "weights": 0x8000, "entries": 0
      "lookup": True}])
 def test_plans_are_what_the_units_are_tested_with(shape):
     conv = random_conv(np.random.default_rng(1), **shape)
-    h, w, channels = conv.x.shape
-    kernel = conv.weights.shape[1:3]
-    d = Descriptor(Op.CONV, **AT, in_height=h, in_width=w, in_channels=channels, out_channels=conv.channels,
-                   out_height=conv.out[0], out_width=conv.out[1], kernel_h=kernel[0], kernel_w=kernel[1],
-                   stride=conv.stride, pad_top=conv.pad[0], pad_left=conv.pad[1],
-                   shuffle=conv.shuffle if conv.shuffle > 1 else 0, pad_value=conv.pad_value, tile_rows=conv.tile[0],
-                   tile_columns=conv.tile[1], group_blocks=conv.group, y16=conv.wide,
-                   residual=conv.residual is not None, lookup=conv.table is not None,
-                   r16=conv.residual is not None and conv.residual.dtype == np.int16, **conv.control)
+    d = conv.descriptor(AT)
     dut, plans = reused(ConvPlanner, CONFIG, BEAT), []
 
     async def process(ctx):

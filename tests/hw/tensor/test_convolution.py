@@ -9,6 +9,7 @@ from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.tensor.conv import Convolution
+from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.plan import conv_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
 from nearflash_sim.models import AxiSlave, MemoryModel
@@ -18,6 +19,28 @@ SMALL = TensorConfig(rows=4, columns=8, pixels=8, lanes=2, input_bytes=4096, wei
 WIDE = TensorConfig(rows=4, columns=16, pixels=8, lanes=4, input_bytes=4096, weight_bytes=2048, max_channels=64)
 WHOLE = TensorConfig(rows=8, columns=8, pixels=8, lanes=8, input_bytes=4096, weight_bytes=4096, max_channels=64)
 AT = {"x": 0x1000, "y": 0x8000, "r": 0x10000, "weights": 0x18000, "entries": 0x20000}
+
+
+class WithEpilogue(wiring.Component):
+    """A convolution and the epilogue that its engine would have."""
+
+    def __init__(self, config, beat):
+        self.conv, self.epilogue = Convolution(config, beat), Epilogue(config.lanes)
+        members = self.conv.signature.members
+        super().__init__({name: members[name] for name in ("plan", "start", "done", "mem_read", "mem_write")} | {
+            "table": In(self.epilogue.table.shape())})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.conv, m.submodules.epilogue = conv, epilogue = self.conv, self.epilogue
+        m.d.comb += [conv.plan.eq(self.plan), conv.start.eq(self.start), epilogue.control.eq(self.plan.epilogue),
+                     epilogue.table.eq(self.table)]
+        for source, sink in ((conv.sums, epilogue.i), (conv.entry, epilogue.entry), (conv.residual, epilogue.r),
+                             (epilogue.o, conv.codes), (conv.done, flipped(self.done)),
+                             *zip((*conv.mem_read, conv.mem_write), map(flipped, (*self.mem_read, self.mem_write)),
+                                  strict=True)):
+            connect(m, source, sink)
+        return m
 
 
 async def begin(ctx, dut, conv, c, beat):
@@ -32,7 +55,7 @@ async def begin(ctx, dut, conv, c, beat):
 
 def run(convs, c=SMALL, beat=8, stall=0.0, fail=lambda addr: False):
     """Convolutions one after the other; for each what ``done`` said and the memory afterwards."""
-    dut = reused(Convolution, c, beat)
+    dut = reused(WithEpilogue, c, beat)
     memory = MemoryModel(beat, latency=12, stall=stall, seed=1, fail=fail)
     done, after = StreamSink(dut.done), []
 
@@ -135,7 +158,7 @@ class OnAxi(wiring.Component):
     """The convolution and its one bus."""
 
     def __init__(self, config, beat):
-        self.conv, self.bus = Convolution(config, beat), MemInterconnect(beat, 4, 1)
+        self.conv, self.bus = WithEpilogue(config, beat), MemInterconnect(beat, 4, 1)
         super().__init__({"plan": In(conv_layout()), "start": In(1), "done": Out(self.conv.done.signature),
                           "m_axi": Out(AxiSignature(40, 8 * beat, 5))})
 

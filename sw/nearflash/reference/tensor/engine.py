@@ -36,10 +36,10 @@ class TensorModel:
 
     def load(self, offset: int, content: bytes) -> None:
         """TENSOR_LOAD. Raises :class:`CommandError` with BAD_TENSOR_SPAN; nothing is copied then."""
-        if not content or len(content) % 4 or offset + len(content) > len(self.memory):
-            raise CommandError("load", Status.BAD_TENSOR_SPAN, 10)
         if offset % ALIGN or offset < 0:
             raise CommandError("load", Status.BAD_TENSOR_SPAN, 12)
+        if not content or len(content) % ALIGN or offset + len(content) > len(self.memory):
+            raise CommandError("load", Status.BAD_TENSOR_SPAN, 10)
         self.memory[offset : offset + len(content)] = np.frombuffer(content, np.uint8)
         self._weights.clear()
 
@@ -55,8 +55,6 @@ class TensorModel:
             header = self._fetch(program, 0)
             if len(content) != header["input_bytes"]:
                 raise CommandError("run", Status.BAD_TENSOR_SPAN, 10)
-            if program + (header["count"] + 1) * DESCRIPTOR_BYTES > len(self.memory):
-                raise DescriptorError("count", header["count"], "must be as many as the region holds", 0, 26)
             self.memory[header["x"] : header["x"] + len(content)] = np.frombuffer(content, np.uint8)
             for n in range(1, header["count"] + 1):
                 self._execute(self._fetch(program + n * DESCRIPTOR_BYTES, n))
@@ -66,7 +64,7 @@ class TensorModel:
 
     def _fetch(self, address: int, number: int) -> Descriptor:
         d = unpack(self.memory[address : address + DESCRIPTOR_BYTES].tobytes(), number)
-        check(d, self.config.tensor, self.config.beat_bytes)
+        check(d, self.config.tensor, self.config.beat_bytes, address)
         return d
 
     def _execute(self, d: Descriptor) -> None:
@@ -74,7 +72,7 @@ class TensorModel:
         raw = {name: self.memory[start : start + size] for name, (start, size) in found.items()}
         side = max(1, d["shuffle"])
         out = (d["out_height"], d["out_width"])
-        c = d["out_channels"] // (side * side)
+        c = d["out_channels"]
         x = self._tensor(raw["x"], (d["in_height"], d["in_width"], d["in_channels"]), d["x16"])
         op = Op(d["op"])
         if op == Op.ATTENTION:
@@ -112,8 +110,9 @@ class TensorModel:
                                                           self.config.beat_bytes).copy()
             return depthwise(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
         if address not in self._weights:
-            shape = (d["out_channels"], *kernel, d["in_channels"])
-            self._weights[address] = unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor)
+            groups = max(1, d["shuffle"]) ** 2
+            shape = (groups * d["out_channels"], *kernel, d["in_channels"])
+            self._weights[address] = unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor, groups)
         return convolve(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
 
     def _epilogue(self, d: Descriptor, acc: np.ndarray, raw: dict[str, np.ndarray], side: int) -> np.ndarray:

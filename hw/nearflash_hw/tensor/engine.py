@@ -1,0 +1,118 @@
+"""The tensor engine: programs from DRAM to DRAM, one unit an operator, with one epilogue for all."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from nearflash.contract import ConfigError, DeviceConfig
+from nearflash.contract.tensor import Op
+
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .conv import Convolution
+from .epilogue import Epilogue
+from .planner import ConvPlanner
+from .sequencer import STATUS_BITS, TensorSequencer, outcome_layout, run_layout, transfer_layout
+from .switch import MemSwitch
+
+__all__ = ["UNITS", "TensorEngine"]
+
+#: What computes each operator: a component made of (TensorConfig, beat_bytes), with ``start`` and ``done`` as
+#: :class:`.conv.Convolution`'s, any ``mem_read`` and one ``mem_write``; ``descriptor``, or ``plan`` as
+#: :class:`.planner.ConvPlanner` makes it; and, where it uses the epilogue, ``sums``, ``entry``, ``residual`` (if it has one)
+#: and ``codes``.
+UNITS = {Op.CONV: Convolution}
+PLANNED = 3  # cycles from the plan to its unit's start
+
+
+class TensorEngine(wiring.Component):
+    """Runs programs of the tensor region, see :class:`.sequencer.TensorSequencer`; only ``config.tensor.operators`` are
+    generated.
+
+    ``mem_read``, ``mem_write``: of device DRAM; addresses are those of the region. One unit works at a time, so they share
+    ports, planner and epilogue without an arbiter. ``busy``: a program runs.
+    """
+
+    def __init__(self, config: DeviceConfig, *, base: int | None = None):
+        t = config.tensor
+        missing = [o for o in t.operators if Op[o.upper()] not in UNITS]
+        if missing:
+            raise ConfigError("tensor.operators", t.operators, f"must have a unit each: {', '.join(missing)} have none")
+        self.config, self.base = config, config.layout.tensor if base is None else base
+        self.units = {Op[o.upper()]: UNITS[Op[o.upper()]](t, config.beat_bytes) for o in t.operators}
+        self.switch = MemSwitch(config.beat_bytes, [(1, 0), *((len(u.mem_read), 1) for u in self.units.values())], self.base)
+        super().__init__({
+            "i": In(stream.Signature(run_layout())),
+            "o": Out(stream.Signature(outcome_layout())),
+            "transfer": Out(stream.Signature(transfer_layout())),
+            "transferred": In(stream.Signature(STATUS_BITS)),
+            "mem_read": Out(MemReadSignature(config.beat_bytes)).array(self.switch.reads),
+            "mem_write": Out(MemWriteSignature(config.beat_bytes)),
+            "busy": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        t, beat = self.config.tensor, self.config.beat_bytes
+        m.submodules.sequencer = sequencer = TensorSequencer(t, beat)
+        m.submodules.planner = planner = ConvPlanner(t, beat)
+        m.submodules.epilogue = epilogue = Epilogue(t.lanes)
+        m.submodules.switch = switch = self.switch
+        connect(m, flipped(self.i), sequencer.i)
+        connect(m, sequencer.o, flipped(self.o))
+        connect(m, sequencer.transfer, flipped(self.transfer))
+        connect(m, flipped(self.transferred), sequencer.transferred)
+        connect(m, sequencer.mem_read, switch.read0[0])
+        for k, port in enumerate(switch.mem_read):
+            connect(m, port, flipped(self.mem_read[k]))
+        connect(m, switch.mem_write, flipped(self.mem_write))
+
+        # -- a start goes to its unit, after the planner where that is needed; until it is done the unit has the memory
+        planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(PLANNED))]
+        working = Signal()
+        m.d.comb += [
+            self.busy.eq(sequencer.busy),
+            planner.descriptor.eq(sequencer.descriptor),
+            epilogue.control.eq(planner.plan.epilogue),
+            epilogue.table.eq(sequencer.table),
+            planner.start.eq((sequencer.start & sum(1 << o for o, u in self.units.items() if "plan" in u.signature.members)
+                              ).any()),
+        ]
+        m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
+        with m.If(sequencer.start.any()):
+            m.d.sync += working.eq(1)
+        with m.If(sequencer.done.valid & sequencer.done.ready):
+            m.d.sync += working.eq(0)
+        op = sequencer.descriptor.op
+        for n, (o, unit) in enumerate(self.units.items(), 1):
+            name = o.name.lower()
+            m.submodules[name] = unit
+            mine = Signal(name=f"{name}_works")
+            m.d.comb += mine.eq(working & (op == o))
+            if "plan" in unit.signature.members:
+                m.d.comb += [
+                    unit.plan.eq(planner.plan),
+                    unit.start.eq(planned[-1] & mine),
+                ]
+            else:
+                m.d.comb += [
+                    unit.descriptor.eq(sequencer.descriptor),
+                    unit.start.eq(sequencer.start.bit_select(o, 1)),
+                ]
+            for k, port in enumerate(unit.mem_read):
+                connect(m, port, getattr(switch, f"read{n}")[k])
+            connect(m, unit.mem_write, getattr(switch, f"write{n}"))
+            with m.If(mine):
+                m.d.comb += switch.owner.eq(n)
+                streams = [(unit.done, sequencer.done)]
+                if "sums" in unit.signature.members:
+                    streams += [(unit.sums, epilogue.i), (unit.entry, epilogue.entry), (epilogue.o, unit.codes)]
+                if "residual" in unit.signature.members:
+                    streams.append((unit.residual, epilogue.r))
+                for source, sink in streams:
+                    m.d.comb += [
+                        sink.valid.eq(source.valid),
+                        sink.payload.eq(source.payload),
+                        source.ready.eq(sink.ready),
+                    ]
+        return m
