@@ -6,12 +6,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import block_io, composition, despeckle, lookup, shell, simulators, tensor, timing_speed, virtual_board
+from . import (
+    block_io,
+    composition,
+    despeckle,
+    lookup,
+    mqsim,
+    shell,
+    simulators,
+    tensor,
+    timing_grid,
+    timing_speed,
+    virtual_board,
+)
 from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
-           "timing_speed": timing_speed, "despeckle": despeckle, "tensor": tensor, "shell": shell,
-           "virtual_board": virtual_board}
+           "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "despeckle": despeckle,
+           "tensor": tensor, "shell": shell, "virtual_board": virtual_board}
 
 
 def main(argv: list[str] | None = None) -> int:

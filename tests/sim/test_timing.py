@@ -1,4 +1,4 @@
-"""The simulator of the device's time against the RTL: to the cycle on one channel of one die."""
+"""The simulator of the device's time against the RTL: to the cycle on one channel of one die, and nearly so beyond."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nearflash.compiler import compile_device
-from nearflash.compiler.timing import inference_cycles
-from nearflash.contract import DataError, DeviceConfig, ModelError, RowFormat, TableSpec
+from nearflash.compiler.timing import DENSE, POOLED, inference_cycles
+from nearflash.contract import DataError, DeviceConfig, RowFormat, TableSpec
 from nearflash.contract.table import PoolMode
-from nearflash.models import RecModel, model_spec
+from nearflash.models import ModelSpec, RecModel
 from nearflash.quantize import QuantizeOptions, compile_model
-from nearflash_sim.timing.loops.mlp import infer, new_mlp
+from nearflash_sim.timing.loops.mlp import advance, arrive, new_mlp
+from nearflash_sim.timing.loops.pipe import CONVERT, entered, passed, stalled
+from nearflash_sim.timing.loops.state import new_state
 from nearflash_sim.timing.rtl import Query, measure
-from nearflash_sim.timing.simulator import Simulator
+from nearflash_sim.timing.simulator import Simulator, Timeline
 from nearflash_sim.timing.workload import Batch, place
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "hw/mlp")]
 
-from device_bench import load, make_table, open_device, random_bags, small_config
+from device_bench import SMALL, load, make_table, open_device, random_bags, small_config
 from model_devices import CASES as MODELS
 from model_devices import configured
-from test_device_models import queries
+from test_device_models import compiled, queries
 from test_inference_cycles import random_device
 
 ONE_DIE = configured("serial-groups")
@@ -48,16 +50,33 @@ def device():
 CASES = [(depth, samples, bag, commands)
          for depth in (1, 2, 4)
          for samples, bag, commands in ((1, 8, 4), (2, 12, 4), (5, 20, 3), (16, 4, 3), (24, 9, 2), (3, 32, 3))]
+CASES += [(1, 40, 1, 3)]  # drains take the adder's cycles all the time, and make the room that the next samples wait for
+
+
+def both_lookups(device, depth: int, samples: int, bag: int, commands: int) -> tuple[Timeline, Timeline]:
+    """Random LOOKUPs on the RTL and in the simulator; both start with an empty map cache."""
+    device.driver.enable()
+    rng = np.random.default_rng(samples * 100 + bag)
+    queries = [random_bags(rng, device.made, samples, bag) for _ in range(commands)]
+    rtl = measure(device, [Query(bags) for bags in queries], depth)
+    specs = [t.spec for t in device.made]
+    return rtl, Simulator(device.config, specs, depth).run(Batch.of(bags) for bags in queries)
+
+
+def both_infers(device, spec: ModelSpec, depth: int, samples: int, commands: int = 5) -> tuple[Timeline, Timeline]:
+    """The same with INFERs."""
+    device.driver.enable()
+    rng = np.random.default_rng(samples)
+    given = [Query(bags, dense) for dense, bags in (queries(spec, samples, rng) for _ in range(commands))]
+    rtl = measure(device, given, depth)
+    tables = [device.tables[t] for t in range(len(spec.tables))]
+    return rtl, Simulator(device.config, tables, depth).run(Batch.of(q.bags, True, spec.dense) for q in given)
 
 
 @pytest.mark.parametrize(("depth", "samples", "bag", "commands"), CASES)
 def test_no_cycle_off_on_one_die(device, depth, samples, bag, commands):
     """Submissions and completions of every command, and every counter; the map cache is empty at the start of both."""
-    device.driver.enable()
-    rng = np.random.default_rng(samples * 100 + bag)
-    queries = [random_bags(rng, device.made, samples, bag) for _ in range(commands)]
-    rtl = measure(device, [Query(bags) for bags in queries], depth)
-    simulated = Simulator(ONE_DIE, [t.spec for t in device.made], depth).run(Batch.of(bags) for bags in queries)
+    rtl, simulated = both_lookups(device, depth, samples, bag, commands)
     assert simulated.submitted.tolist() == rtl.submitted.tolist()
     assert simulated.completed.tolist() == rtl.completed.tolist()
     assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
@@ -79,14 +98,102 @@ def model_device():
 @pytest.mark.parametrize("samples", [1, 3, 9])
 def test_no_cycle_off_with_an_mlp(model_device, depth, samples):
     device, spec = model_device
-    device.driver.enable()
-    rng = np.random.default_rng(samples)
-    given = [Query(bags, dense) for dense, bags in (queries(spec, samples, rng) for _ in range(5))]
-    rtl = measure(device, given, depth)
-    tables = [device.tables[t] for t in range(len(spec.tables))]
-    simulated = Simulator(device.config, tables, depth).run(Batch.of(q.bags, True, spec.dense) for q in given)
+    rtl, simulated = both_infers(device, spec, depth, samples)
     assert simulated.completed.tolist() == rtl.completed.tolist()
     assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
+
+
+@pytest.fixture(scope="module")
+def device_of_groups():
+    """The one die once more, with its own MLP: groups of two samples and a buffer for one."""
+    _, model = compiled("serial-groups")
+    with open_device(ONE_DIE) as opened:
+        opened.load(model, preload=True)
+        yield opened
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("samples", [1, 3, 9])
+def test_no_cycle_off_with_groups_of_samples(device_of_groups, depth, samples):
+    """Odd numbers of samples: a command's last group is a smaller one."""
+    rtl, simulated = both_infers(device_of_groups, MODELS["serial-groups"].spec, depth, samples)
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+    assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
+
+
+def close(simulated: Timeline, rtl: Timeline, share: float) -> bool:
+    """Every command is complete within that share of the cycles it took to get there."""
+    return bool((np.abs(simulated.completed - rtl.completed) <= share * rtl.completed).all())
+
+
+@pytest.fixture(scope="module")
+def small_device():
+    """Two channels of two dies, and a table of each format."""
+    with open_device(SMALL) as opened:
+        rng = np.random.default_rng(0)
+        opened.made = [make_table(rng, SMALL, *kind) for kind in KINDS]
+        load(opened, opened.made, preload=True)
+        yield opened
+
+
+@pytest.mark.parametrize(("depth", "samples", "bag"), [(1, 16, 4), (2, 40, 1), (4, 24, 9), (4, 1, 8), (2, 5, 20)])
+def test_lookups_on_several_channels_and_dies(small_device, depth, samples, bag):
+    rtl, simulated = both_lookups(small_device, depth, samples, bag, 3)
+    assert close(simulated, rtl, 0.001)
+    assert all(simulated.counters[k] == rtl.counters[k] for k in simulated.counters if "reads" in k or "misses" in k)
+
+
+@pytest.fixture(scope="module", params=["cat", "dot16"])
+def models_on_four_dies(request):
+    """Two channels of two dies; features and rows wait for a buffer of the MLP."""
+    _, model = compiled(request.param)
+    with open_device(configured(request.param)) as opened:
+        opened.load(model, preload=True)
+        yield opened, MODELS[request.param].spec
+
+
+@pytest.mark.parametrize(("depth", "samples"), [(1, 9), (2, 20), (4, 3)])
+def test_inferences_on_several_channels_and_dies(models_on_four_dies, depth, samples):
+    device, spec = models_on_four_dies
+    rtl, simulated = both_infers(device, spec, depth, samples, commands=3)
+    assert close(simulated, rtl, 0.001)
+
+
+def pipeline(entries: list[int], ready: list[int], stages: int) -> tuple[list[int], list[int]]:
+    """A rigid pipeline cycle by cycle: element ``n`` is offered from ``entries[n]`` on, and may leave from ``ready[n]`` on.
+    When each entered, and left."""
+    places: list[int | None] = [None] * stages
+    entered, left, cycle = [], [], 0
+    while len(left) < len(entries):
+        out = places[-1]
+        if out is None or cycle >= ready[out]:
+            if out is not None:
+                left.append(cycle)
+            places = [None, *places[:-1]]
+            if len(entered) < len(entries) and cycle >= entries[len(entered)]:
+                places[0] = len(entered)
+                entered.append(cycle)
+        cycle += 1
+    return entered, left
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_pipeline_that_stands_still_as_a_whole(seed):
+    """In closed form it is what it is cycle by cycle: elements that come close and apart, and wait at the end or don't."""
+    rng = np.random.default_rng(seed)
+    n = 300
+    entries = np.cumsum(rng.integers(1, (2, 4, 30)[seed % 3], n))
+    ready = np.where(rng.random(n) < 0.3, entries + rng.integers(0, 60, n), 0)
+    want = pipeline(entries.tolist(), ready.tolist(), 7)
+    a, at, entered_at, left_at = new_state(ONE_DIE, []), -1, [], []
+    for offered, from_then_on in zip(entries.tolist(), ready.tolist(), strict=True):
+        at = entered(a, CONVERT, max(offered, at + 1))
+        here = passed(a, CONVERT, at, 7)
+        left = max(here, from_then_on)
+        stalled(a, CONVERT, here, left)
+        entered_at.append(at)
+        left_at.append(left)
+    assert (entered_at, left_at) == want
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -100,10 +207,15 @@ def test_one_sample_in_an_idle_engine_takes_the_planners_cycles(seed):
     order = sorted(owner)
     starts = np.cumsum([0, *(dims[t] for t in order)])
     engine = new_mlp(config)
+    engine.samples[:] = 1
     for begin in (0, 100_000, 107_000):
-        entered = {t: begin + starts[i] + np.arange(dims[t]) + int(engine.s[0]["pooled"]) for i, t in enumerate(order)}
-        pooled = np.concatenate([entered[t] for n in config.mlp.graph if n.kind == "tables" for t in n.tables])
-        assert infer(engine, begin + dense - 1, pooled) - begin == want.last_logit
+        entered = {t: begin + starts[i] + np.arange(dims[t]) + POOLED for i, t in enumerate(order)}
+        for k, n in enumerate(config.mlp.graph):
+            if n.kind == "dense":
+                arrive(engine, k, begin + np.arange(dense) + DENSE, 0)
+            elif n.kind == "tables":
+                arrive(engine, k, np.concatenate([entered[t] for t in n.tables]), 0)
+        assert advance(engine) - begin == want.last_logit
 
 
 def mqsim() -> tuple[DeviceConfig, list[TableSpec]]:
@@ -153,14 +265,3 @@ def test_what_the_device_would_refuse_is_refused():
         simulator.run([Batch.of([(np.array([1]), np.array([0]))], infer=True)])
     with pytest.raises(DataError, match="extents"):
         place(config, [TableSpec(1 << 30, 1024)])
-
-
-def test_engines_that_are_not_simulated_are_refused():
-    spec = model_spec("rmc1", 64)
-    config = compile_device(spec, DeviceConfig.preset("paper"))
-    tables = place(config, [TableSpec(t.rows, t.dim) for t in spec.tables])
-    query = Batch.of([(np.array([1]), np.array([0]))] * len(tables), infer=True, dense=spec.dense)
-    groups = replace(config, mlp=replace(config.mlp, n_batch=2))
-    with pytest.raises(ModelError, match=r"mlp\.n_batch"):
-        Simulator(groups, tables).run([query])
-    assert len(Simulator(config, tables).run([query]).completed) == 1

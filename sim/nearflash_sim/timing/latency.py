@@ -82,19 +82,21 @@ class Latency(NamedTuple):
     ROW_SCALED: int = 10  # first beat taken to the row's factors, in a device with INT8
     ROW_PLAIN: int = 3  # and without
     ROW_INT8: int = 12  # last beat taken to the factors of an INT8 row
+    ROW_INT8_LAST: int = 2  # cycles more that an INT8 row's last beat takes
     RETIRE: int = 10  # last word issued to the row's retirement
     HAZARD: int = 4  # cycles between two words of one address
-    FINISHED: int = 3  # last retirement, or the sample's end, to its drain
+    FINISHED: int = 3  # last retirement to the sample's drain
+    CLOSED: int = 2  # the sample's end to its drain
     DRAIN_JOBS: int = 8  # words asked for
-    DRAIN_READ: int = 9  # a word asked for to its first element on its way
+    DRAIN_READ: int = 9  # a word read to its first element taken
     DRAIN_ZERO: int = 2  # the same of a table without lookups
-    DRAIN_OUT: int = 8  # an element on its way to its leaving as fp32
+    CONVERT: int = 7  # a sum given to the conversion to fp32 to its fp32
+    QUANTIZE: int = 7  # an element given to a quantiser to its transfer into the MLP's buffers
     DRAIN_WALK_TABLE: int = 2  # cycles of a table beside its words, the drain's own cycle before the first
 
     # -- lookup/results, lookup/beat_writer
     WRITE_CHUNK: int = 16  # beats
     CHUNK_FIRST: int = 4  # last word of a chunk to its first beat on the bus
-    WRITTEN: int = 9  # last beat of the last chunk to the results' end
+    WRITTEN: int = 7  # last beat of the last chunk to the results' end
     LOGIT_STORED: int = 2  # a command's last logit to Results' seeing that it has all
     LOGIT_READ: int = 3  # that to the first word written
-    DENSE_SLICE: int = 1  # a feature taken from the query to its reaching the MLP

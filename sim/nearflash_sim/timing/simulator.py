@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 
-from .loops.mlp import check_mlp, new_mlp
+from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
 from .workload import Batch, locate
@@ -54,12 +54,11 @@ class Simulator:
             spec.validate(config)
         self.config, self.tables, self.depth = config, list(tables), depth
         self._device = device_of(config, host_latency, dram_latency)
-        self._arrays, self._mlp = new_state(config, self.tables), new_mlp(config)
+        self._arrays, self._mlp = new_state(config, self.tables), new_mlp(config, dram_latency)
 
     def run(self, commands: Iterable[Batch]) -> Timeline:
         """All ``commands``, until the last is complete. Cycles count from the first call's first doorbell. Raises
-        :class:`~nearflash.contract.DataError` for a command that the device would refuse, and
-        :class:`~nearflash.contract.ModelError` for an INFER on an engine that is not simulated."""
+        :class:`~nearflash.contract.DataError` for a command that the device would refuse."""
         given = iter(commands)
         done = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         chunk = list(islice(given, CHUNK))
@@ -73,8 +72,6 @@ class Simulator:
     def _run(self, chunk: list[Batch], finish: bool) -> tuple[np.ndarray, np.ndarray]:
         for b in chunk:
             b.check(self.config, self.tables)
-        if any(b.infer for b in chunk):
-            check_mlp(self.config)
         blocks = np.concatenate([self._blocks(b) for b in chunk])
         lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)

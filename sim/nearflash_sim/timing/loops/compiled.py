@@ -8,21 +8,30 @@ from typing import Any
 from nearflash.cache import cache_dir, sources_digest
 from numba import config, njit
 
-__all__ = ["compiled"]
+__all__ = ["apart", "compiled"]
 
 # numba asks for a function anew only when its own file changes, not when one that it calls does: a folder for each state of
 # the sources.
 _FOLDER = str(cache_dir() / "timing" / sources_digest("nearflash_sim.timing.loops"))
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """``function``, compiled at its first call, or taken from the cache."""
+def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     before = config.CACHE_DIR
     config.CACHE_DIR = _FOLDER
     try:
-        # Most arguments are arrays. References to them aren't counted, since nothing here makes one (8 times the speed), and
-        # calls that would hand them on are inlined (2.5 times more).
-        options: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "forceinline": True}
-        return njit(cache=True, **options)(function)
+        # Most arguments are arrays. References to them aren't counted, since nothing here makes one (8 times the speed).
+        given: dict[str, Any] = {"error_model": "numpy", "_nrt": False, **options}
+        return njit(cache=True, **given)(function)
     finally:
         config.CACHE_DIR = before
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """``function``, compiled at its first call, or taken from the cache. Where another calls it, it is inlined: handing on
+    the arrays would take longer than what it does (2.5 times the speed)."""
+    return _compiled(function, forceinline=True)
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    """The same for a long one that is called seldom: compiled once, and not where it is called."""
+    return _compiled(function)

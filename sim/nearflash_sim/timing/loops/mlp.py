@@ -1,8 +1,9 @@
-"""The MLP engine as arithmetic, sample after sample.
+"""The MLP engine as arithmetic, group after group.
 
 The rules are those of :mod:`nearflash.compiler.timing`, which treats the special case of one sample alone in the engine.
-What is added here is what a sample finds of those before it: buffers that are full, cores at work, results that wait. Groups
-of one sample and weights on chip only.
+What is added here is what a group finds of those before it: buffers that are full, cores at work, results that wait; and
+groups of several samples, which take every step one after the other; and weights that
+are streamed.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 from nearflash.compiler import timing
-from nearflash.contract import DeviceConfig, ModelError, cores
+from nearflash.contract import DeviceConfig, cores
 from nearflash.contract.mlp import interaction_word, kernel_latency, output_lanes
 
-from .compiled import compiled
+from ..latency import Latency
+from .compiled import apart, compiled
+from .state import INF
+from .weights import BUCKETS, stream_of, weight
 
-__all__ = ["Mlp", "check_mlp", "free_from", "infer", "new_mlp"]
+__all__ = ["Mlp", "advance", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
 
 DENSE, TABLES, FC, INTERACTION = range(4)
 GROUPS = 4  # between a core's first step and its last output (mlp/core)
@@ -31,23 +35,21 @@ class Mlp(NamedTuple):
     unit: np.ndarray  #: cores and interactions
     sink: np.ndarray  #: the edges from a node to its consumers
     pop: np.ndarray  #: [node, place], ring: cycles in which its beats left
-    freed: np.ndarray  #: [unit, place], ring: cycles in which its row blocks left
-    release: np.ndarray  #: [unit, place], ring: cycles of the last reads of its latest samples
-    ended: np.ndarray  #: [unit, place], ring: cycles in which its latest samples' last results left
-    arrived: np.ndarray  #: [element of a unit's input]: of this sample
+    freed: np.ndarray  #: [unit, place], ring: cycles in which its result words left
+    ready: np.ndarray  #: [unit, sample of the group]: cycle from which on the result word of this row block may leave
+    release: np.ndarray  #: [unit, place], ring: cycles of the last reads of its latest groups
+    ended: np.ndarray  #: [unit, place], ring: cycles in which its latest groups' last results left
+    arrived: np.ndarray  #: [element of a unit's input, place], ring of groups: of its last sample
+    source: np.ndarray  #: the nodes that a node reads
+    samples: np.ndarray  #: ring: of each group
+    started: np.ndarray  #: [unit, place], ring of groups: cycle in which the first element arrived
+    weight_read: np.ndarray  #: [unit, place], ring: cycles in which beats of streamed weights left their FIFO
+    bus_used: np.ndarray  #: ring: of each stretch of time, beats of streamed weights,
+    bus_bucket: np.ndarray  #: and which stretch
 
 
-def check_mlp(config: DeviceConfig) -> None:
-    """Raises :class:`~nearflash.contract.ModelError` if inference on this engine is not simulated."""
-    if config.mlp.n_batch != 1:
-        raise ModelError("mlp.n_batch", config.mlp.n_batch, "must be 1: groups of several samples are not simulated")
-    for c in cores(config.mlp.graph):
-        if c.weights == "dram":
-            raise ModelError(f"mlp.graph[{c.node}].weights", c.weights, "must be on chip: a memory's pace is not simulated")
-
-
-def new_mlp(config: DeviceConfig) -> Mlp:
-    """The engine of ``config``, idle."""
+def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
+    """The engine of ``config``, idle; ``dram_latency`` cycles of a read, for streamed weights."""
     graph, m = config.mlp.graph, config.mlp
     shapes = cores(graph)
     by_name = {n.name: n for n in graph}
@@ -55,13 +57,13 @@ def new_mlp(config: DeviceConfig) -> Mlp:
              for n in graph}
     units, sinks, nodes, elements = [], {n.name: [] for n in graph}, [], 0
 
-    def unit(names: tuple[str, ...], k: int, *shape: int) -> None:
+    def unit(names: tuple[str, ...], k: int, *shape: int, stream: tuple[int, ...] = (0, 1, 1, 1)) -> None:
         nonlocal elements
         at = 0
         for name in names:
             sinks[name].append((len(units), elements + at, min(lanes[name], k, at & -at if at else k)))
             at += by_name[name].width
-        units.append((elements, at, k, *shape))
+        units.append((elements, at, k, *shape, len(firsts) - 1, *stream))
         elements += at
 
     firsts = []
@@ -73,18 +75,21 @@ def new_mlp(config: DeviceConfig) -> Mlp:
                 if n.decomposed or c.scan == "column":
                     depth = max(depth, c.row_blocks * m.n_batch)
                 unit(c.inputs, c.kc, c.scan == "row", c.row_blocks, c.column_blocks,
-                     timing.RESULT + kernel_latency(c.kc), 1 << (depth - 1).bit_length(), c.kr // lanes[n.name], 0)
+                     timing.RESULT + kernel_latency(c.kc), 1 << (depth - 1).bit_length(), c.kr // lanes[n.name], 0,
+                     stream=stream_of(c, config.beat_bytes))
         if n.kind in ("dot", "mul"):
             k = interaction_word(n)
             unit(n.inputs, k, 0, 0, 0, kernel_latency(k) + timing.INTERACTION, 1, 0,
                  n.dim // k if n.kind == "dot" else 1)
-    flat = []
+    flat, sources, number = [], [], {n.name: k for k, n in enumerate(graph)}
     for n, first in zip(graph, firsts, strict=True):
         kind = {"dense": DENSE, "tables": TABLES, "fc": FC}.get(n.kind, INTERACTION)
         last = firsts[len(nodes) + 1] if len(nodes) + 1 < len(firsts) else len(units)
         depth = timing.EPILOGUE_DEPTH if kind == FC else timing.INTERACTION_DEPTH
-        nodes.append((kind, lanes[n.name], n.width, depth, first, last, len(flat), len(flat) + len(sinks[n.name])))
+        nodes.append((kind, lanes[n.name], n.width, depth, first, last, len(flat), len(flat) + len(sinks[n.name]),
+                      len(sources), len(sources) + len(n.inputs)))
         flat += sinks[n.name]
+        sources += [number[name] for name in n.inputs]
 
     def records(rows: list, names: str, kept: str) -> np.ndarray:
         known = names.split()
@@ -93,28 +98,44 @@ def new_mlp(config: DeviceConfig) -> Mlp:
             out[name] = [row[j] for row in rows]
         return out
 
-    node = records(nodes, "kind lanes width depth unit units sink sinks", "beats last_pop take")
+    node = records(nodes, "kind lanes width depth unit units sink sinks source sources", "beats last_pop take groups")
     node["last_pop"] = node["take"] = -1
-    core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words",
-                   "last_step blocks taken ready left step")
+    core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
+                   "word_beats pass_beats burst room",
+                   "last_step words words_freed taken left step beat asked burst_from burst_at requested read used")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
-    names = ("samples", "buffered", "visible", "dense", "pooled", "logit", "epilogue")
+    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram")
     s = np.zeros(1, np.dtype([(name, np.int64) for name in names]))
     s["buffered"], s["visible"] = m.buffered, timing.VISIBLE
-    s["dense"], s["pooled"], s["logit"] = timing.DENSE, timing.POOLED, timing.LOGIT
-    s["epilogue"] = timing.EPILOGUE
+    s["epilogue"], s["logit"] = timing.EPILOGUE, timing.LOGIT
+    k = Latency()
+    s["dram"] = k.READ_REQUEST + dram_latency + k.READ_RESPONSE
+    s["dense_node"] = next((k for k, n in enumerate(graph) if n.kind == "dense"), 0)
     n = len(units)
+    most = max((u[-1] for u in units), default=1)
     return Mlp(s, node, core, records(flat, "unit base lanes", ""), pop=np.full((len(nodes), timing.INTERACTION_DEPTH), -1),
-               freed=np.full((n, deepest), -1), release=np.full((n, 2), -1), ended=np.full((n, GROUPS), -1),
-               arrived=np.zeros(elements, np.int64))
+               freed=np.full((n, deepest), -1), ready=np.zeros((n, m.n_batch), np.int64), release=np.full((n, 2), -1),
+               ended=np.full((n, GROUPS), -1), arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
+               samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
+               weight_read=np.zeros((n, most), np.int64), bus_used=np.zeros(BUCKETS, np.int64),
+               bus_bucket=np.full(BUCKETS, -1))
 
 
 @compiled
-def free_from(m, node):
-    """The first cycle in which this sample's elements may enter the buffers behind ``node``."""
+def room_known(m, node, group):
+    """Whether it is known when elements of ``group`` may enter the buffers behind ``node``."""
+    for k in range(m.node[node].sink, m.node[node].sinks):
+        if m.node[m.unit[m.sink[k].unit].owner].groups <= group - m.s[0].buffered:
+            return False
+    return True
+
+
+@compiled
+def room_of(m, node, group):
+    """The first cycle in which they may."""
     at = 0
-    number = m.s[0].samples - m.s[0].buffered
+    number = group - m.s[0].buffered
     if number >= 0:
         for k in range(m.node[node].sink, m.node[node].sinks):
             at = max(at, m.release[m.sink[k].unit, number % 2] + 1)
@@ -122,74 +143,109 @@ def free_from(m, node):
 
 
 @compiled
-def _visible(m, u, columns):
+def arrive(m, node, cycles, first):
+    """Elements of the next group's last sample enter the buffers behind the source ``node`` in ``cycles[first:]``."""
+    n = m.node[node]
+    for e in range(n.width):
+        for k in range(n.sink, n.sinks):
+            m.arrived[m.sink[k].base + e, n.groups % 2] = cycles[first + e]
+    n.groups += 1
+
+
+@compiled
+def note_start(m, node, group, at):
+    """The first element of ``group`` enters the buffers behind ``node``."""
+    for k in range(m.node[node].sink, m.node[node].sinks):
+        u = m.sink[k].unit
+        m.started[u, group % 2] = min(m.started[u, group % 2], at)
+
+
+@compiled
+def _visible(m, u, columns, group):
     """When the first ``columns`` elements of unit ``u`` may be read."""
     latest = 0
     for e in range(columns):
-        latest = max(latest, m.arrived[m.unit[u].base + e])
+        latest = max(latest, m.arrived[m.unit[u].base + e, group % 2])
     return latest + m.s[0].visible
 
 
 @compiled
-def _begin(m, u):
-    """The sample's first row block of core ``u``: the step before its last one."""
+def _begin(m, u, group, samples):
+    """The group's first row block of core ``u``: the step before its last one."""
     c = m.unit[u]
     first = c.last_step + AFTER_RELEASE
-    before = m.s[0].samples - GROUPS
-    if before >= 0:
-        first = max(first, m.ended[u, before % GROUPS] + 1)
+    if group >= GROUPS:
+        first = max(first, m.ended[u, group % GROUPS] + 1)
     if c.row_scan:
-        c.step = max(first, _visible(m, u, c.columns)) - 1
+        c.step = max(first, _visible(m, u, c.columns, group)) - 1
     else:
         latest, e = 0, 0
         for b in range(c.column_blocks):
             while e < min((b + 1) * c.k, c.columns):
-                latest = max(latest, m.arrived[c.base + e])
+                latest = max(latest, m.arrived[c.base + e, group % 2])
                 e += 1
-            first = max(first, latest + m.s[0].visible) + c.row_blocks
-        c.step = first - c.row_blocks - 1
+            first = max(first, latest + m.s[0].visible)
+            if b < c.column_blocks - 1:
+                if c.word_beats:
+                    for _ in range(c.row_blocks):
+                        first = weight(m, u, group, first) + samples
+                else:
+                    first += c.row_blocks * samples
+        c.step = first - 1
     c.left = 0
 
 
 @compiled
-def _take(m, u, room):
-    """The core's next beat leaves its results no earlier than ``room``; returns when it does."""
+def _take(m, u, n, group, samples, room):
+    """The core's next beat, of the group's sample ``n``, leaves its results no earlier than ``room``; returns when."""
     c = m.unit[u]
     if c.left == 0:
-        c.step += c.column_blocks if c.row_scan else 1
-        if c.blocks >= c.depth:
-            c.step = max(c.step, m.freed[u, c.blocks % c.depth] + 1)
-        c.ready = c.step + c.result
-    return max(c.ready, room)
+        if c.word_beats and n == 0:
+            if c.row_scan:
+                for _ in range(c.column_blocks - 1):
+                    c.step = weight(m, u, group, c.step + 1) + samples - 1
+            c.step = weight(m, u, group, c.step + 1)
+        else:
+            c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
+        if c.words >= c.depth:
+            c.step = max(c.step, m.freed[u, c.words % c.depth] + 1)
+        c.words += 1
+        m.ready[u, n] = c.step + c.result
+    return max(m.ready[u, n], room)
 
 
 @compiled
-def _taken(m, u, cycle, end):
+def _taken(m, u, n, group, samples, cycle, end):
     c = m.unit[u]
+    if n < samples - 1:
+        return
     c.left += 1
     if c.left == c.subs or end:
         c.left = 0
-        m.freed[u, c.blocks % c.depth] = cycle
-        c.blocks += 1
+        for _ in range(samples):
+            m.freed[u, c.words_freed % c.depth] = cycle
+            c.words_freed += 1
     if end:
         c.last_step = c.step
-        m.release[u, m.s[0].samples % 2] = c.step
-        m.ended[u, m.s[0].samples % GROUPS] = cycle
+        m.release[u, group % 2] = c.step
+        m.ended[u, group % GROUPS] = cycle
 
 
 @compiled
-def _push(m, node, ready, first):
-    """Beat from element ``first`` on may be offered in cycle ``ready``, or when those before it left."""
+def _push(m, node, ready, first, free):
+    """Beat from element ``first`` on may be offered in cycle ``ready``, or when those before it left. Of a group's samples,
+    the last one's arrival is what counts."""
     n = m.node[node]
     at = max(ready, n.last_pop + 1)
     last = min(n.width, first + n.lanes)
-    free = free_from(m, node)
     left = at
+    if first == 0:
+        note_start(m, node, n.groups, max(at, free))
     for k in range(n.sink, n.sinks):
         narrow = m.sink[k].lanes
         begin = max(at, free)
         for e in range(first, last):
-            m.arrived[m.sink[k].base + e] = begin + (e - first) // narrow
+            m.arrived[m.sink[k].base + e, n.groups % 2] = begin + (e - first) // narrow
         left = max(left, begin + (last - first + narrow - 1) // narrow - 1)
     n.last_pop = left
     m.pop[node, n.beats % n.depth] = left
@@ -205,45 +261,65 @@ def _room(m, node):
 
 
 @compiled
-def infer(m, dense_last, pooled):
-    """A sample whose last dense feature is taken in cycle ``dense_last`` (they come one a cycle) and whose pooled elements
-    enter the buffers in cycles ``pooled``, node after node; returns the cycle in which its last logit leaves."""
-    s = m.s[0]
-    at, logit = 0, 0
-    for node in range(len(m.node)):
-        n = m.node[node]
-        if n.kind == DENSE:
-            free, before = free_from(m, node), -1
-            for e in range(n.width):
-                before = max(max(dense_last - n.width + 1 + e + s.dense, before + 1), free)
-                for k in range(n.sink, n.sinks):
-                    m.arrived[m.sink[k].base + e] = before
-        elif n.kind == TABLES:
-            for e in range(n.width):
-                for k in range(n.sink, n.sinks):
-                    m.arrived[m.sink[k].base + e] = pooled[at]
-                at += 1
-        elif n.kind == FC:
-            for u in range(n.unit, n.units):
-                _begin(m, u)
-            beats = (n.width + n.lanes - 1) // n.lanes
-            for j in range(beats):
+def _may_work(m, node):
+    """Whether all of ``node``'s next group is there, and when it has room behind it."""
+    group = m.node[node].groups
+    for k in range(m.node[node].source, m.node[node].sources):
+        if m.node[m.source[k]].groups <= group:
+            return False
+    return room_known(m, node, group)
+
+
+@compiled
+def _work(m, node):
+    """The next group goes through ``node``, an fc layer or an interaction; returns when its last beat is offered."""
+    n, s = m.node[node], m.s[0]
+    group = n.groups
+    samples = m.samples[group % len(m.samples)]
+    free = room_of(m, node, group)
+    offered = 0
+    if n.kind == FC:
+        for u in range(n.unit, n.units):
+            _begin(m, u, group, samples)
+        beats = (n.width + n.lanes - 1) // n.lanes
+        for j in range(beats):
+            for i in range(samples):
                 latest = -1
                 for u in range(n.unit, n.units):
                     c = m.unit[u]
-                    c.taken = _take(m, u, max(c.taken + 1, n.take))
-                    _taken(m, u, c.taken, j == beats - 1)
+                    c.taken = _take(m, u, i, group, samples, max(c.taken + 1, n.take))
+                    _taken(m, u, i, group, samples, c.taken, j == beats - 1)
                     latest = max(latest, c.taken + 1)
                 n.take = max(max(latest, n.take + 1), _room(m, node))
-                logit = _push(m, node, n.take + s.epilogue, j * n.lanes)
-        else:
-            u = n.unit
-            c = m.unit[u]
-            step = max(_visible(m, u, c.columns), c.last_step + AFTER_RELEASE) - 1
+                offered = _push(m, node, n.take + s.epilogue, j * n.lanes, free)
+        for u in range(n.unit, n.units):
+            m.started[u, group % 2] = INF
+    else:
+        u = n.unit
+        c = m.unit[u]
+        step = max(_visible(m, u, c.columns, group), c.last_step + AFTER_RELEASE) - 1
+        for _ in range(samples):
             for j in range(n.width):
-                step = max(step + c.words, _room(m, node))
-                _push(m, node, step + c.result, j)
-            c.last_step = step
-            m.release[u, s.samples % 2] = step
-    s.samples += 1
-    return logit + s.logit
+                step = max(step + c.words_of_pair, _room(m, node))
+                _push(m, node, step + c.result, j, free)
+        c.last_step = step
+        m.release[u, group % 2] = step
+    n.groups += 1
+    return offered
+
+
+@apart
+def advance(m):
+    """Take every group as far as it can be known how long that takes; returns when the latest that is through to the end
+    gave its last logit."""
+    s, last = m.s[0], len(m.node) - 1
+    moved = True
+    while moved:
+        moved = False
+        for node in range(len(m.node)):
+            if m.node[node].kind >= FC and _may_work(m, node):
+                offered = _work(m, node)
+                if node == last:
+                    s.through = offered + s.logit
+                moved = True
+    return s.through

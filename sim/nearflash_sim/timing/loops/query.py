@@ -8,6 +8,7 @@ the latest of when it arrives, when the block is free again and when there is ro
 from __future__ import annotations
 
 from .compiled import compiled
+from .features import SLICED, resolve, take
 from .flash import put
 from .state import COMMANDS, INF, RECENT
 from .way_back import close_sample, step
@@ -179,9 +180,12 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
         t += 1
         sample = s.sample
         ring = sample % (2 * d.slots)
+        if a.command[number % COMMANDS].infer:
+            _infer_sample(d, a, m, ring, batch - b)
         for _ in range(dense):
-            t = _word(d, a, t, total) + 1
-        features = t - 1 + d.k.DENSE_SLICE
+            t = _word(d, a, max(t, _dense_room(d, a, m)), total)
+            take(d, a, t)
+            t += 1
         first = True
         for table in range(tables):
             t = _word(d, a, t + 1, total) + 1
@@ -214,14 +218,40 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
         t = max(t, gone) + 1
         gone = max(t, passed + 1)
         passed = gone + 1
-        a.sample[ring].dense = features
         a.sample[ring].last = 1 if b == batch - 1 else 0
         s.sample += 1
         if b == batch - 1:
             s.item_out, s.item_in = gone, passed
             a.command[number % COMMANDS].executed = max(t, gone + 1) + d.k.PARSE_END
-        close_sample(d, a, m, sample, passed)
+        close_sample(d, a, sample, passed)
     return max(t, gone + 1) + d.k.PARSE_END
+
+
+@compiled
+def _infer_sample(d, a, m, ring, left):
+    """The sample that is parsed is the first of ``left`` of an INFER: what group it is of."""
+    s = a.s[0]
+    if s.group_left == 0:
+        s.group_left = min(left, d.n_batch)
+        m.samples[s.groups % len(m.samples)] = s.group_left
+    s.group_left -= 1
+    place = s.infers % (2 * d.slots)
+    s.infers += 1
+    a.feature_group[place] = a.sample[ring].group = s.groups
+    a.feature_ends[place] = a.sample[ring].ends = 1 if s.group_left == 0 else 0
+    s.groups += a.sample[ring].ends
+
+
+@compiled
+def _dense_room(d, a, m):
+    """The first cycle in which the slice before the MLP takes the next feature."""
+    s = a.s[0]
+    resolve(d, a, m)
+    while s.sliced < s.features - 1:
+        if step(d, a, m) == INF:
+            raise RuntimeError("a feature has no room and nothing is under way")
+        resolve(d, a, m)
+    return a.feature_sliced[(s.features - 2) % SLICED] + 1
 
 
 @compiled

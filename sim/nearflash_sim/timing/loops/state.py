@@ -11,11 +11,13 @@ from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
 
 from ..latency import Latency
+from .pipe import PIPES, STALLS
 
-__all__ = ["COMMANDS", "INF", "RECENT", "Arrays", "Device", "device_of", "new_state"]
+__all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
 
 INF = 1 << 62  # a time that never comes
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
+ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 RECENT = 128  # places for a transfer's latest beats: more than the host reader's room
 
 
@@ -41,8 +43,12 @@ class Device(NamedTuple):
     page_beats: int  #: of a host page
     merge_buffered: int  #: the channels' vector buffers are block RAM
     row_latency: int
+    divides: int  #: it has means, so every sum passes the divider
     mean_cycles: int  #: a mean's element takes in the divider
+    lanes: int  #: accumulators of a word
+    features: int  #: of a sample, dense
     outputs: int  #: of a sample, logits
+    n_batch: int  #: samples of a group in the MLP, at most
 
 
 class Arrays(NamedTuple):
@@ -66,15 +72,28 @@ class Arrays(NamedTuple):
     touched: np.ndarray  #: [place of sample, table]: it has lookups
     job_left: np.ndarray  #: ring: cycles in which the drain's latest jobs left their FIFO
     pooled: np.ndarray  #: [element] of a sample: cycle in which it enters the MLP's buffers
+    recent: np.ndarray  #: [3, 2] the latest rows of few words: whose accumulators, and the cycle of the first
+    loaded: np.ndarray  #: [16], ring: cycles in which the latest rows reached the adder
+    pipe: np.ndarray
+    stall_from: np.ndarray  #: [pipe, place], ring: the latest stalls begin
+    stall_to: np.ndarray  #: and end
+    feature: np.ndarray  #: [place of sample, feature]: cycle in which it left the slice, then entered the MLP's buffers
+    feature_group: np.ndarray  #: [place of sample]: its group
+    feature_ends: np.ndarray  #: [place of sample]: it is the last of its group
+    feature_taken: np.ndarray  #: ring: cycles in which the latest features were taken by the parser,
+    feature_sliced: np.ndarray  #: and left the slice
 
 
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked", "beats_from",
     "item_out", "item_in", "lookups", "misses", "map_free", "last_issue", "fresh", "tag_head", "tag_tail",
-    "reader_free", "dram_bus", "merge_free", "merge_last", "issue_done", "issue_key", "issue_first",
-    "sample", "next_drain", "walker_free", "drain_ready", "drain_jobs", "element_last", "element_free", "out_last",
+    "reader_free", "dram_bus", "merge_free", "merge_last", "vector_before", "vector_sliced", "vector_taken", "vector_done",
+    "rows", "issue_done", "sample", "next_drain", "drain_ready", "drain_jobs", "drained",
+    "walk_at", "walk_begin", "walk_table", "walk_word", "walk_zero", "walk_number", "walk_granted",
+    "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
+    "features", "sliced", "buffered", "infers", "groups", "group_left",
     "command", "results_free", "landed",
 )
 
@@ -99,8 +118,9 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int) -> Dev
         dram_latency=dram_latency, page_beats=HOST_PAGE // config.beat_bytes,
         merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
         row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,
-        mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
-        outputs=config.mlp.graph[-1].width if config.mlp.graph else 0)
+        divides=int("mean" in lk.modes), mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
+        lanes=lk.lanes, features=sum(n.width for n in config.mlp.graph if n.kind == "dense"),
+        outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch)
 
 
 def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
@@ -114,7 +134,8 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
         row["beats"], row["dim"], row["words"] = t.stride_beats(config), t.dim, -(-t.dim // lk.lanes)
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
     s = _records(1, *_SCALARS)
-    s["merge_last"], s["issue_key"] = f.channels - 1, -1
+    s["merge_last"], s["walk_at"] = f.channels - 1, INF
+    features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
         s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible"),
@@ -125,9 +146,13 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
         die=_records(dies, "tail", "free_at", "tag", "busy", head=-1, visible=INF, out_end=-1, want_command=INF,
                      want_out=INF, held=-1),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels, lk.tags), "tag", "time"),
-        sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "dense", closed=-1, drained=-1),
+        sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
         located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
         map_tag=np.full(lk.map_cache_lines, -1), beat_pop=np.zeros(RECENT, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
-        pooled=np.zeros(lk.accumulators, np.int64))
+        pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
+        loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
+        stall_to=np.full((PIPES, STALLS), -1), feature=np.zeros((2 * lk.sample_slots, features), np.int64),
+        feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
+        feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1))

@@ -1,15 +1,18 @@
 """From the channels back to the host as events: merge, pooling, drain, results (``nearflash_hw.lookup``, ``.host.queues``).
 
-The merge is the one place where vectors of several channels meet; behind it everything happens in its order, so the rest is
-arithmetic on cycles.
+The merge is the one place where vectors of several channels meet; rows pass pooling in its order. A drain's walk over the
+accumulators is the other thing that happens by itself: it and the rows take turns at their memories. What leaves a drain
+goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 """
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import apart, compiled
+from .features import resolve
 from .flash import flash_event
-from .mlp import free_from, infer
-from .state import COMMANDS, INF
+from .mlp import TABLES, advance, arrive, note_start, room_of
+from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
+from .state import COMMANDS, INF, ROWS
 
 __all__ = ["close_sample", "step"]
 
@@ -23,11 +26,15 @@ def step(d, a, m):
             at, channel = a.channel[c].next_at, c
         if a.channel[c].merge_head != a.channel[c].merge_tail:
             merge = min(merge, a.merging[c, a.channel[c].merge_head % d.tags].time)
+    walk = a.s[0].walk_at
     if merge < INF:
         merge = max(merge, a.s[0].merge_free)
-        if merge < at:
+        if merge < at and merge <= walk:
             _merge(d, a, m, merge)
             return merge
+    if walk < at:
+        _put(d, a, m, walk)
+        return walk
     if channel >= 0:
         flash_event(d, a, channel)
     return at
@@ -45,102 +52,216 @@ def _merge(d, a, m, now):
     tag = a.merging[c, a.channel[c].merge_head % d.tags].tag
     a.channel[c].merge_head += 1
     s.merge_last = c
-    table = a.tag[tag].table
-    beats, words = a.table[table].beats, a.table[table].words
-    s.merge_free = now + beats
+    table, sample = a.tag[tag].table, a.tag[tag].sample
+    beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
+
+    # The beats pass a slice of two places and a register on their way to the row buffer, which takes no beat while it works
+    # on an INT8 row's last one, or while ROWS rows wait in it.
+    place = s.rows % ROWS
+    s.rows += 1
     first = now + d.k.MERGE_OUT
-    last = first + beats - 1
-    place = s.tag_tail % d.tags
-    a.free[place].tag, a.free[place].time = tag, last + d.k.TAG_BACK
+    if s.vector_done <= first and s.vector_taken <= first - 1 and a.loaded[place] <= first:
+        s.merge_free = now + beats
+        s.vector_before = first + beats - 3 if beats > 1 else s.vector_sliced
+        s.vector_sliced, s.vector_taken = first + beats - 2, first + beats - 1
+        s.vector_done = s.vector_taken + 1
+    else:
+        chosen = now - 1
+        for i in range(beats):
+            chosen = max(chosen, s.vector_before) + 1
+            sliced = max(max(chosen, s.vector_sliced) + 1, s.vector_taken)
+            s.vector_before, s.vector_sliced = s.vector_sliced, sliced
+            s.vector_taken = max(sliced + 1, s.vector_done)
+            s.vector_done = s.vector_taken + 1
+            if i == 0:
+                s.vector_done = max(s.vector_done, a.loaded[place] + 1)
+                first = s.vector_done - 1
+        s.merge_free = chosen + 1
+    last, gone = s.vector_taken, s.vector_done - 1
+    if int8:
+        s.vector_done += d.k.ROW_INT8_LAST
+    free = s.tag_tail % d.tags
+    a.free[free].tag, a.free[free].time = tag, last + d.k.TAG_BACK
     s.tag_tail += 1
 
-    # pooling: rows one after the other, a word a cycle
-    sample = a.tag[tag].sample
-    start = max(last + d.k.ROW_INT8 + 1 if a.table[table].int8 else first + d.row_latency, s.issue_done)
-    key = sample * 256 + table
-    if key == s.issue_key and words < d.k.HAZARD:
-        start = max(start, s.issue_first + d.k.HAZARD)
-    s.issue_key, s.issue_first = key, start
-    s.issue_done = start + words
+    load = max(gone + d.k.ROW_INT8 if int8 else first + d.row_latency, s.issue_done)
+    a.loaded[place] = load
+    done = _add(d, a, m, load, int8, words, sample * 256 + table)
     ring = sample % (2 * d.slots)
-    a.sample[ring].retired = s.issue_done + d.k.RETIRE
+    a.sample[ring].retired = done + d.k.RETIRE
     a.sample[ring].left -= 1
-    if a.sample[ring].left == 0 and a.sample[ring].closed >= 0:
-        _drain(d, a, m)
+    if a.sample[ring].left == 0:
+        _begin_drain(d, a)
 
 
 @compiled
-def close_sample(d, a, m, sample, at):
+def _add(d, a, m, load, bias, words, key):
+    """A row's words go to the accumulators, one a cycle from the one after ``load`` on, an INT8 row's bias before them. A
+    drain's reads take a row's cycles, but no two in a row. Returns the cycle of the last word."""
+    s = a.s[0]
+    first = load + 1 + bias
+    if words < d.k.HAZARD:
+        for i in range(d.k.HAZARD - 1):
+            if a.recent[i, 0] == key:
+                first = max(first, a.recent[i, 1] + d.k.HAZARD)
+    done = first + words - 1
+    if s.walk_at <= done:
+        while s.walk_at <= load:
+            _put(d, a, m, s.walk_at)
+        t = load
+        for i in range(bias + words):
+            t = max(t + 1, first) if i == bias else t + 1
+            while s.walk_at <= t:
+                at = s.walk_at
+                if s.walk_zero == 0 and s.walk_granted == at - 1:
+                    at += 1
+                if at > t:
+                    s.walk_at = at
+                else:
+                    if s.walk_zero == 0 and at == t:
+                        t += 1
+                    _put(d, a, m, at)
+        first, done = t - words + 1, t
+        if s.walk_at <= done:
+            s.walk_at = done + 1
+    if words < d.k.HAZARD:
+        for i in range(d.k.HAZARD - 2):
+            a.recent[i, 0], a.recent[i, 1] = a.recent[i + 1, 0], a.recent[i + 1, 1]
+        a.recent[d.k.HAZARD - 2, 0], a.recent[d.k.HAZARD - 2, 1] = key, first
+    s.issue_done = done
+    return done
+
+
+@compiled
+def close_sample(d, a, sample, at):
     """The sample's last item passes the scoreboard."""
     ring = sample % (2 * d.slots)
     a.sample[ring].closed = at
     if a.sample[ring].left == 0:
-        _drain(d, a, m)
+        _begin_drain(d, a)
 
 
 @compiled
-def _drain(d, a, m):
-    """Drain every sample, oldest first, whose rows are all in."""
+def _begin_drain(d, a):
+    """The drain goes to the oldest sample, if it is idle and that sample's rows are all in."""
     s = a.s[0]
-    while s.next_drain < s.sample:
-        sample = s.next_drain
-        ring = sample % (2 * d.slots)
-        if a.sample[ring].closed < 0 or a.sample[ring].left != 0:
-            return
-        s.next_drain += 1
-        begin = max(max(a.sample[ring].closed, a.sample[ring].retired) + d.k.FINISHED, s.drain_ready)
-        s.drain_ready = begin + 1
-        begin = max(begin, s.walker_free)
-        last = _emit(d, a, m, ring, begin)
-        a.sample[ring].drained = last
-        number = a.sample[ring].command
-        command = number % COMMANDS
-        if a.command[command].infer:
-            a.command[command].logit = infer(m, a.sample[ring].dense, a.pooled)
-        if a.sample[ring].last:
-            _complete(d, a, number, begin, last)
+    if s.walk_at < INF or s.next_drain == s.sample:
+        return
+    ring = s.next_drain % (2 * d.slots)
+    if a.sample[ring].closed < 0 or a.sample[ring].left != 0:
+        return
+    begin = max(max(a.sample[ring].closed + d.k.CLOSED, a.sample[ring].retired + d.k.FINISHED), s.drain_ready)
+    s.drain_ready = begin + 1
+    s.walk_begin = begin
+    s.next_drain += 1
+    s.walk_table, s.walk_number, s.walk_at = -1, 0, begin + 1
+    _next_table(d, a, ring)
+    _next_word(d, a)
 
 
 @compiled
-def _emit(d, a, m, ring, begin):
-    """The accumulators of a slot become pooled elements from cycle ``begin`` on; returns when the last one leaves."""
+def _next_table(d, a, ring):
+    s = a.s[0]
+    s.walk_table += 1
+    s.walk_at += d.k.DRAIN_WALK_TABLE
+    s.walk_word = 0
+    s.walk_zero = 1 - a.touched[ring, s.walk_table]
+
+
+@compiled
+def _next_word(d, a):
+    """The cycle in which the drain may ask for its next word: there is a place for the job."""
+    s = a.s[0]
+    s.walk_at = max(s.walk_at, a.job_left[s.drain_jobs % d.k.DRAIN_JOBS] + 1)
+
+
+@compiled
+def _infer(d, a, m, command):
+    """All of a group is there; when its last logit is, is known."""
+    at = 0
+    for node in range(len(m.node)):
+        if m.node[node].kind == TABLES:
+            arrive(m, node, a.pooled, at)
+            at += m.node[node].width
+    if d.features:
+        resolve(d, a, m)
+    a.command[command].logit = advance(m)
+
+
+@apart
+def _put(d, a, m, at):
+    """In cycle ``at`` the drain asks for a word of accumulators and gets it, or knows that it is zero. Its elements pass the
+    divider, the conversion, and go where they are wanted."""
     s, k = a.s[0], d.k
-    command = a.sample[ring].command % COMMANDS
+    sample = s.next_drain - 1
+    ring = sample % (2 * d.slots)
+    number = a.sample[ring].command
+    command = number % COMMANDS
     is_infer = a.command[command].infer
-    open_from = max(s.results_free, a.command[command].pending + 1)  # of a LOOKUP's results
-    put = begin + 1
-    out, entered, number = 0, 0, 0
-    for t in range(a.command[command].tables):
-        put += k.DRAIN_WALK_TABLE
-        touched = a.touched[ring, t] != 0
-        interval = d.mean_cycles if touched and a.table[t].mean else 1
-        free = free_from(m, a.table[t].node) if is_infer else 0
-        dim = a.table[t].dim
-        lanes = d.beat_bytes // 4
-        for first in range(0, dim, lanes):
-            job = s.drain_jobs % k.DRAIN_JOBS
-            put = max(put, a.job_left[job] + 1)
-            a.job_left[job] = max(put + 1, s.element_last)
-            s.drain_jobs += 1
-            element = put + (k.DRAIN_READ if touched else k.DRAIN_ZERO)
-            put += 1
-            for _ in range(first, min(dim, first + lanes)):
-                element = max(element, s.element_free)
-                out = max(element + k.DRAIN_OUT + interval - 1, s.out_last + 1)
-                if is_infer:
-                    if number >= m.s[0].pooled:
-                        out = max(out, a.pooled[number - m.s[0].pooled])
-                    entered = max(max(out + m.s[0].pooled, entered + 1), free)
-                    a.pooled[number] = entered
-                else:
-                    out = max(out, max(s.writer_last, open_from) + 1)
-                    _write_word(d, a, out)
-                s.out_last = out
-                s.element_last = max(element, out - k.DRAIN_OUT - interval + 1)
-                s.element_free = s.element_last + interval
-                number += 1
-    s.walker_free = put
-    return out
+    table = s.walk_table
+    s.walk_granted = s.walk_granted if s.walk_zero else at
+    job = s.drain_jobs % k.DRAIN_JOBS
+    s.drain_jobs += 1
+    left = max(at + 1, s.element_taken)
+    a.job_left[job] = left
+    valid = max(at + (k.DRAIN_ZERO if s.walk_zero else k.DRAIN_READ), left + 1)
+    interval = d.mean_cycles if a.table[table].mean and not s.walk_zero else 1
+    free = 0
+    if is_infer:
+        free = room_of(m, a.table[table].node, a.sample[ring].group)
+    else:
+        free = max(s.results_free, a.command[command].pending + 1) + 1  # results of a LOOKUP are written in order
+    lanes, dim = d.lanes, a.table[table].dim
+    elements = min(lanes, dim - s.walk_word * lanes)
+    out = 0
+    for _ in range(elements):
+        taken = max(valid, s.element_taken + 1)
+        if d.divides:
+            taken = max(taken, s.element_passed)
+            begun = max(taken + 1, s.divided + 1)
+            s.element_passed = begun if interval > 1 else max(begun, s.convert_in)
+            s.divided = max(s.element_passed + interval - 1, s.convert_in)
+            s.element_taken = taken
+            s.convert_in = entered(a, CONVERT, s.divided + 1)
+        else:
+            taken = max(taken, s.convert_in)
+            s.element_taken = taken
+            s.convert_in = entered(a, CONVERT, taken + 1)
+        here = passed(a, CONVERT, s.convert_in, k.CONVERT)
+        converted = max(here, s.pooled_before + 1)
+        stalled(a, CONVERT, here, converted)
+        out = max(converted, s.pooled_out) + 1
+        if is_infer:
+            out = max(out, s.quantize_in)
+            s.quantize_in = entered(a, QUANTIZE, out + 1)
+            here = passed(a, QUANTIZE, s.quantize_in, k.QUANTIZE)
+            buffered = max(here, free)
+            stalled(a, QUANTIZE, here, buffered)
+            note_start(m, a.table[table].node, a.sample[ring].group, buffered)
+            a.pooled[s.walk_number] = buffered
+        else:
+            out = max(out, max(s.writer_last + 1, free))
+            _write_word(d, a, out)
+        s.pooled_before, s.pooled_out = s.pooled_out, out
+        s.walk_number += 1
+        valid = 0
+        s.drained = converted + 1
+    s.walk_word += 1
+    s.walk_at = at + 1
+    if s.walk_word < a.table[table].words:
+        _next_word(d, a)
+    elif table + 1 < a.command[command].tables:
+        _next_table(d, a, ring)
+        _next_word(d, a)
+    else:
+        s.drain_ready = max(s.drain_ready, at + 1)
+        a.sample[ring].drained = s.drained
+        s.walk_at = INF
+        if is_infer and a.sample[ring].ends:
+            _infer(d, a, m, command)
+        if a.sample[ring].last:
+            _complete(d, a, number, s.walk_begin, out)
+        _begin_drain(d, a)
 
 
 @compiled
