@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from ..contract import BOARDS, PRESETS, ConfigError, DeviceConfig
+from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import find_board
 from .fit import base_config, device_of, plan_for
 from .options import excludes, needs
