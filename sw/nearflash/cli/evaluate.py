@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import find_board
+from .evaluate_paper import compare_results, paper_report
 from .fit import base_config, device_of, plan_for
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, show, text_column, write_json
@@ -56,15 +57,42 @@ def evaluate(
                                                "*.pt).")] = None,
     dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: its held-out queries.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the queries.", min=0, max=2**64 - 1)] = 0,
+    paper: Annotated[bool, typer.Option("--paper", help="RM-SSD's evaluation instead: ten systems, five models, localities "
+                                        "and batch sizes, and each published number against what comes out here.")] = False,
+    out: Annotated[Path | None, typer.Option(parser=Path, metavar="DIR", help="For --paper: the folder for report.html, "
+                                             "paper.json and the plots.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="For --paper: one locality, two batch sizes, no kernel search.")
+                     ] = False,
+    costs: Annotated[Path | None, typer.Option(help="For --paper: costs other than the stated ones (TOML).")] = None,
+    host: Annotated[Path | None, typer.Option(help="For --paper: the host's times from this JSON (an earlier paper.json "
+                                              "will do) instead of measuring them with PyTorch.")] = None,
+    compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B", help="Print what differs between two results' "
+                                                              "JSON, and do nothing else.")] = None,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Simulate a device's time under a workload: queries per second, latency, where the time goes, what is busy.
 
     No logit is computed and no table allocated, so tables may have their full size. The simulator follows the generated
-    hardware cycle by cycle; the documentation says how closely.
+    hardware cycle by cycle; the documentation says how closely, and what the models of other systems assume.
 
     Example: nearflash evaluate --model rmc1 --table-gb 30 --dies 4 --locality 0.3 --json rmc1.json
+
+    Example: nearflash evaluate --paper --out paper/
     """
+    needs(ctx, paper, "--paper", "out", "quick", "costs", "host")
+    for mode in ("paper", "compare"):
+        excludes(ctx, mode, *(n for n in _ONE if mode == "compare" or n not in ("dies", "table_gb", "seed")))
+    excludes(ctx, "compare", "paper")
+    if compare is not None:
+        check_outputs(json_file=json_file)
+        compare_results(*compare, json_file)
+        return
+    if paper:
+        if out is None:
+            raise ConfigError("--out", None, "must be given with --paper: a folder")
+        check_outputs(json_file=json_file, out=out / "paper.json")
+        paper_report(out, dies, table_gb, seed, quick, costs, host, json_file)
+        return
     check_outputs(json_file=json_file)
     excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "board")
     excludes(ctx, "board", "preset", "config", "channels", "dies", "clock")
@@ -92,6 +120,11 @@ def evaluate(
                                                        not lookups_only, advance), workload.queries)
     write_json(json_file, result)
     _show(result)
+
+
+#: Parameters of one device under one workload.
+_ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
+        "lookups_only", "queries", "batch", "depth", "locality", "histogram", "trace", "dataset", "seed")
 
 
 def simulated(work: Any, queries: int) -> Any:

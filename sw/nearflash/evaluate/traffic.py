@@ -42,9 +42,10 @@ class Traffic:
             parts.append((query, np.full(len(indices), t), first_row + indices,
                           first_page + indices // table.rows_per_page(config), nbytes))
             first_row, first_page = first_row + table.rows, first_page + table.pages(config)
-        columns = [np.concatenate(c) for c in zip(*parts, strict=True)]
-        order = np.argsort(columns[0], kind="stable")
-        return cls(spec, config, workload.queries, *(c[order] for c in columns), first_page)
+        query, table, row, page, nbytes = (np.concatenate(c) for c in zip(*parts, strict=True))
+        order = np.argsort(query, kind="stable")
+        return cls(spec, config, workload.queries, query[order], table[order], row[order], page[order], nbytes[order],
+                   first_page)
 
     def batches(self, batch: int) -> tuple[int, np.ndarray]:
         """(batches of ``batch`` queries, the batch that each lookup belongs to); queries left over make none."""
