@@ -79,7 +79,8 @@ def compare_results(before: Path, after: Path, json_file: Path | None) -> None:
     if not rows:
         console.print("no figure differs")
         return
-    table = Table(title=f"{before} against {after}: {len(rows)} figures differ", title_justify="left", title_style="bold",
+    differ = "1 figure differs" if len(rows) == 1 else f"{len(rows)} figures differ"
+    table = Table(title=f"{before} against {after}: {differ}", title_justify="left", title_style="bold",
                   pad_edge=False)
     for heading in ("figure", "before", "after", "change"):
         table.add_column(heading, justify="left" if heading == "figure" else "right", overflow="fold")

@@ -114,7 +114,7 @@ def _mlp_us(spec: ModelSpec, batch: int) -> float:
 
 
 def _vector_us(dim: int) -> float:
-    table = torch.zeros(TABLE_BYTES // (4 * dim), dim)
+    table = torch.ones(TABLE_BYTES // (4 * dim), dim)  # zeros would be one page of memory, mapped everywhere
     gen = torch.Generator().manual_seed(0)
     rows = torch.randint(len(table), (200 * LOOKUPS,), generator=gen)
     offsets = torch.arange(0, len(rows), LOOKUPS)

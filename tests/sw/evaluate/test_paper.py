@@ -180,8 +180,8 @@ def test_the_command_writes_a_folder_and_compares(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(Setting, "quick", lambda **changes: replace(SMALL, localities=(0.3,), **changes))
     (tmp_path / "host.json").write_text(json.dumps(HOST.to_dict()))
     (tmp_path / "slow.toml").write_text("read_miss_us = 90\n")
-    code, shown, _ = call("--paper", "--quick", "--seed", 7, "--host", tmp_path / "host.json", "--costs", tmp_path / "slow.toml",
-                          "--out", tmp_path / "a")
+    code, shown, _ = call("--paper", "--quick", "--seed", 7, "--host", tmp_path / "host.json", "--costs",
+                          tmp_path / "slow.toml", "--out", tmp_path / "a")
     assert code == 0
     assert "RM-SSD over SSD-S, at most" in shown
     names = ("throughput", "latency", "bytes", "cell_reads", "stages", "sensitivity", "batch")
@@ -194,7 +194,7 @@ def test_the_command_writes_a_folder_and_compares(tmp_path, monkeypatch, capsys)
     b.write_text(json.dumps(held))
     code, shown, _ = call("--compare", a, b, "--json", tmp_path / "d.json")
     assert code == 0
-    assert "1 figures differ" in shown
+    assert "1 figure differs" in shown
     difference, = json.loads((tmp_path / "d.json").read_text())["differences"]
     assert difference["change"] == pytest.approx(1)
     assert "no figure differs" in call("--compare", a, a)[1]
