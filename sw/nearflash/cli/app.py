@@ -12,6 +12,7 @@ from ..contract import PRESETS, DataError, DeviceConfig
 from ..whole import is_stream
 from .build import build
 from .despeckle import despeckle
+from .evaluate import evaluate
 from .fit import fit
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, emit, output_path, working, write_json
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                        "images despeckled.")
 app.command()(build)
 app.command()(despeckle)
+app.command()(evaluate)
 app.command()(fit)
 app.command()(report)
 app.command()(timing)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ..contract import BOARDS, PRESETS, ConfigError, Core, DataError, DeviceConfig
+from ..contract import BOARDS, PRESETS, ConfigError, Core, DataError, DeviceConfig, Node
 from ..contract.boards import Board, find_board
 from ..tools import load_tool
 from ..whole import STDOUT, whole_file
@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
     from ..compiler.fit import Fit, FitOptions
     from ..models import ModelSpec
 
-__all__ = ["board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "with_few_rows"]
+__all__ = ["base_config", "board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "plan_for",
+           "with_few_rows"]
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
@@ -177,6 +178,30 @@ def load_plan(path: Path) -> DeviceConfig:
     if not path.is_file():
         raise DataError("--plan", str(path), "must be a file that `nearflash fit -o` wrote")
     return DeviceConfig.from_toml(path)
+
+
+def plan_for(spec: ModelSpec, path: Path) -> DeviceConfig:
+    """The device of a plan's file, with room for the tables of ``spec``. Raises :class:`DataError` for a plan of another
+    model."""
+    from ..compiler import with_room
+
+    config = load_plan(path)
+
+    def layers(nodes: tuple[Node, ...]) -> list[tuple[str, str, int, tuple[str, ...]]]:
+        return [(n.name, n.kind, n.width, n.inputs) for n in nodes]
+
+    if layers(config.mlp.graph) != layers(spec.nodes()):
+        raise DataError("--plan", str(path), f"must be a plan for {spec.name}")
+    return with_room(spec, config)
+
+
+def base_config(preset: str, config: Path | None, channels: int | None, dies: int | None, clock: float | None
+                ) -> DeviceConfig:
+    """What the options of a command ask for: the file ``config`` or else ``preset``, and what they change of it."""
+    c = DeviceConfig.from_toml(config) if config is not None else DeviceConfig.preset(preset)
+    flash = {k: v for k, v in (("channels", channels), ("dies", dies)) if v is not None}
+    c = replace(c, flash=replace(c.flash, **flash)) if flash else c
+    return c if clock is None else replace(c, clock_mhz=clock)
 
 
 def load_spec(model: str) -> ModelSpec:

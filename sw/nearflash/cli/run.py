@@ -18,8 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rich.text import Text
 
 from .. import runtime
-from ..compiler import PlanOptions, compile_device, with_room
-from ..contract import DataError, DeviceConfig, Node, cores
+from ..compiler import PlanOptions, compile_device
+from ..contract import DataError, DeviceConfig, cores
 from ..contract.boards import Board, find_board
 from ..contract.reading import integer
 from ..contract.resources import Resources
@@ -32,7 +32,7 @@ from ..runtime.backend import backend_class
 from ..tools import load_tool
 from ..training import Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
-from .fit import load_plan
+from .fit import base_config, plan_for
 from .output import console, show, text_column, working, write_json
 
 __all__ = ["RunOptions", "run_queries"]
@@ -108,22 +108,9 @@ def _lookups(o: RunOptions) -> int | list[int] | None:
 def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
     """The device to build: a plan's, or the planner's for the options."""
     if o.plan is None:
-        return compile_device(spec, _base_config(o), PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
-    config = load_plan(o.plan)
-
-    def layers(nodes: tuple[Node, ...]) -> list[tuple[str, str, int, tuple[str, ...]]]:
-        return [(n.name, n.kind, n.width, n.inputs) for n in nodes]
-
-    if layers(config.mlp.graph) != layers(spec.nodes()):
-        raise DataError("--plan", str(o.plan), f"must be a plan for {spec.name}")
-    return with_room(spec, config)
-
-
-def _base_config(o: RunOptions) -> DeviceConfig:
-    c = DeviceConfig.from_toml(o.config) if o.config is not None else DeviceConfig.preset(o.preset)
-    flash = {k: v for k, v in (("channels", o.channels), ("dies", o.dies)) if v is not None}
-    c = replace(c, flash=replace(c.flash, **flash)) if flash else c
-    return c if o.clock is None else replace(c, clock_mhz=o.clock)
+        base = base_config(o.preset, o.config, o.channels, o.dies, o.clock)
+        return compile_device(spec, base, PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
+    return plan_for(spec, o.plan)
 
 
 def _queries(o: RunOptions, model: RecModel, about: dict[str, Any]) -> tuple[QueryBatch, QueryBatch, str]:

@@ -18,6 +18,41 @@ from ..contract.reading import integer, read_lines, reading
 __all__ = ["Histogram", "HistogramLocality", "StackDistance", "read_histograms"]
 
 LARGEST_BIN = 1 << 40  # accesses per row
+SHUFFLED = 1 << 20  # rows up to which a table's order is a list in memory
+
+
+class _Order:
+    """A permutation of ``rows`` numbers that takes no memory: a Feistel network of four rounds over the next power of four,
+    applied again to a number that comes out too large (Black and Rogaway, "Ciphers with arbitrary finite domains",
+    CT-RSA 2002)."""
+
+    ROUNDS, BLOCK = 4, 4096
+
+    def __init__(self, rows: int, rng: np.random.Generator):
+        self.rows = rows
+        self.half = np.uint64(-(-(rows - 1).bit_length() // 2))
+        self.keys = rng.integers(1 << 63, size=(self.ROUNDS, 2), dtype=np.uint64) | np.uint64(1)
+        self._block, self._numbers = -1, np.zeros(0, np.int64)
+
+    def __getitem__(self, i: int) -> int:
+        if i // self.BLOCK != self._block:
+            self._block = i // self.BLOCK
+            self._numbers = self._permuted(self._block * self.BLOCK, min(self.rows, (self._block + 1) * self.BLOCK))
+        return int(self._numbers[i % self.BLOCK])
+
+    def _permuted(self, start: int, stop: int) -> np.ndarray:
+        x = self._rounds(np.arange(start, stop, dtype=np.uint64))
+        while (out := x >= self.rows).any():  # every cycle leads back below rows
+            x[out] = self._rounds(x[out])
+        return x.astype(np.int64)
+
+    def _rounds(self, x: np.ndarray) -> np.ndarray:
+        mask = (np.uint64(1) << self.half) - np.uint64(1)
+        left, right = x >> self.half, x & mask
+        for a, b in self.keys:
+            mixed = (right * a + b) ^ ((right * a + b) >> np.uint64(29))
+            left, right = right, left ^ ((mixed * a >> np.uint64(31)) & mask)
+        return left << self.half | right
 
 
 class StackDistance:
@@ -41,7 +76,7 @@ class StackDistance:
         hist[0] += hist.sum() * k
         self.distribution = hist / hist.sum()
         self._cdf = np.cumsum(self.distribution)
-        self._order = self.rng.permutation(rows)
+        self._order = self.rng.permutation(rows) if rows <= SHUFFLED else _Order(rows, self.rng)
         self._next = 0
         self._stack: list[int] = []  # most recent last; only the reachable depth is kept
 
@@ -162,7 +197,8 @@ class HistogramLocality:
             sizes.append(int(carry))
         if len(sizes) > self.rows:
             raise DataError("rows", self.rows, f"this histogram needs {len(sizes)} distinct rows for {n} accesses")
-        ids = self.rng.permutation(self.rows)[: len(sizes)]
+        ids = (self.rng.permutation(self.rows)[: len(sizes)] if self.rows <= SHUFFLED else
+               self.rng.choice(self.rows, len(sizes), replace=False))  # which needs no list of all rows
         stream = np.repeat(ids, sizes)
         self.rng.shuffle(stream)
         if len(stream) < n:

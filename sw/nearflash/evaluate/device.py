@@ -1,0 +1,123 @@
+"""One device under one workload, simulated in time: how fast, where the time goes, how busy what is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..compiler import embedding_cycles, stage_cycles
+from ..compiler.timing import inference_cycles
+from ..contract import DataError, DeviceConfig, TableSpec
+from ..models import ModelSpec
+from ..tools import load_tool
+from .workload import Bags, Workload
+
+__all__ = ["evaluate_device", "tables_of"]
+
+
+def tables_of(spec: ModelSpec) -> list[TableSpec]:
+    """The model's tables as a device has them, without a place."""
+    return [TableSpec(t.rows, t.dim, t.row_format, t.pool_mode) for t in spec.tables]
+
+
+def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, batch: int, depth: int, infer: bool = True,
+                    progress: Callable[[int], None] = lambda queries: None) -> dict[str, Any]:
+    """Figures of ``config`` answering ``workload`` with ``batch`` queries a command and ``depth`` commands in flight, as
+    plain data with the unit in every key. ``infer`` False: the embedding stage alone (LOOKUP). ``progress(n)``: n more
+    queries were handed to the simulator.
+
+    *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
+    of its queries. *Stages in steady state* overlap: each figure is the time that one query keeps that part of the device;
+    the largest limits the throughput. *Stages of a query alone* are exposed times and add up to its latency: the whole
+    command less one whose bags are empty (lookups, flash, pooling), the MLP engine alone
+    (:mod:`nearflash.compiler.timing`), and what is left (host interface).
+
+    Raises :class:`~nearflash.contract.DataError`, :class:`~nearflash.contract.ModelError` (an engine that is not simulated)
+    and :class:`~nearflash.contract.NearflashError` without the simulator.
+    """
+    f = config.flash
+    if infer and not config.mlp.graph:
+        raise DataError("mlp.graph", "empty", "must be the model's: a device without an MLP answers lookups only")
+    simulate = load_tool("simulator")
+    tables = tables_of(spec)
+    dense = spec.dense if infer else None
+    seen = _Seen(workload, batch, progress)
+    start = time.process_time()
+    timeline = simulate(config, tables, seen.commands(), dense, depth)
+    seconds = time.process_time() - start
+
+    us = 1 / config.clock_mhz
+    count, n = timeline.counters, workload.queries
+    cycles = int(timeline.completed.max() - timeline.submitted.min())
+    latency = np.repeat(timeline.completed - timeline.submitted, seen.sizes) * us
+    channels = [count[f"channel{c}_bus_busy"] for c in range(f.channels)]
+    dies = [count[f"channel{c}_die{d}_busy"] for c in range(f.channels) for d in range(f.dies)]
+    reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels))
+    lookups = int(sum(seen.lookups))
+    rows = np.array([t.format.row_bytes(t.dim) for t in tables])
+    moved = np.array([t.stride_beats(config) * config.beat_bytes for t in tables])
+    ceiling = sum(k * config.ceiling_cycles_per_lookup(int(b)) for k, b in zip(seen.lookups, moved, strict=True))
+    useful = int(np.dot(seen.lookups, rows))
+    stages = {"busiest_die_us": max(dies) / n * us, "busiest_channel_bus_us": max(channels) / n * us}
+    if infer:
+        stages |= {f"{name}_mlp_us": stage_cycles(config.mlp.graph, name[:3]) * us for name in ("bottom", "top")}
+    return {
+        "model": spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": workload.source,
+        "command": "INFER" if infer else "LOOKUP", "clock_mhz": config.clock_mhz, "channels": f.channels,
+        "dies_per_channel": f.dies, "table_bytes": int(sum(t.rows * b for t, b in zip(tables, rows, strict=True))),
+        "queries": n, "batch": batch, "depth": depth, "lookups": lookups, "cycles": cycles,
+        "queries_per_second": n / (cycles * us * 1e-6), "lookups_per_second": lookups / (cycles * us * 1e-6),
+        "latency_mean_us": float(latency.mean()), "latency_p50_us": float(np.percentile(latency, 50)),
+        "latency_p99_us": float(np.percentile(latency, 99)),
+        "query_alone": _alone(config, spec, workload, dense), "stages_per_query": stages,
+        "flash_reads_count": reads, "flash_reads_per_lookup": reads / max(1, lookups),
+        "read_amplification_cells": reads * f.page_bytes / max(1, useful),
+        "read_amplification_bus": float(np.dot(seen.lookups, moved)) / max(1, useful),
+        "host_bytes_in_per_query": _words(spec, dense, lookups / n) * 4,
+        "host_bytes_out_per_query": (spec.outputs if infer else sum(t.dim for t in tables)) * 4,
+        "map_hit_share": 1 - count["map_misses_count"] / max(1, lookups),
+        "repeats_in_command_share": 1 - seen.distinct / max(1, lookups),
+        "channel_busy_share": [c / cycles for c in channels], "die_busy_share": [d / cycles for d in dies],
+        "flash_ceiling_queries_per_second": config.clock_mhz * 1e6 * n / ceiling if ceiling else None,
+        "flash_ceiling_share": ceiling / cycles, "balanced_embedding_us": embedding_cycles(spec, config) * us,
+        "simulated_lookups_per_cpu_second": lookups / max(seconds, 1e-9),
+    }
+
+
+def _words(spec: ModelSpec, dense: int | None, lookups: float) -> float:
+    """32-bit words of a query's stream: features, a length for each bag, indices."""
+    return (dense or 0) + len(spec.tables) + lookups
+
+
+def _alone(config: DeviceConfig, spec: ModelSpec, workload: Workload, dense: int | None) -> dict[str, float]:
+    """Latency of the first query on the idle device, in us, and what it consists of."""
+    simulate, us = load_tool("simulator"), 1 / config.clock_mhz
+    first = workload.first(1)
+    nothing = tuple((indices[:0], np.zeros_like(offsets)) for indices, offsets in first)
+    total, empty = (int(simulate(config, tables_of(spec), [bags], dense, 1).latency[0]) for bags in (first, nothing))
+    mlp = 0
+    if dense is not None:
+        mlp = inference_cycles(config, [t.dim for t in spec.tables]).busy
+    return {"latency_us": total * us, "lookups_us": (total - empty) * us, "mlp_us": mlp * us, "host_us": (empty - mlp) * us}
+
+
+class _Seen:
+    """Counts what passes on its way to the simulator, of which nothing is kept but the commands' sizes."""
+
+    def __init__(self, workload: Workload, batch: int, progress: Callable[[int], None]):
+        self.workload, self.batch, self.progress = workload, batch, progress
+        self.sizes: list[int] = []
+        self.distinct = 0
+        self.lookups: list[int] = []
+
+    def commands(self) -> Iterator[Bags]:
+        for bags in self.workload.commands(self.batch):
+            size = len(bags[0][1])
+            self.sizes.append(size)
+            self.distinct += sum(len(np.unique(indices)) for indices, _ in bags)
+            self.lookups = [a + len(b[0]) for a, b in zip(self.lookups or [0] * len(bags), bags, strict=True)]
+            self.progress(size)
+            yield bags

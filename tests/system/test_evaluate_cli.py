@@ -1,0 +1,109 @@
+"""``nearflash evaluate`` as a user calls it: figures against the flash's closed forms, bad input in one line."""
+
+import json
+
+import pytest
+
+ONE_TABLE = """name = "one"
+dense = 4
+bottom = [8]
+top = [1]
+[[tables]]
+rows = {rows}
+dim = {dim}
+lookups = {lookups}
+"""
+
+
+def described(folder, rows, dim, lookups):
+    path = folder / "one.toml"
+    path.write_text(ONE_TABLE.format(rows=rows, dim=dim, lookups=lookups))
+    return path
+
+
+def test_a_saturated_die_reads_a_vector_in_c_ev(nearflash, tmp_path):
+    """128 B vectors on a channel of one die: 2,838 cycles each (RM-SSD), whatever else goes on beside them."""
+    model, out = described(tmp_path, 100_000, 32, 40), tmp_path / "new" / "e.json"
+    r = nearflash("evaluate", "--model", model, "--channels", 1, "--queries", 60, "--batch", 5, "--locality", 0, "--json",
+                  out)
+    assert r.returncode == 0, r.stderr
+    e = json.loads(out.read_text())
+    assert (e["queries"], e["lookups"], e["flash_reads_count"]) == (60, 2400, 2400)
+    assert e["queries_per_second"] == pytest.approx(200e6 / (40 * 2838), rel=0.01)
+    assert 0.99 < e["flash_ceiling_share"] < 1
+    assert e["read_amplification_cells"] == 4096 / 128
+    assert e["stages_per_query"]["busiest_die_us"] == pytest.approx(40 * 2838 / 200, rel=5e-3)
+    assert e["latency_p50_us"] <= e["latency_p99_us"] <= 4.5 * 5 * 40 * 2838 / 200  # four commands in flight
+    assert e["query_alone"]["lookups_us"] == pytest.approx(40 * 2838 / 200, rel=0.01)
+    assert "queries/s" in r.stdout
+
+
+def test_four_dies_are_evenly_loaded_by_pages_in_turn(nearflash, tmp_path):
+    """4 KB vectors at depth 1: each lookup of a bag waits for its die, tR 14 us, and its channel, 6 us a page."""
+    model = described(tmp_path, 64, 1024, 1)
+    r = nearflash("evaluate", "--model", model, "--channels", 1, "--dies", 4, "--queries", 20, "--depth", 1,
+                  "--lookups-only", "--json", "-")
+    assert r.returncode == 0, r.stderr
+    e = json.loads(r.stdout)
+    assert e["command"] == "LOOKUP"
+    assert 20 < e["query_alone"]["latency_us"] < 30
+    assert e["query_alone"]["mlp_us"] == 0
+    assert e["queries_per_second"] == pytest.approx(1e6 / e["latency_mean_us"], rel=0.1)
+    assert sum(e["die_busy_share"]) * e["cycles"] == pytest.approx(20 * 4000, rel=0.01)
+
+
+def test_full_size_tables(nearflash):
+    r = nearflash("evaluate", "--model", "rmc3", "--table-gb", 30, "--queries", 3, "--json", "-")
+    assert r.returncode == 0, r.stderr
+    e = json.loads(r.stdout)
+    assert e["table_bytes"] == pytest.approx(30e9, rel=1e-6)
+    assert e["lookups"] == 600
+
+
+def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
+    """MovieTweetings by the shipped checkpoint: the last tenth of the ratings, in order, as `nearflash run` replays them."""
+    (tmp_path / "movies.dat").write_text("".join(f"{m:03d}::M{m} (1990)::G|H\n" for m in range(30)))
+    (tmp_path / "ratings.dat").write_text("".join(f"{t % 40}::{t % 30:03d}::9::{1_360_000_000 + t}\n" for t in range(400)))
+    r = nearflash("evaluate", "--dataset", tmp_path, "--batch", 8, "--json", "-")
+    assert r.returncode == 0, r.stderr
+    e = json.loads(r.stdout)
+    assert (e["queries"], e["model"]) == (40, "movietweetings-dlrm")
+    assert e["repeats_in_command_share"] > 0.5
+
+
+@pytest.mark.parametrize(("args", "says"), [
+    (("--model", "rmc9"), "name = 'rmc9'"), (("--locality", -1), "locality = -1"), (("--channels", 3), "flash.channels = 3"),
+    (("--batch", 257), "--batch = 257: must be at most 256"), (("--depth", 5), "--depth = 5: must be at most 4"),
+    (("--plan", "no.toml"), "--plan = 'no.toml'"), (("--trace", "no.log"), "no.log: file = "),
+    (("--trace", "no.pt.gz"), "no.pt.gz: file = "), (("--board", "pynq-z2"), "--board = 'pynq-z2': needs a --model"),
+    (("--board", "pynq-z2", "--dies", 2), "can't be combined with --board"), (("--rows", 9, "--table-gb", 1), "--rows = 9"),
+    (("--checkpoint", "x.npz"), "--checkpoint = 'x.npz': has no effect without --dataset"),
+    (("--table-gb", 4000, "--model", "rmc1"), "= "), (("--queries", 0), "'0'"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(nearflash, args, says):
+    r = nearflash("evaluate", *args)
+    assert r.returncode == 2
+    assert says in r.stderr
+    assert r.stderr.count("\n") == 1
+    assert not r.stdout
+
+
+def test_an_engine_that_is_not_simulated_is_refused_and_its_lookups_are_not(nearflash, tmp_path):
+    model = described(tmp_path, 64, 32, 2)
+    from nearflash.compiler import PlanOptions, compile_device
+    from nearflash.contract import DeviceConfig
+    from nearflash.models import ModelSpec
+
+    plan = tmp_path / "plan.toml"
+    device = compile_device(ModelSpec.from_toml(model), DeviceConfig.preset("paper"), PlanOptions(onchip_bytes=0))
+    plan.write_text(device.to_toml())
+    args = ("evaluate", "--model", model, "--plan", plan, "--queries", 2)
+    r = nearflash(*args)
+    assert r.returncode == 2
+    assert "mlp.graph[bot0].weights = 'dram'" in r.stderr or "mlp.n_batch" in r.stderr
+    assert nearflash(*args, "--lookups-only").returncode == 0
+
+
+def test_help_has_an_example(nearflash):
+    r = nearflash("evaluate", "--help")
+    assert "Example: nearflash evaluate" in " ".join(r.stdout.replace("│", "").split())
