@@ -22,7 +22,8 @@ __all__ = ["despeckle"]
 def despeckle(
     ctx: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="SAR images (.tif, .img, .cos, .npy, .png), products (Sentinel-1: "
-                                                   ".SAFE or .zip; SNAP: .dim), folders of them, patterns.")],
+                                                   ".SAFE or .zip; NISAR, ICEYE: .h5; .nc; SNAP: .dim), folders of them, "
+                                                   "patterns.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Output file; a folder for several images. Default for "
                                              "products: here, named after the product.")] = None,
     method: Annotated[str, typer.Option(help="Network: base, tiny, paper, unet. Filter: lee, refined-lee, kuan, frost, "
@@ -59,6 +60,8 @@ def despeckle(
     polarisation: Annotated[str | None, typer.Option(help="Of a product, separated by commas: VV, VH ... (default: "
                                                           "all).")] = None,
     swath: Annotated[str | None, typer.Option(help="Of a product, separated by commas: IW1 ... (default: all).")] = None,
+    variable: Annotated[str | None, typer.Option(help="Of an HDF5 or netCDF file, separated by commas: names of datasets "
+                                                 "(default: all images).")] = None,
     calibration: Annotated[str, typer.Option(help="Of a product: sigma0, beta0, gamma0, or dn (none).")] = "sigma0",
     noise: Annotated[str, typer.Option(help="Thermal noise of a product: auto (subtracted where annotated), remove or "
                                             "keep.")] = "auto",
@@ -77,21 +80,25 @@ def despeckle(
 
     Example: nearflash despeckle stack/*.tif --temporal -o clean/
 
+    Example: nearflash despeckle NISAR_L2_GCOV.h5 --polarisation HH --out-domain db
+
     Example: nearflash despeckle S1A_IW_GRDH_1SDV_20230101T050000.SAFE --polarisation VV --calibration gamma0 --out-domain db
     """
     check_outputs(json_file=json_file)
     needs(ctx, cluster is not None, "--cluster", "scheduler", "workers")
     excludes(ctx, "scheduler", "workers")
     from ..sar.files import Settings, plan_jobs
-    from ..sar.io import ProductOptions
+    from ..sar.io import ProductOptions, is_container, is_sentinel1
 
-    product = ProductOptions(calibration, noise, _names(polarisation), _names(swath), bursts)
+    product = ProductOptions(calibration, noise, _names(polarisation), _names(swath), bursts, _names(variable))
     settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
                         overwrite, out_scale, borders, negatives, product, cycle_spin)
     needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     jobs = plan_jobs(inputs, out, settings, ratio)
-    needs(ctx, any(job.part for job in jobs), "a Sentinel-1 product", "polarisation", "swath", "calibration", "noise",
-          "bursts")
+    sentinel1, container = (any(is_kind(job.source) for job in jobs) for is_kind in (is_sentinel1, is_container))
+    needs(ctx, sentinel1, "a Sentinel-1 product", "swath", "calibration", "noise", "bursts")
+    needs(ctx, container, "an HDF5 or netCDF file", "variable")
+    needs(ctx, sentinel1 or container, "a product", "polarisation")
     if cycle_spin:
         console.print("cycle spinning: 8 passes, 8 times the time of one", style="yellow")
     if temporal:

@@ -102,6 +102,7 @@ def compare(
                                                "what its statistics tell).")] = None,
     db_scale: Annotated[float, typer.Option(help="Units per decibel of dB data.")] = 1.0,
     band: Annotated[int, typer.Option(help="Band of the file, from 1.", min=1)] = 1,
+    variable: Annotated[str | None, typer.Option(help="Of an HDF5 or netCDF file: the image's name.")] = None,
     nodata: Annotated[float | None, typer.Option(help="Value of missing pixels (default: the file's).")] = None,
     crop: Annotated[str | None, typer.Option(metavar="ROW,COLUMN,HEIGHT,WIDTH", help="Compare on this part alone.")] = None,
     zoom: Annotated[str | None, typer.Option(metavar="ROW,COLUMN,HEIGHT,WIDTH", help="Show this part alone (of the cropped "
@@ -119,6 +120,10 @@ def compare(
     figure_format(out, "--out")
     needs(ctx, simulate, "--simulate", "seed")
     needs(ctx, domain == "db", "--domain db", "db_scale")
+    from ..sar.io import ProductOptions, is_container
+
+    needs(ctx, is_container(scene), "an HDF5 or netCDF file", "variable")
+    product = ProductOptions(variables=(variable,) if variable else ())
     names = [m.strip() for m in methods.split(",") if m.strip()]
     for name in names:
         if name not in METHOD_NAMES:
@@ -135,7 +140,7 @@ def compare(
     from ..sar.speckle import speckled
 
     given = check_looks(looks)
-    noisy, info = read_array(scene, domain, nodata=nodata, db_scale=db_scale, band=band - 1)
+    noisy, info = read_array(scene, domain, nodata=nodata, db_scale=db_scale, band=band - 1, product=product)
     # A truth has no speckle that could tell its domain
     truth = (read_array(clean, info.domain, nodata=nodata, db_scale=db_scale, band=band - 1)[0] if clean is not None
              else None)

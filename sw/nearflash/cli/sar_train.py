@@ -57,13 +57,14 @@ def train(
     import torch
     import torch.distributed as dist
 
+    from ..sar.io import read_complex
     from ..sar.models import grow, without_phases
     from ..sar.network import read_weights, write_weights
     from ..sar.training.config import TrainConfig
     from ..sar.training.curves import plot_curves
     from ..sar.training.data import MOVED, Images
     from ..sar.training.loop import Trainer
-    from ..sar.training.observed import Observations
+    from ..sar.training.observed import Observations, scaled_intensity
     from ..sar.training.validate import Validation
 
     config = TrainConfig.load(recipe)
@@ -77,10 +78,11 @@ def train(
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
+        slcs = {path: read_complex(path) for path in self_supervised or []}
         observations = None
         if self_supervised or dates:
-            observations = Observations.read(self_supervised or [], [stack_of(folder) for folder in dates or []],
-                                             config.crop + MOVED, dates_looks)
+            observations = Observations(list(slcs.values()), [(stack_of(folder), dates_looks) for folder in dates or []],
+                                        config.crop + MOVED)
         trainer = Trainer(config, Images(images, colours=config.tones > 0) if images else None, out, device, observations)
         initial = None
         if init:
@@ -96,7 +98,7 @@ def train(
             trainer.start_from(initial)
         score = None
         if validate and trainer.rank == 0:
-            validation = Validation(Images([validate]), slcs=slcs_of(self_supervised or []))
+            validation = Validation(Images([validate]), slcs={p.stem: scaled_intensity(i) for p, i in slcs.items()})
             score = lambda net: validation(net, trainer.device, trainer.autocast)  # noqa: E731
         columns = (text_column("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TimeRemainingColumn())
@@ -119,23 +121,16 @@ def train(
             dist.destroy_process_group()
 
 
-def stack_of(folder: Path) -> list[Path]:
-    """The images of a folder of dates, in the order of their names. Raises DataError for fewer than two."""
-    from ..sar.io import SUFFIXES
+def stack_of(folder: Path) -> np.ndarray:
+    """Intensity of a folder of dates, in the order of their names, float32 [dates, H, W]. Raises DataError for fewer than
+    two images, and for other shapes."""
+    from ..sar.io import SUFFIXES, read_array
 
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if len(paths) < 2:
         raise DataError("dates", str(folder), "a folder with at least two images")
-    return paths
-
-
-def slcs_of(paths: list[Path]) -> dict[str, np.ndarray]:
-    """Intensity of complex images by the names of their files, at the scale of training."""
-    from ..sar.io import read_complex
-    from ..sar.training.observed import scale_of
-
-    found = {}
-    for path in paths:
-        amplitude = np.abs(read_complex(path))
-        found[path.stem] = ((amplitude / scale_of(amplitude)) ** 2).astype(np.float32)
-    return found
+    images = [read_array(path)[0] for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DataError(f"{path} shape", image.shape, f"must be that of {paths[0]}, {images[0].shape}")
+    return np.stack(images)

@@ -35,6 +35,8 @@ UNEVEN = 1.8  # median unevenness above which the windows hold more than speckle
 # Texture raises the skewness, so textured amplitude can look like intensity, but nothing looks like amplitude that isn't:
 # intensity is believed on ground that is as even as speckle of an ordinary oversampling leaves it
 UNEVEN_INTENSITY, UNSURE = 1.1, 0.9
+MOST_VARIATION = 0.8  # of amplitude, deviation over mean: of a single look 0.52, and no speckle has fewer
+SATURATED = 0.005  # share of the values that are the highest: what is cut off has another skewness
 DB_DEVIATION = (0.3, 10.0)  # dB: of 200 looks and of half a look
 DB_MEDIAN = 60.0  # dB, either sign: backscatter and digital numbers are both within it
 NEGATIVE_SHARE = 1e-3
@@ -104,6 +106,8 @@ def judge(sample: list[np.ndarray], db_scale: float = 1.0) -> list[tuple[str, fl
     if not len(values):
         return []
     median, lowest = float(np.median(values)), float(values.min())
+    if float((values == values.max()).mean()) > SATURATED:
+        return []
     moments = even_moments(sample)
     if len(moments) < WINDOWS:
         return []
@@ -118,7 +122,7 @@ def judge(sample: list[np.ndarray], db_scale: float = 1.0) -> list[tuple[str, fl
     # Noise removal subtracts a constant: the lowest value shows how much
     variation = moments.deviation / (moments.mean - min(lowest, 0.0))
     expected = {"intensity": 2 * variation}
-    if not signed:
+    if not signed and float(np.median(variation)) <= MOST_VARIATION:
         expected["amplitude"] = _amplitude_skewness(variation)
     if may_be_db:
         expected["db"] = -moments.deviation / db_scale * math.log(10) / 10

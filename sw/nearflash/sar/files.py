@@ -132,7 +132,8 @@ def find_inputs(names: Iterable[str]) -> list[Path]:
 
 def plan_jobs(names: Sequence[str], out: Path | None, settings: Settings, ratio: Path | None = None) -> list[Job]:
     """A job per image. ``out`` and ``ratio`` are files for one named image, and folders for several, a folder, a pattern, or
-    where ``out`` is a folder already: there images of products are named after the product, all others keep their names.
+    where ``out`` is a folder already or has no suffix: there images of products are named after the product, all others
+    keep their names.
     ``out`` None is the working folder, for products alone.
 
     A product that can't be listed is a job of its own, which will say why. Raises :class:`ConfigError` for outputs that
@@ -153,9 +154,10 @@ def plan_jobs(names: Sequence[str], out: Path | None, settings: Settings, ratio:
                 raise  # the command's, not the file's
             images.append(Image(path, None, f"{path.stem}.tif"))
     single = len(names) == 1 and len(images) == 1 and inputs == [Path(names[0])]
-    into_folder = not single or out.is_dir()
-    if into_folder and out.is_file():
-        raise ConfigError("out", str(out), "must be a folder for several images")
+    into_folder = not single or out.is_dir() or not out.suffix
+    if into_folder and out.exists() and not out.is_dir():
+        raise ConfigError("out", str(out), f"must be a folder{'' if single else ' for several images'}, or not there yet"
+                          f"{', or end in .tif, .npy or .png' if single else ''}")
     jobs = []
     written: dict[Path, Path] = {}
     for image in images:

@@ -10,14 +10,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..contract.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from .network import Network
+
 __all__ = ["FILTER_NAMES", "METHOD_NAMES", "NETWORK_NAMES", "SHIFTS", "Method", "apply_method", "cycle_spin", "load_method",
-           "self_ensemble"]
+           "network_method", "self_ensemble"]
 
 NETWORK_NAMES = ("base", "tiny", "paper", "unet")
 # Named here, not taken from filters.FILTERS, so that a list of names (in --help) needs no SciPy
@@ -77,19 +80,30 @@ def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = Non
 
 def _network(name: str, device: str, checkpoint: Path | None) -> Method:
     from . import network
-    from .local_mean import keep_local_mean
+
+    details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint)}
+    return network_method(network.load(name, checkpoint, device), details)
+
+
+def network_method(net: Network, details: dict[str, Any] | None = None, *, scatterers: bool = True,
+                   expected_bias: float | None = None) -> Method:
+    """``net`` with what the package does around it: the input's local mean is kept (``expected_bias``: see
+    :func:`~nearflash.sar.local_mean.keep_local_mean`; None: the one that ships), and strong scatterers are, unless
+    ``scatterers`` is false."""
+    from .local_mean import EXPECTED_BIAS, keep_local_mean
     from .scatterers import bounded, dimmed, ground_level, keep_strong
 
-    net = network.load(name, checkpoint, device)
+    bias = EXPECTED_BIAS if expected_bias is None else expected_bias
 
     def apply(intensity: np.ndarray, looks: float) -> np.ndarray:
+        if not scatterers:
+            return keep_local_mean(intensity, net.despeckle(intensity, looks), looks, bias)
         ground = ground_level(intensity, looks)
         seen = dimmed(intensity, ground)
-        clean = keep_local_mean(seen, net.despeckle(seen, looks), looks)
+        clean = keep_local_mean(seen, net.despeckle(seen, looks), looks, bias)
         return bounded(intensity, keep_strong(intensity, clean, ground, looks))
 
-    details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint), "checkpoint_sha256": net.sha256}
-    return Method(name, net.margin, net.multiple, True, apply, details)
+    return Method(net.name, net.margin, net.multiple, True, apply, (details or {}) | {"checkpoint_sha256": net.sha256})
 
 
 def apply_method(method: Method, intensity: np.ndarray, looks: float) -> np.ndarray:

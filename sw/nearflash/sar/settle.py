@@ -30,7 +30,7 @@ def check_borders(borders: str) -> str:
 
 def settle(scene: Scene, domain: str | None = None, *, borders: str = "auto", negatives: str = "keep") -> None:
     """Complete ``scene.info``: the domain by :func:`~nearflash.sar.choose.choose_domain`, undeclared fills and borders
-    (with ``borders`` "auto"), and the offset of negative intensity (with ``negatives`` "keep").
+    (with ``borders`` "auto"), one look for complex values, and the offset of negative intensity (with ``negatives`` "keep").
 
     Looks at :func:`~nearflash.sar.statistics.sample_places`, in up to 16 bands. Raises
     :class:`~nearflash.contract.ConfigError` for unknown settings, :class:`~nearflash.sar.choose.DomainError` where the
@@ -85,7 +85,8 @@ def _sampled_bands(scene: Scene) -> list[int]:
 
 def _settle_complex(info: SceneInfo, domain: str | None) -> SceneInfo:
     choice = choose_domain(domain, (), "complex64", [], field=str(info.path))
-    return replace(info, domain="complex", choice=choice)
+    # What still has its phase is of one look: more are averages of intensity
+    return replace(info, domain="complex", choice=choice, looks=1.0 if info.looks is None else info.looks)
 
 
 def _real_sample(scene: Scene) -> list[np.ndarray]:

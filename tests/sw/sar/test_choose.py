@@ -50,6 +50,18 @@ def test_statistics_tell_the_domain_of_speckle(domain, looks, level):
     assert sure > 0.95
 
 
+def test_what_was_cut_off_tells_nothing():
+    """A quick-look's bright end is its largest number, its dark end 0: neither leaves speckle its skewness."""
+    single = speckle((160, 160), 1)
+    for cut in (np.minimum(np.sqrt(single), 1.4), np.minimum(single, 2)):
+        assert judge([cut.astype(np.float32)]) == []
+    # Of 8 bits with the lowest tenth stored as 0, as intensity: no amplitude varies that much
+    eight = np.minimum(np.rint(80 * np.sqrt(single)), 255)
+    dark = np.where(eight < 70, 0, eight) ** 2
+    assert dark.std() > 0.9 * dark.mean()
+    assert "amplitude" not in dict(judge([dark.astype(np.float32)]))
+
+
 @pytest.mark.parametrize("domain", ["intensity", "amplitude", "db"])
 def test_statistics_hold_on_fields_and_a_map_grid(domain):
     fields = np.kron(RNG.lognormal(0, 1, (6, 6)), np.ones((64, 64)))

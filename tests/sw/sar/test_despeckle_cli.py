@@ -184,8 +184,12 @@ def test_inputs_and_outputs_are_paired(folder, tmp_path):
     (tmp_path / "file.tif").write_text("")
     with pytest.raises(ConfigError, match="must be a folder"):
         plan_jobs([str(folder)], tmp_path / "file.tif", Settings("none"))
-    (job,) = plan_jobs([str(folder / "a.tif")], other, Settings("none"))
-    assert job.target == other / "a.tif"
+    for out in (other, tmp_path / "new"):  # a name without a suffix is a folder's, be it there or not
+        (job,) = plan_jobs([str(folder / "a.tif")], out, Settings("none"))
+        assert job.target == out / "a.tif"
+    (tmp_path / "plain").write_text("")
+    with pytest.raises(ConfigError, match="or end in"):
+        plan_jobs([str(folder / "a.tif")], tmp_path / "plain", Settings("none"))
 
 
 @pytest.mark.parametrize(("kind", "module"), [("dask", "distributed"), ("ray", "ray")])

@@ -265,7 +265,7 @@ def test_another_domains_words_do_not_stay(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("a.dim", r"\.data folder"), ("a.h5", "gdal_translate HDF5"), ("a.nc", "xarray"), ("a.xml", r"\.cos"),
+    ("a.dim", r"\.data folder"), ("a.zarr", "xarray"), ("a.xml", r"\.cos"),
     ("a.vrt", "GeoTIFF"), ("a.bin", "must end in"),
 ])
 def test_formats_that_are_not_read_say_what_to_make_of_them(tmp_path, name, said):

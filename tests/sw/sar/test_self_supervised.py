@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
+from nearflash.cli.sar_train import stack_of, train
 from nearflash.contract.errors import ConfigError, DataError
+from nearflash.sar import io
+from nearflash.sar.io import read_complex
 from nearflash.sar.network import load
 from nearflash.sar.peaks import peaks_kept, strong_peaks
 from nearflash.sar.speckle import SystemResponse
@@ -23,6 +26,7 @@ from nearflash.sar.training.goals import Goals
 from nearflash.sar.training.loop import EDGE, Trainer, loss_of, moved_apart, unlikelihood
 from nearflash.sar.training.observed import HALF_LOOK, Observations
 from PIL import Image
+from typer.testing import CliRunner
 
 RNG = np.random.default_rng(8)
 SMALL: dict[str, Any] = dict(model="tiny", steps=2, batch=2, crop=96, warmup=1, checkpoint_every=2, validate_every=2,
@@ -157,6 +161,9 @@ def test_strong_peaks():
     image[20, 20], image[20, 22], image[40, 10], image[50, 50] = 100, 90, 25, 60
     assert [tuple(p) for p in np.argwhere(strong_peaks(image))] == [(20, 20), (50, 50)]  # one beside a higher, one too low
     np.testing.assert_allclose(peaks_kept(image, image / 2), [0.5, 0.5])
+    dark = np.where(image < 1.5, 0, image)  # stored as 0: speckle alone stands out of that
+    assert np.median(dark[:15, :15]) == 0
+    assert strong_peaks(dark[:15, :15]).sum() == 0
 
 
 def test_the_goals_see_what_they_are_to_see():
@@ -209,7 +216,7 @@ def test_unseen_speckle_is_not_followed(tmp_path):
     assert float(out.std() / out.mean()) < 0.3  # of what is seen: 1.4
 
 
-def test_the_command_trains_on_files(tmp_path):
+def test_the_command_trains_on_files(tmp_path, monkeypatch):
     np.save(tmp_path / "slc.npy", complex_image())
     (tmp_path / "dates").mkdir()
     for k in range(2):
@@ -219,17 +226,25 @@ def test_the_command_trains_on_files(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (280, 280), dtype=np.uint8)).save(photographs / "a.png")
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("self_supervised = 1.0\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in SMALL.items()))
-    command = [sys.executable, "-m", "nearflash", "sar", "train", "--recipe", str(recipe), "--threads", "1"]
+    command = ["--recipe", str(recipe), "--threads", "1"]
     own = ["--self-supervised", str(tmp_path / "slc.npy"), "--dates", str(tmp_path / "dates"), "--dates-looks", "4"]
-    subprocess.run([*command, *own, "--validate", str(photographs), "-o", str(tmp_path / "run")],
-                   check=True, timeout=300, capture_output=True)
+    read: list[Path] = []
+    monkeypatch.setattr(io, "read_complex", lambda path: read.append(path) or read_complex(path))
+    app = typer.Typer()
+    app.command()(train)
+    done = CliRunner().invoke(app, [*command, *own, "--validate", str(photographs), "-o", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    assert read == [tmp_path / "slc.npy"]  # once, though it is trained on and scored
     meta = load("tiny", tmp_path / "run" / "weights.npz").meta
     assert meta["images"] == 0
     assert {"psnr_L1_db", "peaks_L1_median", "moved_rms", "slc_ratio_mean"} <= meta["validation"].keys()
+    np.save(tmp_path / "dates" / "1.npy", np.sqrt(RNG.gamma(4, 1 / 4, (110, 111))).astype(np.float32))
+    with pytest.raises(DataError, match=r"1\.npy shape"):
+        stack_of(tmp_path / "dates")
     (tmp_path / "dates" / "1.npy").unlink()
-    failed = subprocess.run([*command, *own, "-o", str(tmp_path / "again")], timeout=300, capture_output=True, text=True)
-    assert failed.returncode != 0
-    assert "at least two images" in failed.stderr + failed.stdout
+    failed = CliRunner().invoke(app, [*command, *own, "-o", str(tmp_path / "again")])
+    assert isinstance(failed.exception, DataError)
+    assert "at least two images" in str(failed.exception)
 
 
 def test_two_views_of_a_sample_are_trained_on(tmp_path):

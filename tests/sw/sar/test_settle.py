@@ -39,6 +39,17 @@ def run(path: Path, domain: str | None = None, method: str = "lee", **options):
         return writer.image, report, scene.info
 
 
+def test_what_has_its_phase_is_of_one_look(tmp_path):
+    parts = np.random.default_rng(3).normal(size=(64, 64, 2)).astype(np.float32)
+    np.save(tmp_path / "a.npy", parts[..., 0] + 1j * parts[..., 1])
+    np.save(tmp_path / "pairs.npy", parts)
+    for name, domain in (("a.npy", None), ("pairs.npy", "complex")):
+        with open_scene(tmp_path / name, domain) as scene:
+            assert scene.info.looks == 1.0
+            report = despeckle_stream(scene, Collect(scene.shape), load_method("lee"))
+            assert (report.looks, report.looks_source) == (1.0, "product")
+
+
 @pytest.mark.parametrize(("fill", "domain"), [(-9999.0, "db"), (-99.0, "db"), (0.0, "intensity"), (1e20, "intensity"),
                                               (-32768.0, "amplitude"), (-1.0, "amplitude")])
 def test_undeclared_fills_are_found_and_said(tmp_path, fill, domain):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 SIDE, LOOKS, DATES = 160, 1, 6
 CHANGED = np.s_[60:90, 60:90]  # a field that is four times brighter on the last date
+SHIP = 130, 40  # on the last date alone
 
 
 def ground() -> np.ndarray:
@@ -31,6 +32,7 @@ def truth(date: int) -> np.ndarray:
     clean = ground()
     if date == DATES - 1:
         clean[CHANGED] *= 4
+        clean[SHIP] *= 300
     return clean
 
 
@@ -49,6 +51,8 @@ def folder(tmp_path_factory) -> Path:
         noisy = truth(date) * rng.standard_exponential((SIDE, SIDE))
         if date == 0:
             noisy[:20, :30] = np.nan
+        if date == DATES - 1:
+            noisy[SHIP] = truth(date)[SHIP]
         write(path / f"{date}.tif", [noisy, 3 * noisy[::-1]])
     return path
 
@@ -100,6 +104,14 @@ def test_what_changed_stays_on_its_date(results):
     for date, factor in ((DATES - 1, 4), (0, 1), (3, 1)):
         assert read(out / "dates" / f"{date}.tif")[inner].mean() == pytest.approx(
             factor * ground()[inner].mean(), rel=0.25)
+
+
+def test_a_ship_stays_on_its_date_and_on_no_other(results):
+    _, out = results
+    seen = 300 * ground()[SHIP]
+    assert read(out / "dates" / f"{DATES - 1}.tif")[SHIP] == pytest.approx(seen, rel=0.05)
+    for date in range(DATES - 1):  # 51 times the ground in the mean of the dates, as they are
+        assert read(out / "dates" / f"{date}.tif")[SHIP] < 5 * ground()[SHIP]
 
 
 def test_missing_pixels_are_missing_on_their_date_alone(results):

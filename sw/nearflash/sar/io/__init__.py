@@ -1,9 +1,9 @@
-"""Scenes in files, read and written by rows as intensity: GeoTIFF, COG, ENVI and COSAR (rasterio), .npy, PNG (Pillow), and
-Sentinel-1 products.
+"""Scenes in files, read and written by rows as intensity: GeoTIFF, COG, ENVI, COSAR and netCDF (rasterio), HDF5 (h5py),
+.npy, PNG (Pillow), and Sentinel-1 products.
 
-A reader (raster.py, npy.py, png.py, sentinel1.py) gives an array by rows and what its file says of it (base.py: ``Scene``);
-what the file leaves open is settled in one place for all (:mod:`nearflash.sar.settle`); a writer gets an ``Encoding`` from
-encoding.py.
+A reader (raster.py, netcdf.py, hdf5.py, npy.py, png.py, sentinel1.py) gives an array by rows and what its file says of it
+(base.py: ``Scene``); what the file leaves open is settled in one place for all (:mod:`nearflash.sar.settle`); a writer gets
+an ``Encoding`` from encoding.py.
 
 >>> with open_scene("scene.tif", "amplitude") as scene, open_writer(scene, "clean.tif") as writer:
 ...     writer.write(scene.read(slice(0, 100)), 0)
@@ -19,22 +19,22 @@ import numpy as np
 from ...contract import ConfigError, DataError
 from ..domain import check_domain, check_scale
 from .base import Scene, SceneInfo, WriteError, Writer, require_new
-from .product import Image, ProductOptions, images_in, is_product
+from .product import CONTAINERS, Image, ProductOptions, images_in, is_container, is_product, is_sentinel1
 from .unread import advice
 
-__all__ = ["SUFFIXES", "Image", "ProductOptions", "Scene", "SceneInfo", "WriteError", "Writer", "images_in", "is_product",
-           "open_scene", "open_writer", "read_array", "read_complex"]
+__all__ = ["SUFFIXES", "Image", "ProductOptions", "Scene", "SceneInfo", "WriteError", "Writer", "images_in",
+           "is_container", "is_product", "is_sentinel1", "open_scene", "open_writer", "read_array", "read_complex"]
 
 _READERS = {".tif": "raster", ".tiff": "raster", ".npy": "npy", ".png": "png", ".img": "raster", ".cos": "raster"}
 _WRITERS = {".tif": "geotiff", ".tiff": "geotiff", ".npy": "npy", ".png": "png"}
-SUFFIXES = tuple(_READERS)
+SUFFIXES = (*_READERS, *CONTAINERS)
 
 
 def _format(path: Path, field: str, formats: dict[str, str]) -> str:
     name = formats.get(path.suffix.lower())
     if name is None:
-        hint = advice(path) if field == "input" else ""
-        raise ConfigError(field, str(path), f"must end in one of {', '.join(formats)}" + (f": {hint}" if hint else ""))
+        known, hint = (SUFFIXES, advice(path)) if field == "input" else (tuple(formats), "")
+        raise ConfigError(field, str(path), f"must end in one of {', '.join(known)}" + (f": {hint}" if hint else ""))
     return name
 
 
@@ -70,7 +70,13 @@ def _reader(path: Path, domain: str | None, nodata: float | None, db_scale: floa
     if domain is not None:
         check_domain(domain)
     check_scale(db_scale)
-    if is_product(path):
+    if is_container(path):
+        if CONTAINERS[path.suffix.lower()] == "hdf5":
+            from .hdf5 import read_part as read_image
+        else:
+            from .netcdf import read_part as read_image
+        return read_image(path, part, product, domain, nodata, db_scale)
+    if is_sentinel1(path):
         if domain is not None:
             raise ConfigError("domain", domain, "must be absent for a Sentinel-1 product, whose values are known "
                               "(--calibration, --out-domain)")
@@ -128,13 +134,15 @@ def open_writer(scene: Scene, path: str | Path, *, domain: str | None = None, dt
 
 
 def read_array(path: str | Path, domain: str | None = None, *, nodata: float | None = None, db_scale: float = 1.0,
-               band: int = 0, borders: str = "auto", negatives: str = "keep") -> tuple[np.ndarray, SceneInfo]:
+               band: int = 0, borders: str = "auto", negatives: str = "keep",
+               product: ProductOptions | None = None) -> tuple[np.ndarray, SceneInfo]:
     """A whole band as intensity, float32 [H, W] with NaN for missing pixels (it includes ``offset`` of the info), and what
     is known of its file.
 
     Arguments and errors: as :func:`open_scene`.
     """
-    with open_scene(path, domain, nodata=nodata, db_scale=db_scale, borders=borders, negatives=negatives) as scene:
+    with open_scene(path, domain, nodata=nodata, db_scale=db_scale, borders=borders, negatives=negatives,
+                    product=product) as scene:
         if not 0 <= band < scene.bands:
             raise ConfigError("band", band, f"must be from 0 to {scene.bands - 1}: {path} has {scene.bands}")
         return scene.read(slice(0, scene.shape[0]), band), scene.info

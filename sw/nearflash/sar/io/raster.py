@@ -43,12 +43,14 @@ def open_raster(path: Path | str, **options: Any) -> Any:
 class RasterScene(Scene):
     """An image of one or more bands; the pages of a TIFF are bands too. A declared scale and offset are applied."""
 
-    def __init__(self, path: Path, domain: str | None, nodata: float | None, db_scale: float):
-        driver = DRIVERS[path.suffix.lower()]
+    def __init__(self, path: Path, domain: str | None, nodata: float | None, db_scale: float, name: str | None = None,
+                 driver: str | None = None):
+        """``name``: what GDAL opens with ``driver``, where that is a part of the file."""
+        driver = driver or DRIVERS[path.suffix.lower()]
         self.datasets: list[Any] = []
         try:
             with environment():
-                self.datasets.append(open_raster(path, driver=driver))
+                self.datasets.append(open_raster(name or path, driver=driver))
                 # A TIFF's first page is open; the others are images of their own
                 self.datasets += [open_raster(name) for name in self.datasets[0].subdatasets[1:] if driver == "GTiff"]
         except (RasterioError, OSError) as e:

@@ -9,10 +9,6 @@ __all__ = ["advice"]
 _ADVICE = {
     ".dim": "it is an index of the images in the .data folder beside it, of which one must be intensity or amplitude: of "
             "complex bands (i_, q_) make one in SNAP, or export a GeoTIFF",
-    ".h5": "of an HDF5 product (NISAR, ICEYE, COSMO-SkyMed) give one image as GeoTIFF: gdalinfo FILE lists them, "
-           "gdal_translate HDF5:\"FILE\"://path/to/image scene.tif",
-    ".nc": "of a netCDF file give one image as GeoTIFF (gdal_translate NETCDF:\"FILE\":variable scene.tif), or the variable "
-           "as an xarray.DataArray to nearflash.sar.despeckle",
     ".zarr": "open it with xarray and give the DataArray to nearflash.sar.despeckle",
     ".xml": "give the product's image instead: for TerraSAR-X the .cos or .tif in IMAGEDATA, for Radarsat-2 imagery_HH.tif, "
             "for Sentinel-1 the .SAFE folder",
@@ -22,7 +18,6 @@ _ADVICE = {
     ".jp2": "JPEG 2000 of SAR is a quick-look: take the product's own image",
     ".mat": "save the array with numpy.save as .npy",
 }
-_ADVICE |= {".hdf5": _ADVICE[".h5"], ".he5": _ADVICE[".h5"], ".nc4": _ADVICE[".nc"]}
 
 
 def advice(path: Path) -> str:

@@ -11,14 +11,13 @@ A network that sees the one and is scored by how likely it makes the other can't
 from __future__ import annotations
 
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 
 from ...contract.errors import DataError
 from ..statistics import MEDIAN_AMPLITUDE
 
-__all__ = ["HALF_LOOK", "Observations", "scale_of"]
+__all__ = ["HALF_LOOK", "Observations", "scale_of", "scaled_intensity"]
 
 HALF_LOOK = 0.5  # looks of the squared real part of a complex image alone (one degree of freedom of two)
 CHANGE = 15  # pixels on a side of the means by which two dates are brought to the same brightness
@@ -68,13 +67,11 @@ class Observations:
         a, b = (x[row : row + size, column : column + size][::down, ::right] * gain for x in (seen, scored))
         return a, b, looks
 
-    @classmethod
-    def read(cls, slcs: list[Path], stacks: list[list[Path]], size: int, looks: float = 1.0) -> Observations:
-        """From files: complex images, and stacks of an intensity or amplitude image a date, each with ``looks`` looks."""
-        from ..io import read_array, read_complex
 
-        return cls([read_complex(path) for path in slcs],
-                   [(np.stack([read_array(path)[0] for path in stack]), looks) for stack in stacks], size)
+def scaled_intensity(image: np.ndarray) -> np.ndarray:
+    """Of a complex image [H, W], as bright as scenes are in training: float32 [H, W]. Raises as :func:`scale_of`."""
+    amplitude = np.abs(image)
+    return ((amplitude / scale_of(amplitude)) ** 2).astype(np.float32)
 
 
 def scale_of(amplitude: np.ndarray) -> float:
