@@ -20,7 +20,7 @@ from nearflash.evaluate.tables import tables
 from nearflash.models import model_spec
 
 SMALL = Setting(models=("rmc1", "ncf"), localities=(0.3, 2.0), batches=(1, 2), reference_batch=2, table_gb=0.02,
-                fewest_queries=2, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0))
+                fewest_queries=2, fewest_lookups=1, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0))
 HOST = HostTimes({m: {b: 50.0 * b for b in (1, 2, 16)} for m in ("rmc1", "ncf")}, {32: 0.05, 64: 0.05}, "given")
 
 
@@ -108,6 +108,12 @@ def test_more_than_published_is_said(small):
     assert lines["LUT saved by the kernel search, RMC1"]["why"].startswith("More is saved")
     assert lines["DSP saved by the kernel search, RMC1"]["why"].startswith("estimated")
     assert lines["BRAM saved by the kernel search, RMC1"]["verdict"] == "reproduced"
+
+
+def test_runs_are_long_enough_for_their_locality():
+    """Tables of one lookup a query need more queries; a run is of whole batches."""
+    assert [Setting().queries(model_spec("rmc1"), b) for b in (1, 16, 64)] == [32, 32, 128]
+    assert [Setting().queries(model_spec("ncf"), b) for b in (1, 16, 100)] == [512, 512, 600]
 
 
 def test_settings_without_the_reference_are_refused():
