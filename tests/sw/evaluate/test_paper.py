@@ -7,9 +7,13 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
-from nearflash.contract import ConfigError, DataError
+from nearflash.compiler import compile_device
+from nearflash.contract import ConfigError, DataError, DeviceConfig, cores
+from nearflash.contract.resources import Resources
+from nearflash.evaluate import published as module
 from nearflash.evaluate.compare import differences, read_result
 from nearflash.evaluate.costs import Costs
 from nearflash.evaluate.host import HostTimes
@@ -108,6 +112,28 @@ def test_more_than_published_is_said(small):
     assert lines["LUT saved by the kernel search, RMC1"]["why"].startswith("More is saved")
     assert lines["DSP saved by the kernel search, RMC1"]["why"].startswith("estimated")
     assert lines["BRAM saved by the kernel search, RMC1"]["verdict"] == "reproduced"
+
+
+def test_searched_kernels_are_compared_with_fixed_ones(monkeypatch):
+    """RMC1's layers 64 x 128, 32 x 64, 256 x 288, 64 x 256 with 16 x 16 multipliers each, and 1 x 64 with 1 x 16: 1,040.
+    Nothing beside the MLP's layers counts."""
+    found = compile_device(model_spec("rmc1", 2000), DeviceConfig.preset("paper"))
+
+    class Estimator:
+        def __init__(self, family):
+            assert family == "xc7"
+
+        def device(self, config):
+            n = sum(c.kr * c.kc for c in cores(config.mlp.graph))
+            return {"mlp.core0": Resources(lut=n, ff=1, bram18=2, dsp=2 * n), "mlp.epilogue0": Resources(ff=1),
+                    "nvme": Resources(lut=9999, dsp=9999)}
+
+    monkeypatch.setattr(module, "load_tool", lambda name: Estimator)
+    monkeypatch.setattr(module, "fit", lambda *args: SimpleNamespace(config=found))
+    row, = module.resource_savings(16)
+    multipliers = sum(c.kr * c.kc for c in cores(found.mlp.graph))
+    assert row["dsp_saved_share"] == row["lut_saved_share"] == pytest.approx(1 - multipliers / 1040)
+    assert row["ff_saved_share"] == row["bram18_saved_share"] == 0
 
 
 def test_runs_are_long_enough_for_their_locality():
