@@ -198,7 +198,7 @@ def _show(r: dict[str, Any]) -> None:
     def busy(shares: list[float]) -> str:
         return " ".join(f"{100 * s:.0f}" for s in shares[:32]) + (" ..." if len(shares) > 32 else "") + " %"
 
-    console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.2f} GB of tables; device {r['device']}: {r['channels']} channels "
+    console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables; device {r['device']}: {r['channels']} channels "
                   f"x {r['dies_per_channel']} dies, {r['clock_mhz']:g} MHz; {r['source']}")
     ceiling = r["flash_ceiling_queries_per_second"]
     show("speed (simulated time)", [

@@ -28,6 +28,8 @@ Rows = list[dict[str, Any]]
 @dataclass(frozen=True)
 class Setting:
     """What is run. ``dies``: per channel; two are the fewest that sustain the sequential rate which the paper reports.
+    ``fewest_lookups``: of each table in a run, which must be many beside those that the locality generator takes until it
+    repeats rows as often as it will.
     ``reference_k``, ``reference_batch``: where the published ratios are compared. Raises
     :class:`~nearflash.contract.ConfigError`."""
 
@@ -39,6 +41,7 @@ class Setting:
     seed: int = 0
     fewest_batches: int = 2
     fewest_queries: int = 32
+    fewest_lookups: int = 512
     sensitivity_dies: tuple[int, ...] = (1, 2, 4, 8)
     sensitivity_miss_us: tuple[float, ...] = (10.0, 22.2, 50.0, 100.0, 200.0)
     reference_k: float = 0.3
@@ -51,9 +54,10 @@ class Setting:
         if self.reference_k not in self.localities or self.reference_batch not in self.batches:
             raise ConfigError("reference", (self.reference_k, self.reference_batch), "must be among localities and batches")
 
-    def queries(self, batch: int) -> int:
+    def queries(self, spec: ModelSpec, batch: int) -> int:
         """Of a cell of the grid: whole batches."""
-        return batch * max(self.fewest_batches, -(-self.fewest_queries // batch))
+        fewest = max(self.fewest_queries, -(-self.fewest_lookups // min(t.lookups for t in spec.tables)))
+        return batch * max(self.fewest_batches, -(-fewest // batch))
 
     @classmethod
     def quick(cls, **changes: Any) -> Setting:
@@ -107,12 +111,12 @@ def evaluate_paper(setting: Setting, costs: Costs, host: HostTimes,
     for name, spec in specs.items():
         config = device_for(spec, setting.dies)
         for k in setting.localities:
-            held = _held(spec, setting.queries(max(setting.batches)), k, setting.seed)
+            held = _held(spec, max(setting.queries(spec, b) for b in setting.batches), k, setting.seed)
             for batch in setting.batches:
-                grid += _cell(spec, config, _first(held, setting.queries(batch)), batch, k, costs, host)
+                grid += _cell(spec, config, _first(held, setting.queries(spec, batch)), batch, k, costs, host)
             progress(f"{name}, K = {k:g}")
     spec = specs[CALIBRATION_MODEL]
-    reference = _held(spec, setting.queries(setting.reference_batch), setting.reference_k, setting.seed)
+    reference = _held(spec, setting.queries(spec, setting.reference_batch), setting.reference_k, setting.seed)
     load = Load(Traffic.of(spec, device_for(spec, setting.dies), reference), setting.reference_batch, costs, host)
     miss = _calibrated(load)
     rows = _sensitivity(spec, reference, setting, costs, host, miss)

@@ -7,9 +7,13 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
-from nearflash.contract import ConfigError, DataError
+from nearflash.compiler import compile_device
+from nearflash.contract import ConfigError, DataError, DeviceConfig, cores
+from nearflash.contract.resources import Resources
+from nearflash.evaluate import published as module
 from nearflash.evaluate.compare import differences, read_result
 from nearflash.evaluate.costs import Costs
 from nearflash.evaluate.host import HostTimes
@@ -20,7 +24,7 @@ from nearflash.evaluate.tables import tables
 from nearflash.models import model_spec
 
 SMALL = Setting(models=("rmc1", "ncf"), localities=(0.3, 2.0), batches=(1, 2), reference_batch=2, table_gb=0.02,
-                fewest_queries=2, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0))
+                fewest_queries=2, fewest_lookups=1, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0))
 HOST = HostTimes({m: {b: 50.0 * b for b in (1, 2, 16)} for m in ("rmc1", "ncf")}, {32: 0.05, 64: 0.05}, "given")
 
 
@@ -108,6 +112,34 @@ def test_more_than_published_is_said(small):
     assert lines["LUT saved by the kernel search, RMC1"]["why"].startswith("More is saved")
     assert lines["DSP saved by the kernel search, RMC1"]["why"].startswith("estimated")
     assert lines["BRAM saved by the kernel search, RMC1"]["verdict"] == "reproduced"
+
+
+def test_searched_kernels_are_compared_with_fixed_ones(monkeypatch):
+    """RMC1's layers 64 x 128, 32 x 64, 256 x 288, 64 x 256 with 16 x 16 multipliers each, and 1 x 64 with 1 x 16: 1,040.
+    Nothing beside the MLP's layers counts."""
+    found = compile_device(model_spec("rmc1", 2000), DeviceConfig.preset("paper"))
+
+    class Estimator:
+        def __init__(self, family):
+            assert family == "xc7"
+
+        def device(self, config):
+            n = sum(c.kr * c.kc for c in cores(config.mlp.graph))
+            return {"mlp.core0": Resources(lut=n, ff=1, bram18=2, dsp=2 * n), "mlp.epilogue0": Resources(ff=1),
+                    "nvme": Resources(lut=9999, dsp=9999)}
+
+    monkeypatch.setattr(module, "load_tool", lambda name: Estimator)
+    monkeypatch.setattr(module, "fit", lambda *args: SimpleNamespace(config=found))
+    row, = module.resource_savings(16)
+    multipliers = sum(c.kr * c.kc for c in cores(found.mlp.graph))
+    assert row["dsp_saved_share"] == row["lut_saved_share"] == pytest.approx(1 - multipliers / 1040)
+    assert row["ff_saved_share"] == row["bram18_saved_share"] == 0
+
+
+def test_runs_are_long_enough_for_their_locality():
+    """Tables of one lookup a query need more queries; a run is of whole batches."""
+    assert [Setting().queries(model_spec("rmc1"), b) for b in (1, 16, 64)] == [32, 32, 128]
+    assert [Setting().queries(model_spec("ncf"), b) for b in (1, 16, 100)] == [512, 512, 600]
 
 
 def test_settings_without_the_reference_are_refused():
