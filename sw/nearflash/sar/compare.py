@@ -149,7 +149,7 @@ def draw(result: Comparison, row: int | None = None, zoom: Window | None = None)
             axes.axhline(row, color="tab:orange", linewidth=0.8)
         return axes
 
-    first = amplitude(grid[0, 0], result.noisy, f"input, {result.looks:g} looks\n")
+    first = amplitude(grid[0, 0], result.noisy, f"input, {result.looks:.3g} looks\n")
     _outline(first, result.windows)
     if result.clean is not None:
         amplitude(grid[1, 0], result.clean, "clean\n")

@@ -144,7 +144,8 @@ def read_array(path: str | Path, domain: str | None = None, *, nodata: float | N
     with open_scene(path, domain, nodata=nodata, db_scale=db_scale, borders=borders, negatives=negatives,
                     product=product) as scene:
         if not 0 <= band < scene.bands:
-            raise ConfigError("band", band, f"must be from 0 to {scene.bands - 1}: {path} has {scene.bands}")
+            raise ConfigError("band", band, f"must be from 0 to {scene.bands - 1}, counted from 0: {path} has "
+                              f"{scene.bands}")
         return scene.read(slice(0, scene.shape[0]), band), scene.info
 
 
