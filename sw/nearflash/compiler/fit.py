@@ -223,7 +223,7 @@ class _Fitter:
             last = packed == self.packings[-1]
             may_soften = soft and last
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
-            before = None
+            before, hopeless = None, False
             rounds = ROUNDS if last else 1
             while rounds:
                 rounds -= 1
@@ -239,8 +239,7 @@ class _Fitter:
                     if over and not may_soften:
                         self.failures.append(", ".join(f"{k} at least {shares[k]:.0%}" for k in sorted(over)) + named)
                         break
-                    if over:
-                        rounds = 0  # whatever slices count, they will not do
+                    hopeless = bool(over)  # whatever slices count, they will not do
                 graph = searched.best()
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
@@ -250,7 +249,8 @@ class _Fitter:
                 config = self._device(graph, packed, n_batch, slots)
                 used = self._used(searched, config)
                 over = self._over(used)
-                if over == {"dsp"} and may_soften and not rounds:
+                if over == {"dsp"} and may_soften and (hopeless or not rounds):
+                    rounds = 0
                     config = self._softened(config, ceil(used.dsp - limit * part.dsp))
                     used = self._used(searched, config)
                     over = self._over(used)
@@ -261,7 +261,8 @@ class _Fitter:
                         resources = {**resources, SHELL: self.shell}
                     return _finish(self.spec, config, self.board, self.embedding, searched, resources, limit)
                 self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in used.shares(part).items() if k in over) + named)
-                weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
+                short = over - {"dsp"} if hopeless else over
+                weights = {k: w * SHORT if k in short else w for k, w in weights.items()}
             if over and "dsp" not in over:
                 break  # packing frees nothing else
         return over
