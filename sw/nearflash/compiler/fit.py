@@ -65,6 +65,7 @@ BALANCED = 0.9  # of the lookups' pace that random rows should reach, by having 
 MOST_SHARE = 4  #: of the embedding time, for an MLP
 SHELL = "shell"  #: among a plan's resources: what the board puts around the device
 SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
+NEAR = 1.1  # of the limit: where slices cannot suffice, what else is short by more is not brought down by counting more
 
 
 class CostModel(Protocol):
@@ -244,7 +245,7 @@ class _Fitter:
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
                     return over
-                rounds = 0 if graph == before else rounds
+                rounds = 0 if graph == before and not hopeless else rounds
                 before = graph
                 config = self._device(graph, packed, n_batch, slots)
                 used = self._used(searched, config)
@@ -262,6 +263,8 @@ class _Fitter:
                     return _finish(self.spec, config, self.board, self.embedding, searched, resources, limit)
                 self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in used.shares(part).items() if k in over) + named)
                 short = over - {"dsp"} if hopeless else over
+                if hopeless and any(used.shares(part)[k] > NEAR * limit for k in short):
+                    break
                 weights = {k: w * SHORT if k in short else w for k, w in weights.items()}
             if over and "dsp" not in over:
                 break  # packing frees nothing else
