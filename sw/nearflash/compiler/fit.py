@@ -3,9 +3,9 @@
 RM-SSD's rules (section "kernel search"), each a constraint here:
 
 1. weights lie in block RAM or UltraRAM unless they don't fit; then the fewest bytes that make the rest fit are streamed from
-   DRAM. Memory that is short is first looked for in the halves of a decomposed layer, which keep a group's sums, and in the
-   places of samples being pooled: the layer becomes one, and the places those of one group. What suits UltraRAM but is too
-   much for it moves to block RAM, the smallest layers first;
+   DRAM. Memory that is short is first looked for in the halves of a decomposed layer, which keep a group's sums, in the
+   places of samples being pooled and in the tags: the layer becomes one, the places those of one group, the tags half as
+   many. What suits UltraRAM but is too much for it moves to block RAM, the smallest layers first;
 2. a streamed layer's beats, shared by the N_batch samples of a group, take no longer than the lookups of a sample;
    N_batch = 1, 2, 4, ... until they do;
 3. T_bottom and T_top, in kernel steps, are at most ``share`` of the embedding stage's time;
@@ -65,6 +65,8 @@ BALANCED = 0.9  # of the lookups' pace that random rows should reach, by having 
 MOST_SHARE = 4  #: of the embedding time, for an MLP
 SHELL = "shell"  #: among a plan's resources: what the board puts around the device
 SHORT, ROUNDS = 4.0, 3  # what a resource that ran short counts, and how often the search may change its mind
+LEAST_TAGS = 32  # that are not halved
+NEAR = 1.1  # of the limit: where slices cannot suffice, what else is short by more is not brought down by counting more
 
 
 class CostModel(Protocol):
@@ -216,21 +218,21 @@ class _Fitter:
         """The cheapest plan if it fits, or else what there is too little of. ``soft``: products may be made of LUTs."""
         over: set[str] = set()
         part, limit = self.board.part, self.options.limit
-        planned = _undivided(self.planned) if thrifty else self.planned
+        planned = _thrifty(self.planned) if thrifty else self.planned
         groups = 1 if thrifty else 2
         slots = slots_for(self.spec, self.planned, BALANCED, max(self.base.lookup.sample_slots, groups * n_batch))
         for packed in self.packings:
             last = packed == self.packings[-1]
             may_soften = soft and last
             weights: dict[str, float] = dict.fromkeys(LIMITS, 1.0)
-            before = None
+            before, hopeless = None, False
             rounds = ROUNDS if last else 1
             while rounds:
                 rounds -= 1
                 self.progress(f"searching kernels{named}")
                 searched = _Search(planned, self.board, self.cost, self.allowed, packed, weights, streamed, moved, n_batch)
                 if before is None:
-                    config = self._device(searched.graph, packed, n_batch, slots)
+                    config = self._device(planned, searched.graph, packed, n_batch, slots)
                     need = searched.need() + self._rest(config, sized=False)
                     shares = need.shares(part)
                     over = {k for k in FLOORS if shares[k] > limit}
@@ -239,18 +241,18 @@ class _Fitter:
                     if over and not may_soften:
                         self.failures.append(", ".join(f"{k} at least {shares[k]:.0%}" for k in sorted(over)) + named)
                         break
-                    if over:
-                        rounds = 0  # whatever slices count, they will not do
+                    hopeless = bool(over)  # whatever slices count, they will not do
                 graph = searched.best()
                 if graph is None:
                     self.failures.append(f"no kernels are fast enough for {self.allowed:,} steps a stage{named}")
                     return over
-                rounds = 0 if graph == before else rounds
+                rounds = 0 if graph == before and not hopeless else rounds
                 before = graph
-                config = self._device(graph, packed, n_batch, slots)
+                config = self._device(planned, graph, packed, n_batch, slots)
                 used = self._used(searched, config)
                 over = self._over(used)
-                if over == {"dsp"} and may_soften and not rounds:
+                if over == {"dsp"} and may_soften and (hopeless or not rounds):
+                    rounds = 0
                     config = self._softened(config, ceil(used.dsp - limit * part.dsp))
                     used = self._used(searched, config)
                     over = self._over(used)
@@ -261,7 +263,10 @@ class _Fitter:
                         resources = {**resources, SHELL: self.shell}
                     return _finish(self.spec, config, self.board, self.embedding, searched, resources, limit)
                 self.failures.append(", ".join(f"{k} {v:.0%}" for k, v in used.shares(part).items() if k in over) + named)
-                weights = {k: w * SHORT if k in over else w for k, w in weights.items()}
+                short = over - {"dsp"} if hopeless else over
+                if hopeless and any(used.shares(part)[k] > NEAR * limit for k in short):
+                    break
+                weights = {k: w * SHORT if k in short else w for k, w in weights.items()}
             if over and "dsp" not in over:
                 break  # packing frees nothing else
         return over
@@ -278,16 +283,18 @@ class _Fitter:
         graph = with_lut_rows(mlp.graph, excess, lambda core: self.cost.core_floor(core, mlp, config.beat_bytes).dsp)
         return replace(config, mlp=replace(mlp, graph=graph or mlp.graph))
 
-    def _device(self, graph: tuple[Node, ...], packed: bool, n_batch: int, slots: int) -> DeviceConfig:
-        mlp = replace(self.planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
+    def _device(self, planned: DeviceConfig, graph: tuple[Node, ...], packed: bool, n_batch: int, slots: int
+                ) -> DeviceConfig:
+        mlp = replace(planned.mlp, graph=graph, n_batch=n_batch, packed=packed,
                       primitive=PRIMITIVE[self.board.part.family])
-        return replace(self.planned, name=f"{self.base.name}-{self.spec.name}-{self.board.name}", mlp=mlp,
-                       lookup=replace(self.planned.lookup, sample_slots=slots))
+        return replace(planned, name=f"{self.base.name}-{self.spec.name}-{self.board.name}", mlp=mlp,
+                       lookup=replace(planned.lookup, sample_slots=slots))
 
     def _rest(self, config: DeviceConfig, sized: bool = True) -> Resources:
         """Of the device without its layers, and of the shell; ``sized``: their kernels, which take beats, are chosen."""
         every = cores(config.mlp.graph)
-        key = config.mlp.n_batch, config.lookup.sample_slots, len(every), sum(c.weights == "dram" for c in every), sized
+        key = (config.mlp.n_batch, config.lookup.sample_slots, config.lookup.tags, len(every),
+               sum(c.weights == "dram" for c in every), sized)
         if key not in self.rest:
             self.progress("estimating the rest of the device")
             resources = self.cost.device(config)
@@ -324,8 +331,8 @@ def _streams(spec: ModelSpec, options: FitOptions) -> Iterator[frozenset[str]]:
 def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board, spare: bool
               ) -> Iterator[tuple[frozenset[str], bool]]:
     """What to do about memory or DSP slices that are short: layers to keep out of UltraRAM (none, the smallest, the two
-    smallest ...), and whether to leave all layers undivided (one kernel rounds up less than two) and pool the samples of one
-    group at a time, if either saves anything (``spare``: the second does)."""
+    smallest ...), and whether to be thrifty: all layers undivided (one kernel rounds up less than two), the samples of one
+    group pooled at a time, half the tags; if either of the first two saves anything (``spare``: the second does)."""
     fc = [n for n in planned.mlp.graph if n.kind == "fc"]
     yield frozenset(), False
     if spare or any(n.decomposed for n in fc):
@@ -338,10 +345,13 @@ def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board, spa
             yield frozenset(names[:k]), False
 
 
-def _undivided(planned: DeviceConfig) -> DeviceConfig:
-    """``planned`` without intra-layer decomposition: no half's sums, of a whole group, wait for the other's."""
+def _thrifty(planned: DeviceConfig) -> DeviceConfig:
+    """``planned`` without intra-layer decomposition (no half's sums, of a whole group, wait for the other's), and with half
+    as many reads in flight: of a board's 64 a die, 32 still keep dies busy that others have longer queues than."""
     graph = tuple(replace(n, decomposed=False) for n in planned.mlp.graph)
-    return replace(planned, mlp=replace(planned.mlp, graph=graph))
+    tags = planned.lookup.tags
+    return replace(planned, mlp=replace(planned.mlp, graph=graph),
+                   lookup=replace(planned.lookup, tags=tags // 2 if tags > LEAST_TAGS else tags))
 
 
 def _may_hold(spec: ModelSpec, streamed: frozenset[str], board: Board, options: FitOptions) -> bool:
