@@ -21,6 +21,8 @@ from .mlp.engine import MlpEngine
 from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 from .primitives.interconnect import MemInterconnect
+from .tensor.commands import TensorCommands
+from .tensor.engine import TensorEngine
 
 __all__ = ["Device"]
 
@@ -147,10 +149,27 @@ class Device(wiring.Component):
                 nvme.parameter.ready.eq(1),
             ]
 
+        # -- tensor engine
+        tensor_host_reads, tensor_host_writes, tensor_dram_writes = [], [], []
+        if c.tensor.rows:
+            m.submodules.tensor = tensor = TensorEngine(c)
+            m.submodules.tensor_commands = commands = TensorCommands(c)
+            connect(m, nvme.tensor_cmd, commands.cmd)
+            connect(m, commands.completion, nvme.tensor_completion)
+            connect(m, commands.run, tensor.i)
+            connect(m, tensor.o, commands.outcome)
+            connect(m, tensor.transfer, commands.transfer)
+            connect(m, commands.transferred, tensor.transferred)
+            dram_reads += [*tensor.mem_read, commands.dram_read]
+            tensor_host_reads += [commands.list_read, commands.data_read]
+            tensor_host_writes.append(commands.host_write)
+            tensor_dram_writes += [tensor.mem_write, commands.dram_write]
+
         # -- memory
-        host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read, host_reader.list_read, host_reader.data_read]
-        host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write]
-        dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write]
+        host_reads = [nvme.sq_read, block_prp.mem_read, block_io.host_read, host_reader.list_read, host_reader.data_read,
+                      *tensor_host_reads]
+        host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write, *tensor_host_writes]
+        dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write, *tensor_dram_writes]
         m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
         m.submodules.dram_interconnect = dram = MemInterconnect(
             c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True)

@@ -26,8 +26,8 @@ from nearflash.contract.table import MAX_ROW_BITS
 __all__ = ["AdminCommand", "Bag", "BlockCommand", "Completion", "DenseElement", "Drain", "Extent", "FlashCommand",
            "FlashData", "FlashDone", "FlashOp", "HostData", "InferCommand", "ItemKind", "Layouts", "LogPage", "Logit",
            "LookupItem", "MapUpdate", "Parameter", "PhysicalPage", "Piece", "PooledElement", "PrpRequest", "PrpRun",
-           "QueueSettings", "Retire", "Sample", "SampleStatus", "TableWrite", "TranslateRequest", "TranslateResponse",
-           "VectorBeat"]
+           "QueueSettings", "Retire", "Sample", "SampleStatus", "TableWrite", "TensorCommand", "TranslateRequest",
+           "TranslateResponse", "VectorBeat"]
 
 
 class FlashOp(Enum, shape=2):
@@ -294,6 +294,26 @@ class AdminCommand(data.StructLayout):
             "prp1": lay.host_address_bits,
             "prp2": lay.host_address_bits,
             "cdw10": 32,
+        })
+
+
+class TensorCommand(data.StructLayout):
+    """A TENSOR_LOAD (``load``) or TENSOR_RUN command that passed the checks."""
+
+    def __init__(self, lay: Layouts):
+        super().__init__({
+            "load": 1,
+            "qid": 3,
+            "cid": 16,
+            #: What is loaded, or a program's input: :meth:`Layouts.host_address`.
+            "prp1": lay.host_address_bits,
+            "prp2": lay.host_address_bits,
+            #: Of that, 32 bits each.
+            "words": 32,
+            #: Where it goes, or the program lies, in the tensor region.
+            "offset": 32,
+            #: Where a program's output goes: :meth:`Layouts.host_address`.
+            "out_addr": lay.host_address_bits,
         })
 
 
@@ -566,6 +586,7 @@ class Layouts:
     host_data = cached_property(HostData)
     piece = cached_property(Piece)
     admin_command = cached_property(AdminCommand)
+    tensor_command = cached_property(TensorCommand)
     queue_settings = cached_property(QueueSettings)
     extent = cached_property(Extent)
     table_write = cached_property(TableWrite)

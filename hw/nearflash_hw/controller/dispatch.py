@@ -1,20 +1,24 @@
 """Checks submission entries and sends each to where it is carried out."""
 
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
+from nearflash.contract.tensor import TENSOR_LOAD, TENSOR_RUN
 
 from ..host.queues import QueueEntry
 from ..interfaces import Layouts
 
-__all__ = ["Dispatcher", "Target"]
+__all__ = ["Dispatcher", "Target", "targets"]
 
 
 class Target(IntEnum):
-    """Where a command goes: answered at once, the admin engine, READs, WRITEs and FLUSHes, inference, dataset management."""
+    """Where a command goes: answered at once, the admin engine, READs, WRITEs and FLUSHes, inference, dataset management,
+    the tensor engine (where there is one)."""
 
     REJECT = 0
     ADMIN = 1
@@ -22,6 +26,12 @@ class Target(IntEnum):
     WRITE = 3
     INFER = 4
     TRIM = 5
+    TENSOR = 6
+
+
+def targets(config: DeviceConfig) -> list[Target]:
+    """Those that a device of ``config`` has."""
+    return [t for t in Target if config.tensor.rows or t != Target.TENSOR]
 
 
 NSID = 1
@@ -34,8 +44,8 @@ class Dispatcher(wiring.Component):
     Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with the
     status of a command that failed a check), ``admin_cmd``, ``read_cmd``, ``write_cmd`` (WRITE and FLUSH) and ``trim_cmd``
     (dataset management), which must not wait for each other: they take from microseconds to as long as the device is large;
-    ``infer_cmd``. ``hold_infer`` keeps ``infer_cmd`` from being filled. Latency: 4 cycles from ``entry_valid`` to the
-    command's stream.
+    ``infer_cmd``; ``tensor_cmd`` (of a device with a tensor engine). ``hold_infer`` keeps ``infer_cmd`` from being filled.
+    Latency: 4 cycles from ``entry_valid`` to the command's stream.
 
     Checks, first to fail wins: opcode, FUSE and PSDT (must be 0), NSID (1; FLUSH takes FFFFFFFFh too), LBA range,
     transfer size, PRP1 alignment, a loaded program for INFER. What the query stream says is checked by the lookup engine.
@@ -44,6 +54,7 @@ class Dispatcher(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
+        tensor = {"tensor_cmd": Out(stream.Signature(layouts.tensor_command))} if config.tensor.rows else {}
         super().__init__({
             #: The queues offer ``entry``, until ``take``.
             "entry_valid": In(1),
@@ -51,13 +62,13 @@ class Dispatcher(wiring.Component):
             #: For one cycle, once it is checked: ``target`` and ``acceptable`` count.
             "verdict": Out(1),
             #: Where it goes.
-            "target": Out(range(len(Target))),
+            "target": Out(range(len(targets(config)))),
             #: The register behind it is empty, and it is not held.
             "acceptable": Out(1),
             #: With ``verdict``, where ``acceptable``: it goes there. Otherwise it is forgotten.
             "take": In(1),
             #: A bit per :class:`Target`: its register is empty.
-            "target_free": Out(len(Target)),
+            "target_free": Out(len(targets(config))),
             #: No inference command is ``acceptable``.
             "hold_infer": In(1),
             #: INFER has what it needs.
@@ -70,6 +81,7 @@ class Dispatcher(wiring.Component):
             "write_cmd": Out(stream.Signature(layouts.block_command)),
             "infer_cmd": Out(stream.Signature(layouts.infer_command)),
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
+            **tensor,
         })
 
     def elaborate(self, platform):
@@ -79,7 +91,12 @@ class Dispatcher(wiring.Component):
         prp1, prp2 = layouts.host_address(sqe.prp1), layouts.host_address(sqe.prp2)
         is_admin, is_rw, is_flush, is_block, is_infer, known = (
             Signal(name=s) for s in ("is_admin", "is_rw", "is_flush", "is_block", "is_infer", "known"))
-        admin_codes = [c for c in AdminOpcode if config.mlp.graph or c != AdminOpcode.PROGRAM_LOAD]
+        admin_codes: list[int] = [c for c in AdminOpcode if config.mlp.graph or c != AdminOpcode.PROGRAM_LOAD]
+        io_codes: list[int] = [Opcode.INFER, Opcode.LOOKUP]  # of no namespace
+        tensor = [self.tensor_cmd] if config.tensor.rows else []
+        if tensor:
+            admin_codes.append(TENSOR_LOAD)
+            io_codes.append(TENSOR_RUN)
 
         # A PRP1 that is not beat-aligned is caught here for reads and writes; elsewhere the PRP walker catches it.
         flags_bad, nsid_bad, lba_bad, size_bad, prp_bad = (
@@ -93,7 +110,7 @@ class Dispatcher(wiring.Component):
         m.d.comb += [
             self.acceptable.eq(free.bit_select(target, 1) & ~held),
             free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.read_cmd.valid, ~self.write_cmd.valid,
-                        ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid)),
+                        ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid, *(~p.valid for p in tensor))),
         ]
 
         with m.FSM():
@@ -102,7 +119,7 @@ class Dispatcher(wiring.Component):
                     is_admin.eq(entry.qid == 0),
                     is_rw.eq((sqe.opcode == Opcode.READ) | (sqe.opcode == Opcode.WRITE)),
                     is_flush.eq(sqe.opcode == Opcode.FLUSH),
-                    is_infer.eq((sqe.opcode == Opcode.INFER) | (sqe.opcode == Opcode.LOOKUP)),
+                    is_infer.eq(reduce(or_, (sqe.opcode == c for c in io_codes))),
                     end.eq(sqe.cdw10 + nlb + 1),
                 ]
                 with m.If(self.entry_valid):
@@ -137,6 +154,9 @@ class Dispatcher(wiring.Component):
                     m.d.sync += status.eq(Status.INVALID_FIELD)
                 with m.Elif(prp_bad):
                     m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
+                if tensor:
+                    with m.Elif(Mux(is_admin, sqe.opcode == TENSOR_LOAD, sqe.opcode == TENSOR_RUN)):
+                        m.d.sync += target.eq(Target.TENSOR)
                 with m.Elif(is_admin):
                     m.d.sync += target.eq(Target.ADMIN)
                 with m.Elif(is_block):
@@ -155,7 +175,7 @@ class Dispatcher(wiring.Component):
                 m.d.comb += self.verdict.eq(1)
                 m.next = "IDLE"
 
-        for port in (self.reject, self.admin_cmd, self.read_cmd, self.write_cmd, self.infer_cmd, self.trim_cmd):
+        for port in (self.reject, self.admin_cmd, self.read_cmd, self.write_cmd, self.infer_cmd, self.trim_cmd, *tensor):
             with m.If(port.valid & port.ready):
                 m.d.sync += port.valid.eq(0)
         with m.If(self.take):
@@ -205,6 +225,20 @@ class Dispatcher(wiring.Component):
                         p.prp2.eq(prp2),
                         p.deallocate.eq(sqe.cdw11[2]),
                     ]
+                for port in tensor:
+                    with m.Case(Target.TENSOR):
+                        p = port.payload
+                        m.d.sync += [
+                            port.valid.eq(1),
+                            p.load.eq(is_admin),
+                            p.qid.eq(entry.qid),
+                            p.cid.eq(sqe.cid),
+                            p.prp1.eq(prp1),
+                            p.prp2.eq(prp2),
+                            p.words.eq(sqe.cdw10),
+                            p.offset.eq(Mux(is_admin, sqe.cdw12, sqe.cdw11)),
+                            p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
+                        ]
                 with m.Case(Target.INFER):
                     p = self.infer_cmd.payload
                     m.d.sync += [

@@ -14,7 +14,7 @@ from ..primitives.axi_lite import AxiLiteSignature
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
 from .admin import Admin
-from .dispatch import Dispatcher, Target
+from .dispatch import Dispatcher, targets
 
 __all__ = ["Nvme"]
 
@@ -48,6 +48,10 @@ class Nvme(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         beat = config.beat_bytes
+        tensor = {
+            "tensor_cmd": Out(stream.Signature(layouts.tensor_command)),
+            "tensor_completion": In(stream.Signature(layouts.completion)),
+        } if config.tensor.rows else {}
         super().__init__({
             #: Registers and doorbells.
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
@@ -95,16 +99,18 @@ class Nvme(wiring.Component):
             "dram_write": Out(MemWriteSignature(beat)),
             #: A bit per counter, added every cycle.
             "perf": In(data.ArrayLayout(1, len(counters(config)))),
+            #: Checked TENSOR_LOAD and TENSOR_RUN commands, and exactly one completion for each, in order.
+            **tensor,
         })
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
         m.submodules.registers = registers = RegisterFile(config)
-        m.submodules.queues = queues = Queues(config, len(Target))
+        m.submodules.queues = queues = Queues(config, len(targets(config)))
         m.submodules.dispatcher = dispatcher = Dispatcher(config)
         m.submodules.admin = admin = Admin(config)
-        m.submodules.completions = completions = StreamArbiter(Layouts.of(config).completion, 4)
+        m.submodules.completions = completions = StreamArbiter(Layouts.of(config).completion, 5 if config.tensor.rows else 4)
 
         connect(m, flipped(self.axil), registers.axil)
         wraps = Signal()
@@ -165,7 +171,11 @@ class Nvme(wiring.Component):
 
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
-        for k, port in ((2, self.block_completion), (3, self.infer_completion)):
+        answers = [self.block_completion, self.infer_completion]
+        if config.tensor.rows:
+            connect(m, dispatcher.tensor_cmd, flipped(self.tensor_cmd))
+            answers.append(self.tensor_completion)
+        for k, port in enumerate(answers, 2):
             m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
             connect(m, flipped(port), slice_.i)
             connect(m, slice_.o, completions.i[k])

@@ -33,6 +33,8 @@ class TensorEngine(wiring.Component):
     ports, planner and epilogue without an arbiter. ``busy``: a program runs.
     """
 
+    model_clock = "own"
+
     def __init__(self, config: DeviceConfig, *, base: int | None = None):
         t = config.tensor
         missing = [o for o in t.operators if Op[o.upper()] not in UNITS]

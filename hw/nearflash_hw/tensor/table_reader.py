@@ -21,8 +21,10 @@ def table_layout() -> data.StructLayout:
 
 
 class TableReader(wiring.Component):
-    """``start``: reads the table at ``address``, which holds until ``done`` pulses, with ``error`` if a read failed. A code
-    a cycle."""
+    """``start``: reads the table at ``address``, which holds until ``done`` pulses, with ``error`` if a read failed.
+
+    A beat at a time, asked for when the one before has been given, code by code: nobody else's data waits behind it.
+    """
 
     def __init__(self, beat_bytes: int):
         self.beat_bytes = beat_bytes
@@ -39,34 +41,42 @@ class TableReader(wiring.Component):
         m = Module()
         req, rsp, beat = self.mem_read.req, self.mem_read.rsp, self.beat_bytes
         buffer, left = Signal(8 * beat, reset_less=True), Signal(bits_for(beat))
-        last = Signal()
+        at = Signal(TABLE_BITS)
         m.d.comb += [
-            req.payload.addr.eq(self.address),
-            req.payload.beats.eq(TABLE_BYTES // beat),
-            rsp.ready.eq(left == 0),
-            self.o.en.eq(left != 0),
-            self.o.code.eq(buffer),
+            req.payload.addr.eq(self.address + at),
+            req.payload.beats.eq(1),
+            self.o.index.eq(at),
+            self.o.code.eq(buffer[:8]),
         ]
-        with m.If(req.valid & req.ready):
-            m.d.sync += req.valid.eq(0)
-        with m.If(self.start):
-            m.d.sync += [
-                req.valid.eq(1),
-                self.error.eq(0),
-                last.eq(0),
-            ]
-        with m.If(left != 0):
-            m.d.sync += [
-                left.eq(left - 1),
-                buffer.eq(buffer >> 8),
-                self.o.index.eq(self.o.index + 1),
-            ]
-        with m.Elif(rsp.valid):
-            m.d.sync += [
-                buffer.eq(rsp.payload.data),
-                left.eq(beat),
-                last.eq(rsp.payload.last),
-                self.error.eq(self.error | rsp.payload.error),
-            ]
-        m.d.comb += self.done.eq(last & (left == 1))
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += at.eq(0)
+                with m.If(self.start):
+                    m.d.sync += self.error.eq(0)
+                    m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += req.valid.eq(1)
+                with m.If(req.ready):
+                    m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.comb += rsp.ready.eq(1)
+                m.d.sync += [
+                    buffer.eq(rsp.payload.data),
+                    left.eq(beat - 1),
+                ]
+                with m.If(rsp.valid):
+                    m.d.sync += self.error.eq(self.error | rsp.payload.error)
+                    m.next = "GIVE"
+            with m.State("GIVE"):
+                m.d.comb += self.o.en.eq(1)
+                m.d.sync += [
+                    buffer.eq(buffer >> 8),
+                    at.eq(at + 1),
+                    left.eq(left - 1),
+                ]
+                with m.If(left == 0):
+                    m.next = "ASK"
+                    with m.If(at == TABLE_BYTES - 1):
+                        m.d.comb += self.done.eq(1)
+                        m.next = "IDLE"
         return m

@@ -14,6 +14,7 @@ from ..contract import AdminOpcode, ConfigError, DataError, DeviceConfig, Nearfl
 from ..contract.arrays import as_array
 from ..contract.identify import IDENTIFY_BYTES, limits
 from ..contract.registers import counters
+from ..contract.tensor import TENSOR_LOAD, TENSOR_RUN
 from ..reference.ftl import FtlModel
 from .backend import Backend, open_backend
 from .layout import ExtentAllocator, table_pages
@@ -27,6 +28,7 @@ __all__ = ["Device", "Ticket", "open"]
 
 ADMIN, INFER = 0, 1
 CHUNKS = 4  # block I/O commands of one read or write in flight
+LOADED = 1 << 20  # bytes of tensors that one command loads
 
 
 @dataclass(eq=False)
@@ -234,6 +236,28 @@ class Device:
         prp1, prp2, lists = self.driver.prp(b)
         self.driver.call(ADMIN, AdminOpcode.PROGRAM_LOAD, "load program", [b, *lists], prp1=prp1, prp2=prp2,
                          cdw10=len(image) // 4)
+
+    # -- tensor engine ----------------------------------------------------------------------------------------------
+    def load_tensors(self, offset: int, content: bytes) -> None:
+        """Copy ``content`` to byte ``offset`` of the tensor region, both multiples of 64 (TENSOR_LOAD)."""
+        for at in range(0, len(content), LOADED):
+            b = self.driver.buffer(content[at : at + LOADED])
+            prp1, prp2, lists = self.driver.prp(b)
+            self.driver.call(ADMIN, TENSOR_LOAD, "load tensors", [b, *lists], prp1=prp1, prp2=prp2, cdw10=b.nbytes // 4,
+                             cdw12=offset + at)
+
+    def run_tensors(self, program: int, content: bytes, output_bytes: int) -> bytes:
+        """Run the program at byte ``program`` of the tensor region on the input ``content``; its header says that it has
+        ``output_bytes`` of output (TENSOR_RUN)."""
+        b, out = self.driver.buffer(content), self.driver.buffer(output_bytes)
+        prp1, prp2, lists = self.driver.prp(b)
+        command = self.driver.submit(INFER, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
+                                     cdw10=len(content) // 4, cdw11=program, cdw14=out.address & 0xFFFFFFFF,
+                                     cdw15=out.address >> 32)
+        self.driver.wait(command)
+        answer = out.read()
+        command.release()
+        return answer
 
     def load(self, compiled: CompiledModel, preload: bool | None = None) -> None:
         """Put a compiled model on the device: tables 0.. and program. ``preload`` defaults to the back door's presence."""

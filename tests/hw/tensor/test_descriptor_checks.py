@@ -124,13 +124,60 @@ def mutated(rng, op):
     return number, sealed(words)
 
 
+END = CONFIG.dram_bytes
+POINT = {"kernel_h": 1, "kernel_w": 1, "pad_top": 0, "pad_left": 0, "tile_rows": 8, "tile_columns": 8, "x": 0x40000}
+WIDE = {"tile_rows": 1, "tile_columns": 1, "group_blocks": 0, "x": 0x40000}
+#: Changes on either side of a rule's limit, and the word at fault (0: none). y takes 0x780 bytes of CONV's.
+EDGES = {
+    Op.PROGRAM: [({"input_bytes": 0}, 24), ({"input_bytes": 96}, 24), ({"output_bytes": 0}, 25), ({"output_bytes": 32}, 25),
+                 ({"count": 0}, 26), ({"x": END - 64}, 0), ({"x": END}, 2), ({"x": 0x1020}, 2), ({"y": END - 640}, 0),
+                 ({"y": END - 576}, 5)],
+    Op.CONV: [({"in_height": 0}, 9), ({"in_width": 0}, 9), ({"out_channels": 0}, 10), ({"out_width": 0}, 11),
+              ({"in_channels": 256, **WIDE}, 0), ({"in_channels": 257, **WIDE}, 10), ({"out_channels": 64, "r": 0x40000}, 0),
+              ({"out_channels": 65, "r": 0x40000}, 10), ({"out_height": 32767, "in_height": 65535}, 5),
+              ({"out_height": 32768, "in_height": 65535}, 11), ({"out_width": 32767, "in_width": 65535}, 5),
+              ({"out_width": 32768, "in_width": 65535}, 11), ({"kernel_h": 0}, 12), ({"kernel_w": 0}, 12),
+              ({"stride": 0}, 12),
+              ({"pad_top": 2}, 0), ({"pad_top": 3}, 12), ({"pad_left": 2}, 12), ({"out_height": 7}, 0),
+              ({"out_height": 8}, 11), ({"out_width": 6}, 0), ({"out_width": 7}, 11), ({"low": -128}, 13),
+              ({"high": 127}, 0),
+              ({"high": 128}, 13), ({"low": 100}, 0), ({"low": 101}, 13), ({"y16": 1}, 1),
+              ({"y16": 1, "lookup": 0, "low": -32767, "high": 32767}, 0), ({"tile_rows": 0}, 22), ({"tile_columns": 0}, 22),
+              ({"tile_rows": 8, "tile_columns": 8, "in_channels": 16}, 0),
+              ({"tile_rows": 8, "tile_columns": 9, "in_channels": 16}, 22), ({**POINT, "in_channels": 64}, 0),
+              ({**POINT, "in_channels": 65}, 22), ({**POINT, "in_channels": 64, "group_blocks": 8}, 0),
+              ({**POINT, "in_channels": 64, "group_blocks": 9}, 23), ({"y": END - 0x780}, 0), ({"y": END - 0x740}, 5),
+              ({"y": 0x2020}, 5), ({"x": 0x1C40}, 0), ({"x": 0x1C80}, 2), ({"x": 0x2780}, 0), ({"x": 0x2740}, 2),
+              ({"x": END - 960}, 0), ({"x": END - 896}, 2), ({"r": 0x2780}, 0), ({"r": 0x2740}, 3),
+              ({"r": 0x2740, "residual": 0}, 0), ({"weights": 0x800}, 0), ({"weights": 0x840}, 6), ({"entries": 0x1E80}, 0),
+              ({"entries": 0x1EC0}, 7), ({"table": END - 256}, 0), ({"table": END - 192}, 8), ({"table": 0x1F00}, 0),
+              ({"table": 0x1F40}, 8), ({"table": 0x1F40, "lookup": 0}, 0)],
+    Op.DEPTHWISE: [({"out_channels": 23}, 10), ({**POINT, "in_channels": 64, "out_channels": 64}, 0),
+                   ({**POINT, "in_channels": 65, "out_channels": 65}, 22), ({"weights": 0x1F40}, 0),
+                   ({"weights": 0x1F80}, 6),
+                   ({"entries": 0x1E80}, 0), ({"entries": 0x1EC0}, 7), ({"pad_top": 3}, 12)],
+    Op.POOL: [({}, 0)],  # see test_verdicts_of_another_engine
+    Op.ADD: [({"out_height": 5}, 11), ({"out_width": 6}, 11), ({"out_channels": 25}, 10), ({"x": 0x1A40}, 0),
+             ({"x": 0x1A80}, 2), ({"r": 0x23C0}, 0), ({"r": 0x2380}, 3), ({"r": 0x2380, "residual": 0}, 0)],
+    Op.LAYERNORM: [({"eps_high": 0}, 19), ({"eps_high": 0, "eps_low": 1}, 0), ({"out_width": 4}, 11),
+                   ({"entries": 0x1E80}, 0), ({"entries": 0x1EC0}, 7)],
+    Op.ATTENTION: [({"heads": 4}, 16), ({"head_dim": 9}, 16), ({"keys": 0}, 16), ({"keys": 128, "v": 0x8000}, 0),
+                   ({"keys": 129, "v": 0x8000}, 16), ({"value_mult": 32767}, 18), ({"r": 0x1800}, 0), ({"r": 0x1840}, 3),
+                   ({"v": 0x1800}, 0), ({"v": 0x1840}, 4), ({"v": END - 0x800}, 0), ({"v": END - 0x7C0}, 4)],
+}
+
+
 @pytest.mark.parametrize("op", Op)
 def test_verdicts_are_the_contracts(op):
-    """Valid, and with one thing changed: the same word at fault, or none."""
+    """On either side of every rule's limit, and with any one thing changed: the same word at fault, or none."""
     rng = random.Random(int(op))
-    raws = [valid(op), *(mutated(rng, op) for _ in range(40)), valid(op)]
+    edges = [(valid(op, **changes), word) for changes, word in EDGES[op]]
+    raws = [*(raw for raw, _ in edges), *(mutated(rng, op) for _ in range(12)), valid(op)]
     want = [expected(*r) for r in raws]
-    assert (want[0] == (0, 0, 0)) == (op != Op.POOL), "CONFIG has no POOL"
+    if op == Op.POOL:
+        assert want[-1] == (0, 1, 0), "CONFIG has no POOL"
+    else:
+        assert [w[2] for w in want[:len(edges)]] == [word for _, word in edges]
     got = judged(raws, stall=0.1 * (op % 2))
     assert [g[:3] for g in got] == want
     assert all(g[3] == int.from_bytes(raw, "little") for g, (_, raw) in zip(got, raws, strict=True))
@@ -140,7 +187,8 @@ def test_verdicts_of_another_engine():
     """Beats of 8 bytes, all operators, a small region: products beyond it must not wrap."""
     rng = random.Random(99)
     huge = {"in_height": 65535, "in_width": 65535, "out_height": 65535, "out_width": 65535}
-    raws = [valid(op) for op in Op if op != Op.ATTENTION] + [mutated(rng, op) for op in Op for _ in range(4)]
+    raws = [valid(op) for op in Op if op != Op.ATTENTION] + [mutated(rng, op) for op in Op for _ in range(2)]
+    raws += [valid(Op.POOL, **changes) for changes in ({"kernel_w": 1}, {"stride": 1}, {"out_height": 2}, {"in_width": 9})]
     raws += [valid(op, **huge) for op in (Op.ADD, Op.LAYERNORM, Op.CONV)]
     raws += [valid(Op.PROGRAM, count=383), valid(Op.PROGRAM, count=384)]
     want = [expected(*r, config=ALL, beat=8) for r in raws]
