@@ -104,10 +104,16 @@ class OnAxi(wiring.Component):
 
 
 class Job:
-    """A descriptor, what memory holds before by address, the output [H, W, C] and the table, if any."""
+    """A descriptor, what memory holds before by address, the output [H, W, C] and the table, if any. ``fails``: address of a
+    beat whose transfer is answered with an error."""
 
     def __init__(self, descriptor: Descriptor, image: dict[int, bytes], y: np.ndarray, table: np.ndarray | None = None):
         self.descriptor, self.image, self.y, self.table = descriptor, image, y, table
+        self.fails: int | None = None
+
+    def failing(self, address: int) -> Job:
+        self.fails = address
+        return self
 
     def after(self, beat: int) -> dict[int, int]:
         """Memory afterwards, byte by byte: what was there, and the output over it."""
@@ -115,19 +121,6 @@ class Job:
         for address, raw in [*self.image.items(), (self.descriptor["y"], pack_tensor(self.y, beat))]:
             content |= {address + k: b for k, b in enumerate(raw)}
         return content
-
-
-def failing_once(address: int):
-    """A memory's ``fail``: the first transfer of the beat at ``address``."""
-    left = {address}
-
-    def fail(at: int) -> bool:
-        if at in left:
-            left.discard(at)
-            return True
-        return False
-
-    return fail
 
 
 async def begin(ctx, dut, job: Job) -> None:
@@ -143,46 +136,40 @@ async def begin(ctx, dut, job: Job) -> None:
     ctx.set(dut.start, 0)
 
 
-def run(unit, jobs: list[Job], config: TensorConfig, beat: int, stall: float = 0.0, fail=lambda addr: False) -> list[dict]:
-    """One after the other on one unit; every output is the job's and nothing else was written. What each ``done`` said."""
-    return _run(unit, jobs, config, beat, stall, fail)[0]
-
-
-def cycles(unit, job: Job, config: TensorConfig, beat: int) -> int:
-    """From start to done, every port with a memory of its own of 12 cycles' latency; the output is the job's."""
-    return _run(unit, [job], config, beat, 0.0, lambda addr: False)[1][0]
-
-
-def _run(unit, jobs: list[Job], config: TensorConfig, beat: int, stall: float, fail) -> tuple[list[dict], list[int]]:
+def run(unit, jobs: list[Job], config: TensorConfig, beat: int, stall: float = 0.0) -> list[int]:
+    """One after the other on one unit, every port with a memory of its own of 12 cycles' latency: every output is the job's,
+    nothing else was written, nothing is left, and ``done`` says once of those that fail that they did. Cycles of each, from
+    start to done."""
     for job in jobs:
         check(job.descriptor, config, beat)
     dut = reused(Whole, unit, config, beat)
-    memory = MemoryModel(beat, latency=12, stall=stall, seed=len(jobs), fail=fail)
-    done, after, idle, taken = StreamSink(dut.done, stall, 7), [], [], []
+    memory = MemoryModel(beat, latency=12, stall=stall, seed=len(jobs))
+    done, after, idle, cycles = StreamSink(dut.done, stall, 7), [], [], []
 
     async def start(ctx):
         for job in jobs:
             memory.bytes.clear()
             for address, content in job.image.items():
                 memory.write(address, content)
+            memory.fail = lambda at, bad=job.fails: at == bad
             await begin(ctx, dut, job)
-            taken.append(0)
+            cycles.append(0)
             while len(done.items) == len(after):
                 await ctx.tick()
-                taken[-1] += 1
+                cycles[-1] += 1
             idle.append(ctx.get(dut.idle))
             after.append(dict(memory.bytes))
 
     ports = [memory.read_port(p) for p in dut.mem_read] + [memory.write_port(dut.mem_write)]
     simulate(dut, [start, done, *ports], until=lambda: len(after) == len(jobs), max_cycles=20_000)
     assert memory.pending == 0
-    assert len(done.items) == len(jobs)
+    assert done.items == [{"error": int(job.fails is not None)} for job in jobs]
     assert all(idle)
     for n, (job, content) in enumerate(zip(jobs, after, strict=True)):
         expected = job.after(beat)
         wrong = sorted(a for a in expected.keys() | content.keys() if expected.get(a) != content.get(a))
         assert not wrong, f"job {n}: {len(wrong)} of {len(expected)} bytes are wrong, the first at {wrong[0]:#x}"
-    return done.items, taken
+    return cycles
 
 
 def cycles_on_axi(unit, job: Job, config: TensorConfig, beat: int) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from nearflash.contract.tensor import Descriptor, Op, TensorConfig
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash.reference.tensor.epilogue import Scale, epilogue
 from nearflash_hw.tensor.add import Addition
-from operator_bench import Job, cycles_on_axi, failing_once, run
+from operator_bench import Job, cycles_on_axi, run
 
 SMALL = TensorConfig(rows=16, columns=16, lanes=2, max_channels=64)  # a beat of 8 is four groups, or two of 16 bits
 WHOLE = TensorConfig(rows=16, columns=16, lanes=8, max_channels=64)  # one, or two beats a group
@@ -46,33 +46,26 @@ def random_add(rng, shape, x16, y16, r16, beat, lookup=False):
 @pytest.mark.parametrize(("config", "beat", "stall"), [(SMALL, 8, 0.2), (WHOLE, 8, 0.3)])
 def test_sums_of_all_widths(config, beat, stall):
     """Every combination of 8 and 16 bits, with and without a residual, one after the other on shapes whose channels fill
-    no group, no beat, or one more than that."""
+    no group, no beat, or one more than that; failed transfers, each said once, of all ports."""
     rng = np.random.default_rng(config.lanes)
     shapes = [(1, 1, 1), (2, 3, 5), (1, 7, 8), (3, 2, 9), (1, 3, 17), (2, 2, 16)]
     jobs = [random_add(rng, shapes[n % len(shapes)], x16, y16, r16, beat)
             for n, (x16, y16, r16) in enumerate((x, y, r) for x in (0, 1) for y in (0, 1) for r in (0, 1, None))]
     jobs.append(random_add(rng, (2, 3, 11), 1, 0, 0, beat, lookup=True))
-    assert run(Addition, jobs, config, beat, stall) == [{"error": 0}] * len(jobs)
+    jobs += [random_add(rng, (1, 2, 9), 0, 0, 0, beat).failing(AT[port] + 8) for port in AT]
+    run(Addition, [*jobs, random_add(rng, (1, 2, 9), 0, 0, 0, beat)], config, beat, stall)
 
 
 def test_more_than_the_buffers():
     """Rows of several bursts, of which the last is a piece."""
     rng = np.random.default_rng(3)
-    jobs = [random_add(rng, (3, 11, 40), 0, 1, 1, 8), random_add(rng, (2, 37, 8), 0, 0, None, 8)]
-    assert run(Addition, jobs, WHOLE, 8, 0.1) == [{"error": 0}] * 2
+    jobs = [random_add(rng, (2, 7, 40), 0, 1, 1, 8), random_add(rng, (2, 21, 8), 0, 0, None, 8)]
+    run(Addition, jobs, WHOLE, 8, 0.1)
 
 
-@pytest.mark.parametrize("bad", ["x", "r", "y"])
-def test_a_failed_transfer_is_said_once(bad):
-    rng = np.random.default_rng(4)
-    jobs = [random_add(rng, (1, 2, 9), 0, 0, 0, 8) for _ in range(2)]
-    assert run(Addition, jobs, WHOLE, 8, fail=failing_once(AT[bad] + 8)) == [{"error": 1}, {"error": 0}]
-
-
-@pytest.mark.parametrize(("x16", "y16", "r16"), [(0, 0, 0), (1, 1, None)])
-def test_cycles_against_the_bound(x16, y16, r16):
+def test_cycles_against_the_bound():
     """What the bus lets through, from AXI memory to AXI memory, but for the way there and back."""
-    job = random_add(np.random.default_rng(5), (2, 32, 48), x16, y16, r16, 8)
+    job = random_add(np.random.default_rng(5), (2, 16, 48), 1, 1, 0, 8)
     cycles, reads, writes = cycles_on_axi(Addition, job, WHOLE, 8)
-    assert reads == 2 * 32 * 6 * (1 + x16 + (r16 is not None))
+    assert reads == 2 * 16 * 6 * 3
     assert cycles <= max(reads, writes) + 100

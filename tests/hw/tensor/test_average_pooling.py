@@ -5,7 +5,7 @@ from nearflash.contract.tensor_image import pack_tensor
 from nearflash.reference.tensor.epilogue import Scale, epilogue
 from nearflash.reference.tensor.window import pool
 from nearflash_hw.tensor.pool import Pooling
-from operator_bench import Job, cycles, failing_once, run
+from operator_bench import Job, run
 
 SMALL = TensorConfig(rows=16, columns=16, lanes=2, max_channels=64)
 WHOLE = TensorConfig(rows=16, columns=16, lanes=8, max_channels=64)
@@ -29,23 +29,18 @@ def random_pool(rng, out, side, channels, x16, y16, beat):
 
 @pytest.mark.parametrize(("config", "stall"), [(SMALL, 0.2), (WHOLE, 0.3)])
 def test_sums_of_squares(config, stall):
-    """Sides of 1 to 8, all widths, pixels of one group (each is added to the sum before it), two, three and more."""
+    """Sides of 1 to 8, all widths, pixels of one group (each is added to the sum before it), two, three and more;
+    failed transfers, each said once."""
     rng = np.random.default_rng(config.lanes)
     lanes = config.lanes
     shapes = [((1, 1), 1, 1), ((2, 3), 2, lanes), ((1, 2), 3, lanes + 1), ((2, 1), 4, 3 * lanes), ((1, 1), 8, 5),
               ((3, 2), 1, 2 * lanes), ((1, 2), 5, 4 * lanes - 1), ((2, 2), 2, 33)]
     jobs = [random_pool(rng, out, side, c, n & 1, n >> 1 & 1, 8) for n, (out, side, c) in enumerate(shapes)]
-    assert run(Pooling, jobs, config, 8, stall) == [{"error": 0}] * len(jobs)
-
-
-@pytest.mark.parametrize("bad", ["x", "y"])
-def test_a_failed_transfer_is_said_once(bad):
-    rng = np.random.default_rng(4)
-    jobs = [random_pool(rng, (1, 2), 2, 9, 0, 0, 8) for _ in range(2)]
-    assert run(Pooling, jobs, WHOLE, 8, fail=failing_once(AT[bad] + 8)) == [{"error": 1}, {"error": 0}]
+    jobs += [random_pool(rng, (1, 2), 2, 9, 0, 0, 8).failing(AT[port] + 8) for port in AT]
+    run(Pooling, [*jobs, random_pool(rng, (1, 2), 2, 9, 0, 0, 8)], config, 8, stall)
 
 
 def test_cycles_against_the_bound():
     """Every pixel is read once, a beat a cycle, but for the way there and back."""
     job = random_pool(np.random.default_rng(5), (2, 6), 4, 24, 0, 0, 8)
-    assert cycles(Pooling, job, WHOLE, 8) <= 8 * 24 * 3 + 80
+    assert run(Pooling, [job], WHOLE, 8)[0] <= 8 * 24 * 3 + 80
