@@ -11,8 +11,10 @@ import rasterio
 from nearflash.cli.app import app
 from nearflash.contract import ConfigError, DataError
 from nearflash.sar.files import Settings, attempt, plan_jobs
+from nearflash.sar.io import open_scene
+from nearflash.sar.io.base import Writer
 from nearflash.sar.methods import load_method
-from nearflash.sar.temporal import despeckle_dates
+from nearflash.sar.temporal import _Spool, _Times, despeckle_dates
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
@@ -112,6 +114,31 @@ def test_a_ship_stays_on_its_date_and_on_no_other(results):
     assert read(out / "dates" / f"{DATES - 1}.tif")[SHIP] == pytest.approx(seen, rel=0.05)
     for date in range(DATES - 1):  # 51 times the ground in the mean of the dates, as they are
         assert read(out / "dates" / f"{date}.tif")[SHIP] < 5 * ground()[SHIP]
+
+
+class Collect(Writer):
+    def __init__(self) -> None:
+        self.image = np.empty((90, 80), np.float32)
+
+    def write(self, intensity: np.ndarray, row: int, band: int = 0) -> None:
+        self.image[row : row + len(intensity)] = intensity
+
+
+def test_what_stands_out_of_a_date_is_kept_whatever_became_of_its_ratio(tmp_path):
+    noisy = np.random.default_rng(2).gamma(4, 1 / 4, (90, 80)).astype(np.float32)
+    noisy[46, 40] = 40
+    np.save(tmp_path / "a.npy", noisy)
+    with open_scene(tmp_path / "a.npy", "intensity") as scene, (tmp_path / "mean").open("w+b") as file:
+        mean = _Spool(file, 80)
+        mean.write(np.ones((90, 80), np.float32), 0)
+        for looks, expected in ((4.0, 40.0), (None, 1.0)):
+            got = Collect()
+            times = _Times(got, scene, [mean], looks)
+            for row in (0, 45):  # the target beside the joint of two batches
+                times.write(np.ones((45, 80), np.float32), row)
+            assert got.image[46, 40] == pytest.approx(expected)
+            got.image[46, 40] = 1
+            np.testing.assert_allclose(got.image, 1, rtol=1e-5)
 
 
 def test_missing_pixels_are_missing_on_their_date_alone(results):
