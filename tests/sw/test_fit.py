@@ -275,6 +275,7 @@ def test_no_fewer_products_free_as_many_slices(packed):
     products = [sum(c.lut_rows * c.kc for c in cores(way)) for way in ways]
     for excess in range(1, max(freed) + 1):
         found = with_lut_rows(graph, excess, slices)
+        assert found is not None
         assert taken(graph) - taken(found) >= excess
         assert sum(c.lut_rows * c.kc for c in cores(found)) == min(
             p for p, f in zip(products, freed, strict=True) if f >= excess)

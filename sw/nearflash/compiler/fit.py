@@ -347,7 +347,7 @@ def _memories(planned: DeviceConfig, streamed: frozenset[str], board: Board, spa
 
 def _thrifty(planned: DeviceConfig) -> DeviceConfig:
     """``planned`` without intra-layer decomposition (no half's sums, of a whole group, wait for the other's), and with half
-    as many reads in flight: of a board's 64 a die, 32 still keep dies busy that others have longer queues than."""
+    as many reads in flight: 32 a die instead of a board's 64 cost WnD's lookups 0.2 % (timing simulation)."""
     graph = tuple(replace(n, decomposed=False) for n in planned.mlp.graph)
     tags = planned.lookup.tags
     return replace(planned, mlp=replace(planned.mlp, graph=graph),
