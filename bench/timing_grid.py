@@ -205,7 +205,8 @@ def run_device(device: GridDevice, note: Callable[[str], None], done: Callable[[
                 timeline = measure_rtl(rtl_device, queries, case.depth)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 new = kept.with_suffix(".new")
-                new.write_text(json.dumps(as_json(timeline, [rtl_device.tables[t] for t in range(len(device.shapes))])))
+                placed = [rtl_device.tables[t] for t in range(len(device.shapes))]
+                new.write_text(json.dumps(as_json(timeline, placed), default=int))  # some of a table's numbers are NumPy's
                 new.rename(kept)
             rtl, tables = from_json(json.loads(kept.read_text()))
             batches = [Batch.of(q.bags, q.dense is not None, 0 if q.dense is None else q.dense.shape[1]) for q in queries]

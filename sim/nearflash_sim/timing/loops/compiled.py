@@ -8,7 +8,7 @@ from typing import Any
 from nearflash.cache import cache_dir, sources_digest
 from numba import config, njit
 
-__all__ = ["apart", "compiled"]
+__all__ = ["apart", "compiled", "entry"]
 
 # numba asks for a function anew only when its own file changes, not when one that it calls does: a folder for each state of
 # the sources.
@@ -26,12 +26,17 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         config.CACHE_DIR = before
 
 
+def entry(function: Callable[..., Any]) -> Any:
+    """``function``, compiled at its first call from Python, or taken from the cache."""
+    return _compiled(function)
+
+
 def compiled(function: Callable[..., Any]) -> Any:
-    """``function``, compiled at its first call, or taken from the cache. Where another calls it, it is inlined: handing on
-    the arrays would take longer than what it does (2.5 times the speed)."""
-    return _compiled(function, forceinline=True)
+    """The same of one that only others call, where it is inlined: handing on the arrays would take longer than what it does
+    (2.5 times the speed). What would let Python call it takes longer to compile than most of these do."""
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def apart(function: Callable[..., Any]) -> Any:
-    """The same for a long one that is called seldom: compiled once, and not where it is called."""
-    return _compiled(function)
+    """The same of a long one that is called seldom, and so isn't inlined."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)

@@ -6,24 +6,24 @@ again is known once the groups before have been through, so what isn't known yet
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import apart, compiled
 from .mlp import advance, arrive, note_start, room_known, room_of
 from .pipe import DENSE, entered, passed, stalled
 
-__all__ = ["SLICED", "resolve", "take"]
+__all__ = ["KEPT", "resolve", "take"]
 
-SLICED = 4  # features of which is kept when they were taken and left the slice: more than it holds
+KEPT = 4  # features of which is kept when they were taken and left the slice: more than it holds
 
 
 @compiled
 def take(d, a, taken):
     """The parser takes the next feature in cycle ``taken``."""
     s = a.s[0]
-    a.feature_taken[s.features % SLICED] = taken
+    a.feature_taken[s.features % KEPT] = taken
     s.features += 1
 
 
-@compiled
+@apart
 def resolve(d, a, m):
     """Find the cycles of as many features as can be known, and what the MLP makes of them."""
     s = a.s[0]
@@ -47,10 +47,10 @@ def resolve(d, a, m):
                 continue
         if s.sliced == s.features:
             return
-        at = max(a.feature_taken[s.sliced % SLICED] + 1, a.feature_sliced[(s.sliced - 1) % SLICED] + 1)
+        at = max(a.feature_taken[s.sliced % KEPT] + 1, a.feature_sliced[(s.sliced - 1) % KEPT] + 1)
         at = entered(a, DENSE, at)
         if n < s.sliced and at >= passed(a, DENSE, a.feature[place, e], d.k.QUANTIZE):
             return
-        a.feature_sliced[s.sliced % SLICED] = at
+        a.feature_sliced[s.sliced % KEPT] = at
         a.feature[s.sliced // width % (2 * d.slots), s.sliced % width] = at
         s.sliced += 1

@@ -16,7 +16,7 @@ from nearflash.contract import DeviceConfig, cores
 from nearflash.contract.mlp import interaction_word, kernel_latency, output_lanes
 
 from ..latency import Latency
-from .compiled import apart, compiled
+from .compiled import compiled, entry
 from .state import INF
 from .weights import BUCKETS, stream_of, weight
 
@@ -142,7 +142,7 @@ def room_of(m, node, group):
     return at
 
 
-@compiled
+@entry
 def arrive(m, node, cycles, first):
     """Elements of the next group's last sample enter the buffers behind the source ``node`` in ``cycles[first:]``."""
     n = m.node[node]
@@ -308,7 +308,7 @@ def _work(m, node):
     return offered
 
 
-@apart
+@entry
 def advance(m):
     """Take every group as far as it can be known how long that takes; returns when the latest that is through to the end
     gave its last logit."""

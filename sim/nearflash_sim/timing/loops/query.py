@@ -7,11 +7,11 @@ the latest of when it arrives, when the block is free again and when there is ro
 
 from __future__ import annotations
 
-from .compiled import compiled
-from .features import SLICED, resolve, take
+from .compiled import compiled, entry
+from .features import KEPT, take
 from .flash import put
 from .state import COMMANDS, INF, RECENT
-from .way_back import close_sample, step
+from .way_back import COMPLETE, DRAINED, SLICED, close_sample, step, wait
 
 __all__ = ["run"]
 
@@ -105,32 +105,16 @@ def _room(d, a, m, sample, at):
     before = sample - d.slots
     if before >= 0:
         ring = before % (2 * d.slots)
-        while a.sample[ring].drained < 0:
-            if step(d, a, m) == INF:
-                raise RuntimeError("no sample is drained and nothing is under way")
+        if a.sample[ring].drained < 0:
+            wait(d, a, m, DRAINED, ring)
         at = max(at, a.sample[ring].drained + 1)
     return at
 
 
 @compiled
-def _map(d, a, m, block, at):
-    """Ask the map in cycle ``at``; the cycle in which the answer is at its FIFO's output."""
+def _fill(d, a, asked):
+    """A line of the map is read, asked for in cycle ``asked``; the cycle in which the answer is at its FIFO's output."""
     s = a.s[0]
-    line = block // d.map_entries
-    place = line % d.map_lines
-    if a.map_tag[place] == line:
-        s.map_free = at + d.k.MAP_EVERY
-        return at + d.k.MAP_HIT
-    a.map_tag[place] = line
-    s.misses += 1
-    asked = at + d.k.MAP_MISS
-    while True:  # what the arrays ask of the DRAM before
-        first = INF
-        for c in range(d.channels):
-            first = min(first, a.channel[c].next_at)
-        if first >= asked:
-            break
-        step(d, a, m)
     s.dram_bus = max(asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + d.k.MAP_LINE_BEATS
     filled = s.dram_bus - 1
     s.map_free = filled + d.k.MAP_FILLED
@@ -146,7 +130,28 @@ def _lookup(d, a, m, at, block, table, sample):
     ask = max(at + d.k.LOCATE, a.translated[i % 16] + 1)  # the 16th before it left the queue of translations
     ask = max(max(ask, s.map_free), a.issued[i % 4] + 1)
     a.located[i % 16] = ask
-    answer = _map(d, a, m, block, ask)
+    line = block // d.map_entries
+    place = line % d.map_lines
+    missing = a.map_tag[place] != line
+    answer = ask + d.k.MAP_HIT
+    if missing:
+        a.map_tag[place] = line
+        s.misses += 1
+    else:
+        s.map_free = ask + d.k.MAP_EVERY
+    while True:
+        if missing:  # what the arrays ask of the DRAM before
+            first = INF
+            for c in range(d.channels):
+                first = min(first, a.channel[c].next_at)
+            if first >= ask + d.k.MAP_MISS:
+                answer = _fill(d, a, ask + d.k.MAP_MISS)
+                missing = False
+                continue
+        elif s.fresh < d.tags or s.tag_head != s.tag_tail:
+            break
+        if step(d, a, m) == INF:
+            raise RuntimeError("no tag comes back and nothing is under way")
     head = max(ask + 1, s.last_issue)
     a.translated[i % 16] = head
     known = max(answer, s.last_issue + 1) + 1
@@ -155,9 +160,6 @@ def _lookup(d, a, m, at, block, table, sample):
         tag = s.fresh
         s.fresh += 1
     else:
-        while s.tag_head == s.tag_tail:
-            if step(d, a, m) == INF:
-                raise RuntimeError("no tag comes back and nothing is under way")
         place = s.tag_head % d.tags
         tag = a.free[place].tag
         issue = max(issue, a.free[place].time)
@@ -246,12 +248,9 @@ def _infer_sample(d, a, m, ring, left):
 def _dense_room(d, a, m):
     """The first cycle in which the slice before the MLP takes the next feature."""
     s = a.s[0]
-    resolve(d, a, m)
-    while s.sliced < s.features - 1:
-        if step(d, a, m) == INF:
-            raise RuntimeError("a feature has no room and nothing is under way")
-        resolve(d, a, m)
-    return a.feature_sliced[(s.features - 2) % SLICED] + 1
+    if s.sliced < s.features - 1:
+        wait(d, a, m, SLICED, s.features - 1)
+    return a.feature_sliced[(s.features - 2) % KEPT] + 1
 
 
 @compiled
@@ -300,9 +299,8 @@ def _land(d, a, m, submitted, completed, out):
     """The host waits until the oldest command is complete, and takes every one that is."""
     s = a.s[0]
     command = s.landed % COMMANDS
-    while a.command[command].visible == INF:
-        if step(d, a, m) == INF:
-            raise RuntimeError("a command does not end and nothing is under way")
+    if a.command[command].visible == INF:
+        wait(d, a, m, COMPLETE, command)
     while a.command[command].visible > s.host_now:
         irq = a.command[command].visible + d.k.CQE_IRQ
         s.host_now = s.host_now + d.k.DRIVER_SETTLE if s.host_now < s.irq_low else max(s.host_now, irq)
@@ -317,7 +315,7 @@ def _land(d, a, m, submitted, completed, out):
     return out
 
 
-@compiled
+@entry
 def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, submitted,
         completed):
     """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to

@@ -14,7 +14,9 @@ from .mlp import TABLES, advance, arrive, note_start, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
 from .state import COMMANDS, INF, ROWS
 
-__all__ = ["close_sample", "step"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "step", "wait"]
+
+DRAINED, SLICED, COMPLETE = range(3)
 
 
 @compiled
@@ -38,6 +40,24 @@ def step(d, a, m):
     if channel >= 0:
         flash_event(d, a, channel)
     return at
+
+
+@apart
+def wait(d, a, m, what, which):
+    """Until the sample at place ``which`` is drained, so many features have left their slice, or the command at that place
+    is complete."""
+    while True:
+        if what == DRAINED:
+            done = a.sample[which].drained >= 0
+        elif what == SLICED:
+            resolve(d, a, m)
+            done = a.s[0].sliced >= which
+        else:
+            done = a.command[which].visible < INF
+        if done:
+            return
+        if step(d, a, m) == INF:
+            raise RuntimeError("what is waited for does not come and nothing is under way")
 
 
 @compiled
