@@ -41,7 +41,7 @@ def test_output_is_the_models(config, stall):
     rng = np.random.default_rng(config.rows)
     shapes = [((1, 1), 1, 1, 8), ((1, 5), 16, 2, 16), ((3, 3), 7, 1, 8), ((1, 3), 20, 2, 8), ((1, 2), 37, 1, 16),
               ((2, 2), 9, 3, 16)]
-    jobs = [random_attention(rng, *shape, 8) for shape in shapes]
+    jobs = [random_attention(rng, *shape, 8) for shape in (shapes if config is TALL else shapes[1:4])]
     jobs.append(random_attention(rng, (1, 4), 16, 1, 16, 8, score_shift=10))  # all but the best saturate
     jobs.append(random_attention(rng, (1, 4), 16, 1, 16, 8, score_shift=40))  # all count the same
     jobs += [random_attention(rng, (1, 2), 3, 1, 16, 8).failing(AT[port] + 8) for port in AT]
