@@ -8,7 +8,7 @@ from typing import Any
 from nearflash.cache import cache_dir, sources_digest
 from numba import config, njit
 
-__all__ = ["apart", "compiled", "entry"]
+__all__ = ["apart", "compiled", "entry", "within"]
 
 # numba asks for a function anew only when its own file changes, not when one that it calls does: a folder for each state of
 # the sources.
@@ -35,6 +35,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     """The same of one that only others call, where it is inlined: handing on the arrays would take longer than what it does
     (2.5 times the speed). What would let Python call it takes longer to compile than most of these do."""
     return _compiled(function, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def within(function: Callable[..., Any]) -> Any:
+    """The same of a long one: it is part of its caller before anything is compiled. Each function is compiled with all that
+    it calls, so long ones that call one another would be compiled again at every level; of short ones there are too many
+    for this, as the caller is copied for each."""
+    return _compiled(function, inline="always", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def apart(function: Callable[..., Any]) -> Any:

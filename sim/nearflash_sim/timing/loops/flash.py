@@ -7,7 +7,7 @@ registers, so things of one cycle may be done in any order.
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import compiled, within
 from .state import INF
 
 __all__ = ["flash_event", "plan", "put"]
@@ -154,7 +154,7 @@ def _bus(d, a, c, now):
     a.channel[c].merge_tail += 1
 
 
-@compiled
+@within
 def flash_event(d, a, c):
     """What channel ``c`` does next."""
     now = a.channel[c].next_at

@@ -7,7 +7,9 @@ the latest of when it arrives, when the block is free again and when there is ro
 
 from __future__ import annotations
 
-from .compiled import compiled, entry
+import numpy as np
+
+from .compiled import compiled, entry, within
 from .features import KEPT, take
 from .flash import put
 from .state import COMMANDS, INF, RECENT
@@ -75,7 +77,7 @@ def _begin(d, a, start):
     s.asked = 0
 
 
-@compiled
+@within
 def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
     """Pass 1 from ``start`` (the parser takes the command) on; returns the cycle of its result."""
     _begin(d, a, start)
@@ -99,14 +101,14 @@ def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
     return t + d.k.PARSE_END
 
 
-@compiled
+@within
 def _room(d, a, m, sample, at):
     """The earliest cycle from ``at`` on in which an item of ``sample`` passes the scoreboard."""
     before = sample - d.slots
     if before >= 0:
         ring = before % (2 * d.slots)
         if a.sample[ring].drained < 0:
-            wait(d, a, m, DRAINED, ring)
+            wait(d, a, m, np.int64(DRAINED), ring)
         at = max(at, a.sample[ring].drained + 1)
     return at
 
@@ -121,7 +123,7 @@ def _fill(d, a, asked):
     return filled + d.k.MAP_FILLED + 1
 
 
-@compiled
+@within
 def _lookup(d, a, m, at, block, table, sample):
     """An item passes the scoreboard in cycle ``at`` as a lookup; returns nothing, its read is on its way."""
     s = a.s[0]
@@ -170,7 +172,7 @@ def _lookup(d, a, m, at, block, table, sample):
     put(d, a, block & (d.channels - 1), tag, issue + 1)
 
 
-@compiled
+@within
 def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, blocks, at_lookup):
     """Pass 2; returns the cycle of its result."""
     s = a.s[0]
@@ -244,12 +246,12 @@ def _infer_sample(d, a, m, ring, left):
     s.groups += a.sample[ring].ends
 
 
-@compiled
+@within
 def _dense_room(d, a, m):
     """The first cycle in which the slice before the MLP takes the next feature."""
     s = a.s[0]
     if s.sliced < s.features - 1:
-        wait(d, a, m, SLICED, s.features - 1)
+        wait(d, a, m, np.int64(SLICED), s.features - 1)
     return a.feature_sliced[(s.features - 2) % KEPT] + 1
 
 
@@ -263,7 +265,7 @@ def _open(d, a, sample, number):
     a.sample[ring].command = number
 
 
-@compiled
+@within
 def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, blocks, at_lookup):
     """A command whose doorbell comes in cycle ``bell``."""
     s = a.s[0]
@@ -294,13 +296,13 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
     s.parser_free = ended + 1
 
 
-@compiled
+@within
 def _land(d, a, m, submitted, completed, out):
     """The host waits until the oldest command is complete, and takes every one that is."""
     s = a.s[0]
     command = s.landed % COMMANDS
     if a.command[command].visible == INF:
-        wait(d, a, m, COMPLETE, command)
+        wait(d, a, m, np.int64(COMPLETE), command)
     while a.command[command].visible > s.host_now:
         irq = a.command[command].visible + d.k.CQE_IRQ
         s.host_now = s.host_now + d.k.DRIVER_SETTLE if s.host_now < s.irq_low else max(s.host_now, irq)

@@ -7,7 +7,7 @@ goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 
 from __future__ import annotations
 
-from .compiled import apart, compiled
+from .compiled import apart, compiled, within
 from .features import resolve
 from .flash import flash_event
 from .mlp import TABLES, advance, arrive, note_start, room_of
@@ -19,7 +19,7 @@ __all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "step", "wait"]
 DRAINED, SLICED, COMPLETE = range(3)
 
 
-@compiled
+@within
 def step(d, a, m):
     """Do the next thing that happens in the flash or behind it; returns its cycle, INF if nothing is left to happen."""
     at, channel, merge = INF, -1, INF
@@ -60,7 +60,7 @@ def wait(d, a, m, what, which):
             raise RuntimeError("what is waited for does not come and nothing is under way")
 
 
-@compiled
+@within
 def _merge(d, a, m, now):
     """A vector is chosen and goes through pooling."""
     s = a.s[0]
@@ -114,7 +114,7 @@ def _merge(d, a, m, now):
         _begin_drain(d, a)
 
 
-@compiled
+@within
 def _add(d, a, m, load, bias, words, key):
     """A row's words go to the accumulators, one a cycle from the one after ``load`` on, an INT8 row's bias before them. A
     drain's reads take a row's cycles, but no two in a row. Returns the cycle of the last word."""
@@ -195,7 +195,7 @@ def _next_word(d, a):
     s.walk_at = max(s.walk_at, a.job_left[s.drain_jobs % d.k.DRAIN_JOBS] + 1)
 
 
-@compiled
+@within
 def _infer(d, a, m, command):
     """All of a group is there; when its last logit is, is known."""
     at = 0
