@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 __all__ = ["FILTER_NAMES", "METHOD_NAMES", "NETWORK_NAMES", "SHIFTS", "Method", "apply_method", "cycle_spin", "load_method",
-           "network_method", "self_ensemble"]
+           "self_ensemble"]
 
 NETWORK_NAMES = ("base", "tiny", "paper", "unet")
 # Named here, not taken from filters.FILTERS, so that a list of names (in --help) needs no SciPy
