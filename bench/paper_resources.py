@@ -21,8 +21,8 @@ from typing import Any
 
 from nearflash.compiler import embedding_cycles, stage_cycles
 from nearflash.compiler.fit import Fit, FitOptions, fit
-from nearflash.compiler.plan import plain
-from nearflash.contract import BOARDS, DeviceConfig, Node, cores
+from nearflash.compiler.plan import naive
+from nearflash.contract import BOARDS, DeviceConfig, cores
 from nearflash.contract.boards import Board
 from nearflash.contract.resources import Resources
 from nearflash.models import model_spec
@@ -34,22 +34,10 @@ from nearflash_hw.synthesis.yosys import synthesise
 
 from .report import Rows, finish, progress, show_rows, streamed_layers
 
-__all__ = ["main", "naive"]
+__all__ = ["main"]
 
 SIDE = 16
-PAPER = {"lut": 0.4, "ff": 0.4, "bram18": 0.1, "dsp": 0.4}  # second-hand figures of the paper's savings
 GOAL = {"lut": 0.6, "ff": 0.6, "bram18": 0.3, "dsp": 0.75}
-
-
-def naive(found: Fit) -> DeviceConfig:
-    """``found``'s device with a 16 x 16 kernel for every layer (less where a layer has fewer outputs), undecomposed, every
-    layer scanning by rows."""
-    def fixed(n: Node) -> Node:
-        rows = 1 << (n.width.bit_length() - 1)
-        return replace(n, kr=min(SIDE, rows), kc=SIDE, kr_split=(), kc_split=(), decomposed=False) if n.kind == "fc" else n
-
-    graph = plain(tuple(fixed(n) for n in found.config.mlp.graph))
-    return replace(found.config, mlp=replace(found.config.mlp, graph=graph, packed=False))
 
 
 def layers(config: DeviceConfig, family: str, measured: bool) -> Resources:
@@ -79,15 +67,15 @@ def compare(name: str, board: Board, measured: bool) -> Rows:
         r = layers(config, board.part.family, measured)
         slowest = max(stage_cycles(config.mlp.graph, "bot"), stage_cycles(config.mlp.graph, "top"),
                       embedding_cycles(spec, config))
-        saved = {k: 1 - getattr(r, k) / against[f"{k}_count"] for k in PAPER} if against else {}
+        saved = {k: 1 - getattr(r, k) / against[f"{k}_count"] for k in GOAL} if against else {}
         return {"model": name, "part": board.part.name, "kernels": kind,
                 "streamed_layers": " ".join(streamed_layers(config)), "n_batch": config.mlp.n_batch,
-                **{f"{k}_count": getattr(r, k) for k in (*PAPER, "uram")},
-                **{f"{k}_saved_share": saved.get(k) for k in PAPER}, "queries_per_second": config.clock_mhz * 1e6 / slowest,
+                **{f"{k}_count": getattr(r, k) for k in (*GOAL, "uram")},
+                **{f"{k}_saved_share": saved.get(k) for k in GOAL}, "queries_per_second": config.clock_mhz * 1e6 / slowest,
                 "source": "synthesised" if measured else "estimated"}
 
     found = fit(spec, base, board, cost, FitOptions(limit=1.0))
-    rows = [row("naive", naive(found), None)]
+    rows = [row("naive", naive(found.config, SIDE), None)]
     rows.append(row("searched", found.config, rows[0]))
     streamed = streamed_layers(found.config)
     for layer in largest_first(found):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
-from ..engine.requantize import Scale
-from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import sums_layout
 from .bursts import BurstReader, BurstWriter, TensorRows
-from .groups import GroupPacker, GroupSplitter, group_layout, pixel_beats
+from .groups import GroupPacker, GroupSplitter, pixel_beats
 from .one_entry import OneEntry
 from .planner import descriptor_layout
+from .unit import epilogue_ports, unit_ports
 
 __all__ = ["Addition"]
 
@@ -34,14 +32,8 @@ class Addition(wiring.Component):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "descriptor": In(descriptor_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(2),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
-            "sums": Out(stream.Signature(sums_layout(config.lanes))),
-            "entry": Out(stream.Signature(Scale())),
-            "residual": Out(stream.Signature(group_layout(config.lanes))),
-            "codes": In(stream.Signature(group_layout(config.lanes))),
+            **unit_ports(beat_bytes, 2),
+            **epilogue_ports(config.lanes, residual=True),
         })
 
     def elaborate(self, platform):

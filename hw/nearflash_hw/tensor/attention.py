@@ -13,7 +13,6 @@ from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import step_layout, sums_layout
 from .epilogue import ACCUMULATOR_BITS
 from .groups import pieces, pixel_beats
@@ -22,6 +21,7 @@ from .places import Places
 from .plan import ADDRESS_BITS, SIZE_BITS, every_ready
 from .planner import descriptor_layout
 from .softmax import BASE, HEAD_CHANNELS, Softmax, tile_keys, tile_tokens
+from .unit import unit_ports
 from .writer import CodeWriter
 
 __all__ = ["Attention"]
@@ -186,10 +186,7 @@ class Attention(wiring.Component):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "descriptor": In(descriptor_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(3),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
+            **unit_ports(beat_bytes, 3),
             "step": Out(stream.Signature(step_layout(config.columns, config.pixels))),
             "weight": Out(stream.Signature(8 * beat_bytes)),
             "array_sums": In(stream.Signature(sums_layout(config.lanes))),
@@ -448,14 +445,6 @@ class Attention(wiring.Component):
         ]
         connect(m, places.o, writer.place)
         connect(m, writer.mem_write, flipped(self.mem_write))
-        failed = Signal()
-        m.d.comb += [
-            self.done.valid.eq(writer.done.valid),
-            writer.done.ready.eq(self.done.ready),
-            self.done.payload.error.eq(writer.done.payload.error | failed),
-        ]
-        with m.If(Cat(u.error for u in (slices, keys, values)).any()):
-            m.d.sync += failed.eq(1)
-        with m.If(self.done.valid & self.done.ready):
-            m.d.sync += failed.eq(0)
+        m.d.comb += writer.failed.eq(Cat(u.error for u in (slices, keys, values)).any())
+        connect(m, writer.done, flipped(self.done))
         return m

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, signed
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.hdl import Cat, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
-from ..engine.requantize import Scale
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import PixelArray, sums_layout
+from .array import PixelArray
 from .entries import EntryStream
-from .epilogue import CODE_BITS
 from .input_buffer import InputTiles
 from .places import Places
 from .plan import conv_layout, every_ready, tile_layout
 from .residual import ResidualReader
 from .tiles import TileWalk
+from .unit import epilogue_ports, unit_ports
 from .weights import WeightStream
 from .window import Window
 from .writer import CodeWriter
@@ -38,17 +36,10 @@ class Convolution(wiring.Component):
 
     def __init__(self, config: TensorConfig, beat_bytes: int, *, packed: bool = False, primitive: str = "inferred"):
         self.config, self.beat_bytes, self.packed, self.primitive = config, beat_bytes, packed, primitive
-        codes = data.ArrayLayout(signed(CODE_BITS), config.lanes)
         super().__init__({
             "plan": In(conv_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(4),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
-            "sums": Out(stream.Signature(sums_layout(config.lanes))),
-            "entry": Out(stream.Signature(Scale())),
-            "residual": Out(stream.Signature(codes)),
-            "codes": In(stream.Signature(codes)),
+            **unit_ports(beat_bytes, 4),
+            **epilogue_ports(config.lanes, residual=True),
         })
 
     def elaborate(self, platform):
@@ -103,15 +94,6 @@ class Convolution(wiring.Component):
         for k, user in enumerate((input_tiles, weights, entries, residuals)):
             connect(m, user.mem_read, flipped(self.mem_read[k]))
         connect(m, writer.mem_write, flipped(self.mem_write))
-
-        failed = Signal()
-        m.d.comb += [
-            self.done.valid.eq(writer.done.valid),
-            writer.done.ready.eq(self.done.ready),
-            self.done.payload.error.eq(writer.done.payload.error | failed),
-        ]
-        with m.If(Cat(u.error for u in (input_tiles, weights, entries, residuals)).any()):
-            m.d.sync += failed.eq(1)
-        with m.If(self.done.valid & self.done.ready):
-            m.d.sync += failed.eq(0)
+        m.d.comb += writer.failed.eq(Cat(u.error for u in (input_tiles, weights, entries, residuals)).any())
+        connect(m, writer.done, flipped(self.done))
         return m

@@ -10,18 +10,18 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
-from ..engine.requantize import Scale
 from ..interfaces import bits_for, index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import MemReadSignature, MemWriteSignature
+from ..primitives.memport import MemReadSignature
 from .array import sums_layout
 from .entries import EntryStream
-from .groups import group_layout, pieces, pixel_beats
+from .groups import pieces, pixel_beats
 from .input_buffer import InputTiles
 from .places import Places
 from .plan import SIZE_BITS, SMALL_BITS, conv_layout, every_ready, half_words, tile_layout
 from .tiles import TileWalk
+from .unit import epilogue_ports, unit_ports
 from .writer import CodeWriter
 
 __all__ = ["DepthwiseArray", "DepthwiseConvolution", "weight_capacity"]
@@ -404,13 +404,8 @@ class DepthwiseConvolution(wiring.Component):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "plan": In(conv_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(3),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
-            "sums": Out(stream.Signature(sums_layout(config.lanes))),
-            "entry": Out(stream.Signature(Scale())),
-            "codes": In(stream.Signature(group_layout(config.lanes))),
+            **unit_ports(beat_bytes, 3),
+            **epilogue_ports(config.lanes),
         })
 
     def elaborate(self, platform):
@@ -458,15 +453,6 @@ class DepthwiseConvolution(wiring.Component):
         for k, user in enumerate((input_tiles, array, entries)):
             connect(m, user.mem_read, flipped(self.mem_read[k]))
         connect(m, writer.mem_write, flipped(self.mem_write))
-
-        failed = Signal()
-        m.d.comb += [
-            self.done.valid.eq(writer.done.valid),
-            writer.done.ready.eq(self.done.ready),
-            self.done.payload.error.eq(writer.done.payload.error | failed),
-        ]
-        with m.If(Cat(u.error for u in (input_tiles, array, entries)).any()):
-            m.d.sync += failed.eq(1)
-        with m.If(self.done.valid & self.done.ready):
-            m.d.sync += failed.eq(0)
+        m.d.comb += writer.failed.eq(Cat(u.error for u in (input_tiles, array, entries)).any())
+        connect(m, writer.done, flipped(self.done))
         return m

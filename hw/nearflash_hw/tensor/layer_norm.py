@@ -17,7 +17,6 @@ from ..engine.streams import clog2
 from ..interfaces import bits_for, index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
-from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import sums_layout
 from .bursts import BurstReader, BurstWriter, TensorRows
 from .entries import EntryStream
@@ -26,6 +25,7 @@ from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beat
 from .plan import SIZE_BITS, every_ready, tile_layout
 from .planner import descriptor_layout
 from .root import SPREAD_BITS, ReciprocalRoots, recip_layout
+from .unit import epilogue_ports, unit_ports
 
 __all__ = ["LayerNormalisation"]
 
@@ -267,13 +267,8 @@ class LayerNormalisation(wiring.Component):
         self.config, self.beat_bytes, self.roots = config, beat_bytes, roots
         super().__init__({
             "descriptor": In(descriptor_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(2),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
-            "sums": Out(stream.Signature(sums_layout(config.lanes))),
-            "entry": Out(stream.Signature(Scale())),
-            "codes": In(stream.Signature(group_layout(config.lanes))),
+            **unit_ports(beat_bytes, 2),
+            **epilogue_ports(config.lanes),
         })
 
     def elaborate(self, platform):

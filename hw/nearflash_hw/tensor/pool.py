@@ -8,10 +8,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
-from ..engine.requantize import Scale
 from ..engine.streams import clog2
 from ..interfaces import index_bits
-from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import sums_layout
 from .bursts import BurstReader, BurstWriter, run_layout
 from .epilogue import CODE_BITS
@@ -19,6 +17,7 @@ from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beat
 from .one_entry import OneEntry
 from .plan import ADDRESS_BITS, SIZE_BITS, SMALL_BITS
 from .planner import descriptor_layout
+from .unit import epilogue_ports, unit_ports
 
 __all__ = ["Pooling"]
 
@@ -182,13 +181,8 @@ class Pooling(wiring.Component):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "descriptor": In(descriptor_layout()),
-            "start": In(1),
-            "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
-            "mem_read": Out(MemReadSignature(beat_bytes)).array(1),
-            "mem_write": Out(MemWriteSignature(beat_bytes)),
-            "sums": Out(stream.Signature(sums_layout(config.lanes))),
-            "entry": Out(stream.Signature(Scale())),
-            "codes": In(stream.Signature(group_layout(config.lanes))),
+            **unit_ports(beat_bytes, 1),
+            **epilogue_ports(config.lanes),
         })
 
     def elaborate(self, platform):

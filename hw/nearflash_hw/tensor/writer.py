@@ -21,14 +21,15 @@ class CodeWriter(wiring.Component):
     """Writes a beat of ``codes`` to each ``place``, as int8 or, ``wide``, int16; behind a pixel's last channel zeros up to a
     whole beat. A place without channels takes its codes and writes nothing.
 
-    ``done``: after the descriptor's ``end``, once memory has everything: whether a write failed. A place a cycle of one
-    beat, every other cycle of two.
+    ``done``: after the descriptor's ``end``, once memory has everything: whether a write failed, or ``failed`` pulsed since
+    the last ``done``. A place a cycle of one beat, every other cycle of two.
     """
 
     def __init__(self, lanes: int, beat_bytes: int):
         self.lanes, self.beat_bytes = lanes, beat_bytes
         super().__init__({
             "wide": In(1),
+            "failed": In(1),
             "place": In(stream.Signature(place_layout(lanes))),
             "codes": In(stream.Signature(data.ArrayLayout(signed(CODE_BITS), lanes))),
             "mem_write": Out(MemWriteSignature(beat_bytes)),
@@ -100,7 +101,7 @@ class CodeWriter(wiring.Component):
         ]
         m.d.sync += [
             under_way.eq(under_way + sent - answered),
-            error.eq(error | (answered & bus.done.payload.error)),
+            error.eq(error | self.failed | (answered & bus.done.payload.error)),
         ]
         with m.If(take & place.end):
             m.d.sync += ended.eq(1)

@@ -19,8 +19,8 @@ from ..contract.mlp import output_lanes
 from ..models.spec import ModelSpec
 from .search import Choice, front, least, one_after_another, side_by_side
 
-__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "node_cycles", "plain", "plan_graph",
-           "stage_cycles", "with_room"]
+__all__ = ["PlanOptions", "compile_device", "composed", "embedding_cycles", "merged", "naive", "node_cycles", "plain",
+           "plan_graph", "stage_cycles", "with_room"]
 
 MAX_KERNEL = 128  # largest kr or kc
 TOLERANCE = 1.05  # multipliers that better balance may cost
@@ -159,6 +159,17 @@ def _with_scans(graph: tuple[Node, ...], first: dict[str, str]) -> tuple[Node, .
 def plain(graph: tuple[Node, ...]) -> tuple[Node, ...]:
     """``graph`` without inter-layer composition: every layer scans by rows, so each waits for its whole input."""
     return tuple(replace(n, scan="row", lanes=0) if n.kind == "fc" else n for n in graph)
+
+
+def naive(config: DeviceConfig, side: int) -> DeviceConfig:
+    """``config``'s device with a kernel of ``side`` x ``side`` for every layer (less where a layer has fewer outputs),
+    undecomposed, every layer scanning by rows."""
+    def fixed(n: Node) -> Node:
+        rows = 1 << (n.width.bit_length() - 1)
+        return replace(n, kr=min(side, rows), kc=side, kr_split=(), kc_split=(), decomposed=False) if n.kind == "fc" else n
+
+    graph = plain(tuple(fixed(n) for n in config.mlp.graph))
+    return replace(config, mlp=replace(config.mlp, graph=graph, packed=False))
 
 
 def composed(graph: tuple[Node, ...]) -> list[tuple[Node, ...]]:

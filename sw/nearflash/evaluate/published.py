@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..compiler.fit import FitOptions, fit
-from ..compiler.plan import plain
-from ..contract import BOARDS, DeviceConfig, Node
+from ..compiler.plan import naive
+from ..contract import BOARDS, DeviceConfig
 from ..contract.resources import Resources
 from ..models import model_spec
 from ..tools import load_tool
@@ -26,7 +26,7 @@ LATENCY_POINTS = 0.01
 READ_AHEAD_US = (128 << 10) / 1.3e3  # 128 KB, Linux's default, at the paper's 1.3 GB/s
 RESOURCE_PART = "xc7a200t"  # the paper's low-end FPGA
 RESOURCE_MODELS = ("rmc1",)  # a search takes half a minute; docs/resources.md has the others
-PAPER_SAVES = {"lut": 0.4, "ff": 0.4, "bram18": 0.1, "dsp": 0.4}
+PAPER_SAVES = {"lut": 0.4, "ff": 0.4, "bram18": 0.1, "dsp": 0.4}  # second-hand figures
 
 Range = tuple[float, float]
 
@@ -38,10 +38,6 @@ def resource_savings(side: int, progress: Callable[[str], None] = lambda text: N
     cost = load_tool("estimator")(board.part.family)
     base = replace(DeviceConfig.preset("paper"), clock_mhz=board.clock_mhz)
 
-    def fixed(n: Node) -> Node:
-        rows = 1 << (n.width.bit_length() - 1)
-        return replace(n, kr=min(side, rows), kc=side, kr_split=(), kc_split=(), decomposed=False) if n.kind == "fc" else n
-
     def layers(config: DeviceConfig) -> Resources:
         return sum((r for path, r in cost.device(config).items() if path.startswith(("mlp.core", "mlp.epilogue"))),
                    Resources())
@@ -49,10 +45,9 @@ def resource_savings(side: int, progress: Callable[[str], None] = lambda text: N
     for name in RESOURCE_MODELS:
         progress(f"kernels of {name}")
         found = fit(model_spec(name, 2000), base, board, cost, FitOptions(limit=1.0)).config
-        graph = plain(tuple(fixed(n) for n in found.mlp.graph))
-        naive, searched = layers(replace(found, mlp=replace(found.mlp, graph=graph, packed=False))), layers(found)
+        fixed, searched = layers(naive(found, side)), layers(found)
         out.append({"model": name, "part": board.part.name,
-                    **{f"{k}_saved_share": 1 - getattr(searched, k) / getattr(naive, k) for k in PAPER_SAVES}})
+                    **{f"{k}_saved_share": 1 - getattr(searched, k) / getattr(fixed, k) for k in PAPER_SAVES}})
     return out
 
 

@@ -11,6 +11,7 @@ from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.tensor.array import PixelArray
+from nearflash_hw.tensor.engine import PLANNED
 from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.planner import ConvPlanner, descriptor_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
@@ -56,7 +57,7 @@ class Whole(wiring.Component):
         connect(m, unit.done, flipped(self.done))
         if "plan" in members:
             m.submodules.planner = planner = ConvPlanner(c, self.beat_bytes)
-            planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(3))]  # steady three cycles before
+            planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(PLANNED))]
             m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
             m.d.comb += [
                 planner.descriptor.eq(self.descriptor),

@@ -1,0 +1,37 @@
+"""The ports that units of operators have in common, from which the engine connects any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import In, Out
+
+from ..engine.requantize import Scale
+from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .array import sums_layout
+from .groups import group_layout
+
+__all__ = ["epilogue_ports", "unit_ports"]
+
+
+def unit_ports(beat_bytes: int, reads: int) -> dict[str, Any]:
+    """Of every unit: ``start``, a ``done`` for each, with ``error`` if a read or write failed on the way, ``reads`` ports
+    ``mem_read`` and one ``mem_write``."""
+    return {
+        "start": In(1),
+        "done": Out(stream.Signature(data.StructLayout({"error": 1}))),
+        "mem_read": Out(MemReadSignature(beat_bytes)).array(reads),
+        "mem_write": Out(MemWriteSignature(beat_bytes)),
+    }
+
+
+def epilogue_ports(lanes: int, *, residual: bool = False) -> dict[str, Any]:
+    """Of a unit that uses the engine's :class:`~nearflash_hw.tensor.epilogue.Epilogue`: ``sums``, ``entry`` and, with
+    ``residual``, ``residual`` go there, ``codes`` come back."""
+    return {
+        "sums": Out(stream.Signature(sums_layout(lanes))),
+        "entry": Out(stream.Signature(Scale())),
+        **({"residual": Out(stream.Signature(group_layout(lanes)))} if residual else {}),
+        "codes": In(stream.Signature(group_layout(lanes))),
+    }
