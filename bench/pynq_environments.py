@@ -16,7 +16,7 @@ VERSIONS = ("3.0.1", "3.1.2", "4.0.0")
 #: pynq 3.x: Overlay() imports a module that pycparser 3 dropped; pynqutils imports pkg_resources, which setuptools 81
 #: dropped.
 OLD_METADATA = "pynqmetadata<0.2"  # with 0.2, pynq 3 ends in a KeyError on any design with a memory in its fabric
-BESIDE = ("pycparser<3", "setuptools<81", "nbclient>=0.10", "ipykernel>=6")
+BESIDE = ("pycparser<3", "setuptools<81")
 HERE = "NEARFLASH_TEST_SITE"  # names the site-packages of this environment, for everything but pynq
 SECONDS = 900
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from device_bench import (
@@ -20,6 +18,7 @@ from device_bench import (
 )
 from nearflash.contract import Opcode
 from nearflash.runtime import Device
+from test_device_models import configured
 
 HOST_WAIT = 400  # cycles: SQEs, PRP lists and completions of six commands of 8 pages on the host's bus
 SIZE = SMALL.lba_bytes
@@ -176,8 +175,9 @@ def test_power_cut_without_flush_loses_no_earlier_data():
 
 def test_reads_of_other_dies_are_answered_during_an_erase():
     """An ERASE of two milliseconds: reads of other dies take what they take on an idle device; one of the same die waits."""
-    config = replace(SMALL, flash=replace(SMALL.flash, t_erase_ns=2_000_000))
+    config = configured("wide-groups")
     f = config.flash
+    assert f.t_erase_ns == 2_000_000
     dies = f.channels * f.dies
     with open_device(config) as device:
         content = np.random.default_rng(3).bytes(dies * f.pages * SIZE)  # the first block of every die

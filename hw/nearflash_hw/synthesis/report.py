@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from .kept_units import kept_units
 from .netlist import Unit, subtree, units
 from .yosys import ControlSet, control_sets, synthesise, yosys_version
 
-__all__ = ["TOOL", "Measured", "measure"]
+__all__ = ["TOOL", "Measured", "device_units", "measure", "synthesise_units"]
 
 TOOL = "yosys"
 SHARED = ("\\clk", "\\rst")  # one net in all units; others of two units are different nets, whatever their names
@@ -44,13 +44,28 @@ def measure(config: DeviceConfig, family: str, block: str = "", *, shell: Board 
     Raises :class:`~nearflash.contract.ConfigError` for an unknown block or family,
     :class:`~nearflash_hw.synthesis.yosys.SynthesisError` when the tool fails or ends early.
     """
-    found = kept_units(lambda: units(Device(config)), f"device {config!r}")
+    found = device_units(config)
     if shell is not None:
         found += kept_units(lambda: shell_units(config, shell), f"shell of {shell.name} {config!r}")
     if block and not any(u.path == block or u.path.startswith(block + ".") for u in found):
         found = [Unit(block, subtree(Device(config), block))]
     elif block:
         found = [u for u in found if u.path == block or u.path.startswith(block + ".")]
+    out = synthesise_units(found, family, progress)
+    sets = {u.path: control_sets(u.rtlil, family) for u in found}
+    return Measured(out, {p: _counted(s) for p, s in sets.items()}, _counted(_joined(sets)),
+                    f"{TOOL} {yosys_version()}")
+
+
+def device_units(config: DeviceConfig) -> list[Unit]:
+    """The units of ``config``'s device."""
+    return kept_units(lambda: units(Device(config)), f"device {config!r}")
+
+
+def synthesise_units(found: Sequence[Unit], family: str, progress: Callable[[str, int, int], None] | None = None
+                     ) -> dict[str, Resources]:
+    """Resources of each unit by its path, as many at once as there are processors. ``progress`` and errors: those of
+    :func:`measure`."""
     out: dict[str, Resources] = {}
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # each runs a process
         # the largest first, so that the last to finish is a small one
@@ -63,9 +78,7 @@ def measure(config: DeviceConfig, family: str, block: str = "", *, shell: Board 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    sets = {u.path: control_sets(u.rtlil, family) for u in found}
-    return Measured({u.path: out[u.path] for u in found}, {p: _counted(s) for p, s in sets.items()}, _counted(_joined(sets)),
-                    f"{TOOL} {yosys_version()}")
+    return {u.path: out[u.path] for u in found}
 
 
 def _counted(sets: Counter[ControlSet]) -> ControlSets:

@@ -18,8 +18,8 @@ from nearflash.contract.resources import Resources
 
 from .cell_libraries import PORTS_FILE, READ_LIBRARIES, ports_alone
 
-__all__ = ["FAMILIES", "WITH_MEMORIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesise",
-           "yosys_version"]
+__all__ = ["FAMILIES", "WITH_MEMORIES", "ControlSet", "SynthesisError", "control_sets", "run_yosys", "synthesis_key",
+           "synthesise", "yosys_version"]
 
 #: The nets of a flip-flop's clock, enable and set or reset, as RTLIL writes them ("" where it has no such pin).
 ControlSet = tuple[str, str, str]
@@ -105,20 +105,30 @@ def control_sets(rtlil: str, family: str) -> Counter[ControlSet]:
     return found
 
 
-def _synthesised(rtlil: str, family: str) -> Path:
-    """Folder with what Yosys made of module ``\\unit``."""
+def synthesis_key(rtlil: str, family: str) -> str:
+    """What the resources of module ``\\unit`` follow from: its text, the tool's version and the passes. Raises
+    :class:`~nearflash.contract.ConfigError` for an unknown family."""
+    return digest(rtlil, yosys_version(), *_passes(family))
+
+
+def _passes(family: str) -> list[str]:
     if family not in FAMILIES:
         raise ConfigError("family", family, f"must be one of {FAMILIES}")
     synth = f"synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top unit{' -uram' if family == 'xcup' else ''}"
     least = CONTROL_SET_THRESHOLD[family]
-    passes = ["read_rtlil unit.il", "hierarchy -top unit", *READ_LIBRARIES, "hierarchy -check -top unit",
-              f"{synth} -run prepare:map_memory",
-              f"{WITH_MEMORIES}{synth} -run map_memory:map_ffram", f"{synth} -run map_ffram:map_ffs",
-              f"dfflegalize -mince {least} -minsrst {least} "
-              "-cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01 -cell $_DLATCH_?P?_ 01",
-              f"{synth} -run map_ffs:",
-              "tee -q -o stat.json stat -json", "dump -o flip_flops.il t:FD*"]
-    folder = cache_dir() / "synthesis" / digest(rtlil, yosys_version(), *passes)
+    return ["read_rtlil unit.il", "hierarchy -top unit", *READ_LIBRARIES, "hierarchy -check -top unit",
+            f"{synth} -run prepare:map_memory",
+            f"{WITH_MEMORIES}{synth} -run map_memory:map_ffram", f"{synth} -run map_ffram:map_ffs",
+            f"dfflegalize -mince {least} -minsrst {least} "
+            "-cell $_DFFE_?P?P_ 01 -cell $_SDFFE_?P?P_ 01 -cell $_DLATCH_?P?_ 01",
+            f"{synth} -run map_ffs:",
+            "tee -q -o stat.json stat -json", "dump -o flip_flops.il t:FD*"]
+
+
+def _synthesised(rtlil: str, family: str) -> Path:
+    """Folder with what Yosys made of module ``\\unit``."""
+    passes = _passes(family)
+    folder = cache_dir() / "synthesis" / synthesis_key(rtlil, family)
     with cache_entry(folder) as work:
         if work is not None:
             (work / "unit.il").write_text(rtlil)
