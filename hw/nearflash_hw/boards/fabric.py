@@ -48,10 +48,16 @@ class Fabric(wiring.Component):
         m.submodules.device = ResetInserter(registers.reset)(device)
         connect(m, flipped(self.s_axi), registers.i)
         connect(m, registers.device, device.s_axi)
-        m.d.comb += [registers.interrupt.eq(device.irq), self.irq.eq(registers.irq)]
+        m.d.comb += [
+            registers.interrupt.eq(device.irq),
+            self.irq.eq(registers.irq),
+        ]
         for name, path in self.paths.items():
             m.submodules[f"{name}_path"] = path
             connect(m, getattr(device, f"m_axi_{name}"), path.i)
             connect(m, path.o, flipped(getattr(self, f"m_axi_{name}")))
-            m.d.comb += [path.closed.eq(registers.closed), getattr(registers, f"{name}_busy").eq(path.busy)]
+            m.d.comb += [
+                path.closed.eq(registers.closed),
+                getattr(registers, f"{name}_busy").eq(path.busy),
+            ]
         return m

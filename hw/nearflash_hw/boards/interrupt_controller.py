@@ -49,6 +49,9 @@ class InterruptController(wiring.Component):
         with m.If(written["CIE"] & bit):
             m.d.sync += ier.eq(0)
         with m.If(written["MER"]):
-            m.d.sync += [me.eq(bit), hie.eq(hie | slave.wr_data[1])]
+            m.d.sync += [
+                me.eq(bit),
+                hie.eq(hie | slave.wr_data[1]),
+            ]
         m.d.comb += self.irq.eq(ipr & me)
         return m

@@ -47,20 +47,39 @@ class LiteMux(wiring.Component):
         i = self.i
 
         known, at, refusal = self._address(m, "ar", i.rvalid & i.rready)
-        m.d.comb += [i.rvalid.eq(known & (at == 0)), i.rresp.eq(refusal)]
+        m.d.comb += [
+            i.rvalid.eq(known & (at == 0)),
+            i.rresp.eq(refusal),
+        ]
         for k, o in enumerate(self.ports):
             with m.If(at[k]):
-                m.d.comb += [i.rvalid.eq(o.rvalid), i.rdata.eq(o.rdata), i.rresp.eq(o.rresp), o.rready.eq(i.rready)]
+                m.d.comb += [
+                    i.rvalid.eq(o.rvalid),
+                    i.rdata.eq(o.rdata),
+                    i.rresp.eq(o.rresp),
+                    o.rready.eq(i.rready),
+                ]
 
         known, at, refusal = self._address(m, "aw", i.bvalid & i.bready)
         taken = Signal()  # the data
         m.d.comb += [
-            i.wready.eq(known & (at == 0) & ~taken), i.bvalid.eq(known & (at == 0) & taken), i.bresp.eq(refusal)]
+            i.wready.eq(known & (at == 0) & ~taken),
+            i.bvalid.eq(known & (at == 0) & taken),
+            i.bresp.eq(refusal),
+        ]
         for k, o in enumerate(self.ports):
-            m.d.comb += [o.wdata.eq(i.wdata), o.wstrb.eq(i.wstrb)]
+            m.d.comb += [
+                o.wdata.eq(i.wdata),
+                o.wstrb.eq(i.wstrb),
+            ]
             with m.If(at[k]):
-                m.d.comb += [o.wvalid.eq(i.wvalid & ~taken), i.wready.eq(o.wready & ~taken),
-                             i.bvalid.eq(o.bvalid), i.bresp.eq(o.bresp), o.bready.eq(i.bready)]
+                m.d.comb += [
+                    o.wvalid.eq(i.wvalid & ~taken),
+                    i.wready.eq(o.wready & ~taken),
+                    i.bvalid.eq(o.bvalid),
+                    i.bresp.eq(o.bresp),
+                    o.bready.eq(i.bready),
+                ]
         with m.If(i.wvalid & i.wready):
             m.d.sync += taken.eq(1)
         with m.If(i.bvalid & i.bready):
@@ -76,14 +95,28 @@ class LiteMux(wiring.Component):
         at, refusal = Signal(len(self.targets), name=f"{ch}_at"), Signal(2, name=f"{ch}_refusal")
         m.d.comb += ready.eq(~known)
         with m.If(valid & ~known):
-            m.d.sync += [known.eq(1), kept.eq(address), refusal.eq(DECERR)]
+            m.d.sync += [
+                known.eq(1),
+                kept.eq(address),
+                refusal.eq(DECERR),
+            ]
             for k, (base, bits) in enumerate(self.targets):
                 with m.If(address[bits:] == base >> bits):
-                    m.d.sync += [at[k].eq(~self.away[k]), refusal.eq(SLVERR)]
+                    m.d.sync += [
+                        at[k].eq(~self.away[k]),
+                        refusal.eq(SLVERR),
+                    ]
         for k, o in enumerate(self.ports):
-            m.d.comb += [getattr(o, ch + "addr").eq(kept), getattr(o, ch + "valid").eq(at[k] & ~given)]
+            m.d.comb += [
+                getattr(o, ch + "addr").eq(kept),
+                getattr(o, ch + "valid").eq(at[k] & ~given),
+            ]
             with m.If(at[k] & getattr(o, ch + "ready")):
                 m.d.sync += given.eq(1)
         with m.If(answered):
-            m.d.sync += [known.eq(0), at.eq(0), given.eq(0)]
+            m.d.sync += [
+                known.eq(0),
+                at.eq(0),
+                given.eq(0),
+            ]
         return known, at, refusal

@@ -48,27 +48,46 @@ class Narrower(wiring.Component):
         # -- writes
         part = Signal(shift)
         m.d.comb += [
-            o.awvalid.eq(i.awvalid), i.awready.eq(o.awready),
-            o.wdata.eq(i.wdata.word_select(part, len(o.wdata))), o.wstrb.eq(i.wstrb.word_select(part, len(o.wstrb))),
-            o.wlast.eq(i.wlast & part.all()), o.wvalid.eq(i.wvalid), i.wready.eq(o.wready & part.all()),
-            i.bid.eq(o.bid), i.bresp.eq(o.bresp), i.bvalid.eq(o.bvalid), o.bready.eq(i.bready)]
+            o.awvalid.eq(i.awvalid),
+            i.awready.eq(o.awready),
+            o.wdata.eq(i.wdata.word_select(part, len(o.wdata))),
+            o.wstrb.eq(i.wstrb.word_select(part, len(o.wstrb))),
+            o.wlast.eq(i.wlast & part.all()),
+            o.wvalid.eq(i.wvalid),
+            i.wready.eq(o.wready & part.all()),
+            i.bid.eq(o.bid),
+            i.bresp.eq(o.bresp),
+            i.bvalid.eq(o.bvalid),
+            o.bready.eq(i.bready),
+        ]
         with m.If(o.wvalid & o.wready):
             m.d.sync += part.eq(part + 1)
 
         # -- reads
         m.submodules.ids = ids = SyncFIFO(width=self.id_bits, depth=self.outstanding)
         m.d.comb += [
-            o.arid.eq(0), o.arvalid.eq(i.arvalid & ids.w_rdy), i.arready.eq(o.arready & ids.w_rdy),
-            ids.w_data.eq(i.arid), ids.w_en.eq(i.arvalid & o.arready)]
+            o.arid.eq(0),
+            o.arvalid.eq(i.arvalid & ids.w_rdy),
+            i.arready.eq(o.arready & ids.w_rdy),
+            ids.w_data.eq(i.arid),
+            ids.w_en.eq(i.arvalid & o.arready),
+        ]
         got = Signal(range(ratio))
         first = Signal()
-        m.d.comb += [first.eq(got == 0), o.rready.eq(~i.rvalid | i.rready), i.rid.eq(ids.r_data),
-                     ids.r_en.eq(i.rvalid & i.rready & i.rlast)]
+        m.d.comb += [
+            first.eq(got == 0),
+            o.rready.eq(~i.rvalid | i.rready),
+            i.rid.eq(ids.r_data),
+            ids.r_en.eq(i.rvalid & i.rready & i.rlast),
+        ]
         with m.If(i.rready):
             m.d.sync += i.rvalid.eq(0)
         with m.If(o.rvalid & o.rready):
             m.d.sync += [
-                got.eq(got + 1), i.rvalid.eq(got.all()), i.rlast.eq(o.rlast),
+                got.eq(got + 1),
+                i.rvalid.eq(got.all()),
+                i.rlast.eq(o.rlast),
                 i.rresp.eq(Mux(first, 0, i.rresp) | o.rresp),
-                i.rdata.word_select(got, len(o.rdata)).eq(o.rdata)]
+                i.rdata.word_select(got, len(o.rdata)).eq(o.rdata),
+            ]
         return m

@@ -59,27 +59,47 @@ class ResetGuard(wiring.Component):
         m.submodules.lengths = lengths = SyncFIFO(width=len(i.awlen), depth=self.outstanding_data)
         m.d.comb += [
             may_ar.eq(ar_offered | ~apart & (reads != self.outstanding)),
-            o.arvalid.eq(i.arvalid & may_ar), i.arready.eq(o.arready & may_ar),
+            o.arvalid.eq(i.arvalid & may_ar),
+            i.arready.eq(o.arready & may_ar),
             may_aw.eq(aw_offered | ~apart & (writes != self.outstanding) & lengths.w_rdy),
-            o.awvalid.eq(i.awvalid & may_aw), i.awready.eq(o.awready & may_aw),
-            lengths.w_data.eq(i.awlen), lengths.w_en.eq(o.awvalid & ~aw_offered)]
-        m.d.sync += [ar_offered.eq(o.arvalid & ~o.arready), aw_offered.eq(o.awvalid & ~o.awready)]
+            o.awvalid.eq(i.awvalid & may_aw),
+            i.awready.eq(o.awready & may_aw),
+            lengths.w_data.eq(i.awlen),
+            lengths.w_en.eq(o.awvalid & ~aw_offered),
+        ]
+        m.d.sync += [
+            ar_offered.eq(o.arvalid & ~o.arready),
+            aw_offered.eq(o.awvalid & ~o.awready),
+        ]
 
         # Write data: the device's own, or none.
         own, w_offered, sent = Signal(), Signal(), Signal.like(i.awlen)
         m.d.comb += [
-            own.eq(~apart | w_offered), o.wdata.eq(i.wdata), o.wstrb.eq(Mux(own, i.wstrb, 0)),
-            o.wlast.eq(sent == lengths.r_data), o.wvalid.eq(lengths.r_rdy & (i.wvalid | ~own)),
-            i.wready.eq(lengths.r_rdy & o.wready & own), lengths.r_en.eq(o.wvalid & o.wready & o.wlast)]
+            own.eq(~apart | w_offered),
+            o.wdata.eq(i.wdata),
+            o.wstrb.eq(Mux(own, i.wstrb, 0)),
+            o.wlast.eq(sent == lengths.r_data),
+            o.wvalid.eq(lengths.r_rdy & (i.wvalid | ~own)),
+            i.wready.eq(lengths.r_rdy & o.wready & own),
+            lengths.r_en.eq(o.wvalid & o.wready & o.wlast),
+        ]
         m.d.sync += w_offered.eq(own & o.wvalid & ~o.wready)
         with m.If(o.wvalid & o.wready):
             m.d.sync += sent.eq(Mux(o.wlast, 0, sent + 1))
 
         # Answers
         m.d.comb += [
-            i.rid.eq(o.rid), i.rdata.eq(o.rdata), i.rresp.eq(o.rresp), i.rlast.eq(o.rlast),
-            i.rvalid.eq(o.rvalid & ~apart), o.rready.eq(i.rready | apart),
-            i.bid.eq(o.bid), i.bresp.eq(o.bresp), i.bvalid.eq(o.bvalid & ~apart), o.bready.eq(i.bready | apart)]
+            i.rid.eq(o.rid),
+            i.rdata.eq(o.rdata),
+            i.rresp.eq(o.rresp),
+            i.rlast.eq(o.rlast),
+            i.rvalid.eq(o.rvalid & ~apart),
+            o.rready.eq(i.rready | apart),
+            i.bid.eq(o.bid),
+            i.bresp.eq(o.bresp),
+            i.bvalid.eq(o.bvalid & ~apart),
+            o.bready.eq(i.bready | apart),
+        ]
 
         m.d.sync += [
             reads.eq(reads + (o.arvalid & o.arready) - (o.rvalid & o.rready & o.rlast)),

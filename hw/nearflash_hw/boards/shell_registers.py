@@ -51,7 +51,10 @@ class ShellRegisters(wiring.Component):
             m.d.sync += [stored[f.name].eq(slave.wr_data[f.lsb:f.lsb + f.width]) for f in fields]
         request, force = stored["request"], stored["force"]
         with m.If(self.reset):
-            m.d.sync += [self.reset.eq(request), self.closed.eq(request)]
+            m.d.sync += [
+                self.reset.eq(request),
+                self.closed.eq(request),
+            ]
         with m.Elif(self.closed):
             m.d.sync += self.reset.eq(~self.host_busy & ~self.dram_busy | request & force)
         with m.Else():

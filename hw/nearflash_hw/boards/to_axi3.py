@@ -38,21 +38,41 @@ class ToAxi3(wiring.Component):
         for ch in ("aw", "ar"):
             for name in ADDRESS_FIELDS:
                 m.d.comb += getattr(o, ch + name).eq(getattr(i, ch + name))
-        m.d.comb += [o.arvalid.eq(i.arvalid), i.arready.eq(o.arready)]
+        m.d.comb += [
+            o.arvalid.eq(i.arvalid),
+            i.arready.eq(o.arready),
+        ]
 
         entered, may = Signal(), Signal()  # the ID of the address on offer is in the queue; there or has room
         m.d.comb += [
-            may.eq(entered | ids.w_rdy), ids.w_data.eq(i.awid), ids.w_en.eq(i.awvalid & ~entered),
-            o.awvalid.eq(i.awvalid & may), i.awready.eq(o.awready & may)]
+            may.eq(entered | ids.w_rdy),
+            ids.w_data.eq(i.awid),
+            ids.w_en.eq(i.awvalid & ~entered),
+            o.awvalid.eq(i.awvalid & may),
+            i.awready.eq(o.awready & may),
+        ]
         m.d.sync += entered.eq(o.awvalid & ~o.awready)
 
         m.d.comb += [
-            o.wid.eq(ids.r_data), o.wdata.eq(i.wdata), o.wstrb.eq(i.wstrb), o.wlast.eq(i.wlast),
-            o.wvalid.eq(i.wvalid & ids.r_rdy), i.wready.eq(o.wready & ids.r_rdy),
-            ids.r_en.eq(i.wvalid & o.wready & i.wlast)]
+            o.wid.eq(ids.r_data),
+            o.wdata.eq(i.wdata),
+            o.wstrb.eq(i.wstrb),
+            o.wlast.eq(i.wlast),
+            o.wvalid.eq(i.wvalid & ids.r_rdy),
+            i.wready.eq(o.wready & ids.r_rdy),
+            ids.r_en.eq(i.wvalid & o.wready & i.wlast),
+        ]
 
         m.d.comb += [
-            i.bid.eq(o.bid), i.bresp.eq(o.bresp), i.bvalid.eq(o.bvalid), o.bready.eq(i.bready),
-            i.rid.eq(o.rid), i.rdata.eq(o.rdata), i.rresp.eq(o.rresp), i.rlast.eq(o.rlast), i.rvalid.eq(o.rvalid),
-            o.rready.eq(i.rready)]
+            i.bid.eq(o.bid),
+            i.bresp.eq(o.bresp),
+            i.bvalid.eq(o.bvalid),
+            o.bready.eq(i.bready),
+            i.rid.eq(o.rid),
+            i.rdata.eq(o.rdata),
+            i.rresp.eq(o.rresp),
+            i.rlast.eq(o.rlast),
+            i.rvalid.eq(o.rvalid),
+            o.rready.eq(i.rready),
+        ]
         return m

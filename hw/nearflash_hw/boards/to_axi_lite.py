@@ -50,7 +50,10 @@ class ToAxiLite(wiring.Component):
         wrote = Signal()  # the last burst was a write
 
         low, beyond, following = addr[:PAGE_BITS], Signal(PAGE_BITS), Signal(PAGE_BITS)
-        m.d.comb += [beyond.eq((low | within(size)) + 1), following.eq(beyond)]
+        m.d.comb += [
+            beyond.eq((low | within(size)) + 1),
+            following.eq(beyond),
+        ]
         with m.Switch(burst):
             with m.Case(FIXED):
                 m.d.comb += following.eq(low)
@@ -62,19 +65,37 @@ class ToAxiLite(wiring.Component):
             length, size_of = getattr(i, ch + "len"), getattr(i, ch + "size")[:2]
             m.d.comb += getattr(i, ch + "ready").eq(1)
             m.d.sync += [
-                ident.eq(getattr(i, ch + "id")), addr.eq(getattr(i, ch + "addr")), left.eq(length), size.eq(size_of),
-                burst.eq(getattr(i, ch + "burst")), resp.eq(0), wrote.eq(ch == "aw"),
-                wrap.eq((length << size_of) | within(size_of))]
+                ident.eq(getattr(i, ch + "id")),
+                addr.eq(getattr(i, ch + "addr")),
+                left.eq(length),
+                size.eq(size_of),
+                burst.eq(getattr(i, ch + "burst")),
+                resp.eq(0),
+                wrote.eq(ch == "aw"),
+                wrap.eq((length << size_of) | within(size_of)),
+            ]
 
         def go_on(beat: str, end: str) -> None:
             """From one beat of a burst to the next, or to what follows the burst."""
-            m.d.sync += [low.eq(following), left.eq(left - 1)]
+            m.d.sync += [
+                low.eq(following),
+                left.eq(left - 1),
+            ]
             m.next = beat
             with m.If(left == 0):
                 m.next = end
 
-        m.d.comb += [o.awaddr.eq(addr), o.araddr.eq(addr), o.wstrb.eq(strb), i.bid.eq(ident), i.rid.eq(ident),
-                     i.bresp.eq(resp), i.rdata.eq(o.rdata), i.rresp.eq(o.rresp), i.rlast.eq(left == 0)]
+        m.d.comb += [
+            o.awaddr.eq(addr),
+            o.araddr.eq(addr),
+            o.wstrb.eq(strb),
+            i.bid.eq(ident),
+            i.rid.eq(ident),
+            i.bresp.eq(resp),
+            i.rdata.eq(o.rdata),
+            i.rresp.eq(o.rresp),
+            i.rlast.eq(left == 0),
+        ]
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(i.awvalid & ~(i.arvalid & wrote)):
@@ -85,9 +106,15 @@ class ToAxiLite(wiring.Component):
                     m.next = "ASK"
             with m.State("TAKE"):
                 m.d.comb += i.wready.eq(1)
-                m.d.sync += [o.wdata.eq(i.wdata), strb.eq(i.wstrb)]
+                m.d.sync += [
+                    o.wdata.eq(i.wdata),
+                    strb.eq(i.wstrb),
+                ]
                 with m.If(i.wvalid & i.wstrb.any()):
-                    m.d.sync += [o.awvalid.eq(1), o.wvalid.eq(1)]
+                    m.d.sync += [
+                        o.awvalid.eq(1),
+                        o.wvalid.eq(1),
+                    ]
                     m.next = "PUT"
                 with m.Elif(i.wvalid):
                     go_on("TAKE", "ANSWER")
@@ -109,7 +136,10 @@ class ToAxiLite(wiring.Component):
                 with m.If(o.arready):
                     m.next = "GIVE"
             with m.State("GIVE"):
-                m.d.comb += [i.rvalid.eq(o.rvalid), o.rready.eq(i.rready)]
+                m.d.comb += [
+                    i.rvalid.eq(o.rvalid),
+                    o.rready.eq(i.rready),
+                ]
                 with m.If(o.rvalid & i.rready):
                     go_on("ASK", "IDLE")
         return m
