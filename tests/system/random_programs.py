@@ -18,7 +18,7 @@ from nearflash.contract.tensor import (
     pack_program,
     spans,
 )
-from nearflash.contract.tensor_image import pack_entries
+from nearflash.contract.tensor_image import pack_entries, pack_weights
 
 OPS = tuple(op for op in Op if op != Op.PROGRAM)
 
@@ -35,9 +35,10 @@ class Random:
 def random_program(rng: np.random.Generator, config: DeviceConfig, ops: list[Op]) -> Random:
     """A descriptor for each of ``ops``. The command's output is what they all wrote."""
     t = config.tensor
-    # the program | codes for weights and tables | entries of convolutions, of LayerNorm | the input | what is written
-    codes = -(-(len(ops) + 1) * DESCRIPTOR_BYTES // ALIGN) * ALIGN
-    entries = codes + t.dram_bytes // 8
+    # program | tables, depthwise weights | convolutions' weights | their entries | LayerNorm's | the input | what is written
+    codes = (len(ops) + 1) * DESCRIPTOR_BYTES
+    weights = codes + (1 << 13)
+    entries = weights + t.dram_bytes // 8
     gains = entries + 2 * t.max_channels * ENTRY_BYTES
     given = gains + 2 * t.max_channels * ENTRY_BYTES
     written = given + t.dram_bytes // 8
@@ -45,16 +46,24 @@ def random_program(rng: np.random.Generator, config: DeviceConfig, ops: list[Op]
     n = 2 * t.max_channels
     scales = pack_entries(rng.integers(-(1 << 18), 1 << 18, n), rng.integers(1 << 15, 1 << 16, n), rng.integers(14, 26, n))
     norms = pack_entries(rng.integers(-(1 << 20), 1 << 20, n), rng.integers(-32767, 32768, n), rng.integers(12, 24, n))
-    places = {"codes": codes, "entries": entries, "gains": gains, "given": given, "written": written}
+    places = {"codes": codes, "weights": weights, "entries": entries, "gains": gains, "given": given, "written": written}
     at, last, descriptors = written, None, []
+    constants = bytearray(_codes(rng, entries - codes))
     for op in ops:
         d = _descriptor(rng, config, op, places, at, last)
         descriptors.append(d)
+        if op == Op.CONV:
+            groups = max(1, d["shuffle"]) ** 2
+            shape = (groups * d["out_channels"], d["kernel_h"], d["kernel_w"], d["in_channels"])
+            packed = pack_weights(rng.integers(-127, 128, shape).astype(np.int8), t, groups)
+            start = d["weights"] - codes
+            constants[start:start + len(packed)] = packed
+            places["weights"] += -(-len(packed) // ALIGN) * ALIGN
         at += -(-spans(d, t, config.beat_bytes)["y"][1] // ALIGN) * ALIGN
         last = d
     header["output_bytes"] = at - written
     program = pack_program(header, descriptors).ljust(codes, b"\0")
-    return Random(program + _codes(rng, entries - codes) + scales + norms, _codes(rng, written - given), tuple(descriptors))
+    return Random(program + constants + scales + norms, _codes(rng, written - given), tuple(descriptors))
 
 
 def _codes(rng: np.random.Generator, size: int) -> bytes:
@@ -72,6 +81,8 @@ def _descriptor(rng: np.random.Generator, config: DeviceConfig, op: Op, places: 
         except DescriptorError:
             continue
         found = spans(d, config.tensor, config.beat_bytes)
+        if op == Op.CONV and sum(found["weights"]) > places["entries"]:
+            continue
         # what was written may hold -128, as half of a code of 16 bits
         if all(sum(found.get(name, (0, 0))) <= places["written"] or d[name] == (last or {}).get("y") for name in "xrv"):
             return d
@@ -83,7 +94,7 @@ def _guess(rng: np.random.Generator, config: DeviceConfig, op: Op, places: dict[
     t = config.tensor
 
     def within(name: str) -> int:
-        return places[name] + ALIGN * int(rng.integers(0, 64))
+        return places[name] + ALIGN * int(rng.integers(0, 16 if name in ("entries", "gains") else 64))
 
     def integer(low: int, high: int) -> int:
         return int(rng.integers(low, high + 1))
@@ -124,6 +135,7 @@ def _guess(rng: np.random.Generator, config: DeviceConfig, op: Op, places: dict[
         d["tile_rows"], d["tile_columns"] = integer(1, 8), integer(1, 8)
         d["weights"], d["entries"] = within("codes"), within("entries")
     if op == Op.CONV:
+        d["weights"] = places["weights"]
         d["out_channels"] = integer(1, t.max_channels // 4)
         d["shuffle"], d["group_blocks"] = integer(0, 2), integer(0, 3)
     if op in (Op.CONV, Op.ADD) and rng.random() < 0.5:
