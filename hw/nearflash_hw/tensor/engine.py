@@ -37,6 +37,9 @@ class TensorEngine(wiring.Component):
 
     ``mem_read``, ``mem_write``: of device DRAM; addresses are those of the region. One unit works at a time, so they share
     ports, planner, array and epilogue without an arbiter. ``busy``: a program runs.
+
+    What happens, a cycle each: ``started``: a descriptor was read and checked, ``ended``: it is done; ``array_step``,
+    ``array_unfed``, ``array_full``: see :class:`.array.PixelArray`.
     """
 
     model_clock = "own"
@@ -54,6 +57,7 @@ class TensorEngine(wiring.Component):
             "mem_read": Out(MemReadSignature(config.beat_bytes)).array(self.switch.reads),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
             "busy": Out(1),
+            **dict.fromkeys(("started", "ended", "array_step", "array_unfed", "array_full"), Out(1)),
         })
 
     def elaborate(self, platform):
@@ -68,7 +72,12 @@ class TensorEngine(wiring.Component):
         connect(m, sequencer.transfer, flipped(self.transfer))
         connect(m, flipped(self.transferred), sequencer.transferred)
         if any("step" in u.signature.members for u in self.units.values()):
-            m.submodules.array = PixelArray(t.rows, t.columns, t.pixels, t.lanes, beat)
+            m.submodules.array = array = PixelArray(t.rows, t.columns, t.pixels, t.lanes, beat)
+            m.d.comb += [
+                self.array_step.eq(array.step),
+                self.array_unfed.eq(array.unfed),
+                self.array_full.eq(array.full),
+            ]
         connect(m, sequencer.mem_read, switch.read0[0])
         for k, port in enumerate(switch.mem_read):
             connect(m, port, flipped(self.mem_read[k]))
@@ -86,9 +95,13 @@ class TensorEngine(wiring.Component):
                               ).any()),
         ]
         m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
-        with m.If(sequencer.start.any()):
+        with m.If(self.started):
             m.d.sync += working.eq(1)
-        with m.If(sequencer.done.valid & sequencer.done.ready):
+        m.d.comb += [
+            self.started.eq(sequencer.start.any()),
+            self.ended.eq(sequencer.done.valid & sequencer.done.ready),
+        ]
+        with m.If(self.ended):
             m.d.sync += working.eq(0)
         op = sequencer.descriptor.op
         for n, (o, unit) in enumerate(self.units.items(), 1):
