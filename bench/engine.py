@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 import struct
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,6 @@ import numpy as np
 from amaranth.hdl import Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, connect, flipped
-from nearflash.cache import cache_dir, cache_entry, digest
 from nearflash.contract import DeviceConfig
 from nearflash.contract.program import DRAM, UNIT
 from nearflash.quantize import CompiledModel
@@ -26,15 +21,13 @@ from nearflash_hw.interfaces import Layouts
 from nearflash_hw.mlp import MlpEngine
 from nearflash_hw.model.memories import without_zeros
 from nearflash_hw.verilog import to_verilog
-from nearflash_sim.verilated.build import cached_verilog, compiler, tool_versions, verilator_root
+from nearflash_sim.verilated.build import cached_verilog
+
+from .library import compiled
 
 __all__ = ["Measured", "measure_engine"]
 
 HARNESS = Path(__file__).with_name("engine.cpp")
-VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing", "-Wno-fatal",
-            "-Wno-lint", "-Wno-style", "--output-split", "20000", "--prefix", "Vtop", "--top-module", "engine")
-COMPILE = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVM_TRACE=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_VCD=0",
-           "-DVM_TRACE_SAIF=0", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0")
 MAX_CYCLES = 2_000_000
 
 
@@ -68,49 +61,13 @@ class _Top(wiring.Component):
         return m
 
 
-def _run(args: list[str], cwd: Path, **kw: Any) -> None:
-    r = subprocess.run(args, cwd=cwd, capture_output=True, text=True, errors="replace", check=False, **kw)
-    if r.returncode:
-        raise RuntimeError(f"{Path(args[0]).name} failed:\n{(r.stdout + r.stderr)[-4000:]}")
-
-
 def _verilog(config: DeviceConfig) -> str:
     with without_zeros():  # the simulation begins with zeros anyway
         return to_verilog(_Top(config), "engine")
 
 
-def _compile(sources: list[Path], include: list[Path], work: Path) -> None:
-    """Each of ``sources`` to an object of its name in ``work``."""
-    def one(source: Path) -> None:
-        level = "-O0" if "__Slow" in source.name else "-O1"  # the slow ones run once
-        _run([*compiler(), *COMPILE, level, *(f"-I{p}" for p in include), "-c", str(source), "-o", f"{source.stem}.o"], work)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(one, sources))
-
-
 def _library(config: DeviceConfig) -> Path:
-    verilog = cached_verilog(f"engine {config!r}", lambda: _verilog(config))
-    root = verilator_root()
-    include = [root / "include", root / "include" / "vltstd"]
-    runtime = cache_dir() / "engine" / ("runtime-" + digest(tool_versions(), *COMPILE))
-    with cache_entry(runtime) as work:
-        if work is not None:
-            _compile([root / "include" / "verilated.cpp", root / "include" / "verilated_threads.cpp"], include, work)
-    folder = cache_dir() / "engine" / digest(verilog, HARNESS.read_text(), tool_versions(), *VERILATE, *COMPILE)
-    with cache_entry(folder) as work:
-        if work is not None:
-            (work / "top.v").write_text(verilog)
-            _run([str(root / "bin" / "verilator_bin"), *VERILATE, "--Mdir", "obj", "top.v"], work,
-                 env={**os.environ, "VERILATOR_ROOT": str(root)})
-            sources = [HARNESS, *sorted((work / "obj").glob("*.cpp"))]
-            _compile(sources, [*include, work / "obj"], work)
-            objects = [work / f"{s.stem}.o" for s in sources]
-            _run([*compiler(), "-shared", "-o", "engine.so", *map(str, (*objects, *runtime.glob("*.o"))), "-lpthread"], work)
-            for o in objects:
-                o.unlink()
-            shutil.rmtree(work / "obj")
-    return folder / "engine.so"
+    return compiled(cached_verilog(f"engine {config!r}", lambda: _verilog(config)), "engine", HARNESS)
 
 
 class _Stream(ctypes.Structure):

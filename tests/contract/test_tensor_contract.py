@@ -40,11 +40,21 @@ def test_a_device_has_an_engine_only_if_its_configuration_says_so():
 
 @pytest.mark.parametrize(("name", "value"), [("rows", 3), ("rows", 128), ("columns", 4), ("columns", 8), ("rows", 1),
                                              ("columns", 128), ("pixels", 8), ("lanes", 32), ("depthwise", 3),
-                                             ("input_bytes", 5000), ("weight_bytes", 4096), ("input_bytes", 1 << 21),
-                                             ("max_channels", 32), ("max_keys", 2048), ("dram_bytes", 5000)])
+                                             ("depthwise", 8), ("depthwise", 32), ("input_bytes", 5000),
+                                             ("weight_bytes", 4096), ("input_bytes", 1 << 21), ("max_channels", 32),
+                                             ("max_keys", 2048), ("dram_bytes", 5000)])
 def test_impossible_engines_are_refused(name, value):
     with pytest.raises(ConfigError, match=rf"tensor\.{name}"):
         replace(DeviceConfig.preset("paper"), tensor=replace(ENGINE, **{name: value}))
+
+
+def test_limits_of_operators_that_an_engine_lacks_do_not_bind_it():
+    array = replace(ENGINE, columns=32, max_keys=64, depthwise=8)
+    with pytest.raises(ConfigError, match=r"tensor\.depthwise"):
+        array.validate(BEAT)
+    with pytest.raises(ConfigError, match=r"tensor\.max_keys"):
+        replace(array, depthwise=32).validate(BEAT)
+    replace(array, operators=("conv", "pool")).validate(BEAT)
 
 
 def test_descriptor_bits_lie_where_the_layout_says():
@@ -127,13 +137,20 @@ def test_limits_are_reached(changes):
     (t.Op.POOL, {"kernel_h": 2, "kernel_w": 2, "stride": 1, "out_height": 3, "out_width": 2}, "stride"),
     (t.Op.ADD, {"out_height": 7, "out_width": 5}, "out_height"),
     (t.Op.LAYERNORM, {"out_height": 6, "out_width": 5}, "eps_low"),
-    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 2, "head_dim": 3, "keys": 4, "value_mult": 1 << 15},
+    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 2, "head_dim": 15, "keys": 4, "value_mult": 1 << 15},
      "heads"),
-    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 1, "head_dim": 4, "keys": 0, "value_mult": 1 << 15}, "keys"),
-    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 1, "head_dim": 4, "keys": 3, "value_mult": 7},
-     "value_mult")])
+    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 4, "head_dim": 8, "keys": 4, "value_mult": 1 << 15},
+     "head_dim"),
+    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 2, "head_dim": 16, "keys": 0, "value_mult": 1 << 15},
+     "keys"),
+    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 1, "head_dim": 32, "keys": 513, "value_mult": 1 << 15},
+     "keys"),
+    (t.Op.ATTENTION, {"out_height": 6, "out_width": 5, "heads": 2, "head_dim": 16, "keys": 3, "value_mult": 7},
+     "value_mult"),
+    (t.Op.DEPTHWISE, {"out_height": 6, "out_width": 5, "in_channels": 160, "out_channels": 160, "kernel_h": 8,
+                      "kernel_w": 8, "stride": 1, "tile_rows": 1, "tile_columns": 1}, "kernel_h")])
 def test_other_operators_refuse_too(op, changes, field):
-    fields = dict(in_height=6, in_width=5, in_channels=4, out_channels=4, low=-127, high=127, y=0x1000, number=2)
+    fields = dict(in_height=6, in_width=5, in_channels=32, out_channels=32, low=-127, high=127, y=0x1000, number=2)
     with pytest.raises(t.DescriptorError, match=rf"descriptor\[2\]\.{field} "):
         t.check(t.Descriptor(op, **(fields | changes)), ENGINE, BEAT)
 

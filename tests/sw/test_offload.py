@@ -21,16 +21,16 @@ from torch import nn
 class Attend(nn.Module):
     def __init__(self):
         super().__init__()
-        self.norm = nn.LayerNorm(16)
-        self.q, self.kv, self.proj = nn.Linear(16, 16), nn.Linear(16, 32), nn.Linear(16, 16)
+        self.norm = nn.LayerNorm(32)
+        self.q, self.kv, self.proj = nn.Linear(32, 32), nn.Linear(32, 64), nn.Linear(32, 32)
 
     def forward(self, x):
         n, c, h, w = x.shape
         y = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        q = self.q(y.flatten(2).transpose(1, 2)).reshape(n, h * w, 2, 8).transpose(1, 2)
+        q = self.q(y.flatten(2).transpose(1, 2)).reshape(n, h * w, 2, 16).transpose(1, 2)
         pooled = F.avg_pool2d(y, 2).flatten(2).transpose(1, 2)
-        k, v = self.kv(pooled).reshape(n, -1, 2, 2, 8).permute(2, 0, 3, 1, 4)
-        y = torch.softmax(q @ k.transpose(-2, -1) * 8**-0.5, -1) @ v
+        k, v = self.kv(pooled).reshape(n, -1, 2, 2, 16).permute(2, 0, 3, 1, 4)
+        y = torch.softmax(q @ k.transpose(-2, -1) * 16**-0.5, -1) @ v
         return x + self.proj(y.transpose(1, 2).reshape(n, h * w, c)).transpose(1, 2).reshape(n, c, h, w)
 
 
@@ -39,11 +39,11 @@ class Everything(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.blur = nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16, bias=False)
+        self.stem = nn.Conv2d(3, 32, 3, padding=1)
+        self.blur = nn.Conv2d(32, 32, 3, stride=2, padding=1, groups=32, bias=False)
         self.attend = Attend()
-        self.patch = nn.Conv2d(16, 16, 2, stride=2)
-        self.up = nn.Conv2d(16, 64, 1)
+        self.patch = nn.Conv2d(32, 32, 2, stride=2)
+        self.up = nn.Conv2d(32, 128, 1)
 
     def forward(self, x):
         skip = F.relu(self.stem(torch.log1p(x)))

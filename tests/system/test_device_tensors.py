@@ -1,8 +1,6 @@
-"""The tensor engine in the whole device, through NVMe commands: networks of convolutions against the integer model, lookups
-and block I/O beside them, and what is refused."""
+"""The tensor engine in the whole device, through NVMe commands: blocks of the despecklers and programs of random operators
+against the integer model, lookups and block I/O beside them, and what is refused."""
 
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -22,40 +20,44 @@ from device_bench import (
     submit_lookup,
 )
 from nearflash.contract import ConfigError, DataError, Status
-from nearflash.contract.tensor import DESCRIPTOR_BYTES, TENSOR_LOAD, TENSOR_RUN, TensorConfig
+from nearflash.contract.tensor import DESCRIPTOR_BYTES, TENSOR_LOAD, TENSOR_RUN, Descriptor, Op, TensorConfig, pack, spans
 from nearflash.offload import OffloadedModule
 from nearflash.offload.calibrate import Calibration
 from nearflash.offload.fabric import DeviceFabric
 from nearflash.offload.module import matched_blocks
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
+from nearflash.sar.models.blocks import ConvBlock, Downsample, TransformerBlock, Upsample
+from random_programs import OPS, random_program
 from torch import nn
 
 TENSORS = replace(SMALL, name="tensors", tensor=TensorConfig(
-    rows=4, columns=8, pixels=16, lanes=2, input_bytes=8192, weight_bytes=8192, max_channels=64, dram_bytes=1 << 18,
-    operators=("conv",)))
+    rows=4, columns=8, pixels=16, lanes=2, depthwise=8, input_bytes=8192, weight_bytes=8192, max_channels=64, max_keys=64,
+    dram_bytes=1 << 18))
 ADMIN, INFER = 0, 1
 
 
-class Convolutions(nn.Module):
-    """Stride 2 and back by a pixel shuffle that adds the skip; every convolution with its ReLU or without."""
+class Blocks(nn.Module):
+    """`tiny`'s blocks, of 16 and 32 channels: convolutions at one resolution, attention over pooled keys at the next, and
+    back by a pixel shuffle that adds the skip."""
 
     def __init__(self):
         super().__init__()
-        self.first, self.down = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 9, 3, stride=2, padding=1)
-        self.up, self.last = nn.Conv2d(9, 32, 1), nn.Conv2d(8, 2, 3, padding=1)
+        self.stem, self.block = nn.Conv2d(3, 16, 3, padding=1), ConvBlock(16)
+        self.down, self.attend = Downsample(16, 32), TransformerBlock(32, 2, 2, pool=True, bias=True)
+        self.up, self.side, self.last = Upsample(32, 16), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 2, 3, padding=1)
 
     def forward(self, x):
-        skip = torch.relu(self.first(x))
-        y = torch.pixel_shuffle(self.up(torch.relu(self.down(skip))), 2) + skip
-        return self.last(y)
+        skip = self.block(self.stem(x))
+        y = skip + self.up(self.attend(self.down(skip)))
+        return self.last(y + torch.relu(self.side(skip)))  # an addition that no convolution's epilogue can do
 
 
 @pytest.fixture(scope="module")
 def network():
     """The network, an input, and scales that fit it."""
     torch.manual_seed(5)
-    model, x = Convolutions().eval(), torch.randn(2, 3, 6, 8)
+    model, x = Blocks().eval(), torch.randn(2, 3, 8, 12)
     matched, largest = matched_blocks(model, (x[:1],), "all"), {}
 
     class Watch(torch.fx.Interpreter):
@@ -77,12 +79,14 @@ def device():
 
 
 def test_a_network_beside_lookups_and_block_io(device, network):
-    """Four convolutions a program, one command an image: the integer model's bytes; the lookups under way meanwhile are
+    """Every operator in a program, one command an image: the integer model's bytes; the lookups under way meanwhile are
     exact, and so is what lies in flash."""
     model, x, calibration = network
     want = OffloadedModule(model, TensorModel(TENSORS), "all", calibration)(x)
     module = OffloadedModule(model, DeviceFabric(device), "all", calibration)
-    assert not module.compiled(x[:1]).matched.refused
+    matched = module.compiled(x[:1]).matched
+    assert not matched.refused
+    assert {o.op for o in matched.operators} == set(OPS)
     rng = np.random.default_rng(3)
     tables = random_tables(rng, TENSORS, 3)
     load(device, tables, preload=True)
@@ -99,6 +103,36 @@ def test_a_network_beside_lookups_and_block_io(device, network):
         assert_same_bits(device.result(ticket), expected(device, tables, b))
     assert device.counters()["lookups_count"] - before == sum(len(i) for b in bags for i, *_ in b)
     assert device.read(last) == block
+
+
+def compare(device, seed, programs, operators):
+    """Bits that differ in what ``programs`` of ``operators`` each wrote, and descriptors of each operator."""
+    rng, model, fabric = np.random.default_rng(seed), TensorModel(TENSORS), DeviceFabric(device)
+    counts = dict.fromkeys(OPS, 0)
+    for n in range(programs):
+        p = random_program(rng, TENSORS, [OPS[k] for k in rng.integers(0, len(OPS), operators)])
+        for side in (model, fabric):
+            side.load(0, p.image)
+        got, want = (np.frombuffer(side.run(0, p.content), np.uint8) for side in (fabric, model))
+        wrong = np.flatnonzero(got != want)
+        ends = np.cumsum([-(-spans(d, TENSORS.tensor, TENSORS.beat_bytes)["y"][1] // 64) * 64 for d in p.descriptors])
+        at = int(np.searchsorted(ends, wrong[0], "right")) if len(wrong) else 0
+        assert not len(wrong), f"program {n}: {len(wrong)} of {len(got)} bytes, first of {p.descriptors[at]}"
+        for d in p.descriptors:
+            counts[Op(d["op"])] += 1
+    return counts
+
+
+def test_programs_of_random_operators(device):
+    """Any operator after any other: nothing of one is left when the next begins."""
+    counts = compare(device, 1, programs=6, operators=20)
+    assert min(counts.values()) > 10
+
+
+@pytest.mark.nightly
+def test_200_random_shapes_of_every_operator(device):
+    counts = compare(device, 2, programs=64, operators=24)
+    assert min(counts.values()) >= 200
 
 
 def test_what_is_wrong_is_named_and_the_engine_goes_on(device, network):
@@ -135,12 +169,13 @@ def test_what_is_wrong_is_named_and_the_engine_goes_on(device, network):
     broken[2 * DESCRIPTOR_BYTES + 4] ^= 1
     device.load_tensors(program.base, bytes(broken))
     assert said(running()) == (Status.BAD_DESCRIPTOR, 2, 31)
-    pool = bytearray(program.image[:2 * DESCRIPTOR_BYTES])  # an operator that this engine lacks
-    pool[DESCRIPTOR_BYTES] = 3
-    body = struct.pack("<I", 3 | 1 << 8 | 1 << 24) + bytes(120)
-    pool[DESCRIPTOR_BYTES:] = body + struct.pack("<I", zlib.crc32(body))
-    device.load_tensors(program.base, bytes(pool))
-    assert said(running()) == (Status.BAD_DESCRIPTOR, 1, 0)
+    attend = next(n for n, d in enumerate(program.descriptors, 1) if d["op"] == Op.ATTENTION)
+    at = attend * DESCRIPTOR_BYTES
+    fields = {k: v for k, v in program.descriptors[attend - 1].items() if k != "op"}
+    fields |= {"heads": 8, "head_dim": 4}  # which are no whole beats
+    halves = program.image[:at] + pack(Descriptor(Op.ATTENTION, **fields)) + program.image[at + DESCRIPTOR_BYTES:]
+    device.load_tensors(program.base, halves)
+    assert said(running()) == (Status.BAD_DESCRIPTOR, attend, 16)
     device.load_tensors(program.base, program.image)
     assert torch.equal(module(x[:1]), want)
     source.release()

@@ -38,7 +38,8 @@ class PixelArray(wiring.Component):
     sums in the order (``lanes`` rows, pixel), while the array works on the next block; there is room for two tiles of
     pixels. A pixel a cycle, but a word takes as many cycles as it has beats and one more, and a pixel's next step comes
     REVISIT cycles later at the earliest.
-    ``idle``: holds nothing but weights. :attr:`latency`: from a pixel of the last step to its first sums.
+    ``idle``: holds nothing but weights. ``step``: a pixel enters; ``unfed``: one waits for its weights; ``full``: one waits
+    for room for its sums. :attr:`latency`: from a pixel of the last step to its first sums.
     ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
     """
 
@@ -55,6 +56,9 @@ class PixelArray(wiring.Component):
             "weight": In(stream.Signature(8 * beat_bytes)),
             "o": Out(stream.Signature(sums_layout(lanes))),
             "idle": Out(1),
+            "step": Out(1),
+            "unfed": Out(1),
+            "full": Out(1),
         })
 
     @property
@@ -99,6 +103,9 @@ class PixelArray(wiring.Component):
             go.eq(i.valid & (~p.last | (credits != 0)) & (~p.begin | complete) & ~used),
             begin.eq(go & p.begin),
             i.ready.eq(go),
+            self.step.eq(go),
+            self.unfed.eq(i.valid & p.begin & ~complete),
+            self.full.eq(i.valid & p.last & (credits == 0)),
         ]
         m.d.sync += credits.eq(credits + freed - (go & p.last))
 

@@ -6,22 +6,21 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
-from nearflash.contract.tensor import TensorConfig
+from nearflash.contract.tensor import HEAD_CHANNELS, TensorConfig
 
 from ..engine.requantize import Requantizer
 from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.fifo import StreamFifo
-from .array import step_layout, sums_layout
 from .epilogue import ACCUMULATOR_BITS
 from .groups import pieces, pixel_beats
 from .head_operands import HeadStore, HeadWeights, SliceReader, job_layout
 from .places import Places
 from .plan import ADDRESS_BITS, SIZE_BITS, every_ready
 from .planner import descriptor_layout
-from .softmax import BASE, HEAD_CHANNELS, Softmax, tile_keys, tile_tokens
-from .unit import unit_ports
+from .softmax import BASE, Softmax, tile_keys, tile_tokens
+from .unit import array_ports, unit_ports
 from .writer import CodeWriter
 
 __all__ = ["Attention"]
@@ -187,9 +186,7 @@ class Attention(wiring.Component):
         super().__init__({
             "descriptor": In(descriptor_layout()),
             **unit_ports(beat_bytes, 3),
-            "step": Out(stream.Signature(step_layout(config.columns, config.pixels))),
-            "weight": Out(stream.Signature(8 * beat_bytes)),
-            "array_sums": In(stream.Signature(sums_layout(config.lanes))),
+            **array_ports(config, beat_bytes),
         })
 
     def elaborate(self, platform):

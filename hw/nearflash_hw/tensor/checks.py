@@ -8,7 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from nearflash.contract.config import log2
-from nearflash.contract.tensor import ALIGN, DESCRIPTOR_BYTES, ENTRY_BYTES, FIELDS, TABLE_BYTES, WORDS, Op, TensorConfig
+from nearflash.contract.tensor import (
+    ALIGN,
+    DESCRIPTOR_BYTES,
+    ENTRY_BYTES,
+    FIELDS,
+    HEAD_CHANNELS,
+    TABLE_BYTES,
+    WORDS,
+    Op,
+    TensorConfig,
+)
 
 __all__ = ["CONSTANT", "EQ", "GT", "LT", "PROGRAM", "SLOTS", "VALUE_BITS", "Code", "Instruction", "checks"]
 
@@ -130,13 +140,7 @@ def checks(config: TensorConfig, beat_bytes: int) -> list[Instruction]:
         c.add("eps_high")
         c.need(GT, 0, "eps_low")
     with c.only(Op.ATTENTION):
-        c.product("heads", "head_dim")
-        c.need(EQ, "in_channels", "heads")
-        c.load("keys")
-        c.need(GT, 0, "keys")
-        c.need(LT | EQ, config.max_keys, "keys")
-        c.load("value_mult")
-        c.need(EQ | GT, 1 << 15, "value_mult")
+        _heads(c, config, beat_bytes)
     with c.only(Op.CONV, Op.DEPTHWISE):
         _tile(c, config, beat_bytes)
     _spans(c, config, beat_bytes)
@@ -242,19 +246,35 @@ def _codes(c: _Checks) -> None:
     c.need(EQ, 0, "lookup")
 
 
+def _heads(c: _Checks, config: TensorConfig, beat_bytes: int) -> None:
+    c.product("heads", "head_dim")
+    c.need(EQ, "in_channels", "heads")
+    c.load("head_dim")
+    c.need(LT | EQ, HEAD_CHANNELS, "head_dim")
+    c.load("head_dim", bits=log2(beat_bytes))
+    c.need(EQ, 0, "head_dim")
+    c.load("keys")
+    c.need(GT, 0, "keys")
+    c.need(LT | EQ, config.max_keys, "keys")
+    c.units(beat_bytes)
+    c.times(beat_bytes)
+    c.times("head_dim")
+    c.need(LT | EQ, config.weight_bytes // 2, "keys")
+    c.load("value_mult")
+    c.need(EQ | GT, 1 << 15, "value_mult")
+
+
 def _tile(c: _Checks, config: TensorConfig, beat_bytes: int) -> None:
     for name in ("tile_rows", "tile_columns"):
         c.load(name)
         c.need(GT, 0, name)
     c.product("tile_rows", "tile_columns")
     c.need(LT | EQ, config.pixels, "tile_rows")
-    for op, unit in ((Op.CONV, config.columns), (Op.DEPTHWISE, beat_bytes)):
-        with c.only(op):
-            c.load("in_channels")
-            c.units(unit)
-            c.store("words")
-            c.times(unit)
-            c.store("held pixel")
+    c.load("in_channels")
+    c.units(config.columns)
+    c.store("words")
+    c.times(config.columns)
+    c.store("held pixel")
     for name, kernel in (("tile_rows", "kernel_h"), ("tile_columns", "kernel_w")):
         c.load(name)
         c.sub(1)
@@ -270,6 +290,13 @@ def _tile(c: _Checks, config: TensorConfig, beat_bytes: int) -> None:
         c.store("block bytes")
         c.times("group_blocks")
         c.need(LT | EQ, config.weight_bytes // 2, "group_blocks")
+    with c.only(Op.DEPTHWISE):
+        c.load("in_channels")
+        c.units(beat_bytes)
+        c.times(beat_bytes)
+        c.times("kernel_h")
+        c.times("kernel_w")
+        c.need(LT | EQ, config.depthwise_weight_bytes, "kernel_h")
 
 
 def _spans(c: _Checks, config: TensorConfig, beat_bytes: int) -> None:

@@ -8,14 +8,13 @@ from amaranth.lib.wiring import In, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
 from ..primitives.fifo import StreamFifo
-from .array import PixelArray
 from .entries import EntryStream
 from .input_buffer import InputTiles
 from .places import Places
 from .plan import conv_layout, every_ready, tile_layout
 from .residual import ResidualReader
 from .tiles import TileWalk
-from .unit import epilogue_ports, unit_ports
+from .unit import array_ports, epilogue_ports, unit_ports
 from .weights import WeightStream
 from .window import Window
 from .writer import CodeWriter
@@ -30,15 +29,16 @@ class Convolution(wiring.Component):
 
     Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
     1 weights, 2 entries, 3 residual. The units run through the same tiles, each as far ahead as its buffers let it.
-    ``sums``, ``entry``, ``residual``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue`, which an engine has one
-    of. ``packed``, ``primitive``: see :class:`~nearflash_hw.engine.products.Products`.
+    ``step``, ``weight``, ``array_sums``: a :class:`~nearflash_hw.tensor.array.PixelArray`; ``sums``, ``entry``,
+    ``residual``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue`. An engine has one of each.
     """
 
-    def __init__(self, config: TensorConfig, beat_bytes: int, *, packed: bool = False, primitive: str = "inferred"):
-        self.config, self.beat_bytes, self.packed, self.primitive = config, beat_bytes, packed, primitive
+    def __init__(self, config: TensorConfig, beat_bytes: int):
+        self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "plan": In(conv_layout()),
             **unit_ports(beat_bytes, 4),
+            **array_ports(config, beat_bytes),
             **epilogue_ports(config.lanes, residual=True),
         })
 
@@ -49,8 +49,6 @@ class Convolution(wiring.Component):
         m.submodules.input_tiles = input_tiles = InputTiles(c, beat)
         m.submodules.weights = weights = WeightStream(c, beat)
         m.submodules.window = window = Window(c)
-        m.submodules.array = array = PixelArray(c.rows, c.columns, c.pixels, c.lanes, beat, packed=self.packed,
-                                                primitive=self.primitive)
         m.submodules.entries = entries = EntryStream(c, beat)
         m.submodules.residual_places = residual_places = Places(c, "r")
         m.submodules.residuals = residuals = ResidualReader(c.lanes, beat)
@@ -83,9 +81,9 @@ class Convolution(wiring.Component):
             residuals.wide.eq(plan.r.wide),
             writer.wide.eq(plan.y.wide),
         ]
-        connect(m, window.o, array.i)
-        connect(m, weights.o, array.weight)
-        connect(m, array.o, flipped(self.sums))
+        connect(m, window.o, flipped(self.step))
+        connect(m, weights.o, flipped(self.weight))
+        connect(m, flipped(self.array_sums), flipped(self.sums))
         connect(m, entries.o, flipped(self.entry))
         connect(m, residual_places.o, residuals.place)
         connect(m, residuals.o, flipped(self.residual))

@@ -24,18 +24,13 @@ from .tiles import TileWalk
 from .unit import epilogue_ports, unit_ports
 from .writer import CodeWriter
 
-__all__ = ["DepthwiseArray", "DepthwiseConvolution", "weight_capacity"]
+__all__ = ["DepthwiseArray", "DepthwiseConvolution"]
 
 TAPS = 3  # of a kernel row at a time
 BANKS = 2  # of accumulators: one is worked on, one leaves
 PASS_CYCLES = 5  # from a pass to the next at least, so that an accumulator is written before it is read again
 SUM_BITS = 21  # 64 taps of 127 x 127
 TILES = 4  # that units may be apart
-
-
-def weight_capacity(config: TensorConfig) -> int:
-    """Bytes of weights that are held: taps times whole beats of channels must not be more."""
-    return 9 * config.max_channels
 
 
 class DepthwiseWeights(wiring.Component):
@@ -61,7 +56,7 @@ class DepthwiseWeights(wiring.Component):
         plan, width, beat = self.plan, self.config.depthwise, self.beat_bytes
         req, rsp = self.mem_read.req, self.mem_read.rsp
         # a tap's last block may be a piece of a word
-        depth = weight_capacity(self.config) // width + 64
+        depth = self.config.depthwise_weight_bytes // width + 64
         m.submodules.memory = memory = Memory(shape=8 * width, depth=depth, init=[])
         write, read = memory.write_port(granularity=8 * beat), memory.read_port()
         at_bits = index_bits(depth)
@@ -395,7 +390,7 @@ class DepthwiseConvolution(wiring.Component):
 
     Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
     1 weights, 2 entries. ``sums``, ``entry``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue` of
-    ``config.lanes``, whose control and table are the descriptor's. The weights must fit :func:`weight_capacity`.
+    ``config.lanes``, whose control and table are the descriptor's. The weights must fit ``config.depthwise_weight_bytes``.
 
     Cycles of a tile: see :class:`DepthwiseArray`; its input is read meanwhile, its output written.
     """

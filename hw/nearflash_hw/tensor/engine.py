@@ -1,17 +1,23 @@
-"""The tensor engine: programs from DRAM to DRAM, one unit an operator, with one epilogue for all."""
+"""The tensor engine: programs from DRAM to DRAM, one unit an operator, with one array and one epilogue for all."""
 
 from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from nearflash.contract import ConfigError, DeviceConfig
+from nearflash.contract import DeviceConfig
 from nearflash.contract.tensor import Op
 
 from ..primitives.memport import MemReadSignature, MemWriteSignature
+from .add import Addition
+from .array import PixelArray
+from .attention import Attention
 from .conv import Convolution
+from .depthwise import DepthwiseConvolution
 from .epilogue import Epilogue
+from .layer_norm import LayerNormalisation
 from .planner import ConvPlanner
+from .pool import Pooling
 from .sequencer import STATUS_BITS, TensorSequencer, outcome_layout, run_layout, transfer_layout
 from .switch import MemSwitch
 
@@ -19,9 +25,9 @@ __all__ = ["UNITS", "TensorEngine"]
 
 #: What computes each operator: a component made of (TensorConfig, beat_bytes), with ``start`` and ``done`` as
 #: :class:`.conv.Convolution`'s, any ``mem_read`` and one ``mem_write``; ``descriptor``, or ``plan`` as
-#: :class:`.planner.ConvPlanner` makes it; and, where it uses the epilogue, ``sums``, ``entry``, ``residual`` (if it has one)
-#: and ``codes``.
-UNITS = {Op.CONV: Convolution}
+#: :class:`.planner.ConvPlanner` makes it; and, where it uses them, the ports to the array and the epilogue of :mod:`.unit`.
+UNITS = {Op.CONV: Convolution, Op.DEPTHWISE: DepthwiseConvolution, Op.POOL: Pooling, Op.ADD: Addition,
+         Op.LAYERNORM: LayerNormalisation, Op.ATTENTION: Attention}
 PLANNED = 3  # cycles from the plan to its unit's start
 
 
@@ -30,16 +36,16 @@ class TensorEngine(wiring.Component):
     generated.
 
     ``mem_read``, ``mem_write``: of device DRAM; addresses are those of the region. One unit works at a time, so they share
-    ports, planner and epilogue without an arbiter. ``busy``: a program runs.
+    ports, planner, array and epilogue without an arbiter. ``busy``: a program runs.
+
+    What happens, a cycle each: ``started``: a descriptor was read and checked, ``ended``: it is done; ``array_step``,
+    ``array_unfed``, ``array_full``: see :class:`.array.PixelArray`.
     """
 
     model_clock = "own"
 
     def __init__(self, config: DeviceConfig, *, base: int | None = None):
         t = config.tensor
-        missing = [o for o in t.operators if Op[o.upper()] not in UNITS]
-        if missing:
-            raise ConfigError("tensor.operators", t.operators, f"must have a unit each: {', '.join(missing)} have none")
         self.config, self.base = config, config.layout.tensor if base is None else base
         self.units = {Op[o.upper()]: UNITS[Op[o.upper()]](t, config.beat_bytes) for o in t.operators}
         self.switch = MemSwitch(config.beat_bytes, [(1, 0), *((len(u.mem_read), 1) for u in self.units.values())], self.base)
@@ -51,6 +57,7 @@ class TensorEngine(wiring.Component):
             "mem_read": Out(MemReadSignature(config.beat_bytes)).array(self.switch.reads),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
             "busy": Out(1),
+            **dict.fromkeys(("started", "ended", "array_step", "array_unfed", "array_full"), Out(1)),
         })
 
     def elaborate(self, platform):
@@ -64,6 +71,13 @@ class TensorEngine(wiring.Component):
         connect(m, sequencer.o, flipped(self.o))
         connect(m, sequencer.transfer, flipped(self.transfer))
         connect(m, flipped(self.transferred), sequencer.transferred)
+        if any("step" in u.signature.members for u in self.units.values()):
+            m.submodules.array = array = PixelArray(t.rows, t.columns, t.pixels, t.lanes, beat)
+            m.d.comb += [
+                self.array_step.eq(array.step),
+                self.array_unfed.eq(array.unfed),
+                self.array_full.eq(array.full),
+            ]
         connect(m, sequencer.mem_read, switch.read0[0])
         for k, port in enumerate(switch.mem_read):
             connect(m, port, flipped(self.mem_read[k]))
@@ -81,9 +95,13 @@ class TensorEngine(wiring.Component):
                               ).any()),
         ]
         m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
-        with m.If(sequencer.start.any()):
+        with m.If(self.started):
             m.d.sync += working.eq(1)
-        with m.If(sequencer.done.valid & sequencer.done.ready):
+        m.d.comb += [
+            self.started.eq(sequencer.start.any()),
+            self.ended.eq(sequencer.done.valid & sequencer.done.ready),
+        ]
+        with m.If(self.ended):
             m.d.sync += working.eq(0)
         op = sequencer.descriptor.op
         for n, (o, unit) in enumerate(self.units.items(), 1):
@@ -107,6 +125,9 @@ class TensorEngine(wiring.Component):
             with m.If(mine):
                 m.d.comb += switch.owner.eq(n)
                 streams = [(unit.done, sequencer.done)]
+                if "step" in unit.signature.members:
+                    array = m.submodules.array
+                    streams += [(unit.step, array.i), (unit.weight, array.weight), (array.o, unit.array_sums)]
                 if "sums" in unit.signature.members:
                     streams += [(unit.sums, epilogue.i), (unit.entry, epilogue.entry), (epilogue.o, unit.codes)]
                 if "residual" in unit.signature.members:

@@ -18,9 +18,8 @@ from .array import sums_layout
 from .groups import pieces
 from .plan import SIZE_BITS
 
-__all__ = ["HEAD_CHANNELS", "SCORE_BITS", "Softmax", "digits_layout", "scale_layout", "tile_tokens"]
+__all__ = ["SCORE_BITS", "Softmax", "digits_layout", "scale_layout", "tile_tokens"]
 
-HEAD_CHANNELS = 64  # at most
 SCORE_BITS = 21  # sums of 64 products of 127 x 127
 EXP_BITS = 15
 TOTAL_BITS = 25  # of 1024 of them

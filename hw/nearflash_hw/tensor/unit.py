@@ -6,13 +6,14 @@ from typing import Any
 
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import In, Out
+from nearflash.contract.tensor import TensorConfig
 
 from ..engine.requantize import Scale
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .array import sums_layout
+from .array import step_layout, sums_layout
 from .groups import group_layout
 
-__all__ = ["epilogue_ports", "unit_ports"]
+__all__ = ["array_ports", "epilogue_ports", "unit_ports"]
 
 
 def unit_ports(beat_bytes: int, reads: int) -> dict[str, Any]:
@@ -34,4 +35,14 @@ def epilogue_ports(lanes: int, *, residual: bool = False) -> dict[str, Any]:
         "entry": Out(stream.Signature(Scale())),
         **({"residual": Out(stream.Signature(group_layout(lanes)))} if residual else {}),
         "codes": In(stream.Signature(group_layout(lanes))),
+    }
+
+
+def array_ports(config: TensorConfig, beat_bytes: int) -> dict[str, Any]:
+    """Of a unit that uses the engine's :class:`~nearflash_hw.tensor.array.PixelArray`, which nobody else uses meanwhile:
+    ``step`` and ``weight`` go there, ``array_sums`` come back."""
+    return {
+        "step": Out(stream.Signature(step_layout(config.columns, config.pixels))),
+        "weight": Out(stream.Signature(8 * beat_bytes)),
+        "array_sums": In(stream.Signature(sums_layout(config.lanes))),
     }

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 
 from .errors import ConfigError, LimitError
 
-__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "SPANS", "TABLE_BYTES", "TENSOR_LOAD",
-           "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError", "DescriptorField", "Op", "TensorConfig",
-           "block_bytes", "check", "input_words", "pack", "pack_program", "pixel_bytes", "spans", "unpack"]
+__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "HEAD_CHANNELS", "SPANS",
+           "TABLE_BYTES", "TENSOR_LOAD", "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError", "DescriptorField",
+           "Op", "TensorConfig", "block_bytes", "check", "input_words", "pack", "pack_program", "pixel_bytes", "spans",
+           "unpack"]
 
 TENSOR_LOAD, TENSOR_RUN = 0xC9, 0x8B  # bits 1:0 give the direction, as in nvme
 DESCRIPTOR_BYTES = 128
@@ -39,6 +40,7 @@ ENTRY_BYTES = 16
 TABLE_BYTES = 256
 VERSION = 1
 CRC_WORD = WORDS - 1
+HEAD_CHANNELS = 64  # of an attention head at most
 
 
 OPERATORS = ("conv", "depthwise", "pool", "add", "layernorm", "attention")
@@ -52,13 +54,18 @@ class TensorConfig:
     columns: int = 16  #: of the array: input channels a step
     pixels: int = 64  #: output pixels that share one weight word; accumulators a row
     lanes: int = 8  #: elements the epilogue, LayerNorm, pooling and addition take per cycle
-    depthwise: int = 8  #: channels of a depthwise convolution per cycle, a kernel row each
+    depthwise: int = 16  #: channels of a depthwise convolution per cycle, a kernel row each
     input_bytes: int = 32768  #: buffer of input tiles, both halves
     weight_bytes: int = 32768  #: buffer of weights, both halves
     max_channels: int = 1024  #: of a pixel
     max_keys: int = 1024  #: of an attention row
     dram_bytes: int = 1 << 26  #: of the tensor region
     operators: tuple[str, ...] = OPERATORS  #: that the engine is generated with, in this order
+
+    @property
+    def depthwise_weight_bytes(self) -> int:
+        """What a depthwise convolution's weights may take: 3x3 taps of ``max_channels``."""
+        return 9 * self.max_channels
 
     def validate(self, beat_bytes: int) -> None:
         """Raises :class:`ConfigError`."""
@@ -80,12 +87,17 @@ class TensorConfig:
         need(pow2(self.pixels) and 16 <= self.pixels <= 512, "pixels", "a power of two from 16 to 512")
         need(pow2(self.lanes) and self.lanes <= min(beat_bytes, self.rows), "lanes",
              f"a power of two of at most beat_bytes ({beat_bytes}) and rows ({self.rows})")
-        need(pow2(self.depthwise) and self.depthwise <= 64, "depthwise", "a power of two of at most 64")
+        if "depthwise" in self.operators:
+            need(pow2(self.depthwise) and beat_bytes <= self.depthwise <= self.columns, "depthwise",
+                 f"a power of two from beat_bytes ({beat_bytes}) to columns ({self.columns})")
         for name in ("input_bytes", "weight_bytes"):
             need(pow2(getattr(self, name)) and 8192 <= getattr(self, name) <= beat_bytes << 16, name,
                  f"a power of two from 8192 to {beat_bytes << 16}, halves of 2**15 beats")
         for name in ("max_channels", "max_keys"):
             need(pow2(getattr(self, name)) and 64 <= getattr(self, name) <= 1024, name, "a power of two from 64 to 1024")
+        if "attention" in self.operators:
+            need(self.max_keys >= 4 * max(self.rows, self.columns), "max_keys",
+                 f"at least 4 times rows ({self.rows}) and columns ({self.columns})")
         need(len(self.operators) > 0 and self.operators == tuple(o for o in OPERATORS if o in self.operators), "operators",
              f"one or more of {OPERATORS}, each once and in this order")
         need(self.dram_bytes % 4096 == 0 and 4096 <= self.dram_bytes <= 1 << 32, "dram_bytes",
@@ -319,7 +331,7 @@ def spans(d: Descriptor, config: TensorConfig, beat_bytes: int) -> dict[str, tup
 
 
 def input_words(d: Descriptor, config: TensorConfig) -> int:
-    """Words of ``columns`` bytes that a pixel of the input takes in the X buffer (CONV)."""
+    """Words of ``columns`` bytes that a pixel of the input takes in the X buffer (CONV, DEPTHWISE)."""
     return -(-d["in_channels"] // config.columns)
 
 
@@ -355,10 +367,7 @@ def check(d: Descriptor, config: TensorConfig, beat_bytes: int, program: int = 0
         if op == Op.LAYERNORM:
             need(d["eps_low"] + d["eps_high"] > 0, "eps_low", "at least 1 with eps_high: constant pixels have V = 0")
         if op == Op.ATTENTION:
-            need(d["heads"] * d["head_dim"] == d["in_channels"], "heads",
-                 f"in_channels ({d['in_channels']}) over head_dim ({d['head_dim']})")
-            need(0 < d["keys"] <= config.max_keys, "keys", f"from 1 to {config.max_keys}")
-            need(d["value_mult"] >= 1 << 15, "value_mult", f"at least {1 << 15}")
+            _check_heads(d, config, beat_bytes, need)
         if op in (Op.CONV, Op.DEPTHWISE):
             _check_tile(d, op, config, beat_bytes, need)
     found = spans(d, config, beat_bytes)
@@ -417,16 +426,33 @@ def _check_codes(d: Descriptor, need: _Need) -> None:
     need(not (d["lookup"] and d["y16"]), "lookup", "0 with outputs of 16 bits")
 
 
+def _check_heads(d: Descriptor, config: TensorConfig, beat_bytes: int, need: _Need) -> None:
+    need(d["heads"] * d["head_dim"] == d["in_channels"], "heads",
+         f"in_channels ({d['in_channels']}) over head_dim ({d['head_dim']})")
+    need(d["head_dim"] <= HEAD_CHANNELS and d["head_dim"] % beat_bytes == 0, "head_dim",
+         f"a multiple of beat_bytes ({beat_bytes}), at most {HEAD_CHANNELS}")
+    need(0 < d["keys"] <= config.max_keys, "keys", f"from 1 to {config.max_keys}")
+    rows, room = -(-d["keys"] // beat_bytes) * beat_bytes, config.weight_bytes // 2
+    need(rows * d["head_dim"] <= room, "keys", f"less: {rows} rows of {d['head_dim']} bytes don't fit half of weight_bytes "
+         f"({config.weight_bytes})")
+    need(d["value_mult"] >= 1 << 15, "value_mult", f"at least {1 << 15}")
+
+
 def _check_tile(d: Descriptor, op: Op, config: TensorConfig, beat_bytes: int, need: _Need) -> None:
     for name in ("tile_rows", "tile_columns"):
         need(d[name] > 0, name, "at least 1")
     need(d["tile_rows"] * d["tile_columns"] <= config.pixels, "tile_rows",
          f"at most {config.pixels} pixels over tile_columns ({d['tile_columns']})")
     reach = [(d[f"tile_{a}"] - 1) * d["stride"] + d[k] for a, k in (("rows", "kernel_h"), ("columns", "kernel_w"))]
-    pixel = input_words(d, config) * config.columns if op == Op.CONV else pixel_bytes(d["in_channels"], 0, beat_bytes)
+    pixel = input_words(d, config) * config.columns
     need(reach[0] * reach[1] * pixel <= config.input_bytes // 2, "tile_rows",
          f"less: {reach[0]} x {reach[1]} input pixels of {pixel} bytes don't fit half of input_bytes ({config.input_bytes})")
     if op == Op.CONV and d["group_blocks"]:
         size = block_bytes(d, config)
         need(d["group_blocks"] * size <= config.weight_bytes // 2, "group_blocks",
              f"at most {config.weight_bytes // 2 // size}: {size} bytes each, of half of {config.weight_bytes}")
+    if op == Op.DEPTHWISE:
+        # on chip a tap's channels begin with a word of their own, as they do in DRAM with a beat
+        size = d["kernel_h"] * d["kernel_w"] * pixel_bytes(d["in_channels"], 0, beat_bytes)
+        need(size <= config.depthwise_weight_bytes, "kernel_h", f"less: {size} bytes of weights don't fit "
+             f"{config.depthwise_weight_bytes}, 9 times max_channels")

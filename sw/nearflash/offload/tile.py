@@ -31,7 +31,7 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
     height, width = d["out_height"], d["out_width"]
     blocks = max(1, d["shuffle"]) ** 2 * -(-d["out_channels"] // config.rows)
     block = block_bytes(d, config)
-    held_pixel = input_words(d, config) * config.columns if d["op"] == Op.CONV else pixel  # bytes on chip
+    held_pixel = input_words(d, config) * config.columns  # bytes on chip
     best: Tile | None = None
     sides = [1 << k for k in range(config.pixels.bit_length())]
     for columns, rows in ((c, r) for c in reversed(sides) for r in reversed(sides) if c * r <= config.pixels):

@@ -8,7 +8,7 @@ from nearflash_hw.controller.dispatch import Dispatcher, Target
 from nearflash_sim.bench import reused, simulate
 
 PLAIN = DeviceConfig.preset("tiny")
-TENSORS = replace(PLAIN, tensor=TensorConfig(rows=4, columns=8, lanes=2, dram_bytes=1 << 16))
+TENSORS = replace(PLAIN, tensor=TensorConfig(rows=4, columns=8, lanes=2, depthwise=8, dram_bytes=1 << 16))
 FIELDS = {"nsid": 7, "prp1": 0x1234_5678_9ABC, "prp2": 0x40, "cdw10": 0x89ABCDEF, "cdw11": 0x1111_2222,
           "cdw12": 0x3333_4444, "cdw14": 0x5555_6660, "cdw15": 0x12}
 

@@ -8,6 +8,7 @@ from nearflash.contract.tensor import TensorConfig
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
+from nearflash_hw.tensor.array import PixelArray
 from nearflash_hw.tensor.conv import Convolution
 from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.plan import conv_layout
@@ -22,10 +23,11 @@ AT = {"x": 0x1000, "y": 0x8000, "r": 0x10000, "weights": 0x18000, "entries": 0x2
 
 
 class WithEpilogue(wiring.Component):
-    """A convolution and the epilogue that its engine would have."""
+    """A convolution, and the array and the epilogue that its engine would have."""
 
     def __init__(self, config, beat):
         self.conv, self.epilogue = Convolution(config, beat), Epilogue(config.lanes)
+        self.array = PixelArray(config.rows, config.columns, config.pixels, config.lanes, beat)
         members = self.conv.signature.members
         super().__init__({name: members[name] for name in ("plan", "start", "done", "mem_read", "mem_write")} | {
             "table": In(self.epilogue.table.shape())})
@@ -33,9 +35,11 @@ class WithEpilogue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.conv, m.submodules.epilogue = conv, epilogue = self.conv, self.epilogue
+        m.submodules.array = array = self.array
         m.d.comb += [conv.plan.eq(self.plan), conv.start.eq(self.start), epilogue.control.eq(self.plan.epilogue),
                      epilogue.table.eq(self.table)]
-        for source, sink in ((conv.sums, epilogue.i), (conv.entry, epilogue.entry), (conv.residual, epilogue.r),
+        for source, sink in ((conv.step, array.i), (conv.weight, array.weight), (array.o, conv.array_sums),
+                             (conv.sums, epilogue.i), (conv.entry, epilogue.entry), (conv.residual, epilogue.r),
                              (epilogue.o, conv.codes), (conv.done, flipped(self.done)),
                              *zip((*conv.mem_read, conv.mem_write), map(flipped, (*self.mem_read, self.mem_write)),
                                   strict=True)):

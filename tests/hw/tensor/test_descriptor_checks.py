@@ -17,7 +17,7 @@ from nearflash_sim.models import MemoryModel
 
 CONFIG = TensorConfig(rows=8, columns=16, pixels=64, lanes=8, input_bytes=8192, weight_bytes=8192, max_channels=256,
                       max_keys=128, dram_bytes=1 << 20, operators=("conv", "depthwise", "add", "layernorm", "attention"))
-ALL = TensorConfig(rows=4, columns=8, pixels=16, lanes=2, input_bytes=8192, weight_bytes=8192, max_channels=64,
+ALL = TensorConfig(rows=4, columns=16, pixels=16, lanes=2, input_bytes=8192, weight_bytes=8192, max_channels=64,
                    dram_bytes=1 << 16)
 PROGRAM = 0x4000
 SIZES = {"in_height": 6, "in_width": 5, "in_channels": 24, "out_channels": 24, "out_height": 6, "out_width": 5}
@@ -34,8 +34,8 @@ DESCRIPTORS = {
                              "in_width": 10, "x16": 1, "mult": 65535, "shift": 62},
     Op.ADD: SIZES | ENDS | {"x": 0x1000, "y": 0x2000, "r": 0x3000, "residual": 1, "x16": 1},
     Op.LAYERNORM: SIZES | ENDS | {"x": 0x1000, "y": 0x2000, "entries": 0x3000, "x16": 1, "eps_high": 1},
-    Op.ATTENTION: SIZES | ENDS | {"x": 0x1000, "y": 0x2000, "r": 0x3000, "v": 0x4000, "heads": 3, "head_dim": 8, "keys": 64,
-                                  "value_mult": 1 << 15},
+    Op.ATTENTION: SIZES | ENDS | {"x": 0x1000, "y": 0x2000, "r": 0x3000, "v": 0x4000, "heads": 3, "head_dim": 16, "keys": 64,
+                                  "in_channels": 48, "out_channels": 48, "value_mult": 1 << 15},
 }
 
 
@@ -127,6 +127,8 @@ def mutated(rng, op):
 END = CONFIG.dram_bytes
 POINT = {"kernel_h": 1, "kernel_w": 1, "pad_top": 0, "pad_left": 0, "tile_rows": 8, "tile_columns": 8, "x": 0x40000}
 WIDE = {"tile_rows": 1, "tile_columns": 1, "group_blocks": 0, "x": 0x40000}
+LARGE = {"kernel_h": 8, "kernel_w": 8, "tile_rows": 1, "tile_columns": 1}
+ONE_HEAD = {"heads": 1, "head_dim": 48}
 #: Changes on either side of a rule's limit, and the word at fault (0: none). y takes 0x780 bytes of CONV's.
 EDGES = {
     Op.PROGRAM: [({"input_bytes": 0}, 24), ({"input_bytes": 96}, 24), ({"output_bytes": 0}, 25), ({"output_bytes": 32}, 25),
@@ -155,15 +157,21 @@ EDGES = {
     Op.DEPTHWISE: [({"out_channels": 23}, 10), ({**POINT, "in_channels": 64, "out_channels": 64}, 0),
                    ({**POINT, "in_channels": 65, "out_channels": 65}, 22), ({"weights": 0x1F40}, 0),
                    ({"weights": 0x1F80}, 6),
-                   ({"entries": 0x1E80}, 0), ({"entries": 0x1EC0}, 7), ({"pad_top": 3}, 12)],
+                   ({"entries": 0x1E80}, 0), ({"entries": 0x1EC0}, 7), ({"pad_top": 3}, 12),
+                   ({**LARGE, "in_channels": 32, "out_channels": 32}, 0),
+                   ({**LARGE, "in_channels": 33, "out_channels": 33}, 12)],
     Op.POOL: [({}, 0)],  # see test_verdicts_of_another_engine
     Op.ADD: [({"out_height": 5}, 11), ({"out_width": 6}, 11), ({"out_channels": 25}, 10), ({"x": 0x1A40}, 0),
              ({"x": 0x1A80}, 2), ({"r": 0x23C0}, 0), ({"r": 0x2380}, 3), ({"r": 0x2380, "residual": 0}, 0)],
     Op.LAYERNORM: [({"eps_high": 0}, 19), ({"eps_high": 0, "eps_low": 1}, 0), ({"out_width": 4}, 11),
                    ({"entries": 0x1E80}, 0), ({"entries": 0x1EC0}, 7)],
-    Op.ATTENTION: [({"heads": 4}, 16), ({"head_dim": 9}, 16), ({"keys": 0}, 16), ({"keys": 128, "v": 0x8000}, 0),
-                   ({"keys": 129, "v": 0x8000}, 16), ({"value_mult": 32767}, 18), ({"r": 0x1800}, 0), ({"r": 0x1840}, 3),
-                   ({"v": 0x1800}, 0), ({"v": 0x1840}, 4), ({"v": END - 0x800}, 0), ({"v": END - 0x7C0}, 4)],
+    Op.ATTENTION: [({"heads": 4}, 16), ({"head_dim": 17}, 16), ({"keys": 0}, 16), ({"keys": 128, "v": 0x8000}, 0),
+                   ({"keys": 129, "v": 0x8000}, 16), ({"value_mult": 32767}, 18), ({"r": 0x1400}, 0), ({"r": 0x1440}, 3),
+                   ({"v": 0x1400}, 0), ({"v": 0x1440}, 4), ({"v": END - 0xC00}, 0), ({"v": END - 0xBC0}, 4),
+                   ({"heads": 2, "head_dim": 24}, 16),
+                   ({"heads": 1, "head_dim": 64, "in_channels": 64, "out_channels": 64}, 0),
+                   ({"heads": 1, "head_dim": 80, "in_channels": 80, "out_channels": 80}, 16), ({**ONE_HEAD, "keys": 80}, 0),
+                   ({**ONE_HEAD, "keys": 81}, 16)],
 }
 
 
@@ -190,9 +198,13 @@ def test_verdicts_of_another_engine():
     raws = [valid(op) for op in Op if op != Op.ATTENTION] + [mutated(rng, op) for op in Op for _ in range(2)]
     raws += [valid(Op.POOL, **changes) for changes in ({"kernel_w": 1}, {"stride": 1}, {"out_height": 2}, {"in_width": 9})]
     raws += [valid(op, **huge) for op in (Op.ADD, Op.LAYERNORM, Op.CONV)]
+    # words of columns are longer than beats: what a tile takes on chip is not what it takes in memory
+    halo = {"kernel_h": 8, "kernel_w": 8, "stride": 8, "tile_columns": 4, "in_channels": 8, "out_channels": 8,
+            "in_height": 48, "in_width": 40, "x": 0xC000}
+    raws += [valid(Op.DEPTHWISE, tile_rows=rows, **halo) for rows in (1, 2)]
     raws += [valid(Op.PROGRAM, count=383), valid(Op.PROGRAM, count=384)]
     want = [expected(*r, config=ALL, beat=8) for r in raws]
-    assert [w[1] for w in want[-2:]] == [0, 1]
+    assert [w[2] for w in want[-4:]] == [0, 22, 0, 26]
     got = judged(raws, ALL, 8)
     assert [g[:3] for g in got] == want
 

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from conv_plans import random_conv
-from nearflash.contract import CommandError, ConfigError, DeviceConfig, Status
+from nearflash.contract import CommandError, DeviceConfig, Status
 from nearflash.contract.tensor import DESCRIPTOR_BYTES, Descriptor, Op, TensorConfig, pack_program, pixel_bytes
 from nearflash.reference.tensor import TensorModel
 from nearflash_hw.tensor.engine import TensorEngine
@@ -168,8 +167,3 @@ def test_a_failed_transfer_ends_the_program_alone():
         (Status.DATA_TRANSFER_ERROR, 0), (0, 0)]
     assert not fails
     assert outputs == [None] * 4 + expected
-
-
-def test_an_engine_of_operators_without_a_unit_is_refused():
-    with pytest.raises(ConfigError, match=r"tensor\.operators.*attention have none"):
-        TensorEngine(replace(CONFIG, tensor=replace(ENGINE, operators=("conv", "attention"))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class TensorModel:
             raise ConfigError("tensor.rows", 0, "must be above 0: this device has no tensor engine")
         self.config, self.executed = config, executed
         self.memory = np.zeros(config.tensor.dram_bytes, np.uint8)  # pages that nobody writes cost nothing
-        self._weights: dict[int, np.ndarray] = {}  # unpacked, by address, until something is loaded
+        self._weights: dict[tuple[Any, ...], np.ndarray] = {}  # unpacked, by (first byte, end, ...)
 
     def load(self, offset: int, content: bytes) -> None:
         """TENSOR_LOAD. Raises :class:`CommandError` with BAD_TENSOR_SPAN; nothing is copied then."""
@@ -40,8 +41,7 @@ class TensorModel:
             raise CommandError("load", Status.BAD_TENSOR_SPAN, 12)
         if not content or len(content) % ALIGN or offset + len(content) > len(self.memory):
             raise CommandError("load", Status.BAD_TENSOR_SPAN, 10)
-        self.memory[offset : offset + len(content)] = np.frombuffer(content, np.uint8)
-        self._weights.clear()
+        self._write(offset, content)
 
     def run(self, program: int, content: bytes) -> bytes:
         """TENSOR_RUN: the output of the program whose header lies at ``program``, for the input ``content``.
@@ -55,12 +55,17 @@ class TensorModel:
             header = self._fetch(program, 0)
             if len(content) != header["input_bytes"]:
                 raise CommandError("run", Status.BAD_TENSOR_SPAN, 10)
-            self.memory[header["x"] : header["x"] + len(content)] = np.frombuffer(content, np.uint8)
+            self._write(header["x"], content)
             for n in range(1, header["count"] + 1):
                 self._execute(self._fetch(program + n * DESCRIPTOR_BYTES, n))
         except DescriptorError as e:
             raise CommandError(f"run ({e})", Status.BAD_DESCRIPTOR, e.number, e.word) from e
         return self.memory[header["y"] : header["y"] + header["output_bytes"]].tobytes()
+
+    def _write(self, start: int, content: bytes) -> None:
+        end = start + len(content)
+        self.memory[start:end] = np.frombuffer(content, np.uint8)
+        self._weights = {k: w for k, w in self._weights.items() if end <= k[0] or k[1] <= start}
 
     def _fetch(self, address: int, number: int) -> Descriptor:
         d = unpack(self.memory[address : address + DESCRIPTOR_BYTES].tobytes(), number)
@@ -89,8 +94,7 @@ class TensorModel:
             if side > 1:
                 acc = acc.reshape(*out, side, side, c).transpose(0, 2, 1, 3, 4).reshape(out[0] * side, out[1] * side, c)
             y = self._epilogue(d, acc, raw, side)
-        self.memory[found["y"][0] : sum(found["y"])] = np.frombuffer(
-            pack_tensor(y.astype(np.int16 if d["y16"] else np.int8), self.config.beat_bytes), np.uint8)
+        self._write(d["y"], pack_tensor(y.astype(np.int16 if d["y16"] else np.int8), self.config.beat_bytes))
         if self.executed:
             self.executed(d, y)
 
@@ -103,17 +107,14 @@ class TensorModel:
             return x.astype(np.int64)
         if op == Op.POOL:
             return pool(x, d["stride"])
-        address = d["weights"]
-        if op == Op.DEPTHWISE:
-            if address not in self._weights:
-                self._weights[address] = unpack_depthwise(raw["weights"], (*kernel, d["in_channels"]),
-                                                          self.config.beat_bytes).copy()
-            return depthwise(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
-        if address not in self._weights:
-            groups = max(1, d["shuffle"]) ** 2
-            shape = (groups * d["out_channels"], *kernel, d["in_channels"])
-            self._weights[address] = unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor, groups)
-        return convolve(x, self._weights[address], d["stride"], pad, out, d["pad_value"])
+        groups = max(1, d["shuffle"]) ** 2
+        shape = (groups * d["out_channels"], *kernel, d["in_channels"])
+        key = (d["weights"], d["weights"] + len(raw["weights"]), op, shape, groups)
+        if key not in self._weights:
+            self._weights[key] = (
+                unpack_depthwise(raw["weights"], shape[1:], self.config.beat_bytes).copy() if op == Op.DEPTHWISE
+                else unpack_weights(raw["weights"].view(np.int8), shape, self.config.tensor, groups))
+        return (depthwise if op == Op.DEPTHWISE else convolve)(x, self._weights[key], d["stride"], pad, out, d["pad_value"])
 
     def _epilogue(self, d: Descriptor, acc: np.ndarray, raw: dict[str, np.ndarray], side: int) -> np.ndarray:
         shape = (acc.shape[0], acc.shape[1], acc.shape[2])

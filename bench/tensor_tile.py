@@ -1,0 +1,158 @@
+"""A tile of `base` through the Verilated tensor engine, against the integer model, and where its cycles go.
+
+``python -m bench tensor_tile`` (``--quick``: 64 x 64 pixels): the network whole, a command for every program, on an engine
+of 128 multipliers and beats of 8 bytes (XC7Z020), alone on a memory of 30 cycles' latency. The whole tensor region
+afterwards, and the despeckled image, must be the integer model's. Cycles are compared with the bound of docs/offload.md,
+descriptor by descriptor: max(MACs / array, bytes read / beat, bytes written / beat), every operand counted once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from nearflash.contract import DeviceConfig, TensorConfig
+from nearflash.contract.tensor import Descriptor, Op, spans
+from nearflash.offload import Calibration, OffloadedModule
+from nearflash.reference.tensor import TensorModel
+from nearflash.sar.fabric import calibration_file
+from nearflash.sar.network import WEIGHTS, load
+from nearflash.sar.speckle import speckled
+
+from .report import console, progress, show_rows
+from .tensor_engine import FIELDS, EngineFabric
+
+__all__ = ["CONFIG", "measure"]
+
+CONFIG = replace(DeviceConfig.preset("tiny"), name="tensor-tile", tensor=TensorConfig(
+    rows=8, columns=16, pixels=64, lanes=8, depthwise=16, max_keys=256, dram_bytes=1 << 25))
+MAX_CYCLES = 60_000_000
+COLUMNS = (("operator", "operator", ""), ("descriptors_count", "n", ",d"), ("macs_count", "MACs", ",d"),
+           ("cycles", "cycles", ",d"), ("bound_cycles", "bound", ",d"), ("share_percent", "% of bound", ".1f"),
+           ("begin_cycles", "begin", ",d"), ("array_cycles", "array", ",d"),
+           ("weights_wait_cycles", "no weights", ",d"), ("sums_wait_cycles", "no room", ",d"),
+           ("other_cycles", "other", ",d"))
+
+
+@dataclass
+class Row:
+    """What descriptors of a kind took: ``cycles`` = ``begin_cycles`` (read, checked, planned) + ``array_cycles`` + those in
+    which a pixel waited for its weights or for room for its sums + ``other_cycles`` (no pixel there: input, drain, and
+    operators without the array)."""
+
+    operator: str
+    descriptors_count: int = 0
+    macs_count: int = 0
+    cycles: int = 0
+    bound_cycles: int = 0
+    begin_cycles: int = 0
+    array_cycles: int = 0
+    weights_wait_cycles: int = 0
+    sums_wait_cycles: int = 0
+    other_cycles: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+    @property
+    def share_percent(self) -> float:
+        return 100 * self.bound_cycles / self.cycles
+
+    def __iadd__(self, other: Row) -> Row:
+        for f in fields(self):
+            if f.name != "operator":
+                setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+        return self
+
+
+def kind(d: Descriptor) -> str:
+    if d["op"] != Op.CONV:
+        return Op(d["op"]).name.lower()
+    side = f"{d['kernel_h']}x{d['kernel_w']}"
+    if side == "1x1":
+        return "linear, 1x1"
+    return f"conv {side}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
+
+
+def macs(d: Descriptor) -> int:
+    pixels, taps = d["out_height"] * d["out_width"], d["kernel_h"] * d["kernel_w"]
+    if d["op"] == Op.CONV:
+        return pixels * taps * d["in_channels"] * d["out_channels"] * max(1, d["shuffle"]) ** 2
+    if d["op"] == Op.DEPTHWISE:
+        return pixels * taps * d["in_channels"]
+    if d["op"] == Op.ATTENTION:
+        return 2 * pixels * d["keys"] * d["in_channels"]
+    return 0
+
+
+def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
+    t, beat = config.tensor, config.beat_bytes
+    sizes = {name: size for name, (_, size) in spans(d, t, beat).items()}
+    written, read = sizes.pop("y"), sum(sizes.values())
+    cycles, begin = found["end"] - found["begin"], found["start"] - found["begin"]
+    array = found["steps"] + found["unfed"] + found["full"]
+    bound = max(macs(d) / (t.rows * t.columns), read / beat, written / beat)
+    return Row(kind(d), 1, macs(d), cycles, round(bound), begin, found["steps"], found["unfed"], found["full"],
+               cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
+
+
+def scene(side: int) -> np.ndarray:
+    """Amplitudes of fields, a road and targets under single-look speckle."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:side, :side] / side
+    image = 0.25 + 0.2 * np.floor(4 * x) % 2 + 0.15 * np.sin(9 * y + 4 * x) ** 2
+    image[np.abs(x - y - 0.2) < 0.03] = 0.05
+    image[rng.random((side, side)) < 0.002] = 3
+    return np.sqrt(speckled(image**2, 1.0, rng)).astype(np.float32)
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    side = 64 if quick else 256
+    network = load("base")
+    calibration = Calibration.read(calibration_file(WEIGHTS / "base.npz"))
+    inputs = torch.from_numpy(scene(side))[None, None], torch.tensor([1.0])
+    with progress() as bar:
+        task = bar.add_task(f"{side} x {side}", total=None, note="building the engine")
+        fabric = EngineFabric(CONFIG, MAX_CYCLES, lambda cycle, done: bar.update(
+            task, completed=done, note=f"{cycle / 1e6:.1f} M cycles, descriptor {done}"))
+        model = TensorModel(CONFIG)
+        engine, reference = (OffloadedModule(network.net, f, "all", calibration) for f in (fabric, model))
+        programs = [p for _, _, p in engine.compiled(*inputs).order if p]
+        descriptors = [d for p in programs for d in p.descriptors]
+        bar.update(task, total=len(descriptors), note="the integer model")
+        want = reference(*inputs)
+        begin = time.perf_counter()
+        got = engine(*inputs)
+        seconds = time.perf_counter() - begin
+    fabric.close()
+    wrong = int.from_bytes((fabric.memory ^ model.memory).tobytes(), "little").bit_count()
+    if wrong or not torch.equal(got, want):
+        raise RuntimeError(f"{wrong} bits of the tensor region differ from the integer model's")
+    rows: dict[str, Row] = {}
+    for d, found in zip(descriptors, np.concatenate(fabric.measured), strict=True):
+        r = row(d, dict(zip(FIELDS, map(int, found), strict=True)), CONFIG)
+        if r.operator not in rows:
+            rows[r.operator] = Row(r.operator)
+        rows[r.operator] += r
+    ordered = sorted(rows.values(), key=lambda r: -r.cycles)
+    total = Row("all")
+    for r in ordered:
+        total += r
+    t = CONFIG.tensor
+    shown = [{f.name: getattr(r, f.name) for f in fields(r)} | {"share_percent": r.share_percent}
+             for r in [*ordered, total]]
+    show_rows(f"`base`, {side} x {side}: {t.rows} x {t.columns} multipliers, {CONFIG.beat_bytes} bytes a beat", COLUMNS,
+              shown)
+
+    def percent(cycles: int) -> str:
+        return f"{100 * cycles / total.cycles:.1f} %"
+
+    softmax = sum(r.cycles - r.array_cycles for r in ordered if r.operator == "attention")
+    norm = sum(r.cycles for r in ordered if r.operator == "layernorm")
+    waits = sum(r.cycles - r.array_cycles - r.begin_cycles for r in ordered if r.operator.startswith(("conv", "linear")))
+    console.print(f"0 differing bits of {8 * fabric.memory.size:,}. Of all cycles: softmax beside the array "
+                  f"{percent(softmax)}, LayerNorm {percent(norm)}, convolutions' waits {percent(waits)}, between "
+                  f"descriptors {percent(total.begin_cycles)}. Simulated at {total.cycles / seconds / 1e3:.0f} kHz")
+    return [s | {"side_px": side, "simulated_cycles_per_s": total.cycles / seconds} for s in shown]
