@@ -23,9 +23,10 @@ from nearflash_sim.timing.workload import Batch, place
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "hw/mlp")]
 
-from device_bench import SMALL, load, make_table, open_device, random_bags, small_config
-from model_devices import CASES as MODELS
-from model_devices import configured
+from device_bench import open_device, random_bags
+from nearflash_sim.small.device import SMALL, load, make_table, small_config
+from nearflash_sim.small.models import CASES as MODELS
+from nearflash_sim.small.models import configured
 from test_device_models import compiled, queries
 from test_inference_cycles import random_device
 

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 from device_bench import (
-    SMALL,
     TIMEOUT,
     GuardedSim,
     assert_same_bits,
     call,
     expected,
-    load,
     open_device,
     random_bags,
     random_tables,
@@ -29,6 +27,7 @@ from nearflash.offload.fabric import DeviceFabric
 from nearflash.offload.module import matched_blocks
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
+from nearflash_sim.small.device import SMALL, load
 from torch import nn
 
 TENSORS = replace(SMALL, name="tensors", tensor=TensorConfig(
