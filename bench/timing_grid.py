@@ -11,11 +11,9 @@ grid that was interrupted goes on, and one whose gateware hasn't changed needs n
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,18 +27,15 @@ from nearflash.quantize import QuantizeOptions, compile_model
 from nearflash.runtime import Device
 from nearflash_hw.sources import gateware_digest
 from nearflash_sim.backend import SimBackend
+from nearflash_sim.small.device import SMALL, load, make_table, small_config
+from nearflash_sim.small.models import CASES as SMALL_MODELS
+from nearflash_sim.small.models import configured
 from nearflash_sim.timing.rtl import Query
 from nearflash_sim.timing.rtl import measure as measure_rtl
 from nearflash_sim.timing.simulator import Simulator, Timeline
 from nearflash_sim.timing.workload import Batch
 
 from .report import Rows, progress, show_rows
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "system"))
-
-from device_bench import SMALL, load, make_table, small_config
-from model_devices import CASES as SMALL_MODELS
-from model_devices import configured
 
 __all__ = ["CASES", "DEVICES", "Case", "GridDevice", "measure"]
 

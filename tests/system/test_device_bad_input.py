@@ -8,19 +8,7 @@ from dataclasses import replace
 import nearflash.runtime.nvme as driver_module
 import numpy as np
 import pytest
-from device_bench import (
-    FILL,
-    SMALL,
-    assert_same_bits,
-    call,
-    expected,
-    load,
-    make_table,
-    open_device,
-    outcome,
-    random_bags,
-    submit_lookup,
-)
+from device_bench import FILL, assert_same_bits, call, expected, open_device, outcome, random_bags, submit_lookup
 from nearflash.contract import (
     AdminOpcode,
     CommandError,
@@ -37,6 +25,7 @@ from nearflash.contract.table import DESCRIPTOR_WORDS, Extent
 from nearflash.reference.query import check_query
 from nearflash.runtime.nvme import Completion
 from nearflash.runtime.queries import normalize_bags, pack_batch
+from nearflash_sim.small.device import SMALL, load, make_table
 
 ADMIN, INFER, BLOCK = 0, 1, 2
 SIZE = SMALL.lba_bytes

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from device_bench import (
-    SMALL,
-    assert_same_bits,
-    expected,
-    load,
-    make_table,
-    open_device,
-    random_bags,
-    random_tables,
-    scatter,
-    submit_lookup,
-)
+from device_bench import assert_same_bits, expected, open_device, random_bags, random_tables, scatter, submit_lookup
 from nearflash.contract import Opcode
 from nearflash.runtime import Device
-from test_device_models import configured
+from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.models import configured
 
 HOST_WAIT = 400  # cycles: SQEs, PRP lists and completions of six commands of 8 pages on the host's bus
 SIZE = SMALL.lba_bytes

@@ -5,22 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from device_bench import (
-    SMALL,
-    assert_same_bits,
-    expected,
-    load,
-    make_table,
-    open_device,
-    random_bags,
-    random_tables,
-    scatter,
-    submit_lookup,
-)
-from model_devices import configured
+from device_bench import assert_same_bits, expected, open_device, random_bags, random_tables, scatter, submit_lookup
 from nearflash.contract import RowFormat
 from nearflash.contract.table import PoolMode
 from nearflash.reference.pooling import decode_rows, error_bound
+from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.models import configured
 
 GEOMETRIES = {"1x1": configured("serial-groups"), "2x2": SMALL, "4x1": configured("wide-groups")}
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from device_bench import FILL, assert_same_bits, call, open_device
-from model_devices import CASES, configured
 from nearflash.contract import AdminOpcode, CommandError, Opcode, Status, cores
 from nearflash.contract.program import DENSE_QUANT, EPILOGUE, dram_weight_address
 from nearflash.models import ModelSpec, RecModel
@@ -16,6 +15,7 @@ from nearflash.quantize import CompiledModel, QuantizeOptions, compile_model
 from nearflash.reference.model import IntegerModel
 from nearflash.runtime.module import DeviceModule
 from nearflash.runtime.queries import normalize_bags, pack_batch
+from nearflash_sim.small.models import CASES, configured
 
 ADMIN, INFER = 0, 1
 

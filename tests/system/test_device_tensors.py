@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import torch
 from device_bench import (
-    SMALL,
     TIMEOUT,
     GuardedSim,
     assert_same_bits,
     call,
     expected,
-    load,
     open_device,
     random_bags,
     random_tables,
@@ -28,6 +26,7 @@ from nearflash.offload.module import matched_blocks
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
 from nearflash.sar.models.blocks import ConvBlock, Downsample, TransformerBlock, Upsample
+from nearflash_sim.small.device import SMALL, load
 from random_programs import OPS, random_program
 from torch import nn
 

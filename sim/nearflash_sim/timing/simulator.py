@@ -54,7 +54,9 @@ class Simulator:
             spec.validate(config)
         self.config, self.tables, self.depth = config, list(tables), depth
         self._device = device_of(config, host_latency, dram_latency)
-        self._arrays, self._mlp = new_state(config, self.tables), new_mlp(config, dram_latency)
+        self._arrays = new_state(config, self.tables)
+        self._mlp = new_mlp(config, dram_latency)._replace(burst_asked=self._arrays.burst_asked,
+                                                           burst_end=self._arrays.burst_end)
 
     def run(self, commands: Iterable[Batch]) -> Timeline:
         """All ``commands``, until the last is complete. Cycles count from the first call's first doorbell. Raises
@@ -92,8 +94,9 @@ class Simulator:
         starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
         out = np.empty(b.lookups, np.int64)
         for t, (rows, lengths) in enumerate(zip(b.indices, b.lengths, strict=True)):
-            within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            out[np.repeat(starts[:, t], lengths) + within] = locate(self.config, self.tables[t], rows)
+            place = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
+            place += np.arange(len(rows))
+            out[place] = locate(self.config, self.tables[t], rows)
         return out
 
     def counters(self) -> dict[str, int]:

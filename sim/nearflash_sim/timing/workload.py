@@ -85,6 +85,8 @@ def place(config: DeviceConfig, specs: Sequence[TableSpec]) -> list[TableSpec]:
 def locate(config: DeviceConfig, spec: TableSpec, rows: np.ndarray) -> np.ndarray:
     """Logical blocks (int64) of ``rows``."""
     page = rows // spec.rows_per_page(config)
+    if len(spec.extents) == 1:
+        return page + (spec.extents[0].lba - spec.extents[0].first_page)
     first = np.array([e.first_page for e in spec.extents])
     lba = np.array([e.lba for e in spec.extents])
     k = np.searchsorted(first, page, side="right") - 1

@@ -3,11 +3,15 @@
 A channel does three things, each at its earliest cycle: its queue takes a command, its scheduler gives a free die its oldest
 one, its bus begins a command phase or a data-out. What each changes takes effect in a later cycle, as through the gateware's
 registers, so things of one cycle may be done in any order.
+
+Commands come in order of time, but for those of a query whose features waited for a layer that also waits for vectors: what
+happens until those are in is done before it is known when the features were taken.
 """
 
 from __future__ import annotations
 
 from .compiled import compiled, within
+from .dram import read
 from .state import INF
 
 __all__ = ["flash_event", "plan", "put"]
@@ -104,11 +108,13 @@ def _choose(d, a, c, now):
 def _array(d, a, tag, now):
     """A job is asked for in cycle ``now``; the cycle of its job_done."""
     s = a.s[0]
-    taken = max(now, s.reader_free)
-    s.reader_free = taken + d.k.ARRAY_EVERY
+    taken = now
+    if now >= s.reader_asked:
+        taken = max(taken, s.reader_free)
+        s.reader_asked, s.reader_free = now, taken + d.k.ARRAY_EVERY
     wait = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = max(taken + d.k.ARRAY_STATE + wait, s.dram_bus) + 1
-    s.dram_bus = max(taken + d.k.ARRAY_PAGE + wait, s.dram_bus) + a.table[a.tag[tag].table].beats
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait) + 1
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait) + a.table[a.tag[tag].table].beats
     return s.dram_bus - 1 + d.k.ARRAY_DONE
 
 

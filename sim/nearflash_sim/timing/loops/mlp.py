@@ -17,8 +17,9 @@ from nearflash.contract.mlp import interaction_word, kernel_latency, output_lane
 
 from ..latency import Latency
 from .compiled import compiled, entry
+from .dram import BURSTS
 from .state import INF
-from .weights import BUCKETS, stream_of, weight
+from .weights import ask_ahead, stream_of, weight
 
 __all__ = ["Mlp", "advance", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
 
@@ -43,9 +44,10 @@ class Mlp(NamedTuple):
     source: np.ndarray  #: the nodes that a node reads
     samples: np.ndarray  #: ring: of each group
     started: np.ndarray  #: [unit, place], ring of groups: cycle in which the first element arrived
-    weight_read: np.ndarray  #: [unit, place], ring: cycles in which beats of streamed weights left their FIFO
-    bus_used: np.ndarray  #: ring: of each stretch of time, beats of streamed weights,
-    bus_bucket: np.ndarray  #: and which stretch
+    weight_came: np.ndarray  #: [unit, place], ring: cycles in which beats of streamed weights came,
+    weight_read: np.ndarray  #: and left their FIFO
+    burst_asked: np.ndarray  #: as of the state of the rest of the device, with which a simulation shares them
+    burst_end: np.ndarray
 
 
 def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
@@ -102,10 +104,10 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
     node["last_pop"] = node["take"] = -1
     core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
                    "word_beats pass_beats burst room",
-                   "last_step words words_freed taken left step beat asked burst_from burst_at requested read used")
+                   "last_step words words_freed taken left step beat asked requested read used")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
-    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram")
+    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "bursts")
     s = np.zeros(1, np.dtype([(name, np.int64) for name in names]))
     s["buffered"], s["visible"] = m.buffered, timing.VISIBLE
     s["epilogue"], s["logit"] = timing.EPILOGUE, timing.LOGIT
@@ -118,8 +120,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
                freed=np.full((n, deepest), -1), ready=np.zeros((n, m.n_batch), np.int64), release=np.full((n, 2), -1),
                ended=np.full((n, GROUPS), -1), arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
-               weight_read=np.zeros((n, most), np.int64), bus_used=np.zeros(BUCKETS, np.int64),
-               bus_bucket=np.full(BUCKETS, -1))
+               weight_came=np.zeros((n, most), np.int64),
+               weight_read=np.zeros((n, most), np.int64), burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1))
 
 
 @compiled
@@ -157,7 +159,10 @@ def note_start(m, node, group, at):
     """The first element of ``group`` enters the buffers behind ``node``."""
     for k in range(m.node[node].sink, m.node[node].sinks):
         u = m.sink[k].unit
-        m.started[u, group % 2] = min(m.started[u, group % 2], at)
+        if at < m.started[u, group % 2]:
+            m.started[u, group % 2] = at
+            if m.unit[u].word_beats:
+                ask_ahead(m, u, group)
 
 
 @compiled
@@ -188,7 +193,7 @@ def _begin(m, u, group, samples):
             if b < c.column_blocks - 1:
                 if c.word_beats:
                     for _ in range(c.row_blocks):
-                        first = weight(m, u, group, first) + samples
+                        first = weight(m, u, first) + samples
                 else:
                     first += c.row_blocks * samples
         c.step = first - 1
@@ -203,8 +208,8 @@ def _take(m, u, n, group, samples, room):
         if c.word_beats and n == 0:
             if c.row_scan:
                 for _ in range(c.column_blocks - 1):
-                    c.step = weight(m, u, group, c.step + 1) + samples - 1
-            c.step = weight(m, u, group, c.step + 1)
+                    c.step = weight(m, u, c.step + 1) + samples - 1
+            c.step = weight(m, u, c.step + 1)
         else:
             c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
         if c.words >= c.depth:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiled import compiled, entry, within
+from .dram import read
 from .features import KEPT, take
 from .flash import put
 from .state import COMMANDS, INF, RECENT
@@ -117,7 +118,7 @@ def _room(d, a, m, sample, at):
 def _fill(d, a, asked):
     """A line of the map is read, asked for in cycle ``asked``; the cycle in which the answer is at its FIFO's output."""
     s = a.s[0]
-    s.dram_bus = max(asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + d.k.MAP_LINE_BEATS
+    s.dram_bus = read(d, a, asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE) + d.k.MAP_LINE_BEATS
     filled = s.dram_bus - 1
     s.map_free = filled + d.k.MAP_FILLED
     return filled + d.k.MAP_FILLED + 1

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from nearflash.contract import DeviceConfig, TableSpec
+from nearflash.contract import DeviceConfig, TableSpec, cores
 from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
 
 from ..latency import Latency
+from .dram import BURSTS
 from .pipe import PIPES, STALLS
 
 __all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
@@ -49,6 +50,7 @@ class Device(NamedTuple):
     features: int  #: of a sample, dense
     outputs: int  #: of a sample, logits
     n_batch: int  #: samples of a group in the MLP, at most
+    streams: int  #: weights come from DRAM
 
 
 class Arrays(NamedTuple):
@@ -82,13 +84,16 @@ class Arrays(NamedTuple):
     feature_ends: np.ndarray  #: [place of sample]: it is the last of its group
     feature_taken: np.ndarray  #: ring: cycles in which the latest features were taken by the parser,
     feature_sliced: np.ndarray  #: and left the slice
+    burst_asked: np.ndarray  #: ring: the cycles from which on memory could give the latest bursts of streamed weights,
+    burst_end: np.ndarray  #: and their last beats'
 
 
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked", "beats_from",
     "item_out", "item_in", "lookups", "misses", "map_free", "last_issue", "fresh", "tag_head", "tag_tail",
-    "reader_free", "dram_bus", "merge_free", "merge_last", "vector_before", "vector_sliced", "vector_taken", "vector_done",
+    "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
+    "vector_before", "vector_sliced", "vector_taken", "vector_done",
     "rows", "issue_done", "sample", "next_drain", "drain_ready", "drain_jobs", "drained",
     "walk_at", "walk_begin", "walk_table", "walk_word", "walk_zero", "walk_number", "walk_granted",
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
@@ -120,7 +125,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int) -> Dev
         row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,
         divides=int("mean" in lk.modes), mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
         lanes=lk.lanes, features=sum(n.width for n in config.mlp.graph if n.kind == "dense"),
-        outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch)
+        outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
+        streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))))
 
 
 def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
@@ -155,4 +161,5 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
         loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
         stall_to=np.full((PIPES, STALLS), -1), feature=np.zeros((2 * lk.sample_slots, features), np.int64),
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
-        feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1))
+        feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
+        burst_end=np.full(BURSTS, -1))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from nearflash.contract import Core
 from nearflash.contract.program import weight_word_beats
 
-from .compiled import compiled
+from .compiled import apart, compiled
+from .dram import burst
 
-__all__ = ["BUCKETS", "stream_of", "weight"]
+__all__ = ["ask_ahead", "stream_of", "weight"]
 
 BURST_BEATS = 256
 FIFO = 2  # a beat's arrival to its leaving the FIFO, at the earliest
 ASK_EVERY = 2
-BUCKET_BITS, BUCKETS = 8, 1 << 14  # stretches of time: their beats, and how many are remembered
 
 
 def stream_of(core: Core, beat_bytes: int) -> tuple[int, int, int, int]:
@@ -26,48 +26,42 @@ def stream_of(core: Core, beat_bytes: int) -> tuple[int, int, int, int]:
 
 
 @compiled
-def _transfer(m, at, beats):
-    """The last of ``beats`` that memory gives from cycle ``at`` on. What the cores ask for is not found in order of time: a
-    stretch of time has room for as many beats as it has cycles."""
-    bucket = at >> BUCKET_BITS
-    end = at
-    while beats > 0:
-        k = bucket % BUCKETS
-        if m.bus_bucket[k] != bucket:
-            m.bus_bucket[k], m.bus_used[k] = bucket, 0
-        first = max(m.bus_used[k], at - (bucket << BUCKET_BITS))
-        part = min(beats, (1 << BUCKET_BITS) - first)
-        if part > 0:
-            m.bus_used[k] = first + part
-            end = (bucket << BUCKET_BITS) + first + part - 1
-            beats -= part
-        bucket += 1
-    return end
-
-
-@compiled
-def _ask(m, u, group):
+def _ask(m, u):
     """The core's next burst is asked for: its pass has begun, and the FIFO has room."""
     c = m.unit[u]
-    beats = min(c.burst, c.pass_beats - c.asked % c.pass_beats)
-    at = max(c.requested + ASK_EVERY, m.started[u, group % 2] + 1)
+    beats = _next_beats(c)
+    at = max(c.requested + ASK_EVERY, m.started[u, c.asked // c.pass_beats % 2] + 1)
     before = c.asked + beats - c.room - 1
     if before >= 0:
         at = max(at, m.weight_read[u, before % c.room] + 1)
     c.requested = at
-    c.burst_from = c.asked
-    c.burst_at = _transfer(m, at + m.s[0].dram, beats) - beats + 1
+    first = burst(m, at + m.s[0].dram, beats)
+    for i in range(beats):
+        m.weight_came[u, (c.asked + i) % c.room] = first + i
     c.asked += beats
 
 
 @compiled
-def weight(m, u, group, at):
+def _next_beats(c):
+    return min(c.burst, c.pass_beats - c.asked % c.pass_beats)
+
+
+@apart
+def ask_ahead(m, u, group):
+    """The first element of ``group`` arrives at the core: its bursts for which there is room are asked for."""
+    c = m.unit[u]
+    while c.asked < (group + 1) * c.pass_beats and c.asked + _next_beats(c) - c.room <= c.beat:
+        _ask(m, u)
+
+
+@compiled
+def weight(m, u, at):
     """The core takes its next weight word in cycle ``at`` or later; returns when."""
     c = m.unit[u]
     for i in range(c.word_beats):
         if c.beat == c.asked:
-            _ask(m, u, group)
-        read = max(c.burst_at + c.beat - c.burst_from + FIFO, c.read + 1)
+            _ask(m, u)
+        read = max(m.weight_came[u, c.beat % c.room] + FIFO, c.read + 1)
         if i == 0:
             read = max(read, c.used)
         c.read = m.weight_read[u, c.beat % c.room] = read

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from device_bench import small_config
 from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import BusConfig, DeviceConfig
 from nearflash.models import ModelSpec, TableShape
+
+from .device import small_config
+
+__all__ = ["CASES", "Case", "configured"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Small devices that tests and benches share, so that each is Verilated once."""
