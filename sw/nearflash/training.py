@@ -27,7 +27,7 @@ from .models import ModelSpec, RecModel, TableShape
 from .reference.metrics import auc_or_none, why_no_auc
 from .whole import whole_file
 
-__all__ = ["Recipe", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay", "save_checkpoint",
+__all__ = ["Recipe", "every_query", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay", "save_checkpoint",
            "train"]
 
 FEWEST_QUERIES = 20  # of a data set to train from: two to choose the epoch by, two to test
@@ -92,6 +92,21 @@ def replay(path: str | Path, spec: ModelSpec, recipe: Recipe | None, history: in
     for q in (train_q, test_q):
         _check_fit(q, spec, path)
     return train_q, test_q
+
+
+def every_query(path: str | Path, spec: ModelSpec, recipe: Recipe) -> QueryBatch:
+    """All queries of a data set in order of time, without labels, for a model of ``spec`` trained by ``recipe``. Raises as
+    :func:`replay`."""
+    parts = load_dataset(path, recipe)[:3]
+    for q in parts:
+        if len(q):
+            _check_fit(q, spec, path)
+    bags = []
+    for tables in zip(*(q.bags for q in parts), strict=True):
+        starts = np.cumsum([0, *(len(i) for i, _ in tables)])
+        bags.append((np.concatenate([i for i, _ in tables]),
+                     np.concatenate([o + s for (_, o), s in zip(tables, starts, strict=False)])))
+    return QueryBatch(np.concatenate([q.dense for q in parts]), tuple(bags))
 
 
 def _check_fit(q: QueryBatch, spec: ModelSpec, path: str | Path) -> None:
@@ -200,11 +215,14 @@ def train(path: str | Path, recipe: Recipe, report: Callable[[int, float, float 
     return model, scores
 
 
-def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, Any]) -> None:
-    """One ``.npz``: the parameters, the spec, the recipe and its scores. Written whole or not at all."""
+def save_checkpoint(path: str | Path, model: RecModel, recipe: Recipe, scores: dict[str, Any],
+                    placement: str | None = None) -> None:
+    """One ``.npz``: the parameters, the spec, the recipe and its scores, and where its rows were placed, the mapping's
+    digest (:class:`~nearflash.runtime.placement.Placement`). Written whole or not at all."""
     path = Path(path)
     arrays: dict[str, Any] = {k: v.numpy() for k, v in model.state_dict().items()}
     about = {"spec": model.spec.to_dict(), "recipe": dataclasses.asdict(recipe), "scores": scores}
+    about |= {} if placement is None else {"placement": placement}
     with whole_file(path) as part, open(part, "wb") as f:
         np.savez_compressed(f, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
 
@@ -223,8 +241,9 @@ def is_trained(path: str | Path) -> bool:
 
 
 def load_checkpoint(path: str | Path) -> tuple[RecModel, dict[str, Any]]:
-    """The model of :func:`save_checkpoint` and ``{"spec", "recipe", "scores"}``. Raises :class:`DataError` for a file that
-    is no such checkpoint and :class:`ModelError` when its shapes do not fit its spec; both name the file."""
+    """The model of :func:`save_checkpoint` and ``{"spec", "recipe", "scores"}``, with ``"placement"`` if its rows were
+    placed. Raises :class:`DataError` for a file that is no such checkpoint and :class:`ModelError` when its shapes do not
+    fit its spec; both name the file."""
     with reading(path):
         arrays = read_arrays(path, _WHAT)
         with reading(path, _WHAT):
@@ -238,6 +257,8 @@ def _checked(arrays: dict[str, np.ndarray], about: Any) -> RecModel:
         if not isinstance(about, dict) or not isinstance(about.get(k), dict):
             raise DataError(f"about.{k}", None, "must be a table of named values")
     Recipe.from_dict(about["recipe"])
+    if not isinstance(about.get("placement", ""), str):
+        raise DataError("about.placement", about["placement"], "must be the digest of an index mapping")
     for k, v in about["scores"].items():
         if isinstance(v, bool) or not isinstance(v, (int, float, str, type(None))):
             raise DataError(f"about.scores.{k}", v, "must be a number, a note or nothing")

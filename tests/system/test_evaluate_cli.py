@@ -60,6 +60,18 @@ def test_full_size_tables(nearflash):
     assert e["lookups"] == 600
 
 
+def test_tables_too_large_for_a_preset_are_cut_and_it_says_so(nearflash, tmp_path):
+    """A tiny device has at most 2 x 2 dies of 65536 blocks of 8 pages of 512 B: 1.07 GB; RMC3's rows are 2.56 GB."""
+    out = tmp_path / "e.json"
+    r = nearflash("evaluate", "--preset", "tiny", "--model", "rmc3", "--queries", 2, "--lookups-only", "--json", out)
+    assert r.returncode == 0, r.stderr
+    assert "rows cut to 500,000 per table at most (rmc3 has 2,000,000)" in r.stdout
+    assert json.loads(out.read_text())["table_bytes"] == 500_000 * 128 * 10
+    r = nearflash("evaluate", "--preset", "tiny", "--model", "rmc3", "--rows", 2_000_000)
+    assert r.returncode == 2
+    assert "flash.blocks = 131072" in r.stderr
+
+
 def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     """MovieTweetings by the shipped checkpoint: the last tenth of the ratings, in order, as `nearflash run` replays them."""
     (tmp_path / "movies.dat").write_text("".join(f"{m:03d}::M{m} (1990)::G|H\n" for m in range(30)))

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
+from nearflash.contract.modelled import Modelled
 
 from .loops.mlp import new_mlp
 from .loops.query import run
@@ -40,11 +41,12 @@ class Simulator:
     A logical block lies in the page of its number, as when the tables were written to an empty device in order.
     ``depth``: commands that the host keeps in flight, from 1 to host.infer_depth; it sends another when it sees one
     complete, as :func:`.rtl.measure` does. ``host_latency`` and ``dram_latency``: of the memories' reads, as of the "sim"
-    back end. Memory grows by 16 bytes a command. Raises :class:`~nearflash.contract.DataError`.
+    back end. ``modelled``: what is simulated beyond the gateware. Memory grows by 16 bytes a command. Raises
+    :class:`~nearflash.contract.DataError`, and :class:`~nearflash.contract.ConfigError` for a cache that holds no set.
     """
 
     def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], depth: int = 1, host_latency: int = 100,
-                 dram_latency: int = 30):
+                 dram_latency: int = 30, modelled: Modelled | None = None):
         if not 1 <= depth <= config.host.infer_depth:
             raise DataError("depth", depth, f"must be from 1 to host.infer_depth ({config.host.infer_depth})")
         for name, value in (("host_latency", host_latency), ("dram_latency", dram_latency)):
@@ -53,8 +55,9 @@ class Simulator:
         for spec in tables:
             spec.validate(config)
         self.config, self.tables, self.depth = config, list(tables), depth
-        self._device = device_of(config, host_latency, dram_latency)
-        self._arrays = new_state(config, self.tables)
+        self.modelled = modelled or Modelled()
+        self._device = device_of(config, host_latency, dram_latency, self.modelled)
+        self._arrays = new_state(config, self.tables, self.modelled)
         self._mlp = new_mlp(config, dram_latency)._replace(burst_asked=self._arrays.burst_asked,
                                                            burst_end=self._arrays.burst_end)
 
@@ -74,30 +77,33 @@ class Simulator:
     def _run(self, chunk: list[Batch], finish: bool) -> tuple[np.ndarray, np.ndarray]:
         for b in chunk:
             b.check(self.config, self.tables)
-        blocks = np.concatenate([self._blocks(b) for b in chunk])
+        blocks, keys = (np.concatenate(parts) for parts in zip(*map(self._places, chunk), strict=True))
         lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)
         n = run(self._device, self._arrays, self._mlp, self.depth, finish, self._each(b.infer for b in chunk),
                 self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
                 self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
                 self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
-                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, out[0], out[1])
+                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, keys, out[0], out[1])
         return out[0, :n], out[1, :n]
 
     @staticmethod
     def _each(values: Iterable[int]) -> np.ndarray:
         return np.fromiter(values, np.int64)
 
-    def _blocks(self, b: Batch) -> np.ndarray:
-        """Logical block of each lookup, sample after sample, table after table."""
+    def _places(self, b: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Of each lookup, sample after sample, table after table: its logical block, and the row cache's key for it."""
         per_bag = b.lengths.T.reshape(-1)
         starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
-        out = np.empty(b.lookups, np.int64)
+        blocks, keys = np.empty(b.lookups, np.int64), np.empty(b.lookups, np.int64)
         for t, (rows, lengths) in enumerate(zip(b.indices, b.lengths, strict=True)):
-            place = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
-            place += np.arange(len(rows))
-            out[place] = locate(self.config, self.tables[t], rows)
-        return out
+            to = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
+            to += np.arange(len(rows))
+            blocks[to] = locate(self.config, self.tables[t], rows)
+            keys[to] = blocks[to]
+            if self.modelled.cache_mib and self.modelled.cache_unit == "row":
+                keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
+        return blocks, keys
 
     def counters(self) -> dict[str, int]:
         """As :meth:`nearflash.runtime.Device.counters`, of those that the simulator has."""
@@ -105,7 +111,9 @@ class Simulator:
         s = a.s[0]
         out = {"lookups_count": int(s["lookups"]), "samples_count": int(s["next_drain"]),
                "map_misses_count": int(s["misses"])}
-        for c, channel in enumerate(a.channel):
+        if self.modelled.cache_mib:
+            out["cache_hits_count"] = int(s["cache_hits"])
+        for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
             for k in range(dies):
                 out[f"channel{c}_die{k}_busy"] = int(a.die[c * dies + k]["busy"])

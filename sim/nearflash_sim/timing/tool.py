@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nearflash.contract import DeviceConfig, TableSpec
+from nearflash.contract.modelled import Modelled
 
 from .simulator import Simulator, Timeline
 from .workload import Batch, place
@@ -14,13 +15,14 @@ __all__ = ["simulate"]
 
 
 def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]], dense: int | None,
-             depth: int = 1) -> Timeline:
+             depth: int = 1, modelled: Modelled | None = None) -> Timeline:
     """The cycles of ``commands``, each a command's (indices, offsets) per table, on an idle device that was just enabled.
 
     ``tables`` lie one behind the other on its flash, none of them allocated. ``dense``: features of a sample, the commands
-    then being INFER; None: they are LOOKUP. ``depth``: commands in flight. Raises
+    then being INFER; None: they are LOOKUP. ``depth``: commands in flight.
+    ``modelled``: what is simulated beyond the gateware. Raises
     :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse, and
     :class:`~nearflash.contract.ModelError` for an engine that is not simulated.
     """
     batches = (Batch.of(bags, dense is not None, dense or 0) for bags in commands)
-    return Simulator(config, place(config, tables), depth).run(batches)
+    return Simulator(config, place(config, tables), depth, modelled=modelled).run(batches)

@@ -16,6 +16,7 @@ from .evaluate import evaluate
 from .fit import fit
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, emit, output_path, working, write_json
+from .place import place
 from .report import report
 from .sar import sar
 from .timing import timing
@@ -27,6 +28,7 @@ app.command()(build)
 app.command()(despeckle)
 app.command()(evaluate)
 app.command()(fit)
+app.command()(place)
 app.command()(report)
 app.command()(timing)
 app.add_typer(sar, name="sar")
@@ -65,6 +67,8 @@ def run(
     trace: Annotated[Path | None, typer.Option(help="Take indices from a DLRM trace log.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: replay its held-out queries "
                                                  "in order and print the AUC of fp32 and of the device.")] = None,
+    placement: Annotated[Path | None, typer.Option(help="The index mapping that `nearflash place` wrote with the "
+                                                   "--checkpoint: the host translates each query's rows by it.")] = None,
     block_io: Annotated[int, typer.Option(help="Random block writes and reads made and verified meanwhile.", min=0)] = 16,
     act_bits: Annotated[int, typer.Option(help="Bits of activations: 8 or 16.")] = 8,
     weight_bits: Annotated[int, typer.Option(help="Bits of weights: 8 or 16.")] = 8,
@@ -85,13 +89,14 @@ def run(
     excludes(ctx, "dataset", "locality", "histogram", "trace", "model")
     excludes(ctx, "trace", "locality", "histogram")
     excludes(ctx, "histogram", "locality")
+    needs(ctx, checkpoint is not None, "--checkpoint", "placement")
     needs(ctx, model is not None and not model.endswith(".toml"), "a --model by its name", "rows", "format")
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
         model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
         locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves, tables,
-        interaction, round_to_fp32), json_file)
+        interaction, round_to_fp32, placement), json_file)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import find_board
+from ..contract.modelled import Modelled
 from .evaluate_paper import compare_results, paper_report
 from .fit import base_config, device_of, plan_for
 from .options import excludes, needs
@@ -46,6 +47,17 @@ def evaluate(
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
     lookups_only: Annotated[bool, typer.Option("--lookups-only", help="The embedding stage alone: LOOKUP commands, also on "
                                                "devices whose MLP is not simulated.")] = False,
+    mlp_share: Annotated[float, typer.Option(help="Part of the lookups' time, each read by itself, that the bottom and the "
+                                             "top MLP of the planner's device may each take: less, where a cache or a "
+                                             "window makes lookups faster.")] = 0.5,
+    cache_mib: Annotated[float, typer.Option(help="MODELLED, NOT IN RTL: a cache of rows in the controller's DRAM, of so "
+                                             "many MiB.")] = 0.0,
+    cache_unit: Annotated[str, typer.Option(help="What a line of --cache-mib holds: row, or page (all of it crosses the "
+                                            "channel bus).")] = "row",
+    page_window: Annotated[int, typer.Option(help="MODELLED, NOT IN RTL: a die reads a page once for all vectors wanted "
+                                             "from it among so many reads in its queue.")] = 0,
+    placement: Annotated[Path | None, typer.Option(help="The tables' rows lie as `nearflash place` put them: its index "
+                                                   "mapping.")] = None,
     queries: Annotated[int | None, typer.Option(help=f"Queries to simulate (default: {LOOKUP_BUDGET:,} lookups' worth, or "
                                                 "all that a --trace or --dataset holds).", min=1)] = None,
     batch: Annotated[int, typer.Option(help="Queries per command.", min=1)] = 1,
@@ -102,29 +114,39 @@ def evaluate(
     excludes(ctx, "histogram", "locality")
     excludes(ctx, "table_gb", "rows")
     excludes(ctx, "checkpoint", "model", "rows", "table_gb")
+    excludes(ctx, "plan", "mlp_share")
+    excludes(ctx, "board", "mlp_share")
     needs(ctx, dataset is not None, "--dataset", "checkpoint")
+    needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
+    modelled = Modelled(cache_mib, cache_unit, page_window)
     from ..evaluate.device import evaluate_device
 
+    base = base_config(preset, config, channels, dies, clock)
     if dataset is not None:
-        spec, workload = _dataset(dataset, checkpoint, model, queries)
+        spec, workload, digest = _dataset(dataset, checkpoint, model, queries)
     else:
-        spec = _spec(model or "rmc1", rows, table_gb)
+        spec, digest = _spec(model or "rmc1", rows, table_gb), None
+        if rows is None and table_gb is None and plan is None and board is None:
+            spec = _fitting(spec, base)
         workload = _workload(spec, queries, locality, histogram, trace, seed)
-    device = _device(spec, model, plan, board, base_config(preset, config, channels, dies, clock), lookups_only)
+    if placement is not None or digest is not None:
+        workload = _placed(spec, workload, placement, digest)
+    device = _device(spec, model, plan, board, base, lookups_only, mlp_share)
     h = device.host
     for option, value, name, most in (("--batch", batch, "max_batch", h.max_batch), ("--depth", depth or 1, "infer_depth",
                                                                                      h.infer_depth)):
         if value > most:
             raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
     result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
-                                                       not lookups_only, advance), workload.queries)
+                                                       not lookups_only, advance, modelled), workload.queries)
     write_json(json_file, result)
     _show(result)
 
 
 #: Parameters of one device under one workload.
 _ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
-        "lookups_only", "queries", "batch", "depth", "locality", "histogram", "trace", "dataset", "seed")
+        "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
+        "depth", "locality", "histogram", "trace", "dataset", "seed")
 
 
 def simulated(work: Any, queries: int) -> Any:
@@ -147,6 +169,18 @@ def _spec(model: str, rows: int | None, table_gb: float | None) -> ModelSpec:
     return spec if table_gb is None else scaled(spec, table_gb * 1e9)
 
 
+def _fitting(spec: ModelSpec, base: DeviceConfig) -> ModelSpec:
+    """``spec`` with its rows, or with as many as the device can hold, which is said."""
+    from ..evaluate.workload import fitting
+
+    fits = fitting(spec, base)
+    if fits is not spec:
+        most, given = (max(t.rows for t in s.tables) for s in (fits, spec))
+        console.print(f"rows cut to {most:,} per table at most ({spec.name} has {given:,}): the largest flash of device "
+                      f"{base.name} holds no more; --rows or --table-gb choose others")
+    return fits
+
+
 def _workload(spec: ModelSpec, queries: int | None, locality: float | None, histogram: Path | None, trace: Path | None,
               seed: int) -> Workload:
     from ..evaluate import workload as w
@@ -160,22 +194,42 @@ def _workload(spec: ModelSpec, queries: int | None, locality: float | None, hist
     return w.synthetic(spec, n, 0.3 if locality is None else locality, seed)
 
 
-def _dataset(dataset: Path, checkpoint: Path | None, model: str | None, queries: int | None) -> tuple[ModelSpec, Workload]:
-    """(model, held-out queries): a trained checkpoint's, or a --model's tables."""
+def _dataset(dataset: Path, checkpoint: Path | None, model: str | None, queries: int | None
+             ) -> tuple[ModelSpec, Workload, str | None]:
+    """(model, held-out queries, the mapping that its rows were placed by): a trained checkpoint's, or a --model's tables."""
     from ..evaluate.workload import stored
     from ..training import Recipe, load_checkpoint, replay
 
+    digest = None
     if model is None:
         trained, about = load_checkpoint(checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
         spec, recipe = trained.spec, Recipe.from_dict(about["recipe"])
+        digest = about.get("placement")
     else:
         spec, recipe = _spec(model, None, None), None
     _, test = replay(dataset, spec, recipe)
-    return spec, stored(f"{len(test)} held-out queries of {dataset.name}", test[: queries or len(test)])
+    return spec, stored(f"{len(test)} held-out queries of {dataset.name}", test[: queries or len(test)]), digest
+
+
+def _placed(spec: ModelSpec, workload: Workload, path: Path | None, digest: str | None) -> Workload:
+    """``workload`` through the index mapping of a file; ``digest``: of the mapping that a checkpoint was placed by, which
+    the file's must be. The tables of other models may lie in any order: their contents are not simulated."""
+    from ..contract.reading import reading
+    from ..evaluate.workload import placed
+    from ..runtime.placement import Placement
+
+    if path is None:
+        raise DataError("--placement", None, f"must be given: the checkpoint's rows were placed by mapping {digest}")
+    mapping = Placement.load(path)
+    with reading(path):
+        mapping.check([t.rows for t in spec.tables])
+        if digest is not None:
+            mapping.check_checkpoint(digest)
+    return placed(workload, mapping, path.name)
 
 
 def _device(spec: ModelSpec, model: str | None, plan: Path | None, board: str | None, base: DeviceConfig,
-            lookups_only: bool) -> DeviceConfig:
+            lookups_only: bool, share: float) -> DeviceConfig:
     """The plan's device, or what the search chooses for the board, or the planner's from ``base`` with all weights on chip,
     the only place that is simulated."""
     from ..compiler import PlanOptions, compile_device, with_room
@@ -186,7 +240,7 @@ def _device(spec: ModelSpec, model: str | None, plan: Path | None, board: str | 
         if model is None:
             raise ConfigError("--board", board, "needs a --model to fit to it, or --plan")
         return with_room(spec, device_of(find_board(board), model, None))
-    device = compile_device(spec, base, PlanOptions(onchip_bytes=1 << 40))
+    device = compile_device(spec, base, PlanOptions(onchip_bytes=1 << 40, share=share))
     return replace(device, mlp=replace(device.mlp, graph=())) if lookups_only else device
 
 
@@ -200,6 +254,8 @@ def _show(r: dict[str, Any]) -> None:
 
     console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables; device {r['device']}: {r['channels']} channels "
                   f"x {r['dies_per_channel']} dies, {r['clock_mhz']:g} MHz; {r['source']}")
+    if modelled := r.get("modelled_not_in_rtl"):
+        _show_modelled(r, modelled)
     ceiling = r["flash_ceiling_queries_per_second"]
     show("speed (simulated time)", [
         ("throughput", f"{r['queries_per_second']:,.0f} queries/s", f"{r['queries']:,} queries, {r['batch']} per command, "
@@ -219,10 +275,28 @@ def _show(r: dict[str, Any]) -> None:
         ("flash reads", f"{r['flash_reads_count']:,}", f"{r['flash_reads_per_lookup']:.3f} per lookup"),
         ("read amplification", f"{r['read_amplification_cells']:,.1f} / {r['read_amplification_bus']:,.2f}",
          "bytes from cells / over channel buses, per byte asked for"),
-        ("map cache hits", f"{100 * r['map_hit_share']:.1f} %", "no other cache in this device"),
+        ("map cache hits", f"{100 * r['map_hit_share']:.1f} %", ""),
         ("repeats within a command", f"{100 * r['repeats_in_command_share']:.1f} %", "read again all the same"),
         ("channel buses busy", busy(r["channel_busy_share"]), "one figure a channel"),
         ("dies busy", busy(r["die_busy_share"]), "channel by channel"),
         ("host bytes in / out", f"{r['host_bytes_in_per_query']:,.0f} / {r['host_bytes_out_per_query']:,.0f} B",
          "per query"),
         ("simulation", f"{r['simulated_lookups_per_cpu_second']:,.0f} lookups/s", "of CPU time")])
+
+
+def _show_modelled(r: dict[str, Any], modelled: dict[str, Any]) -> None:
+    """What is on that no gateware has, and what it is worth."""
+    without = r["without_modelled"]
+    on = []
+    if modelled["cache_bytes"]:
+        on.append(f"a cache of {modelled['cache_bytes'] / 2**20:g} MiB of {modelled['cache_unit']}s")
+    if modelled["page_window"]:
+        on.append(f"a page read once for all wanted among {modelled['page_window']} reads of a die's queue")
+    console.print(f"MODELLED, NOT IN RTL: {'; '.join(on)}. `nearflash run` and `build` know nothing of it.")
+    show("with it and without", [
+        ("throughput", f"{r['queries_per_second']:,.0f} / {without['queries_per_second']:,.0f} queries/s",
+         f"{r['queries_per_second_ratio']:.2f} times"),
+        ("latency p50", f"{r['latency_p50_us']:,.1f} / {without['latency_p50_us']:,.1f} us", ""),
+        ("latency p99", f"{r['latency_p99_us']:,.1f} / {without['latency_p99_us']:,.1f} us", ""),
+        ("cell reads per lookup", f"{r['flash_reads_per_lookup']:.3f} / {without['flash_reads_per_lookup']:.3f}", ""),
+        ("answered by the cache", f"{100 * r['cache_hit_share']:.1f} %", "of the lookups")])

@@ -21,7 +21,7 @@ from .. import runtime
 from ..compiler import PlanOptions, compile_device
 from ..contract import DataError, DeviceConfig, cores
 from ..contract.boards import Board, find_board
-from ..contract.reading import integer
+from ..contract.reading import integer, reading
 from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
@@ -29,6 +29,7 @@ from ..quantize import CompiledModel, QuantizeOptions, compile_model
 from ..reference.metrics import auc_or_none, why_no_auc
 from ..reference.model import IntegerModel
 from ..runtime.backend import backend_class
+from ..runtime.placement import Placement
 from ..tools import load_tool
 from ..training import Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
@@ -71,6 +72,7 @@ class RunOptions:
     tables: str | None = None
     interaction: str | None = None
     round_to_fp32: bool = False
+    placement: Path | None = None
     gated: bool = True
 
 
@@ -103,6 +105,25 @@ def _lookups(o: RunOptions) -> int | list[int] | None:
         return None
     numbers = [integer(n, "--lookups", 1, 65535) for n in o.lookups.split(",")]
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def load_placement(path: Path | None, digest: str | None, rows: list[int]) -> Placement | None:
+    """The index mapping in ``path`` for tables of so many ``rows``, of a checkpoint whose rows were placed by the mapping
+    ``digest`` (None: by none). Raises :class:`DataError` where one is there without the other."""
+    if path is None:
+        if digest is not None:
+            raise DataError("--placement", None, f"must be given: the checkpoint's rows were placed by mapping {digest}")
+        return None
+    found = Placement.load(path)
+    with reading(path):
+        found.check(rows)
+        found.check_checkpoint(digest)
+    return found
+
+
+def _moved(q: QueryBatch, placement: Placement | None) -> QueryBatch:
+    """Queries for the placed tables."""
+    return q if placement is None else replace(q, bags=tuple((i, o) for i, o in placement.bags(q.bags)))
 
 
 def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
@@ -203,6 +224,7 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
     model, about = _load_model(o)
     calibration, queries, source = _queries(o, model, about)
     spec = model.spec
+    placement = load_placement(o.placement, about.get("placement"), [t.rows for t in spec.tables])
     base = _planned(o, spec)
     if o.batch is not None and o.batch > base.host.max_batch:
         raise DataError("--batch", o.batch, f"must be at most {base.host.max_batch}, host.max_batch of device {base.name}")
@@ -210,8 +232,8 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
     if bag > base.lookup.max_bag:
         base = replace(base, lookup=replace(base.lookup, max_bag=bag))
     dense = spec.dense > 0
-    compiled = compile_model(model, base, [(c.dense if dense else None, c.bags) for c in _chunks(calibration, 128)],
-                             QuantizeOptions(max_bag=bag))
+    seen = [(c.dense if dense else None, c.bags) for c in _chunks(_moved(calibration, placement), 128)]
+    compiled = compile_model(model, base, seen, QuantizeOptions(max_bag=bag))
     batch = o.batch or max(1, min(16, base.host.max_batch, len(queries) // 4, 4096 // max(1, spec.lookups)))
     config = compiled.config
     if board is not None:
@@ -224,10 +246,10 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
         device = runtime.open("sim", config=config, gated=o.gated, **({"trace": True} if o.waves else {}))
     build_seconds = time.monotonic() - start
     with device:
-        device.load(compiled)
+        device.load(compiled, placement=placement)
         with _recording(device, o.waves):
-            measured = _stream(device, compiled, queries, batch, o.block_io, o.seed)
-    fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(queries, 512)])
+            measured = _stream(device, compiled, queries, batch, o.block_io, o.seed, placement)
+    fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(_moved(queries, placement), 512)])
     result = _result(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
     total = None
     if board is not None:
@@ -279,8 +301,8 @@ def _show_utilisation(total: Resources, board: Board) -> None:
          f"{share:.1%} of the part, estimated before synthesis") for k, share in total.shares(board.part).items()])
 
 
-def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int
-            ) -> dict[str, Any]:
+def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int,
+            placement: Placement | None) -> dict[str, Any]:
     """Latency of one query on the idle device, then all of ``queries`` with the queue kept full."""
     reference = IntegerModel(compiled)
     dense = compiled.dense_features > 0
@@ -323,7 +345,7 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
     cycles, wall = device.backend.cycles - first, time.monotonic() - wall
     after = device.counters()
     for q, got in checked:
-        want = reference.logits(q.dense if dense else None, q.bags)[1]
+        want = reference.logits(q.dense if dense else None, _moved(q, placement).bags)[1]
         mismatches += int((got.view(np.uint32) != want.astype(np.float32).view(np.uint32)).any(axis=1).sum())
         answers.append(got)
     return {"latency": latency, "cycles": cycles, "wall": wall, "mismatches": mismatches,

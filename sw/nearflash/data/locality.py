@@ -181,7 +181,7 @@ class HistogramLocality:
             # the bin's mean size, where three decimals resolve it; else the middle of the bin on a log scale
             mean = share * h.mean / share_rows if share_rows >= 0.004 else (lo * hi) ** 0.5
             mean = min(max(mean, lo), hi)
-            count = round(budget / mean)
+            count = max(0, round(budget / mean))  # the bin before may have taken more than its share
             if count:
                 if hi > lo:  # two-point spread around the mean keeps every size inside the bin
                     span = min(mean - lo, hi - mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import numpy as np
 from ..compiler import embedding_cycles, stage_cycles
 from ..compiler.timing import inference_cycles
 from ..contract import DataError, DeviceConfig, TableSpec
+from ..contract.modelled import Modelled
 from ..models import ModelSpec
 from ..tools import load_tool
 from .workload import Bags, Workload
 
 __all__ = ["evaluate_device", "tables_of"]
+
+#: Figures of the device without what is modelled, which a result has beside its own.
+COMPARED = ("queries_per_second", "latency_mean_us", "latency_p50_us", "latency_p99_us", "flash_reads_per_lookup",
+            "flash_ceiling_share", "die_busy_share")
 
 
 def tables_of(spec: ModelSpec) -> list[TableSpec]:
@@ -24,10 +30,12 @@ def tables_of(spec: ModelSpec) -> list[TableSpec]:
 
 
 def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, batch: int, depth: int, infer: bool = True,
-                    progress: Callable[[int], None] = lambda queries: None) -> dict[str, Any]:
+                    progress: Callable[[int], None] = lambda queries: None, modelled: Modelled | None = None
+                    ) -> dict[str, Any]:
     """Figures of ``config`` answering ``workload`` with ``batch`` queries a command and ``depth`` commands in flight, as
     plain data with the unit in every key. ``infer`` False: the embedding stage alone (LOOKUP). ``progress(n)``: n more
-    queries were handed to the simulator.
+    queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
+    ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
     of its queries. *Stages in steady state* overlap: each figure is the time that one query keeps that part of the device;
@@ -46,8 +54,15 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     dense = spec.dense if infer else None
     seen = _Seen(workload, batch, progress)
     start = time.process_time()
-    timeline = simulate(config, tables, seen.commands(), dense, depth)
+    timeline = simulate(config, tables, seen.commands(), dense, depth, modelled)
     seconds = time.process_time() - start
+    beyond: dict[str, Any] = {}
+    if modelled is not None and modelled.any:
+        plain = evaluate_device(config, spec, workload, batch, depth, infer)
+        widest = max(t.stride_beats(config) for t in tables)
+        beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, widest)},
+                  "cache_hit_share": timeline.counters.get("cache_hits_count", 0) / max(1, int(sum(seen.lookups))),
+                  "without_modelled": {k: plain[k] for k in COMPARED}}
 
     us = 1 / config.clock_mhz
     count, n = timeline.counters, workload.queries
@@ -64,7 +79,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     stages = {"busiest_die_us": max(dies) / n * us, "busiest_channel_bus_us": max(channels) / n * us}
     if infer:
         stages |= {f"{name}_mlp_us": stage_cycles(config.mlp.graph, name[:3]) * us for name in ("bottom", "top")}
-    return {
+    result = {
         "model": spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": workload.source,
         "command": "INFER" if infer else "LOOKUP", "clock_mhz": config.clock_mhz, "channels": f.channels,
         "dies_per_channel": f.dies, "table_bytes": int(sum(t.rows * b for t, b in zip(tables, rows, strict=True))),
@@ -72,7 +87,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
         "queries_per_second": n / (cycles * us * 1e-6), "lookups_per_second": lookups / (cycles * us * 1e-6),
         "latency_mean_us": float(latency.mean()), "latency_p50_us": float(np.percentile(latency, 50)),
         "latency_p99_us": float(np.percentile(latency, 99)),
-        "query_alone": _alone(config, spec, workload, dense), "stages_per_query": stages,
+        "query_alone": _alone(config, spec, workload, dense, modelled), "stages_per_query": stages,
         "flash_reads_count": reads, "flash_reads_per_lookup": reads / max(1, lookups),
         "read_amplification_cells": reads * f.page_bytes / max(1, useful),
         "read_amplification_bus": float(np.dot(seen.lookups, moved)) / max(1, useful),
@@ -83,8 +98,11 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
         "channel_busy_share": [c / cycles for c in channels], "die_busy_share": [d / cycles for d in dies],
         "flash_ceiling_queries_per_second": config.clock_mhz * 1e6 * n / ceiling if ceiling else None,
         "flash_ceiling_share": ceiling / cycles, "balanced_embedding_us": embedding_cycles(spec, config) * us,
-        "simulated_lookups_per_cpu_second": lookups / max(seconds, 1e-9),
+        "simulated_lookups_per_cpu_second": lookups / max(seconds, 1e-9), **beyond,
     }
+    if beyond:
+        result["queries_per_second_ratio"] = result["queries_per_second"] / beyond["without_modelled"]["queries_per_second"]
+    return result
 
 
 def _words(spec: ModelSpec, dense: int | None, lookups: float) -> float:
@@ -92,12 +110,14 @@ def _words(spec: ModelSpec, dense: int | None, lookups: float) -> float:
     return (dense or 0) + len(spec.tables) + lookups
 
 
-def _alone(config: DeviceConfig, spec: ModelSpec, workload: Workload, dense: int | None) -> dict[str, float]:
+def _alone(config: DeviceConfig, spec: ModelSpec, workload: Workload, dense: int | None, modelled: Modelled | None
+           ) -> dict[str, float]:
     """Latency of the first query on the idle device, in us, and what it consists of."""
     simulate, us = load_tool("simulator"), 1 / config.clock_mhz
     first = workload.first(1)
     nothing = tuple((indices[:0], np.zeros_like(offsets)) for indices, offsets in first)
-    total, empty = (int(simulate(config, tables_of(spec), [bags], dense, 1).latency[0]) for bags in (first, nothing))
+    total, empty = (int(simulate(config, tables_of(spec), [bags], dense, 1, modelled).latency[0])
+                    for bags in (first, nothing))
     mlp = 0
     if dense is not None:
         mlp = inference_cycles(config, [t.dim for t in spec.tables]).busy

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..models.zoo import shown_name
 from .paper import Evaluation
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _bars(e: Evaluation, key: str, unit: str, title: str, log: bool = True) -> F
     for i, (name, colour) in enumerate(_colours(names).items()):
         values = [e.cell(m, s.reference_k, s.reference_batch)[name][key] for m in s.models]
         axes.bar(np.arange(len(s.models)) + (i - len(names) / 2 + 0.5) * width, values, width, label=name, color=colour)
-    axes.set_xticks(range(len(s.models)), [m.upper() for m in s.models])
+    axes.set_xticks(range(len(s.models)), [shown_name(m) for m in s.models])
     if log:
         axes.set_yscale("log")
     _finish(axes, "", unit, title)
@@ -93,7 +94,7 @@ def _lines(e: Evaluation, xs: tuple[float, ...], label: str, cell: Callable[[str
                       markersize=3)
         axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
         axes.set_yscale("log")
-        _finish(axes, label, "inferences per second" if m == s.models[0] else "", m.upper())
+        _finish(axes, label, "inferences per second" if m == s.models[0] else "", shown_name(m))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=5, fontsize=8, loc="outside lower center", frameon=False)
     figure.suptitle(title)
@@ -119,7 +120,7 @@ def _stages(e: Evaluation, title: str) -> Figure:
         axes.set_yticks(range(len(names)), names, fontsize=8)
         if m == s.models[0]:  # the axis is shared
             axes.invert_yaxis()
-        _finish(axes, "share of the stages' sum", "", m.upper())
+        _finish(axes, "share of the stages' sum", "", shown_name(m))
         axes.grid(visible=False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=7, fontsize=8, loc="outside lower center", frameon=False)

@@ -15,6 +15,7 @@ from ..compiler.plan import naive
 from ..contract import BOARDS, DeviceConfig
 from ..contract.resources import Resources
 from ..models import model_spec
+from ..models.zoo import shown_name
 from ..tools import load_tool
 from .paper import PAPER_LOOKUP_RATIO, Evaluation, Rows
 
@@ -87,12 +88,12 @@ def published(e: Evaluation, savings: Rows) -> Rows:
     (high, at), (high_fitted, at_fitted) = best(stated, faster(ours, "SSD-S")), best(fitted, faster(ours, "SSD-S"))
     need = 36 * 1e6 / stated[at][ours]["queries_per_second"] * b / (b * model_spec(at).lookups)
     rows.append(_row("RM-SSD over SSD-S, at most", 36.0, high, high_fitted,
-                     f"Highest for {at.upper()} with the stated costs, for {at_fitted.upper()} with the fitted one "
+                     f"Highest for {shown_name(at)} with the stated costs, for {shown_name(at_fitted)} with the fitted one "
                      f"({where}). With D = {e.setting.dies}, 36 times would take an SSD-S that needs {need:.0f} us for each "
-                     f"of {at.upper()}'s lookups, its MLP included. See the sensitivity table."))
+                     f"of {shown_name(at)}'s lookups, its MLP included. See the sensitivity table."))
     (most, at), (most_fitted, _) = best(stated, sooner), best(fitted, sooner)
     rows.append(_row("RM-SSD's latency below SSD-S's, at most", 0.97, most, most_fitted,
-                     f"Largest for {at.upper()} ({where}): a batch alone, its input and all stages one after the other. "
+                     f"Largest for {shown_name(at)} ({where}): a batch alone, its input and all stages one after the other. "
                      f"-97 % is a ratio of 33; here it is {1 / (1 - most):.1f}, with SSD-S fitted "
                      f"{1 / (1 - most_fitted):.1f}.",
                      share=True, tolerance=LATENCY_POINTS))
@@ -122,7 +123,7 @@ def published(e: Evaluation, savings: Rows) -> Rows:
             more = "More is saved: " if r[f"{kind}_saved_share"] > paper + POINTS else ""
             why = (f"{more}estimated for the MLP's layers on {r['part']} in int8, against {c.naive_kernel} x "
                    f"{c.naive_kernel} multipliers for every layer; the paper's figure is second hand, its engine fp32.")
-            rows.append(_row(f"{name} saved by the kernel search, {r['model'].upper()}", paper, r[f"{kind}_saved_share"],
+            rows.append(_row(f"{name} saved by the kernel search, {shown_name(r['model'])}", paper, r[f"{kind}_saved_share"],
                              None, why, share=True, tolerance=POINTS))
     return rows
 
@@ -154,7 +155,7 @@ def _range(what: str, paper: Range, cells: list[dict[str, Any]], fitted: list[di
            ratio: Callable[[dict[str, Any]], float], models: tuple[str, ...], batches: tuple[int, ...], why: str
            ) -> dict[str, Any]:
     """A row for the least and the greatest of a ratio over ``cells``: both must come out."""
-    names = [f"{m.upper()} in batches of {b}" for m in models for b in batches]
+    names = [f"{shown_name(m)} in batches of {b}" for m in models for b in batches]
 
     def ends(some: list[dict[str, Any]]) -> Range:
         values = [ratio(by) for by in some]

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
+from ..models.zoo import shown_name
 from .paper import Evaluation, Rows
 
 __all__ = ["Table", "tables"]
@@ -72,8 +73,8 @@ def tables(e: Evaluation, lines: Rows) -> list[Table]:
     def by_model(title: str, form: str, value: Callable[[dict[str, Any], dict[str, dict[str, Any]]], float], note: str = "",
                  brief: bool = False) -> Table:
         rows = [{"system": n, **{m: value(cells[m][n], cells[m]) for m in s.models}} for n in names]
-        return Table(f"{title} ({at})", (("system", "system", ""), *((m, m.upper(), form) for m in s.models)), rows, note,
-                     brief)
+        columns = (("system", "system", ""), *((m, shown_name(m), form) for m in s.models))
+        return Table(f"{title} ({at})", columns, rows, note, brief)
 
     def key(name: str) -> Callable[[dict[str, Any], dict[str, dict[str, Any]]], float]:
         return lambda cell, _: cell[name]
@@ -81,7 +82,7 @@ def tables(e: Evaluation, lines: Rows) -> list[Table]:
     def over(cell: dict[str, Any], all_: dict[str, dict[str, Any]]) -> float:
         return cell["queries_per_second"] / all_["SSD-S"]["queries_per_second"]
 
-    stages = [{"model": m.upper(), "system": n, "stage": stage, "us": us} for m in s.models for n in names
+    stages = [{"model": shown_name(m), "system": n, "stage": stage, "us": us} for m in s.models for n in names
               for stage, us in cells[m][n]["stages_us"].items()]
     ratios = [k for k in e.sensitivity[0] if k.endswith("SSD-S")]
     return [
@@ -128,7 +129,7 @@ def tables(e: Evaluation, lines: Rows) -> list[Table]:
         Table("Costs", (("cost", "cost", ""), ("value", "value", "g"), ("changed", "changed", ""), ("source", "source", "")),
               e.costs.rows()),
         Table("The host's times", (("what", "what", ""), ("us", "us", ",.3f")), [
-            *({"what": f"MLP of {m.upper()}, batch of {n}", "us": us}
+            *({"what": f"MLP of {shown_name(m)}, batch of {n}", "us": us}
               for m, by in e.host.mlp_us.items() for n, us in by.items()),
             *({"what": f"vector of {d} elements from DRAM", "us": us} for d, us in e.host.vector_us.items())],
             e.host.source)]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..contract import DataError
+from ..compiler import with_room
+from ..contract import ConfigError, DataError, DeviceConfig
 from ..data import QueryBatch, StackDistance, read_histograms, synthetic_queries
 from ..data.dlrm_datasets import read_dlrm_dataset
 from ..data.traces import read_dlrm_trace
 from ..models import ModelSpec
+from ..runtime.placement import Placement
 
-__all__ = ["Bags", "Workload", "dataset_bags", "histogram", "scaled", "stored", "synthetic", "trace"]
+__all__ = ["Bags", "Workload", "dataset_bags", "fitting", "histogram", "placed", "scaled", "stored", "synthetic", "trace"]
 
 #: Of a command, per table: (indices int64 [n], offsets int64 [queries]), as torch.nn.EmbeddingBag takes them.
 Bags = tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -41,6 +43,19 @@ def scaled(spec: ModelSpec, total_bytes: float) -> ModelSpec:
     return replace(spec, tables=tuple(replace(t, rows=max(1, round(t.rows * factor))) for t in spec.tables))
 
 
+def fitting(spec: ModelSpec, config: DeviceConfig) -> ModelSpec:
+    """``spec``, or with all tables' rows halved until the largest flash of ``config``'s shape holds them. Raises
+    :class:`~nearflash.contract.ConfigError` where one row of each is too much."""
+    while True:
+        try:
+            with_room(spec, config)
+            return spec
+        except ConfigError:
+            if all(t.rows == 1 for t in spec.tables):
+                raise
+            spec = replace(spec, tables=tuple(replace(t, rows=-(-t.rows // 2)) for t in spec.tables))
+
+
 def synthetic(spec: ModelSpec, queries: int, k: float, seed: int = 0) -> Workload:
     """Each table's indices from :class:`~nearflash.data.StackDistance` with parameter ``k``, its bags all of the table's
     lookups. Memory depends neither on ``queries`` nor on the tables' rows. Raises :class:`DataError` for ``k``."""
@@ -59,6 +74,15 @@ def synthetic(spec: ModelSpec, queries: int, k: float, seed: int = 0) -> Workloa
 def stored(source: str, q: QueryBatch) -> Workload:
     """Queries that are in memory."""
     return Workload(source, len(q), lambda batch: (q[i : i + batch].bags for i in range(0, len(q), batch)))
+
+
+def placed(work: Workload, placement: Placement, name: str) -> Workload:
+    """The same queries for tables in the order of ``placement``. Raises :class:`DataError` for a row that it lacks."""
+    def commands(batch: int) -> Iterator[Bags]:
+        for bags in work.commands(batch):
+            yield tuple((indices, offsets) for indices, offsets in placement.bags(bags))
+
+    return Workload(f"{work.source}, rows placed by {name}", work.queries, commands)
 
 
 def histogram(spec: ModelSpec, queries: int, path: Path, seed: int = 0) -> Workload:

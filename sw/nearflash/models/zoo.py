@@ -13,7 +13,7 @@ from ..contract import ModelError
 from .module import RecModel
 from .spec import ModelSpec, TableShape
 
-__all__ = ["ZOO", "build", "model_spec"]
+__all__ = ["ZOO", "build", "model_spec", "shown_name"]
 
 
 def _rmc1() -> ModelSpec:
@@ -39,6 +39,11 @@ def _wnd() -> ModelSpec:
 
 #: Constructors of the full-size specs, by name.
 ZOO: dict[str, Callable[[], ModelSpec]] = {"rmc1": _rmc1, "rmc2": _rmc2, "rmc3": _rmc3, "ncf": _ncf, "wnd": _wnd}
+
+
+def shown_name(name: str) -> str:
+    """A zoo model's name as publications write it."""
+    return "WnD" if name == "wnd" else name.upper()
 
 
 def model_spec(name: str, rows: int | None = None, format: str = "fp32") -> ModelSpec:

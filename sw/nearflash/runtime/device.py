@@ -19,6 +19,7 @@ from ..reference.ftl import FtlModel
 from .backend import Backend, open_backend
 from .layout import ExtentAllocator, table_pages
 from .nvme import Buffer, Command, NvmeDriver
+from .placement import Placement
 from .queries import normalize_bags, pack_batch
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Device:
         self._block = min(2, self.config.host.queue_pairs - 1)
         self._extents = ExtentAllocator(self.config)
         self.tables: dict[int, TableSpec] = {}
+        self.placement: Placement | None = None  #: translates the indices of queries, where a model's rows were placed
         self._closed = False
         self.driver.enable()
 
@@ -259,14 +261,21 @@ class Device:
         command.release()
         return answer
 
-    def load(self, compiled: CompiledModel, preload: bool | None = None) -> None:
-        """Put a compiled model on the device: tables 0.. and program. ``preload`` defaults to the back door's presence."""
+    def load(self, compiled: CompiledModel, preload: bool | None = None, placement: Placement | None = None) -> None:
+        """Put a compiled model on the device: tables 0.. and program. ``preload`` defaults to the back door's presence.
+
+        ``placement``: how the model's rows were placed (``nearflash place``). Queries then name rows as before that, and are
+        translated on their way to the device; without it they name rows as they lie in the model's tables.
+        """
+        if placement is not None:
+            placement.check([t.rows for t in compiled.tables])
         if compiled.config.design_id != self.config.design_id:
             raise ConfigError("compiled.config", compiled.config.name, "was compiled for another device configuration")
         use = self.backend.has_backdoor if preload is None else preload
         self.create_tables(dict(enumerate(zip(compiled.tables, compiled.rows, strict=True))), preload=use)
         if compiled.image:
             self.load_program(compiled.image)
+        self.placement = placement
 
     def _table_chunks(self, spec: TableSpec, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(first logical block, pages) of a table, a bounded number of pages at a time."""
@@ -348,11 +357,11 @@ class Device:
                include_last_offset: bool | None = False) -> Ticket:
         return self._send(opcode, *self._normal(dense, bags, weights, include_last_offset))
 
-    @staticmethod
-    def _normal(dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None, include_last_offset: bool | None
+    def _normal(self, dense: Any, bags: Sequence[Any], weights: Sequence[Any] | None, include_last_offset: bool | None
                 ) -> tuple[np.ndarray | None, list[Any]]:
         d = None if dense is None else as_array(dense)
-        return d, normalize_bags(bags, weights, include_last_offset, len(d) if d is not None and d.ndim else None)
+        normal: list[Any] = normalize_bags(bags, weights, include_last_offset, len(d) if d is not None and d.ndim else None)
+        return d, normal if self.placement is None else self.placement.bags(normal)
 
     def _send(self, opcode: Opcode, dense: np.ndarray | None, bags: list[Any]) -> Ticket:
         words, batch, weighted = pack_batch(dense, bags)

@@ -83,6 +83,30 @@ def _push(d, a, c, now):
 
 
 @compiled
+def _row(d, a, tag):
+    """A die's page."""
+    return a.tag[tag].page >> d.channel_bits + d.die_bits
+
+
+@compiled
+def _held_first(d, a, k, now):
+    """Take a command from die ``k``'s queue: its oldest, or of the first ``window`` one for the page that the die holds."""
+    before, tag = -1, a.die[k].head
+    for _ in range(d.window - 1):
+        if tag < 0 or a.tag[tag].visible > now or _row(d, a, tag) == a.die[k].held:
+            break
+        before, tag = tag, a.tag[tag].next
+    if before < 0 or tag < 0 or a.tag[tag].visible > now or _row(d, a, tag) != a.die[k].held:
+        tag = a.die[k].head
+        a.die[k].head = a.tag[tag].next
+    else:
+        a.tag[before].next = a.tag[tag].next
+        if a.die[k].tail == tag:
+            a.die[k].tail = before
+    return tag
+
+
+@compiled
 def _choose(d, a, c, now):
     base, k = c * d.dies, -1
     for i in range(1, d.dies + 1):
@@ -95,8 +119,7 @@ def _choose(d, a, c, now):
     a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
     if not one:
         a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
-    tag = a.die[k].head
-    a.die[k].head = a.tag[tag].next
+    tag = _held_first(d, a, k, now)
     a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
     a.die[k].tag = tag
     a.die[k].free_at = INF
@@ -130,10 +153,12 @@ def _bus(d, a, c, now):
         a.channel[c].bus_at = done + 1
         a.channel[c].bus_busy += d.t_command
         a.die[k].want_command = INF
-        row = a.tag[tag].page >> d.channel_bits + d.die_bits
+        row = _row(d, a, tag)
         array = d.t_read
+        a.tag[tag].again = 0
         if d.t_ccs > 0 and a.die[k].held == row:
             array = d.t_ccs
+            a.tag[tag].again = 1
         else:
             a.channel[c].reads += 1
         a.die[k].held = row
@@ -145,6 +170,8 @@ def _bus(d, a, c, now):
     k += base
     tag = a.die[k].tag
     beats = a.table[a.tag[tag].table].beats
+    if d.page_unit and not a.tag[tag].again:
+        beats = d.page_unit
     moving = -(-beats * d.bus_beat_q16 // 65536)
     end = now + d.k.OUT_OVERHEAD + moving
     a.channel[c].bus_at = end + 1

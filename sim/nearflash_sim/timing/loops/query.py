@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import compiled, entry, within
+from .compiled import apart, compiled, entry, within
 from .dram import read
 from .features import KEPT, take
 from .flash import put
+from .row_cache import asked
 from .state import COMMANDS, INF, RECENT
-from .way_back import COMPLETE, DRAINED, SLICED, close_sample, step, wait
+from .way_back import COMPLETE, DRAINED, SLICED, close_sample, next_at, step, wait
 
 __all__ = ["run"]
 
@@ -124,8 +125,27 @@ def _fill(d, a, asked):
     return filled + d.k.MAP_FILLED + 1
 
 
+@apart
+def _in_cache(d, a, m, at, key):
+    """Whether the row cache answers a lookup whose tag is compared in cycle ``at``: what flash gives until then is in it."""
+    while next_at(d, a) < at:
+        step(d, a, m)
+    return asked(a, key)
+
+
+@compiled
+def _from_cache(d, a, tag, issue):
+    """The row of ``tag`` is asked of the cache's DRAM in cycle ``issue``; it comes to the merge like a channel's."""
+    s = a.s[0]
+    beats = a.table[a.tag[tag].table].beats
+    s.dram_bus = max(issue + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + beats
+    place = a.channel[d.channels].merge_tail % d.tags
+    a.merging[d.channels, place].tag, a.merging[d.channels, place].time = tag, s.dram_bus - 1 + d.k.MERGE_ARRIVE
+    a.channel[d.channels].merge_tail += 1
+
+
 @within
-def _lookup(d, a, m, at, block, table, sample):
+def _lookup(d, a, m, at, block, key, table, sample):
     """An item passes the scoreboard in cycle ``at`` as a lookup; returns nothing, its read is on its way."""
     s = a.s[0]
     i = s.lookups
@@ -135,12 +155,13 @@ def _lookup(d, a, m, at, block, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
-    missing = a.map_tag[place] != line
+    cached = d.sources > d.channels and _in_cache(d, a, m, ask, key)
+    missing = not cached and a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:
         a.map_tag[place] = line
         s.misses += 1
-    else:
+    elif not cached:
         s.map_free = ask + d.k.MAP_EVERY
     while True:
         if missing:  # what the arrays ask of the DRAM before
@@ -169,12 +190,15 @@ def _lookup(d, a, m, at, block, table, sample):
         s.tag_head += 1
     s.last_issue = issue
     a.issued[i % 4] = issue
-    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample = block, table, sample
+    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample, a.tag[tag].key = block, table, sample, key
+    if cached:
+        _from_cache(d, a, tag, issue + 1)
+        return
     put(d, a, block & (d.channels - 1), tag, issue + 1)
 
 
 @within
-def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, blocks, at_lookup):
+def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, blocks, keys, at_lookup):
     """Pass 2; returns the cycle of its result."""
     s = a.s[0]
     _begin(d, a, start)
@@ -211,7 +235,7 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
                 passed = max(passed, a.located[s.lookups % 16] + 1)
                 a.sample[ring].left += 1
                 a.touched[ring, table] = 1
-                _lookup(d, a, m, passed, blocks[at_lookup], table, sample)
+                _lookup(d, a, m, passed, blocks[at_lookup], keys[at_lookup], table, sample)
                 at_lookup += 1
             t = max(t, gone + 1) + 1
             gone = max(t, passed + 1)
@@ -267,7 +291,7 @@ def _open(d, a, sample, number):
 
 
 @within
-def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, blocks, at_lookup):
+def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, blocks, keys, at_lookup):
     """A command whose doorbell comes in cycle ``bell``."""
     s = a.s[0]
     command = number % COMMANDS
@@ -293,7 +317,7 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
     a.command[command].pending = checked + 1
     again = checked + 2
     s.executor_free = s.validator_free = again + 2
-    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, blocks, at_lookup)
+    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, blocks, keys, at_lookup)
     s.parser_free = ended + 1
 
 
@@ -319,11 +343,11 @@ def _land(d, a, m, submitted, completed, out):
 
 
 @entry
-def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, submitted,
-        completed):
+def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, keys,
+        submitted, completed):
     """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
     ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``blocks``: logical
-    ones, each of which lies in the page of its number.
+    ones, each of which lies in the page of its number, and in ``keys``: what the row cache knows each row by.
     Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
@@ -334,7 +358,7 @@ def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, ba
         number = s.command
         s.command += 1
         _send(d, a, m, s.host_now + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
-              lengths, bags[n], blocks, lookups[n])
+              lengths, bags[n], blocks, keys, lookups[n])
         s.host_now += d.k.MMIO_WRITE
     if finish:
         while s.landed < s.command:

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 from nearflash.contract import DeviceConfig, TableSpec, cores
+from nearflash.contract.modelled import Modelled
 from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
 
 from ..latency import Latency
 from .dram import BURSTS
 from .pipe import PIPES, STALLS
+from .row_cache import new_cache
 
 __all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
 
@@ -51,6 +53,9 @@ class Device(NamedTuple):
     outputs: int  #: of a sample, logits
     n_batch: int  #: samples of a group in the MLP, at most
     streams: int  #: weights come from DRAM
+    sources: int  #: of vectors, before the merge: channels, and the row cache if there is one (modelled, not in RTL)
+    page_unit: int  #: beats of a flash page, if the row cache holds pages
+    window: int  #: reads of a die's queue among which the page it holds is looked for (modelled, not in RTL)
 
 
 class Arrays(NamedTuple):
@@ -63,7 +68,7 @@ class Arrays(NamedTuple):
     channel: np.ndarray
     die: np.ndarray  #: [channel * dies + die]
     coming: np.ndarray  #: [channel, place], ring: reads on their way to the die queues
-    merging: np.ndarray  #: [channel, place], ring: vectors before the merge
+    merging: np.ndarray  #: [source, place], ring: vectors before the merge
     sample: np.ndarray  #: ring of twice the slots
     command: np.ndarray  #: ring
     located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
@@ -86,6 +91,9 @@ class Arrays(NamedTuple):
     feature_sliced: np.ndarray  #: and left the slice
     burst_asked: np.ndarray  #: ring: the cycles from which on memory could give the latest bursts of streamed weights,
     burst_end: np.ndarray  #: and their last beats'
+    cached: np.ndarray  #: [set, way]: key of each line of the row cache,
+    cache_used: np.ndarray  #: and the request that last used it
+    sketch: np.ndarray  #: [row, counter]: how often keys were asked for
 
 
 _SCALARS = (
@@ -99,7 +107,7 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed",
+    "command", "results_free", "landed", "cache_asked", "cache_hits",
 )
 
 
@@ -111,13 +119,14 @@ def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray
     return out
 
 
-def device_of(config: DeviceConfig, host_latency: int, dram_latency: int) -> Device:
+def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modelled: Modelled) -> Device:
     """The memories' read latencies as of the "sim" back end."""
     f, lk, k = config.flash, config.lookup, Latency()
     bag = lk.max_bag.bit_length() + 27  # bits of the divider's dividend, then rounded up to an even number
     return Device(
         k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
-        t_read=config.t_read, t_command=max(config.t_command, 1), t_ccs=config.t_ccs,
+        t_read=config.t_read, t_command=max(config.t_command, 1),
+        t_ccs=config.t_ccs or (config.cycles(modelled.column_ns) if modelled.page_window else 0),
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
         map_lines=lk.map_cache_lines, map_entries=k.MAP_LINE_BEATS * config.beat_bytes // 4, host_latency=host_latency,
         dram_latency=dram_latency, page_beats=HOST_PAGE // config.beat_bytes,
@@ -126,10 +135,12 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int) -> Dev
         divides=int("mean" in lk.modes), mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
         lanes=lk.lanes, features=sum(n.width for n in config.mlp.graph if n.kind == "dense"),
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
-        streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))))
+        streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
+        sources=f.channels + (modelled.cache_mib > 0), window=modelled.page_window,
+        page_unit=config.page_beats if modelled.cache_mib and modelled.cache_unit == "page" else 0)
 
 
-def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
+def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled) -> Arrays:
     """As a device that has just been enabled: its map cache is empty."""
     f, lk = config.flash, config.lookup
     dies = f.channels * f.dies
@@ -140,18 +151,19 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
         row["beats"], row["dim"], row["words"] = t.stride_beats(config), t.dim, -(-t.dim // lk.lanes)
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
     s = _records(1, *_SCALARS)
-    s["merge_last"], s["walk_at"] = f.channels - 1, INF
+    s["merge_last"], s["walk_at"] = f.channels + (modelled.cache_mib > 0) - 1, INF
+    cached, cache_used, sketch = new_cache(modelled.sets(config, max((t.stride_beats(config) for t in tables), default=1)))
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
-        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible"),
+        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again"),
         free=_records(lk.tags, "tag", "time"),
-        channel=_records(f.channels, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
+        channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", last_choice=first, last_command=first,
                          last_out=first, next_at=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", head=-1, visible=INF, out_end=-1, want_command=INF,
                      want_out=INF, held=-1),
-        coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels, lk.tags), "tag", "time"),
+        coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
         located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
@@ -162,4 +174,5 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec]) -> Arrays:
         stall_to=np.full((PIPES, STALLS), -1), feature=np.zeros((2 * lk.sample_slots, features), np.int64),
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
-        burst_end=np.full(BURSTS, -1))
+        burst_end=np.full(BURSTS, -1),
+        cached=cached, cache_used=cache_used, sketch=sketch)

@@ -12,9 +12,10 @@ from .features import resolve
 from .flash import flash_event
 from .mlp import TABLES, advance, arrive, note_start, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
+from .row_cache import keep
 from .state import COMMANDS, INF, ROWS
 
-__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "step", "wait"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "next_at", "step", "wait"]
 
 DRAINED, SLICED, COMPLETE = range(3)
 
@@ -23,7 +24,7 @@ DRAINED, SLICED, COMPLETE = range(3)
 def step(d, a, m):
     """Do the next thing that happens in the flash or behind it; returns its cycle, INF if nothing is left to happen."""
     at, channel, merge = INF, -1, INF
-    for c in range(d.channels):
+    for c in range(d.sources):
         if a.channel[c].next_at < at:
             at, channel = a.channel[c].next_at, c
         if a.channel[c].merge_head != a.channel[c].merge_tail:
@@ -40,6 +41,17 @@ def step(d, a, m):
     if channel >= 0:
         flash_event(d, a, channel)
     return at
+
+
+@compiled
+def next_at(d, a):
+    """The cycle of what :func:`step` would do."""
+    at, merge = a.s[0].walk_at, INF
+    for c in range(d.sources):
+        at = min(at, a.channel[c].next_at)
+        if a.channel[c].merge_head != a.channel[c].merge_tail:
+            merge = min(merge, a.merging[c, a.channel[c].merge_head % d.tags].time)
+    return min(at, max(merge, a.s[0].merge_free))
 
 
 @apart
@@ -65,13 +77,15 @@ def _merge(d, a, m, now):
     """A vector is chosen and goes through pooling."""
     s = a.s[0]
     c = 0
-    for i in range(1, d.channels + 1):
-        c = (s.merge_last + i) % d.channels
+    for i in range(1, d.sources + 1):
+        c = (s.merge_last + i) % d.sources
         if a.channel[c].merge_head != a.channel[c].merge_tail and a.merging[c, a.channel[c].merge_head % d.tags].time <= now:
             break
     tag = a.merging[c, a.channel[c].merge_head % d.tags].tag
     a.channel[c].merge_head += 1
     s.merge_last = c
+    if d.sources > d.channels and c < d.channels:
+        keep(a, a.tag[tag].key)
     table, sample = a.tag[tag].table, a.tag[tag].sample
     beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
 

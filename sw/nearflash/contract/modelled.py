@@ -1,0 +1,66 @@
+"""What the simulator of time can add to a device and the gateware does not have yet: *modelled, not in RTL*."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import DeviceConfig
+from .errors import ConfigError
+
+__all__ = ["CACHE_UNITS", "CACHE_WAYS", "Modelled"]
+
+CACHE_UNITS = ("row", "page")
+CACHE_WAYS = 8  # lines of a set
+LARGEST_CACHE = 4096.0  # MiB
+LARGEST_WINDOW = 4096
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """Additions to a simulated device, none of which the RTL has. All are off by default. Raises :class:`ConfigError`.
+
+    ``cache_mib`` (MiB of the controller's DRAM; 0: off): rows that flash gave stay there, in sets of :data:`CACHE_WAYS`
+    lines, the least recently used of which gives way to a row that was asked for more often (TinyLFU: Einziger, Friedman
+    and Manes, ACM Transactions on Storage 13(4), 2017). ``cache_unit``: "row", a line for each vector that crossed a channel
+    bus, or "page", in which case whole pages cross it and a line holds one.
+
+    ``page_window`` (reads; 0: off): a free die takes that of the first so many reads in its queue which wants the page it
+    holds, before any other, and pays ``column_ns`` instead of tR. ``column_ns`` (ns): where the flash has no
+    change-read-column of its own (``flash.t_ccs_ns`` 0).
+    """
+
+    cache_mib: float = 0.0
+    cache_unit: str = "row"
+    page_window: int = 0
+    column_ns: int = 200
+
+    def __post_init__(self) -> None:
+        for ok, name, limit in (
+                (0 <= self.cache_mib <= LARGEST_CACHE, "cache_mib", f"must be from 0 (off) to {LARGEST_CACHE:g} MiB"),
+                (self.cache_unit in CACHE_UNITS, "cache_unit", f"must be one of {CACHE_UNITS}"),
+                (0 <= self.page_window <= LARGEST_WINDOW, "page_window", f"must be from 0 (off) to {LARGEST_WINDOW} reads"),
+                (1 <= self.column_ns <= 1_000_000, "column_ns", "must be from 1 to 1,000,000 ns")):
+            if not ok:
+                raise ConfigError(name, getattr(self, name), limit)
+
+    @property
+    def any(self) -> bool:
+        """Whether something is on, so that the figures are not of a device that the gateware could be."""
+        return self.cache_mib > 0 or self.page_window > 0
+
+    def sets(self, config: DeviceConfig, row_beats: int) -> int:
+        """Sets of the cache, a power of two, for rows of at most ``row_beats`` beats; 0 where it is off. Raises
+        :class:`ConfigError` for a cache of less than one set."""
+        if not self.cache_mib:
+            return 0
+        line = config.flash.page_bytes if self.cache_unit == "page" else row_beats * config.beat_bytes
+        sets = int(self.cache_mib * MIB) // (line * CACHE_WAYS)
+        if not sets:
+            raise ConfigError("cache_mib", self.cache_mib, f"must hold at least {CACHE_WAYS} lines of {line} bytes")
+        return 1 << (sets.bit_length() - 1)
+
+    def cache_bytes(self, config: DeviceConfig, row_beats: int) -> int:
+        """What the cache holds at most: ``cache_mib``, rounded down to a power of two of sets."""
+        line = config.flash.page_bytes if self.cache_unit == "page" else row_beats * config.beat_bytes
+        return self.sets(config, row_beats) * CACHE_WAYS * line
