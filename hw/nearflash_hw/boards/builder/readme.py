@@ -60,8 +60,8 @@ Result: `{vivado.RESULT_FOLDER}/{stem}.bit`. The script ends with an error where
 
 1. Copy `{stem}.bit` and this folder's `{stem}.hwh` into one folder on the board. Use this `.hwh`, not the one that Vivado
    writes: the registers are in this one alone.
-2. Install the host library there, which needs NumPy and pynq alone: in a clone of nearflash, `pip wheel --no-deps --wheel-dir
-   dist .` makes the wheel; on the board, `sudo pip install --no-deps dist/nearflash-*.whl`.
+2. Install the host library there, which needs NumPy and pynq alone: `pip wheel --no-deps --wheel-dir dist .` in a clone of
+   nearflash makes the wheel; on the board, `sudo pip install --no-deps dist/nearflash-*.whl`.
 3. Check it: `sudo python3 -m nearflash.selftest {stem}.bit`.
 4. In Python: `overlay = pynq.Overlay("{stem}.bit")`. PYNQ sets the clock to {config.clock_mhz:g} MHz.
 """
