@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from .compiled import compiled, within
 from .state import INF
+from .trace import ARRAY, COMMAND, DIE, OUT, note
+from .trace import BUS as BUS_TRACK
 
 __all__ = ["flash_event", "plan", "put"]
 
@@ -158,6 +160,10 @@ def _bus(d, a, c, now):
         a.die[k].held = row
         loaded = _array(d, a, tag, done + 1)
         a.die[k].want_out = max(done + array + 1, loaded + d.k.ARRAY_LEAVE)
+        s, t = a.s[0], a.tag[tag]
+        note(s, a.trace, DIE, k, COMMAND, now, done + 1, t.table, t.sample)
+        note(s, a.trace, BUS_TRACK, c, COMMAND, now, done + 1, t.table, t.sample)
+        note(s, a.trace, DIE, k, ARRAY, done + 1, a.die[k].want_out, t.table, t.sample)
         return
     k = _after(d, a, c, now, False, a.channel[c].last_out)
     a.channel[c].last_out = k
@@ -175,6 +181,8 @@ def _bus(d, a, c, now):
     a.die[k].free_at = now + 2
     a.die[k].out_end = end
     a.die[k].busy += end + 1
+    note(a.s[0], a.trace, DIE, k, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
+    note(a.s[0], a.trace, BUS_TRACK, c, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
     place = a.channel[c].merge_tail % d.tags
     a.merging[c, place].tag = tag
     a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)

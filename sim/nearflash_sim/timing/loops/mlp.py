@@ -18,6 +18,8 @@ from nearflash.contract.mlp import interaction_word, kernel_latency, output_lane
 from ..latency import Latency
 from .compiled import compiled, entry
 from .state import INF
+from .trace import FIELDS, OTHER, note
+from .trace import MLP as MLP_TRACK
 from .weights import BUCKETS, stream_of, weight
 
 __all__ = ["Mlp", "advance", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
@@ -46,10 +48,12 @@ class Mlp(NamedTuple):
     weight_read: np.ndarray  #: [unit, place], ring: cycles in which beats of streamed weights left their FIFO
     bus_used: np.ndarray  #: ring: of each stretch of time, beats of streamed weights,
     bus_bucket: np.ndarray  #: and which stretch
+    trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
-def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
-    """The engine of ``config``, idle; ``dram_latency`` cycles of a read, for streamed weights."""
+def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Mlp:
+    """The engine of ``config``, idle; ``dram_latency`` cycles of a read, for streamed weights; ``slices``: room for a
+    timeline's."""
     graph, m = config.mlp.graph, config.mlp
     shapes = cores(graph)
     by_name = {n.name: n for n in graph}
@@ -102,10 +106,11 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
     node["last_pop"] = node["take"] = -1
     core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
                    "word_beats pass_beats burst room",
-                   "last_step words words_freed taken left step beat asked burst_from burst_at requested read used")
+                   "first_step last_step words words_freed taken left step beat asked "
+                   "burst_from burst_at requested read used")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
-    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram")
+    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "traced")
     s = np.zeros(1, np.dtype([(name, np.int64) for name in names]))
     s["buffered"], s["visible"] = m.buffered, timing.VISIBLE
     s["epilogue"], s["logit"] = timing.EPILOGUE, timing.LOGIT
@@ -119,7 +124,7 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
                ended=np.full((n, GROUPS), -1), arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
                weight_read=np.zeros((n, most), np.int64), bus_used=np.zeros(BUCKETS, np.int64),
-               bus_bucket=np.full(BUCKETS, -1))
+               bus_bucket=np.full(BUCKETS, -1), trace=np.zeros((slices, FIELDS), np.int64))
 
 
 @compiled
@@ -178,6 +183,7 @@ def _begin(m, u, group, samples):
         first = max(first, m.ended[u, group % GROUPS] + 1)
     if c.row_scan:
         c.step = max(first, _visible(m, u, c.columns, group)) - 1
+        c.first_step = c.step + 1
     else:
         latest, e = 0, 0
         for b in range(c.column_blocks):
@@ -185,6 +191,8 @@ def _begin(m, u, group, samples):
                 latest = max(latest, m.arrived[c.base + e, group % 2])
                 e += 1
             first = max(first, latest + m.s[0].visible)
+            if b == 0:
+                c.first_step = first
             if b < c.column_blocks - 1:
                 if c.word_beats:
                     for _ in range(c.row_blocks):
@@ -294,16 +302,19 @@ def _work(m, node):
                 offered = _push(m, node, n.take + s.epilogue, j * n.lanes, free)
         for u in range(n.unit, n.units):
             m.started[u, group % 2] = INF
+            note(s, m.trace, MLP_TRACK, u, OTHER, m.unit[u].first_step, m.unit[u].last_step + 1, -1, group)
     else:
         u = n.unit
         c = m.unit[u]
         step = max(_visible(m, u, c.columns, group), c.last_step + AFTER_RELEASE) - 1
+        begin = step + 1
         for _ in range(samples):
             for j in range(n.width):
                 step = max(step + c.words_of_pair, _room(m, node))
                 _push(m, node, step + c.result, j, free)
         c.last_step = step
         m.release[u, group % 2] = step
+        note(s, m.trace, MLP_TRACK, u, OTHER, begin, step + 1, -1, group)
     n.groups += 1
     return offered
 

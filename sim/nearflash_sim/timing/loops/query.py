@@ -14,6 +14,7 @@ from .features import KEPT, take
 from .flash import put
 from .row_cache import asked
 from .state import COMMANDS, INF, RECENT
+from .trace import CACHE, OTHER, note
 from .way_back import COMPLETE, DRAINED, SLICED, close_sample, next_at, step, wait
 
 __all__ = ["run"]
@@ -138,6 +139,7 @@ def _from_cache(d, a, tag, issue):
     s = a.s[0]
     beats = a.table[a.tag[tag].table].beats
     s.dram_bus = max(issue + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + beats
+    note(s, a.trace, CACHE, 0, OTHER, s.dram_bus - beats, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
     place = a.channel[d.channels].merge_tail % d.tags
     a.merging[d.channels, place].tag, a.merging[d.channels, place].time = tag, s.dram_bus - 1 + d.k.MERGE_ARRIVE
     a.channel[d.channels].merge_tail += 1
