@@ -64,7 +64,8 @@ def test_tracks_of_a_run(tmp_path, modelled):
         bus = sum(end - begin for begin, end in tracks[f"channel{c}.bus"])
         commands = len(tracks[f"channel{c}.bus"])
         assert bus == (run.counters[f"channel{c}_bus_busy"] + commands) * ns  # a phase ends with a cycle of turning around
-    assert sum(len(tracks[f"channel{c}.bus"]) for c in range(2)) == 2 * (lookups - hits)
+    shared = run.counters.get("shared_rows_count", 0)
+    assert sum(len(tracks[f"channel{c}.bus"]) for c in range(2)) == 2 * (lookups - hits - shared)
     assert len(tracks.get("cache", [])) == hits
     long = [s for s in run.slices if s.name.startswith("array") and s.end - s.begin > CONFIG.t_read / 2]
     assert len(long) == sum(run.counters[f"channel{c}_reads_count"] for c in range(2))

@@ -103,7 +103,7 @@ class Simulator:
         return np.fromiter(values, np.int64)
 
     def _places(self, b: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Of each lookup, sample after sample, table after table: its logical block, and the row cache's key for it."""
+        """Of each lookup, sample after sample, table after table: its logical block, and a number of the row's own."""
         per_bag = b.lengths.T.reshape(-1)
         starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
         blocks, keys = np.empty(b.lookups, np.int64), np.empty(b.lookups, np.int64)
@@ -111,9 +111,7 @@ class Simulator:
             within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             to = np.repeat(starts[:, t], lengths) + within
             blocks[to] = locate(self.config, self.tables[t], rows)
-            keys[to] = blocks[to]
-            if self.modelled.cache_mib and self.modelled.cache_unit == "row":
-                keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
+            keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
         return blocks, keys
 
     def counters(self) -> dict[str, int]:
@@ -124,6 +122,8 @@ class Simulator:
                "map_misses_count": int(s["misses"])}
         if self.modelled.cache_mib:
             out["cache_hits_count"] = int(s["cache_hits"])
+        if self.modelled.page_window:
+            out["shared_rows_count"] = int(s["shared"])
         for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
             for k in range(dies):

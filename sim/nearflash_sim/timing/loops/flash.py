@@ -138,6 +138,31 @@ def _array(d, a, tag, now):
 
 
 @compiled
+def _share(d, a, c, k, tag, now, arrived):
+    """Reads of the row of ``tag`` among the first ``window`` of die ``k``'s queue get it from the same data-out."""
+    before, other = -1, a.die[k].head
+    for _ in range(d.window):
+        if other < 0 or a.tag[other].visible > now:
+            break
+        following = a.tag[other].next
+        if a.tag[other].key == a.tag[tag].key:
+            if before < 0:
+                a.die[k].head = following
+            else:
+                a.tag[before].next = following
+            if a.die[k].tail == other:
+                a.die[k].tail = before
+            place = a.channel[c].merge_tail % d.tags
+            a.merging[c, place].tag, a.merging[c, place].time = other, arrived
+            a.channel[c].merge_tail += 1
+            a.s[0].shared += 1
+        else:
+            before = other
+        other = following
+    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
+
+
+@compiled
 def _bus(d, a, c, now):
     base = c * d.dies
     k = _after(d, a, c, now, True, a.channel[c].last_command)
@@ -187,6 +212,8 @@ def _bus(d, a, c, now):
     a.merging[c, place].tag = tag
     a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
     a.channel[c].merge_tail += 1
+    if d.window:
+        _share(d, a, c, k, tag, now, a.merging[c, place].time)
 
 
 @within

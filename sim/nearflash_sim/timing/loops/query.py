@@ -156,7 +156,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
-    cached = d.sources > d.channels and _in_cache(d, a, m, ask, key)
+    cached = d.sources > d.channels and _in_cache(d, a, m, ask, block if d.page_unit else key)
     missing = not cached and a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:
@@ -348,7 +348,7 @@ def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, ba
         submitted, completed):
     """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
     ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``blocks``: logical
-    ones, each of which lies in the page of its number, and in ``keys``: what the row cache knows each row by.
+    ones, each of which lies in the page of its number, and in ``keys``: a number of its own for each row.
     Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0

@@ -104,7 +104,7 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed", "cache_asked", "cache_hits", "traced",
+    "command", "results_free", "landed", "cache_asked", "cache_hits", "shared", "traced",
 )
 
 

@@ -86,7 +86,7 @@ def _merge(d, a, m, now):
     a.channel[c].merge_head += 1
     s.merge_last = c
     if d.sources > d.channels and c < d.channels:
-        keep(a, a.tag[tag].key)
+        keep(a, a.tag[tag].page if d.page_unit else a.tag[tag].key)
     table, sample = a.tag[tag].table, a.tag[tag].sample
     beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
 
