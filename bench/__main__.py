@@ -11,6 +11,7 @@ from . import (
     composition,
     despeckle,
     lookup,
+    modelled,
     mqsim,
     shell,
     simulators,
@@ -23,8 +24,9 @@ from . import (
 from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
-           "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "despeckle": despeckle,
-           "tensor": tensor, "tensor_tile": tensor_tile, "shell": shell, "virtual_board": virtual_board}
+           "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
+           "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "shell": shell,
+           "virtual_board": virtual_board}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -81,6 +81,16 @@ def test_a_page_is_read_once_for_what_waits_in_its_dies_queue():
     assert times[0] - times[64] > 6 * (2800 - 100)
 
 
+def test_reads_of_one_row_that_wait_share_its_transfer():
+    """Five times one row and once another one of the page: one cell read, two transfers; without the window six of each."""
+    bag = [5, 5, 5, 9, 5, 5]
+    plain, out = (lookups(ONE_DIE, 64, [bag], Modelled(page_window=w)) for w in (0, 64))
+    assert (reads(plain), reads(out)) == (6, 1)
+    assert out.counters["shared_rows_count"] == 4
+    assert out.counters["channel0_bus_busy"] * 3 == plain.counters["channel0_bus_busy"]
+    assert out.counters["lookups_count"] == 6
+
+
 def test_a_window_and_queues_of_several_dies_read_each_page_of_a_bag_once():
     """All of a bag is queued long before the dies are through with it."""
     rng = np.random.default_rng(1)

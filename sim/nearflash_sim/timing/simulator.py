@@ -9,10 +9,12 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.timeline import Slice
 
 from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
+from .tracks import slices_of
 from .workload import Batch, locate
 
 __all__ = ["Simulator", "Timeline"]
@@ -23,11 +25,13 @@ CHUNK = 64  # commands at once: what bounds memory
 @dataclass
 class Timeline:
     """Of each command, the cycles in which the write to its doorbell began and the acknowledgement of its completion ended:
-    int64 [commands]. ``counters``: as :meth:`nearflash.runtime.Device.counters`."""
+    int64 [commands]. ``counters``: as :meth:`nearflash.runtime.Device.counters`. ``slices``: what the device did when, in
+    cycles, if that was asked for."""
 
     submitted: np.ndarray
     completed: np.ndarray
     counters: dict[str, int] = field(default_factory=dict)
+    slices: list[Slice] = field(default_factory=list)
 
     @property
     def latency(self) -> np.ndarray:
@@ -43,10 +47,12 @@ class Simulator:
     complete, as :func:`.rtl.measure` does. ``host_latency`` and ``dram_latency``: of the memories' reads, as of the "sim"
     back end. ``modelled``: what is simulated beyond the gateware. Memory grows by 16 bytes a command. Raises
     :class:`~nearflash.contract.DataError`, and :class:`~nearflash.contract.ConfigError` for a cache that holds no set.
+
+    ``slices``: the most that a timeline may have (0: none is made); a run that makes more raises DataError.
     """
 
     def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], depth: int = 1, host_latency: int = 100,
-                 dram_latency: int = 30, modelled: Modelled | None = None):
+                 dram_latency: int = 30, modelled: Modelled | None = None, slices: int = 0):
         if not 1 <= depth <= config.host.infer_depth:
             raise DataError("depth", depth, f"must be from 1 to host.infer_depth ({config.host.infer_depth})")
         for name, value in (("host_latency", host_latency), ("dram_latency", dram_latency)):
@@ -57,9 +63,9 @@ class Simulator:
         self.config, self.tables, self.depth = config, list(tables), depth
         self.modelled = modelled or Modelled()
         self._device = device_of(config, host_latency, dram_latency, self.modelled)
-        self._arrays = new_state(config, self.tables, self.modelled)
-        self._mlp = new_mlp(config, dram_latency)._replace(burst_asked=self._arrays.burst_asked,
-                                                           burst_end=self._arrays.burst_end)
+        self._arrays = new_state(config, self.tables, self.modelled, slices)
+        self._mlp = new_mlp(config, dram_latency, slices)._replace(burst_asked=self._arrays.burst_asked,
+                                                                   burst_end=self._arrays.burst_end)
 
     def run(self, commands: Iterable[Batch]) -> Timeline:
         """All ``commands``, until the last is complete. Cycles count from the first call's first doorbell. Raises
@@ -72,7 +78,13 @@ class Simulator:
             done.append(self._run(chunk, finish=not following))
             chunk = following
         submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
-        return Timeline(submitted, completed, self.counters())
+        return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed))
+
+    def _slices(self, submitted: np.ndarray, completed: np.ndarray) -> list[Slice]:
+        room, made = len(self._arrays.trace), max(int(self._arrays.s[0]["traced"]), int(self._mlp.s[0]["traced"]))
+        if made > room > 0:
+            raise DataError("slices", room, f"must be at least {made}, what this run makes: simulate fewer queries")
+        return slices_of(self.config, self._arrays, self._mlp, submitted, completed, self.depth) if room else []
 
     def _run(self, chunk: list[Batch], finish: bool) -> tuple[np.ndarray, np.ndarray]:
         for b in chunk:
@@ -92,7 +104,7 @@ class Simulator:
         return np.fromiter(values, np.int64)
 
     def _places(self, b: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Of each lookup, sample after sample, table after table: its logical block, and the row cache's key for it."""
+        """Of each lookup, sample after sample, table after table: its logical block, and a number of the row's own."""
         per_bag = b.lengths.T.reshape(-1)
         starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
         blocks, keys = np.empty(b.lookups, np.int64), np.empty(b.lookups, np.int64)
@@ -100,9 +112,7 @@ class Simulator:
             to = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
             to += np.arange(len(rows))
             blocks[to] = locate(self.config, self.tables[t], rows)
-            keys[to] = blocks[to]
-            if self.modelled.cache_mib and self.modelled.cache_unit == "row":
-                keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
+            keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
         return blocks, keys
 
     def counters(self) -> dict[str, int]:
@@ -113,6 +123,8 @@ class Simulator:
                "map_misses_count": int(s["misses"])}
         if self.modelled.cache_mib:
             out["cache_hits_count"] = int(s["cache_hits"])
+        if self.modelled.page_window:
+            out["shared_rows_count"] = int(s["shared"])
         for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
             for k in range(dies):

@@ -15,14 +15,14 @@ __all__ = ["simulate"]
 
 
 def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]], dense: int | None,
-             depth: int = 1, modelled: Modelled | None = None) -> Timeline:
+             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline:
     """The cycles of ``commands``, each a command's (indices, offsets) per table, on an idle device that was just enabled.
 
     ``tables`` lie one behind the other on its flash, none of them allocated. ``dense``: features of a sample, the commands
     then being INFER; None: they are LOOKUP. ``depth``: commands in flight.
-    ``modelled``: what is simulated beyond the gateware. Raises
+    ``modelled``: what is simulated beyond the gateware. ``slices``: the most that its timeline may have. Raises
     :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse, and
     :class:`~nearflash.contract.ModelError` for an engine that is not simulated.
     """
     batches = (Batch.of(bags, dense is not None, dense or 0) for bags in commands)
-    return Simulator(config, place(config, tables), depth, modelled=modelled).run(batches)
+    return Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices).run(batches)

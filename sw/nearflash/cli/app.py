@@ -19,6 +19,7 @@ from .output import JsonFile, check_outputs, console, emit, output_path, working
 from .place import place
 from .report import report
 from .sar import sar
+from .timeline import timeline
 from .timing import timing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -32,6 +33,7 @@ app.command()(place)
 app.command()(report)
 app.command()(timing)
 app.add_typer(sar, name="sar")
+app.add_typer(timeline, name="timeline")
 
 Json = Annotated[Path | None, JsonFile]
 

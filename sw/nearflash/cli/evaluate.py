@@ -16,7 +16,7 @@ from ..contract.modelled import Modelled
 from .evaluate_paper import compare_results, paper_report
 from .fit import base_config, device_of, plan_for
 from .options import excludes, needs
-from .output import JsonFile, check_outputs, console, show, text_column, write_json
+from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 
 if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
     from ..evaluate.workload import Workload
@@ -80,6 +80,9 @@ def evaluate(
                                               "will do) instead of measuring them with PyTorch.")] = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B", help="Print what differs between two results' "
                                                               "JSON, and do nothing else.")] = None,
+    timeline: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Write what the device does when "
+                                                  "(channels, dies, pooling, layers, host) for https://ui.perfetto.dev, "
+                                                  "as .pftrace; `nearflash timeline diff` compares two.")] = None,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Simulate a device's time under a workload: queries per second, latency, where the time goes, what is busy.
@@ -105,7 +108,7 @@ def evaluate(
         check_outputs(json_file=json_file, out=out / "paper.json")
         paper_report(out, dies, table_gb, seed, quick, costs, host, json_file)
         return
-    check_outputs(json_file=json_file)
+    check_outputs(json_file=json_file, timeline=timeline)
     excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "board")
     excludes(ctx, "board", "preset", "config", "channels", "dies", "clock")
     excludes(ctx, "config", "preset")
@@ -137,16 +140,23 @@ def evaluate(
                                                                                      h.infer_depth)):
         if value > most:
             raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
+    slices: list[Any] | None = None if timeline is None else []
     result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
-                                                       not lookups_only, advance, modelled), workload.queries)
+                                                       not lookups_only, advance, modelled, slices), workload.queries)
+    if timeline is not None:
+        from ..timeline import write_timeline
+
+        result["timeline_slices_count"] = sum(write_timeline(timeline, slices or [], device.clock_mhz).values())
     write_json(json_file, result)
     _show(result)
+    if timeline is not None:
+        console.print(f"timeline of {result['timeline_slices_count']:,} slices written to {timeline}")
 
 
 #: Parameters of one device under one workload.
 _ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
         "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
-        "depth", "locality", "histogram", "trace", "dataset", "seed")
+        "depth", "locality", "histogram", "trace", "dataset", "seed", "timeline")
 
 
 def simulated(work: Any, queries: int) -> Any:

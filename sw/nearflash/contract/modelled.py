@@ -26,8 +26,9 @@ class Modelled:
     bus, or "page", in which case whole pages cross it and a line holds one.
 
     ``page_window`` (reads; 0: off): a free die takes that of the first so many reads in its queue which wants the page it
-    holds, before any other, and pays ``column_ns`` instead of tR. ``column_ns`` (ns): where the flash has no
-    change-read-column of its own (``flash.t_ccs_ns`` 0).
+    holds, before any other, and pays ``column_ns`` instead of tR; those of them that want the very row on the channel bus
+    get it from the same transfer. ``column_ns`` (ns): where the flash has no change-read-column of its own
+    (``flash.t_ccs_ns`` 0).
     """
 
     cache_mib: float = 0.0

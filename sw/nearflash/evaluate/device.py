@@ -14,11 +14,13 @@ from ..compiler.timing import inference_cycles
 from ..contract import DataError, DeviceConfig, TableSpec
 from ..contract.modelled import Modelled
 from ..models import ModelSpec
+from ..timeline import Slice
 from ..tools import load_tool
 from .workload import Bags, Workload
 
 __all__ = ["evaluate_device", "tables_of"]
 
+MOST_SLICES = 500_000  # of a timeline: 30 MB, which browsers still show fluently
 #: Figures of the device without what is modelled, which a result has beside its own.
 COMPARED = ("queries_per_second", "latency_mean_us", "latency_p50_us", "latency_p99_us", "flash_reads_per_lookup",
             "flash_ceiling_share", "die_busy_share")
@@ -30,12 +32,13 @@ def tables_of(spec: ModelSpec) -> list[TableSpec]:
 
 
 def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, batch: int, depth: int, infer: bool = True,
-                    progress: Callable[[int], None] = lambda queries: None, modelled: Modelled | None = None
-                    ) -> dict[str, Any]:
+                    progress: Callable[[int], None] = lambda queries: None, modelled: Modelled | None = None,
+                    slices: list[Slice] | None = None) -> dict[str, Any]:
     """Figures of ``config`` answering ``workload`` with ``batch`` queries a command and ``depth`` commands in flight, as
     plain data with the unit in every key. ``infer`` False: the embedding stage alone (LOOKUP). ``progress(n)``: n more
     queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
-    ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it.
+    ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. ``slices``: a list that gets
+    the run's timeline, of at most :data:`MOST_SLICES`.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
     of its queries. *Stages in steady state* overlap: each figure is the time that one query keeps that part of the device;
@@ -54,7 +57,9 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     dense = spec.dense if infer else None
     seen = _Seen(workload, batch, progress)
     start = time.process_time()
-    timeline = simulate(config, tables, seen.commands(), dense, depth, modelled)
+    timeline = simulate(config, tables, seen.commands(), dense, depth, modelled, 0 if slices is None else MOST_SLICES)
+    if slices is not None:
+        slices += timeline.slices
     seconds = time.process_time() - start
     beyond: dict[str, Any] = {}
     if modelled is not None and modelled.any:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from .compiled import compiled, within
 from .dram import read
 from .state import INF
+from .trace import ARRAY, COMMAND, DIE, OUT, note
+from .trace import BUS as BUS_TRACK
 
 __all__ = ["flash_event", "plan", "put"]
 
@@ -142,6 +144,31 @@ def _array(d, a, tag, now):
 
 
 @compiled
+def _share(d, a, c, k, tag, now, arrived):
+    """Reads of the row of ``tag`` among the first ``window`` of die ``k``'s queue get it from the same data-out."""
+    before, other = -1, a.die[k].head
+    for _ in range(d.window):
+        if other < 0 or a.tag[other].visible > now:
+            break
+        following = a.tag[other].next
+        if a.tag[other].key == a.tag[tag].key:
+            if before < 0:
+                a.die[k].head = following
+            else:
+                a.tag[before].next = following
+            if a.die[k].tail == other:
+                a.die[k].tail = before
+            place = a.channel[c].merge_tail % d.tags
+            a.merging[c, place].tag, a.merging[c, place].time = other, arrived
+            a.channel[c].merge_tail += 1
+            a.s[0].shared += 1
+        else:
+            before = other
+        other = following
+    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
+
+
+@compiled
 def _bus(d, a, c, now):
     base = c * d.dies
     k = _after(d, a, c, now, True, a.channel[c].last_command)
@@ -164,6 +191,10 @@ def _bus(d, a, c, now):
         a.die[k].held = row
         loaded = _array(d, a, tag, done + 1)
         a.die[k].want_out = max(done + array + 1, loaded + d.k.ARRAY_LEAVE)
+        s, t = a.s[0], a.tag[tag]
+        note(s, a.trace, DIE, k, COMMAND, now, done + 1, t.table, t.sample)
+        note(s, a.trace, BUS_TRACK, c, COMMAND, now, done + 1, t.table, t.sample)
+        note(s, a.trace, DIE, k, ARRAY, done + 1, a.die[k].want_out, t.table, t.sample)
         return
     k = _after(d, a, c, now, False, a.channel[c].last_out)
     a.channel[c].last_out = k
@@ -181,10 +212,14 @@ def _bus(d, a, c, now):
     a.die[k].free_at = now + 2
     a.die[k].out_end = end
     a.die[k].busy += end + 1
+    note(a.s[0], a.trace, DIE, k, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
+    note(a.s[0], a.trace, BUS_TRACK, c, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
     place = a.channel[c].merge_tail % d.tags
     a.merging[c, place].tag = tag
     a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
     a.channel[c].merge_tail += 1
+    if d.window:
+        _share(d, a, c, k, tag, now, a.merging[c, place].time)
 
 
 @within

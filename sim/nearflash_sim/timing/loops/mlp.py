@@ -19,6 +19,8 @@ from ..latency import Latency
 from .compiled import compiled, entry
 from .dram import BURSTS
 from .state import INF
+from .trace import FIELDS, OTHER, note
+from .trace import MLP as MLP_TRACK
 from .weights import ask_ahead, stream_of, weight
 
 __all__ = ["Mlp", "advance", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
@@ -48,10 +50,12 @@ class Mlp(NamedTuple):
     weight_read: np.ndarray  #: and left their FIFO
     burst_asked: np.ndarray  #: as of the state of the rest of the device, with which a simulation shares them
     burst_end: np.ndarray
+    trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
-def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
-    """The engine of ``config``, idle; ``dram_latency`` cycles of a read, for streamed weights."""
+def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Mlp:
+    """The engine of ``config``, idle; ``dram_latency`` cycles of a read, for streamed weights; ``slices``: room for a
+    timeline's."""
     graph, m = config.mlp.graph, config.mlp
     shapes = cores(graph)
     by_name = {n.name: n for n in graph}
@@ -104,10 +108,10 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
     node["last_pop"] = node["take"] = -1
     core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
                    "word_beats pass_beats burst room",
-                   "last_step words words_freed taken left step beat asked requested read used")
+                   "first_step last_step words words_freed taken left step beat asked requested read used")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
-    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "bursts")
+    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "bursts", "traced")
     s = np.zeros(1, np.dtype([(name, np.int64) for name in names]))
     s["buffered"], s["visible"] = m.buffered, timing.VISIBLE
     s["epilogue"], s["logit"] = timing.EPILOGUE, timing.LOGIT
@@ -121,7 +125,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30) -> Mlp:
                ended=np.full((n, GROUPS), -1), arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
                weight_came=np.zeros((n, most), np.int64),
-               weight_read=np.zeros((n, most), np.int64), burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1))
+               weight_read=np.zeros((n, most), np.int64), burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1),
+               trace=np.zeros((slices, FIELDS), np.int64))
 
 
 @compiled
@@ -183,6 +188,7 @@ def _begin(m, u, group, samples):
         first = max(first, m.ended[u, group % GROUPS] + 1)
     if c.row_scan:
         c.step = max(first, _visible(m, u, c.columns, group)) - 1
+        c.first_step = c.step + 1
     else:
         latest, e = 0, 0
         for b in range(c.column_blocks):
@@ -190,6 +196,8 @@ def _begin(m, u, group, samples):
                 latest = max(latest, m.arrived[c.base + e, group % 2])
                 e += 1
             first = max(first, latest + m.s[0].visible)
+            if b == 0:
+                c.first_step = first
             if b < c.column_blocks - 1:
                 if c.word_beats:
                     for _ in range(c.row_blocks):
@@ -299,16 +307,19 @@ def _work(m, node):
                 offered = _push(m, node, n.take + s.epilogue, j * n.lanes, free)
         for u in range(n.unit, n.units):
             m.started[u, group % 2] = INF
+            note(s, m.trace, MLP_TRACK, u, OTHER, m.unit[u].first_step, m.unit[u].last_step + 1, -1, group)
     else:
         u = n.unit
         c = m.unit[u]
         step = max(_visible(m, u, c.columns, group), c.last_step + AFTER_RELEASE) - 1
+        begin = step + 1
         for _ in range(samples):
             for j in range(n.width):
                 step = max(step + c.words_of_pair, _room(m, node))
                 _push(m, node, step + c.result, j, free)
         c.last_step = step
         m.release[u, group % 2] = step
+        note(s, m.trace, MLP_TRACK, u, OTHER, begin, step + 1, -1, group)
     n.groups += 1
     return offered
 

@@ -15,6 +15,7 @@ from .features import KEPT, take
 from .flash import put
 from .row_cache import asked
 from .state import COMMANDS, INF, RECENT
+from .trace import CACHE, OTHER, note
 from .way_back import COMPLETE, DRAINED, SLICED, close_sample, next_at, step, wait
 
 __all__ = ["run"]
@@ -139,6 +140,7 @@ def _from_cache(d, a, tag, issue):
     s = a.s[0]
     beats = a.table[a.tag[tag].table].beats
     s.dram_bus = max(issue + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + beats
+    note(s, a.trace, CACHE, 0, OTHER, s.dram_bus - beats, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
     place = a.channel[d.channels].merge_tail % d.tags
     a.merging[d.channels, place].tag, a.merging[d.channels, place].time = tag, s.dram_bus - 1 + d.k.MERGE_ARRIVE
     a.channel[d.channels].merge_tail += 1
@@ -155,7 +157,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
-    cached = d.sources > d.channels and _in_cache(d, a, m, ask, key)
+    cached = d.sources > d.channels and _in_cache(d, a, m, ask, block if d.page_unit else key)
     missing = not cached and a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:
@@ -347,7 +349,7 @@ def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, ba
         submitted, completed):
     """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
     ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``blocks``: logical
-    ones, each of which lies in the page of its number, and in ``keys``: what the row cache knows each row by.
+    ones, each of which lies in the page of its number, and in ``keys``: a number of its own for each row.
     Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0

@@ -15,6 +15,7 @@ from ..latency import Latency
 from .dram import BURSTS
 from .pipe import PIPES, STALLS
 from .row_cache import new_cache
+from .trace import FIELDS
 
 __all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
 
@@ -94,6 +95,7 @@ class Arrays(NamedTuple):
     cached: np.ndarray  #: [set, way]: key of each line of the row cache,
     cache_used: np.ndarray  #: and the request that last used it
     sketch: np.ndarray  #: [row, counter]: how often keys were asked for
+    trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
 _SCALARS = (
@@ -107,7 +109,7 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed", "cache_asked", "cache_hits",
+    "command", "results_free", "landed", "cache_asked", "cache_hits", "shared", "traced",
 )
 
 
@@ -140,8 +142,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         page_unit=config.page_beats if modelled.cache_mib and modelled.cache_unit == "page" else 0)
 
 
-def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled) -> Arrays:
-    """As a device that has just been enabled: its map cache is empty."""
+def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, slices: int = 0) -> Arrays:
+    """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's."""
     f, lk = config.flash, config.lookup
     dies = f.channels * f.dies
     table = _records(len(tables), "beats", "words", "dim", "int8", "mean", "node")
@@ -175,4 +177,5 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
         burst_end=np.full(BURSTS, -1),
-        cached=cached, cache_used=cache_used, sketch=sketch)
+        cached=cached, cache_used=cache_used, sketch=sketch,
+        trace=np.zeros((slices, FIELDS), np.int64))

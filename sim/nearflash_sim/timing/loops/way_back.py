@@ -14,6 +14,7 @@ from .mlp import TABLES, advance, arrive, note_start, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
 from .row_cache import keep
 from .state import COMMANDS, INF, ROWS
+from .trace import DRAIN, OTHER, POOLING, note
 
 __all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "next_at", "step", "wait"]
 
@@ -85,7 +86,7 @@ def _merge(d, a, m, now):
     a.channel[c].merge_head += 1
     s.merge_last = c
     if d.sources > d.channels and c < d.channels:
-        keep(a, a.tag[tag].key)
+        keep(a, a.tag[tag].page if d.page_unit else a.tag[tag].key)
     table, sample = a.tag[tag].table, a.tag[tag].sample
     beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
 
@@ -121,6 +122,7 @@ def _merge(d, a, m, now):
     load = max(gone + d.k.ROW_INT8 if int8 else first + d.row_latency, s.issue_done)
     a.loaded[place] = load
     done = _add(d, a, m, load, int8, words, sample * 256 + table)
+    note(s, a.trace, POOLING, 0, OTHER, load + 1, done + 1, table, sample)
     ring = sample % (2 * d.slots)
     a.sample[ring].retired = done + d.k.RETIRE
     a.sample[ring].left -= 1
@@ -289,6 +291,7 @@ def _put(d, a, m, at):
         _next_word(d, a)
     else:
         s.drain_ready = max(s.drain_ready, at + 1)
+        note(s, a.trace, DRAIN, 0, OTHER, s.walk_begin, at + 1, -1, sample)
         a.sample[ring].drained = s.drained
         s.walk_at = INF
         if is_infer and a.sample[ring].ends:

@@ -1,0 +1,62 @@
+"""What a row cache and reading a page once would be worth: MODELLED, NOT IN RTL, by the timing simulator.
+
+RMC1's lookups alone on tables of 30 GB (preset ``paper``, 4 channels), as generated, with each addition and with
+both. SSD-S has a page cache that holds the repeats alone: a row's first lookup costs ``read_miss_us``, every other
+``read_hit_us``. The bound reads each distinct row once, all dies and buses evenly loaded, without a command's beginning and
+end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from nearflash.compiler import PlanOptions, compile_device
+from nearflash.contract import DeviceConfig
+from nearflash.contract.modelled import Modelled
+from nearflash.evaluate.costs import Costs
+from nearflash.evaluate.device import tables_of
+from nearflash.evaluate.workload import scaled, synthetic
+from nearflash.models import model_spec
+from nearflash_sim.timing.tool import simulate
+
+from .report import Rows, progress, show_rows
+
+__all__ = ["measure"]
+
+QUERIES, BATCH = 240, 8
+CACHE_MIB, WINDOW = 16.0, 256
+CASES = {"as generated": Modelled(), "page window": Modelled(page_window=WINDOW), "row cache": Modelled(cache_mib=CACHE_MIB),
+         "both": Modelled(cache_mib=CACHE_MIB, page_window=WINDOW)}
+
+
+def measure(quick: bool = False) -> Rows:
+    spec, costs, out = scaled(model_spec("rmc1"), 30e9), Costs(), []
+    with progress() as bar:
+        task = bar.add_task("modelled", total=(1 if quick else 3) * 3 * len(CASES), note="")
+        for k in (0.3,) if quick else (0.3, 1.0, 2.0):
+            commands = list(synthetic(spec, QUERIES, k).commands(BATCH))
+            for dies in (2, 4, 8):
+                config = compile_device(spec, DeviceConfig.preset("paper", dies=dies), PlanOptions(onchip_bytes=1 << 40))
+                config = replace(config, mlp=replace(config.mlp, graph=()))
+                lookups = sum(len(i) for bags in commands for i, _ in bags)
+                distinct = sum(len(np.unique(np.concatenate([bags[t][0] for bags in commands])))
+                               for t in range(len(spec.tables)))
+                ssd_s = (distinct * costs.read_miss_us + (lookups - distinct) * costs.read_hit_us) / lookups
+                bound = distinct / lookups * config.ceiling_cycles_per_lookup(128) / config.clock_mhz
+                for name, modelled in CASES.items():
+                    bar.update(task, advance=1, note=f"K = {k:g}, {dies} dies, {name}")
+                    run = simulate(config, tables_of(spec), commands, None, config.host.infer_depth, modelled)
+                    us = int(run.completed.max()) / config.clock_mhz / lookups
+                    reads = sum(v for c, v in run.counters.items() if c.endswith("reads_count"))
+                    out.append({"locality_k": k, "dies_per_channel": dies, "case": name,
+                                "queries_per_second": 1e6 / us / spec.lookups, "cell_reads_per_lookup": reads / lookups,
+                                "distinct_share": distinct / lookups, "cache_hit_share": run.counters.get(
+                                    "cache_hits_count", 0) / lookups, "ssd_s_ratio": ssd_s / us,
+                                "bound_ratio": ssd_s / bound, "bound_share": bound / us})
+    show_rows(f"MODELLED, NOT IN RTL: cache of {CACHE_MIB:g} MiB, window of {WINDOW} reads; RMC1's lookups, 30 GB", (
+        ("locality_k", "K", "g"), ("dies_per_channel", "dies", ""), ("case", "device", ""),
+        ("queries_per_second", "queries/s", ",.0f"), ("cell_reads_per_lookup", "cell reads per lookup", ".3f"),
+        ("distinct_share", "distinct rows per lookup", ".3f"), ("cache_hit_share", "cache hits", ".1%"),
+        ("ssd_s_ratio", "over SSD-S", ".1f"), ("bound_ratio", "bound", ".1f"), ("bound_share", "of bound", ".1%")), out)
+    return out
