@@ -70,10 +70,8 @@ class Row:
 def kind(d: Descriptor) -> str:
     if d["op"] != Op.CONV:
         return Op(d["op"]).name.lower()
-    side = f"{d['kernel_h']}x{d['kernel_w']}"
-    if side == "1x1":
-        return "linear, 1x1"
-    return f"conv {side}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
+    size = f"{d['kernel_h']}x{d['kernel_w']}"
+    return f"{'linear' if size == '1x1' else f'conv {size}'}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
 
 
 def macs(d: Descriptor) -> int:

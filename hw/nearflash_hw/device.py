@@ -22,7 +22,7 @@ from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 from .primitives.interconnect import MemInterconnect
 from .tensor.commands import TensorCommands
-from .tensor.engine import TensorEngine
+from .tensor.engine import OUTSTANDING_WRITES, TensorEngine
 
 __all__ = ["Device"]
 
@@ -172,7 +172,8 @@ class Device(wiring.Component):
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write, *tensor_dram_writes]
         m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
         m.submodules.dram_interconnect = dram = MemInterconnect(
-            c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True)
+            c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True,
+            outstanding_writes=OUTSTANDING_WRITES if c.tensor.rows else None)
         m.d.comb += [
             dram.base.eq(nvme.dram_base),  # silent: in the order of register bus_status
             nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes)),

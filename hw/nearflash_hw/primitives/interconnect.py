@@ -109,7 +109,8 @@ class MemInterconnect(wiring.Component):
     """Connects ``n_read`` read clients and ``n_write`` write clients to one AXI4 port.
 
     Requests of different clients are granted round-robin, of one client every other cycle at most, and cut into AXI bursts
-    (:class:`BurstSplitter`); a client that has ``outstanding`` bursts under way waits. The AXI ID is the client's index, so
+    (:class:`BurstSplitter`); a client that has ``outstanding`` bursts under way (a writer: ``outstanding_writes``) waits: a
+    writer of single beats gets that many in a round trip. The AXI ID is the client's index, so
     a memory may interleave the clients' read data; each client's data and answers come in the order of its requests.
     ``rsp.last`` and ``done`` come once for a client's request, whatever it was cut into; ``done.error`` is set if any of
     its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
@@ -136,7 +137,7 @@ class MemInterconnect(wiring.Component):
     model_clock = "own"
 
     def __init__(self, beat_bytes: int, n_read: int, n_write: int, bus: BusConfig | None = None, outstanding: int = 8,
-                 reach_bits: int | None = None, based: bool = False):
+                 reach_bits: int | None = None, based: bool = False, outstanding_writes: int | None = None):
         self.bus = bus = bus or BusConfig()
         reach_bits = bus.address_bits if reach_bits is None else reach_bits
         if max(n_read, n_write) > 1 << bus.id_bits:
@@ -144,12 +145,14 @@ class MemInterconnect(wiring.Component):
                              f"(id_bits = {bus.id_bits})")
         if n_read < 0 or n_write < 0:
             raise ValueError(f"n_read = {n_read}, n_write = {n_write}: must not be negative")
-        if outstanding < 1:
-            raise ValueError(f"outstanding = {outstanding}: must be at least 1")
+        outstanding_writes = outstanding if outstanding_writes is None else outstanding_writes
+        if min(outstanding, outstanding_writes) < 1:
+            raise ValueError(f"outstanding = {outstanding}, outstanding_writes = {outstanding_writes}: must be at least 1")
         if not 13 <= reach_bits <= bus.address_bits:
             raise ValueError(f"reach_bits = {reach_bits}: must be from 13 (two pages) to {bus.address_bits}")
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
-        self.outstanding, self.reach_bits, self.based = outstanding, reach_bits, based
+        self.outstanding, self.outstanding_writes = outstanding, outstanding_writes
+        self.reach_bits, self.based = reach_bits, based
         super().__init__({
             #: Clients; the AXI ID is the index.
             "read": In(MemReadSignature(beat_bytes)).array(n_read),
@@ -178,7 +181,7 @@ class MemInterconnect(wiring.Component):
             self._elaborate_write(m)
         return m
 
-    def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room
+    def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room, outstanding: int
                          ) -> tuple[StreamArbiter, BurstSplitter, list[StreamFifo]]:
         """Arbiter, splitter and address register of one direction; ``room``: the address register may be loaded. Returns the
         first two (the splitter's output transfers as a burst enters the address register) and, per client, the queue of
@@ -193,13 +196,13 @@ class MemInterconnect(wiring.Component):
         m.d.comb += split.o.ready.eq(room & taken.any())
         burst = split.o.payload
         for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
-            m.submodules[f"{ch}_flags{k}"] = flags = StreamFifo(1, self.outstanding)
+            m.submodules[f"{ch}_flags{k}"] = flags = StreamFifo(1, outstanding)
             m.submodules[f"{ch}_slice{k}"] = slice_ = RegisterSlice(
                 data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "half")
             given, i = slice_.o.payload, arbiter.i[k]
             # The queue has a place, in a register: grants and the splitter wait for it. One that comes free is seen late.
             place = Signal(init=1, name=f"{ch}_place{k}")
-            most = self.outstanding - 1
+            most = outstanding - 1
             m.d.sync += place.eq((flags.level < most) | ((flags.level == most) & ~flags.i.valid))
             m.d.comb += [
                 slice_.i.payload.addr.eq(client.req.payload.addr),
@@ -232,7 +235,8 @@ class MemInterconnect(wiring.Component):
 
     def _elaborate_read(self, m: Module) -> None:
         axi = self.axi
-        *_, queues = self._address_channel(m, "ar", list(self.read), [1] * self.n_read, ~axi.arvalid | axi.arready)
+        *_, queues = self._address_channel(m, "ar", list(self.read), [1] * self.n_read, ~axi.arvalid | axi.arready,
+                                          self.outstanding)
 
         # Two entries cut the path from the clients' ready to RREADY at full rate.
         beat = data.StructLayout({"data": self.beat_bytes * 8, "last": 1, "error": 1, "id": index_bits(self.n_read)})
@@ -281,12 +285,12 @@ class MemInterconnect(wiring.Component):
         # Order in which W data must go out. A burst enters it from the address register, a cycle after it entered that, and
         # whether there is room is known a cycle late: a place is kept for each.
         order_layout = data.StructLayout({"client": index_bits(self.n_write), "len": 8})
-        m.submodules.w_order = order = StreamFifo(order_layout, self.outstanding + 2)
+        m.submodules.w_order = order = StreamFifo(order_layout, self.outstanding_writes + 2)
         spare = Signal(init=1)
-        m.d.sync += spare.eq(order.level < self.outstanding)
+        m.d.sync += spare.eq(order.level < self.outstanding_writes)
         gates = [offered[k] | word.valid for k, word in enumerate(words)]
         arbiter, split, queues = self._address_channel(
-            m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & spare)
+            m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & spare, self.outstanding_writes)
         m.d.comb += [
             order.i.payload.client.eq(axi.awid),
             order.i.payload.len.eq(axi.awlen),
@@ -340,7 +344,7 @@ class MemInterconnect(wiring.Component):
                 m.d.sync += failed.eq((failed | axi.bresp[1]) & ~flags.o.payload)
         m.d.comb += axi.bready.eq(b_ready.any())
 
-        unanswered = Signal(bits_for(self.n_write * self.outstanding))  # bursts sent whole
+        unanswered = Signal(bits_for(self.n_write * self.outstanding_writes))  # bursts sent whole
         moves = {ch: getattr(axi, f"{ch}valid") & getattr(axi, f"{ch}ready") for ch in ("aw", "w", "b")}
         m.d.sync += unanswered.eq(unanswered + (moves["w"] & axi.wlast) - moves["b"])
         m.submodules.write_watch = watch = BusWatch(self.bus.silence_cycles)

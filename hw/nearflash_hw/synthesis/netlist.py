@@ -22,7 +22,7 @@ from ..verilog import component_ports
 __all__ = ["ROOMS", "Unit", "subtree", "units"]
 
 #: Submodules that mostly wire others: their children are units of their own.
-ROOMS = ("nvme", "lookup", "pooling", "mlp")
+ROOMS = ("nvme", "lookup", "pooling", "mlp", "tensor")
 SMALL = 20_000  # characters of RTLIL: a room's smaller children (FIFOs, forks) count as the room's own logic
 
 _MODULE = re.compile(r"^(?:attribute [^\n]*\n)*module (\\\S+)\n.*?^end\n", re.MULTILINE | re.DOTALL)

@@ -21,13 +21,15 @@ from .pool import Pooling
 from .sequencer import STATUS_BITS, TensorSequencer, outcome_layout, run_layout, transfer_layout
 from .switch import MemSwitch
 
-__all__ = ["UNITS", "TensorEngine"]
+__all__ = ["OUTSTANDING_WRITES", "UNITS", "TensorEngine"]
 
 #: What computes each operator: a component made of (TensorConfig, beat_bytes), with ``start`` and ``done`` as
 #: :class:`.conv.Convolution`'s, any ``mem_read`` and one ``mem_write``; ``descriptor``, or ``plan`` as
 #: :class:`.planner.ConvPlanner` makes it; and, where it uses them, the ports to the array and the epilogue of :mod:`.unit`.
 UNITS = {Op.CONV: Convolution, Op.DEPTHWISE: DepthwiseConvolution, Op.POOL: Pooling, Op.ADD: Addition,
          Op.LAYERNORM: LayerNormalisation, Op.ATTENTION: Attention}
+#: Of ``mem_write``, many of which are single beats: what covers a memory's latency of 40 cycles.
+OUTSTANDING_WRITES = 32
 PLANNED = 3  # cycles from the plan to its unit's start
 
 
@@ -72,7 +74,8 @@ class TensorEngine(wiring.Component):
         connect(m, sequencer.transfer, flipped(self.transfer))
         connect(m, flipped(self.transferred), sequencer.transferred)
         if any("step" in u.signature.members for u in self.units.values()):
-            m.submodules.array = array = PixelArray(t.rows, t.columns, t.pixels, t.lanes, beat)
+            m.submodules.array = array = PixelArray(t.rows, t.columns, t.pixels, t.lanes, beat, packed=t.packed,
+                                                    primitive=self.config.mlp.primitive)
             m.d.comb += [
                 self.array_step.eq(array.step),
                 self.array_unfed.eq(array.unfed),

@@ -52,6 +52,7 @@ class TensorConfig:
 
     rows: int = 0  #: of the multiplier array: output channels a step
     columns: int = 16  #: of the array: input channels a step
+    packed: bool = False  #: two rows' products on one DSP slice
     pixels: int = 64  #: output pixels that share one weight word; accumulators a row
     lanes: int = 8  #: elements the epilogue, LayerNorm, pooling and addition take per cycle
     depthwise: int = 16  #: channels of a depthwise convolution per cycle, a kernel row each

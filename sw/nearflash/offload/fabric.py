@@ -67,7 +67,7 @@ def open_fabric(name: str, config: DeviceConfig | None = None) -> Fabric:
     which the caller closes (``fabric.device.close()``).
 
     Raises:
-        ConfigError: unknown name, a device without a tensor engine, or one whose engine can't be generated yet.
+        ConfigError: unknown name, or a device without a tensor engine.
     """
     if name not in FABRICS:
         raise ConfigError("fabric", name, f"must be one of {', '.join(FABRICS)}: no other has a tensor engine yet")

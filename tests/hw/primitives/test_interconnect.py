@@ -118,6 +118,22 @@ def test_one_beat_per_cycle(beats):
     assert slave.w_busy[-1] - slave.w_busy[0] == 2 * total - 1
 
 
+@pytest.mark.parametrize("writes", [8, 32])
+def test_single_beats_under_way(writes):
+    """A writer of single beats is granted one every other cycle, if as many as a round trip takes may be under way."""
+    total, latency = 96, 30
+    dut = MemInterconnect(8, 0, 1, outstanding_writes=writes)
+    slave, done = AxiSlave(dut.axi, 8, latency=latency), StreamSink(dut.write[0].done)
+    cycles = simulate(dut, [slave, done, StreamSource(dut.write[0].req, [{"addr": 8 * k, "beats": 1} for k in range(total)]),
+                            StreamSource(dut.write[0].data, [{"data": k, "strb": 0xFF} for k in range(total)])],
+                      until=lambda: len(done.items) == total, max_cycles=2000)
+    if writes == 8:
+        assert cycles >= total // writes * latency
+    else:
+        assert cycles <= 2 * total + latency + 20
+    assert slave.memory == {8 * k: k for k in range(total)}
+
+
 def test_arbitration_is_fair():
     """A greedy reader with many short requests does not keep another from its turn."""
     dut = MemInterconnect(8, 2, 0)

@@ -1,13 +1,19 @@
 """Programs through the engine's sequencer and units, against the integer model of the whole region."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+from amaranth.hdl import Fragment
 from conv_plans import random_conv
 from nearflash.contract import CommandError, DeviceConfig, Status
-from nearflash.contract.tensor import DESCRIPTOR_BYTES, Descriptor, Op, TensorConfig, pack_program, pixel_bytes
+from nearflash.contract.tensor import DESCRIPTOR_BYTES, OPERATORS, Descriptor, Op, TensorConfig, pack_program, pixel_bytes
 from nearflash.reference.tensor import TensorModel
+from nearflash_hw.engine.kernel import Kernel
+from nearflash_hw.tensor.array import PixelArray
 from nearflash_hw.tensor.engine import TensorEngine
+from nearflash_hw.tensor.epilogue import Epilogue
+from nearflash_hw.tensor.planner import ConvPlanner
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 from nearflash_sim.models import MemoryModel
 
@@ -167,3 +173,23 @@ def test_a_failed_transfer_ends_the_program_alone():
         (Status.DATA_TRANSFER_ERROR, 0), (0, 0)]
     assert not fails
     assert outputs == [None] * 4 + expected
+
+
+def test_one_array_and_one_epilogue_serve_all_operators(monkeypatch):
+    built = Counter()
+
+    def counted(part):
+        elaborate = part.elaborate
+
+        def count(self, platform):
+            built[part] += 1
+            return elaborate(self, platform)
+
+        monkeypatch.setattr(part, "elaborate", count)
+
+    parts = (PixelArray, Kernel, Epilogue, ConvPlanner)
+    for part in parts:
+        counted(part)
+    whole = replace(ENGINE, depthwise=8, max_keys=64, operators=OPERATORS)
+    Fragment.get(TensorEngine(replace(CONFIG, tensor=whole), base=BASE), None)
+    assert built == dict.fromkeys(parts, 1)
