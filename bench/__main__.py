@@ -16,6 +16,7 @@ from . import (
     shell,
     simulators,
     tensor,
+    tensor_size,
     tensor_tile,
     timing_grid,
     timing_speed,
@@ -25,8 +26,8 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
-           "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "shell": shell,
-           "virtual_board": virtual_board}
+           "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
+           "shell": shell, "virtual_board": virtual_board}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
 from nearflash_hw.tensor.array import PixelArray
-from nearflash_hw.tensor.engine import PLANNED
+from nearflash_hw.tensor.engine import OUTSTANDING_WRITES, PLANNED
 from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.planner import ConvPlanner, descriptor_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
@@ -82,7 +82,7 @@ class OnAxi(wiring.Component):
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
         self.inner = Whole(unit, config, beat_bytes)
-        self.bus = MemInterconnect(beat_bytes, len(self.inner.mem_read), 1)
+        self.bus = MemInterconnect(beat_bytes, len(self.inner.mem_read), 1, outstanding_writes=OUTSTANDING_WRITES)
         members = self.inner.signature.members
         super().__init__({name: members[name] for name in ("descriptor", "start", "done", "table", "idle")} | {
             "m_axi": Out(AxiSignature(self.bus.bus.address_bits, 8 * beat_bytes, self.bus.bus.id_bits))})
