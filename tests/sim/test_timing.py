@@ -230,6 +230,31 @@ def test_one_sample_in_an_idle_engine_takes_the_planners_cycles(seed):
         assert advance(engine) - begin == want.last_logit
 
 
+def test_a_core_works_on_the_features_before_the_vectors_are_in():
+    """When it lets go of them is known then (more of them wait for that), and is what it is when all comes at once."""
+    config, dims = configured("cat"), [t.dim for t in MODELS["cat"].spec.tables]
+    graph = config.mlp.graph
+    top = next(k for k, n in enumerate(graph) if n.decomposed)
+    dense, tables = (next(i for i, n in enumerate(graph) if n.kind == kind) for kind in ("dense", "tables"))
+    late, whole = new_mlp(config), new_mlp(config)
+    features = np.arange(graph[dense].width) + 50
+    vectors = np.arange(sum(dims)) + 5000
+    for engine in (late, whole):
+        engine.samples[:] = 1
+        arrive(engine, dense, features, 0)
+    advance(late)
+    of_features, of_vectors = late.node[top]["unit"] + np.arange(2)  # a core for each of its inputs
+    assert (late.unit[of_features]["released"], late.unit[of_vectors]["released"]) == (1, 0)
+    known = int(late.release[of_features, 0])
+    assert 50 < known < 5000
+    ends = []
+    for engine in (late, whole):
+        arrive(engine, tables, vectors, 0)
+        ends.append(advance(engine))
+    assert known == late.release[of_features, 0] == whole.release[of_features, 0]
+    assert ends[0] == ends[1] > 5000
+
+
 def mqsim() -> tuple[DeviceConfig, list[TableSpec]]:
     """MQSim's flash, and a table whose rows are 4 KB."""
     config = DeviceConfig.preset("mqsim")

@@ -4,8 +4,8 @@ A channel does three things, each at its earliest cycle: its queue takes a comma
 one, its bus begins a command phase or a data-out. What each changes takes effect in a later cycle, as through the gateware's
 registers, so things of one cycle may be done in any order.
 
-Commands come in order of time, but for those of a query whose features waited for a layer that also waits for vectors: what
-happens until those are in is done before it is known when the features were taken.
+Commands come in order of time, but for those of a query whose features waited for a core whose results have no room until
+vectors are in: what happens until then is done before it is known when the features were taken.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 The rules are those of :mod:`nearflash.compiler.timing`, which treats the special case of one sample alone in the engine.
 What is added here is what a group finds of those before it: buffers that are full, cores at work, results that wait; and
-groups of several samples, which take every step one after the other; and weights that
-are streamed.
+groups of several samples, which take each step one after the other; and weights that are streamed. A layer's cores work on a
+group as soon as each has its inputs: that of the dense features lets go of them, and so lets more of them in, while another
+still waits for vectors.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from nearflash.contract import DeviceConfig, cores
 from nearflash.contract.mlp import interaction_word, kernel_latency, output_lanes
 
 from ..latency import Latency
-from .compiled import compiled, entry
+from .compiled import apart, compiled, entry
 from .dram import BURSTS
 from .state import INF
 from .trace import FIELDS, OTHER, note
@@ -39,7 +40,8 @@ class Mlp(NamedTuple):
     sink: np.ndarray  #: the edges from a node to its consumers
     pop: np.ndarray  #: [node, place], ring: cycles in which its beats left
     freed: np.ndarray  #: [unit, place], ring: cycles in which its result words left
-    ready: np.ndarray  #: [unit, sample of the group]: cycle from which on the result word of this row block may leave
+    ready: np.ndarray  #: [unit, sample of the group]: cycle from which on the result word of this row block may leave,
+    result: np.ndarray  #: [unit, place], ring: and of each of the unit's latest result words
     release: np.ndarray  #: [unit, place], ring: cycles of the last reads of its latest groups
     ended: np.ndarray  #: [unit, place], ring: cycles in which its latest groups' last results left
     arrived: np.ndarray  #: [element of a unit's input, place], ring of groups: of its last sample
@@ -108,7 +110,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
     node["last_pop"] = node["take"] = -1
     core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
                    "word_beats pass_beats burst room",
-                   "first_step last_step words words_freed taken left step beat asked requested read used")
+                   "first_step last_step words words_taken words_freed words_due taken left step begun released beat asked "
+                   "requested read used")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
     names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "bursts", "traced")
@@ -121,19 +124,19 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
     n = len(units)
     most = max((u[-1] for u in units), default=1)
     return Mlp(s, node, core, records(flat, "unit base lanes", ""), pop=np.full((len(nodes), timing.INTERACTION_DEPTH), -1),
-               freed=np.full((n, deepest), -1), ready=np.zeros((n, m.n_batch), np.int64), release=np.full((n, 2), -1),
-               ended=np.full((n, GROUPS), -1), arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
+               freed=np.full((n, deepest), -1), ready=np.zeros((n, m.n_batch), np.int64),
+               result=np.zeros((n, deepest), np.int64), release=np.full((n, 2), -1), ended=np.full((n, GROUPS), -1),
+               arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
-               weight_came=np.zeros((n, most), np.int64),
-               weight_read=np.zeros((n, most), np.int64), burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1),
-               trace=np.zeros((slices, FIELDS), np.int64))
+               weight_came=np.zeros((n, most), np.int64), weight_read=np.zeros((n, most), np.int64),
+               burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1), trace=np.zeros((slices, FIELDS), np.int64))
 
 
 @compiled
 def room_known(m, node, group):
     """Whether it is known when elements of ``group`` may enter the buffers behind ``node``."""
     for k in range(m.node[node].sink, m.node[node].sinks):
-        if m.node[m.unit[m.sink[k].unit].owner].groups <= group - m.s[0].buffered:
+        if m.unit[m.sink[k].unit].released <= group - m.s[0].buffered:
             return False
     return True
 
@@ -205,7 +208,53 @@ def _begin(m, u, group, samples):
                 else:
                     first += c.row_blocks * samples
         c.step = first - 1
-    c.left = 0
+    c.begun += 1
+    c.words_due = c.words + c.row_blocks * samples
+
+
+@compiled
+def _word(m, u, n, group, samples):
+    """The core's next result word, of the group's sample ``n``."""
+    c = m.unit[u]
+    if c.word_beats and n == 0:
+        if c.row_scan:
+            for _ in range(c.column_blocks - 1):
+                c.step = weight(m, u, c.step + 1) + samples - 1
+        c.step = weight(m, u, c.step + 1)
+    else:
+        c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
+    if c.words >= c.depth:
+        c.step = max(c.step, m.freed[u, c.words % c.depth] + 1)
+    m.result[u, c.words % c.depth] = c.step + c.result
+    c.words += 1
+    if c.words == c.words_due:
+        c.last_step = c.step
+        m.release[u, group % 2], m.started[u, group % 2] = c.step, INF
+        c.released += 1
+        note(m.s[0], m.trace, MLP_TRACK, u, OTHER, c.first_step, c.step + 1, -1, group)
+
+
+@apart
+def _work_ahead(m, u, group, samples):
+    """Core ``u`` does all of a group whose other cores' inputs aren't all there, if its results have room."""
+    c = m.unit[u]
+    _begin(m, u, group, samples)
+    for _ in range(c.row_blocks):
+        for n in range(samples):
+            _word(m, u, n, group, samples)
+
+
+@compiled
+def _may_work_ahead(m, node, u):
+    """Whether all of core ``u``'s next group is there, and its results have room."""
+    c = m.unit[u]
+    for k in range(m.node[node].source, m.node[node].sources):
+        source = m.node[m.source[k]]
+        for j in range(source.sink, source.sinks):
+            if m.sink[j].unit == u and source.groups <= c.begun:
+                return False
+    words = c.row_blocks * m.samples[c.begun % len(m.samples)]
+    return c.words + words <= c.words_freed + c.depth and m.node[node].groups > c.begun - GROUPS
 
 
 @compiled
@@ -213,17 +262,10 @@ def _take(m, u, n, group, samples, room):
     """The core's next beat, of the group's sample ``n``, leaves its results no earlier than ``room``; returns when."""
     c = m.unit[u]
     if c.left == 0:
-        if c.word_beats and n == 0:
-            if c.row_scan:
-                for _ in range(c.column_blocks - 1):
-                    c.step = weight(m, u, c.step + 1) + samples - 1
-            c.step = weight(m, u, c.step + 1)
-        else:
-            c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
-        if c.words >= c.depth:
-            c.step = max(c.step, m.freed[u, c.words % c.depth] + 1)
-        c.words += 1
-        m.ready[u, n] = c.step + c.result
+        if c.words_taken == c.words:
+            _word(m, u, n, group, samples)
+        m.ready[u, n] = m.result[u, c.words_taken % c.depth]
+        c.words_taken += 1
     return max(m.ready[u, n], room)
 
 
@@ -239,8 +281,6 @@ def _taken(m, u, n, group, samples, cycle, end):
             m.freed[u, c.words_freed % c.depth] = cycle
             c.words_freed += 1
     if end:
-        c.last_step = c.step
-        m.release[u, group % 2] = c.step
         m.ended[u, group % GROUPS] = cycle
 
 
@@ -293,7 +333,8 @@ def _work(m, node):
     offered = 0
     if n.kind == FC:
         for u in range(n.unit, n.units):
-            _begin(m, u, group, samples)
+            if m.unit[u].begun == group:
+                _begin(m, u, group, samples)
         beats = (n.width + n.lanes - 1) // n.lanes
         for j in range(beats):
             for i in range(samples):
@@ -305,9 +346,6 @@ def _work(m, node):
                     latest = max(latest, c.taken + 1)
                 n.take = max(max(latest, n.take + 1), _room(m, node))
                 offered = _push(m, node, n.take + s.epilogue, j * n.lanes, free)
-        for u in range(n.unit, n.units):
-            m.started[u, group % 2] = INF
-            note(s, m.trace, MLP_TRACK, u, OTHER, m.unit[u].first_step, m.unit[u].last_step + 1, -1, group)
     else:
         u = n.unit
         c = m.unit[u]
@@ -319,6 +357,7 @@ def _work(m, node):
                 _push(m, node, step + c.result, j, free)
         c.last_step = step
         m.release[u, group % 2] = step
+        c.released += 1
         note(s, m.trace, MLP_TRACK, u, OTHER, begin, step + 1, -1, group)
     n.groups += 1
     return offered
@@ -333,9 +372,17 @@ def advance(m):
     while moved:
         moved = False
         for node in range(len(m.node)):
-            if m.node[node].kind >= FC and _may_work(m, node):
+            if m.node[node].kind < FC:
+                continue
+            if _may_work(m, node):
                 offered = _work(m, node)
                 if node == last:
                     s.through = offered + s.logit
                 moved = True
+            elif m.node[node].kind == FC:
+                for u in range(m.node[node].unit, m.node[node].units):
+                    if _may_work_ahead(m, node, u):
+                        c = m.unit[u]
+                        _work_ahead(m, u, c.begun, m.samples[c.begun % len(m.samples)])
+                        moved = True
     return s.through
