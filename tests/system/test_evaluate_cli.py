@@ -52,6 +52,47 @@ def test_four_dies_are_evenly_loaded_by_pages_in_turn(nearflash, tmp_path):
     assert sum(e["die_busy_share"]) * e["cycles"] == pytest.approx(20 * 4000, rel=0.01)
 
 
+def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
+    """64 rows, 32 to a page, asked for by 200 lookups: with a large cache each is read at most once, and two pages are less
+    still with the window."""
+    model = described(tmp_path, 64, 32, 20)
+    args = ("evaluate", "--model", model, "--channels", 1, "--queries", 10, "--depth", 1, "--lookups-only")
+    r = nearflash(*args, "--cache-mib", 1, "--page-window", 32, "--json", tmp_path / "e.json")
+    assert r.returncode == 0, r.stderr
+    assert "MODELLED, NOT IN RTL" in r.stdout
+    e = json.loads((tmp_path / "e.json").read_text())
+    assert e["modelled_not_in_rtl"] == {"cache_mib": 1.0, "cache_unit": "row", "page_window": 32, "column_ns": 200,
+                                        "cache_bytes": 1 << 20}
+    assert e["flash_reads_count"] <= 64
+    assert e["cache_hit_share"] > 0.4
+    assert e["without_modelled"]["flash_reads_per_lookup"] == 1
+    assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 2
+    plain = nearflash(*args, "--json", "-")
+    assert json.loads(plain.stdout)["queries_per_second"] == e["without_modelled"]["queries_per_second"]
+    assert "modelled_not_in_rtl" not in json.loads(plain.stdout)
+
+
+def test_timelines_and_their_difference(nearflash, tmp_path):
+    model = described(tmp_path, 64, 32, 4)
+    files = [tmp_path / f"{n}.pftrace" for n in ("a", "b", "c")]
+    for file, seed in zip(files, (0, 0, 1), strict=True):
+        r = nearflash("evaluate", "--model", model, "--channels", 2, "--queries", 4, "--seed", seed, "--timeline", file)
+        assert r.returncode == 0, r.stderr
+        assert f"written to {file}" in r.stdout.replace("\n", "")
+    r = nearflash("timeline", "diff", files[0], files[1])
+    assert r.returncode == 0
+    assert "no difference" in r.stdout
+    r = nearflash("timeline", "diff", files[0], files[2], "--json", tmp_path / "d.json")
+    assert r.returncode == 1
+    d = json.loads((tmp_path / "d.json").read_text())
+    assert not d["equal"]
+    assert d["track"].startswith("channel")
+    assert d["slice_before"] != d["slice_after"]
+    r = nearflash("timeline", "diff", files[0], model)
+    assert (r.returncode, r.stdout) == (2, "")
+    assert "not a Perfetto trace" in r.stderr
+
+
 def test_full_size_tables(nearflash):
     r = nearflash("evaluate", "--model", "rmc3", "--table-gb", 30, "--queries", 3, "--json", "-")
     assert r.returncode == 0, r.stderr
@@ -90,6 +131,11 @@ def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     (("--trace", "no.pt.gz"), "no.pt.gz: file = "), (("--board", "pynq-z2"), "--board = 'pynq-z2': needs a --model"),
     (("--board", "pynq-z2", "--dies", 2), "can't be combined with --board"), (("--rows", 9, "--table-gb", 1), "--rows = 9"),
     (("--checkpoint", "x.npz"), "--checkpoint = 'x.npz': has no effect without --dataset"),
+    (("--cache-mib", 5000), "cache_mib = 5000.0: must be from 0 (off) to 4096 MiB"),
+    (("--cache-mib", 0.0001), "cache_mib = 0.0001: must hold at least 8 lines of 128 bytes"),
+    (("--page-window", -1), "page_window = -1: must be from 0 (off) to 4096 reads"),
+    (("--cache-unit", "page"), "has no effect without --cache-mib"), (("--mlp-share", 2), "share = 2.0: must be above 0"),
+    (("--placement", "no.npz"), "no.npz: "),
     (("--table-gb", 4000, "--model", "rmc1"), "= "), (("--queries", 0), "'0'"),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(nearflash, args, says):

@@ -122,7 +122,7 @@ def evaluate(
     needs(ctx, dataset is not None, "--dataset", "checkpoint")
     needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
     modelled = Modelled(cache_mib, cache_unit, page_window)
-    from ..evaluate.device import evaluate_device
+    from ..evaluate.device import evaluate_device, tables_of
 
     base = base_config(preset, config, channels, dies, clock)
     if dataset is not None:
@@ -140,6 +140,7 @@ def evaluate(
                                                                                      h.infer_depth)):
         if value > most:
             raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
+    modelled.sets(device, max(t.stride_beats(device) for t in tables_of(spec)))  # a cache of less than a set is refused here
     slices: list[Any] | None = None if timeline is None else []
     result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
                                                        not lookups_only, advance, modelled, slices), workload.queries)

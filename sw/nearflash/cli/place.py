@@ -91,6 +91,7 @@ def place(
     if batch > device.host.max_batch:
         raise DataError("--batch", batch, f"must be at most {device.host.max_batch}, host.max_batch of device {device.name}")
     from ..compiler import PlanOptions, compile_device
+    from ..evaluate.device import tables_of
     from ..evaluate.placement import compare_orders, drawn_years, halves
     from ..evaluate.workload import stored
 
@@ -110,6 +111,7 @@ def place(
         source = f"{histogram[1].name}, learnt from {histogram[0].name}, drift {drift:g}"
     full = compile_device(spec, device, PlanOptions(onchip_bytes=1 << 40))
     full = replace(full, mlp=replace(full.mlp, graph=()))  # the embedding stage alone
+    modelled.sets(full, max(t.stride_beats(full) for t in tables_of(spec)))  # a cache of less than a set is refused here
     columns = (text_column("placing"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[step]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
