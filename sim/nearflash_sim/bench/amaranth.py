@@ -89,7 +89,8 @@ class _Simulation:
         rng = random.Random(f"{FORMER_LIVES} {self.runs} {self.test}")
         for memory in self.memories:
             for row in range(memory.depth):
-                ctx.set(memory[row], rng.getrandbits(len(memory[row])))
+                bits = Value.cast(memory[row])  # a row of a layout is a view, which takes no number
+                ctx.set(bits, rng.getrandbits(len(bits)))
         for _ in range(rng.randrange(LONGEST_LIFE)):
             for port in self.inputs:
                 ctx.set(port, rng.getrandbits(len(port)) if len(port) > 1 else rng.random() < 0.8)

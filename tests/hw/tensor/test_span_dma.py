@@ -49,7 +49,7 @@ def test_every_span_ends_with_last_and_says_which_beats_failed(beat_bytes, stall
 
 
 def test_it_asks_for_what_it_has_room_for():
-    """A sink that takes nothing at first: memory is rid of all that was asked for."""
+    """A sink that takes nothing at first, then some: memory is rid of all that was asked for."""
     dut, asked = reused(SpanReader, 8), []
     memory, sink = MemoryModel(8, latency=5), StreamSink(dut.o, stall=1.0)
     memory.write(0x100, b"".join(k.to_bytes(8, "little") for k in range(150)))
@@ -58,6 +58,13 @@ def test_it_asks_for_what_it_has_room_for():
         await ctx.tick().repeat(150)
         assert sum(asked) == ROOM
         assert memory.pending == 0
+        sink.stall = 0.0
+        while len(sink.items) < PIECE // 2:
+            await ctx.tick()
+        sink.stall = 1.0
+        await ctx.tick().repeat(50)
+        assert PIECE // 2 <= len(sink.items) < PIECE
+        assert sum(asked) == ROOM, "more than there is room for"
         sink.stall = 0.0
 
     simulate(dut, [StreamSource(dut.start, [{"address": 0x100, "beats": 150}]), sink, later,
