@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from device_bench import open_device
-from model_devices import CASES, configured
 from nearflash.models import RecModel
 from nearflash.quantize import QuantizeOptions, compile_model
 from nearflash.reference.model import IntegerModel
 from nearflash.runtime.placement import Placement
 from nearflash.training import load_checkpoint
+from nearflash_sim.small.models import CASES, configured
 from test_device_models import queries
 
 SHIPPED = Path(str(files("nearflash") / "weights" / "movietweetings.npz"))
