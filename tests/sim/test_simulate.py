@@ -30,7 +30,7 @@ def sums(dut, items, stall=0.0, more=()):
 
 def test_every_run_begins_at_reset(monkeypatch):
     compiled, simulator, seen = [], amaranth.Simulator, []
-    monkeypatch.setattr(amaranth, "Simulator", lambda top: compiled.append(top) or simulator(top))
+    monkeypatch.setattr(amaranth, "Simulator", lambda top, engine: compiled.append(top) or simulator(top, engine=engine))
 
     async def watch(ctx):
         while True:

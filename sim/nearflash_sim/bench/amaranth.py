@@ -21,11 +21,14 @@ from amaranth.hdl import ClockDomain, Const, Elaboratable, Fragment, MemoryData,
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
+from amaranth.sim.pysim import PySimEngine
 from nearflash_hw.elaboration import without_gc
 
+from .engine import BenchEngine
 from .streams import Processes
 
 FORMER_LIVES = os.environ.get("NEARFLASH_FORMER_LIVES", "")  # seed of what a design went through before its test
+AMARANTH_ENGINE = bool(os.environ.get("NEARFLASH_AMARANTH_ENGINE"))  # not the one of .engine
 LONGEST_LIFE = 64 if not FORMER_LIVES else 1024  # cycles
 CLEARING = 4096  # cap on the cycles in which a design clears its memories
 
@@ -40,13 +43,14 @@ class _Simulation:
     Every run begins with another life of the design, which a reset ends: what ``rst`` does not restore shows in any test.
     """
 
-    def __init__(self, dut: Elaboratable):
+    def __init__(self, dut: Elaboratable, flat: bool):
         top = Module()
         top.submodules.dut = dut
         top.domains.sync = self.domain = ClockDomain()  # a purely combinational block has no clock of its own
         with without_gc():
             fragment = Fragment.get(top, None)
-            self.simulator = Simulator(fragment)
+            engine: Any = BenchEngine if flat else PySimEngine
+            self.simulator = Simulator(fragment, engine=engine)
         self.memories = list(_written_memories(fragment)) if FORMER_LIVES else []
         self.simulator.add_clock(1e-6)
         members = getattr(dut, "signature", wiring.Signature({})).flatten(dut)
@@ -131,6 +135,9 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
     The reset ends a former life of ``dut``, of some cycles with anything at its inputs (``$NEARFLASH_FORMER_LIVES``: another
     seed, longer lives, and memories that begin with anything). Simulating it again starts from reset too, and takes no
     elaboration. Raises :class:`SimulationTimeout` after ``max_cycles``.
+
+    It runs in the engine of ``nearflash_sim.bench.engine``; in Amaranth's own where waveforms are written to a file ``vcd``,
+    ``$NEARFLASH_AMARANTH_ENGINE`` is set, or (with a warning) ``dut`` has something that only that one simulates.
     """
     processes: list[Callable[[Any], Any]] = []
     for a in actors:
@@ -149,7 +156,9 @@ def simulate(dut: Elaboratable, actors: Iterable[Any], *, until: Callable[[], bo
         raise SimulationTimeout(f"not finished after {max_cycles} cycles")
 
     # With the component, not in a table: a simulation refers to its component, and lives as long.
-    simulation = vars(dut).pop("_simulation", None) or _Simulation(dut)
+    simulation = None if vcd else vars(dut).pop("_simulation", None)
+    simulation = simulation or _Simulation(dut, flat=not vcd and not AMARANTH_ENGINE)
     simulation.run([*processes, watch], vcd)
-    vars(dut)["_simulation"] = simulation  # not one that ended in an error
+    if not vcd:
+        vars(dut)["_simulation"] = simulation  # not one that ended in an error
     return result["cycles"]
