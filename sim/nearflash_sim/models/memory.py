@@ -23,7 +23,8 @@ class MemoryModel:
         self.beat_bytes, self.latency, self.stall, self.fail = beat_bytes, latency, stall, fail
         self.rng = random.Random(seed)
         self.bytes: dict[int, int] = {}
-        self.pending = 0  # requests taken and not fully answered, over all ports
+        self.asked: list[int] = []  # beats of every request taken, over all ports
+        self.pending = 0  # of them, those not fully answered
 
     def read(self, addr: int, n: int) -> bytes:
         return bytes(self.bytes.get(addr + i, 0) for i in range(n))
@@ -45,6 +46,7 @@ class MemoryModel:
                     p = payload.read(bits)
                     assert p["addr"] % self.beat_bytes == 0, f"unaligned {what} address {p['addr']:#x}"
                     assert p["beats"] > 0, f"{what} of 0 beats"
+                    self.asked.append(p["beats"])
                     self.pending += 1
                     queue.append((state["cycle"], p["addr"], p["beats"]))
 

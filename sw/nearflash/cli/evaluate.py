@@ -123,6 +123,8 @@ def evaluate(
     needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
     modelled = Modelled(cache_mib, cache_unit, page_window)
     from ..evaluate.device import evaluate_device, tables_of
+    from ..evaluate.workload import placed
+    from .placement import load_placement
 
     base = base_config(preset, config, channels, dies, clock)
     if dataset is not None:
@@ -132,15 +134,16 @@ def evaluate(
         if rows is None and table_gb is None and plan is None and board is None:
             spec = _fitting(spec, base)
         workload = _workload(spec, queries, locality, histogram, trace, seed)
-    if placement is not None or digest is not None:
-        workload = _placed(spec, workload, placement, digest)
+    mapping = load_placement(placement, digest, [t.rows for t in spec.tables], contents=False)
+    if mapping is not None and placement is not None:
+        workload = placed(workload, mapping, placement.name)
     device = _device(spec, model, plan, board, base, lookups_only, mlp_share)
     h = device.host
     for option, value, name, most in (("--batch", batch, "max_batch", h.max_batch), ("--depth", depth or 1, "infer_depth",
                                                                                      h.infer_depth)):
         if value > most:
             raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
-    modelled.sets(device, max(t.stride_beats(device) for t in tables_of(spec)))  # a cache of less than a set is refused here
+    modelled.sets(device, tables_of(spec))  # a cache of less than a set is refused here
     slices: list[Any] | None = None if timeline is None else []
     result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
                                                        not lookups_only, advance, modelled, slices), workload.queries)
@@ -220,23 +223,6 @@ def _dataset(dataset: Path, checkpoint: Path | None, model: str | None, queries:
         spec, recipe = _spec(model, None, None), None
     _, test = replay(dataset, spec, recipe)
     return spec, stored(f"{len(test)} held-out queries of {dataset.name}", test[: queries or len(test)]), digest
-
-
-def _placed(spec: ModelSpec, workload: Workload, path: Path | None, digest: str | None) -> Workload:
-    """``workload`` through the index mapping of a file; ``digest``: of the mapping that a checkpoint was placed by, which
-    the file's must be. The tables of other models may lie in any order: their contents are not simulated."""
-    from ..contract.reading import reading
-    from ..evaluate.workload import placed
-    from ..runtime.placement import Placement
-
-    if path is None:
-        raise DataError("--placement", None, f"must be given: the checkpoint's rows were placed by mapping {digest}")
-    mapping = Placement.load(path)
-    with reading(path):
-        mapping.check([t.rows for t in spec.tables])
-        if digest is not None:
-            mapping.check_checkpoint(digest)
-    return placed(workload, mapping, path.name)
 
 
 def _device(spec: ModelSpec, model: str | None, plan: Path | None, board: str | None, base: DeviceConfig,

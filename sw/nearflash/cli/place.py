@@ -111,7 +111,7 @@ def place(
         source = f"{histogram[1].name}, learnt from {histogram[0].name}, drift {drift:g}"
     full = compile_device(spec, device, PlanOptions(onchip_bytes=1 << 40))
     full = replace(full, mlp=replace(full.mlp, graph=()))  # the embedding stage alone
-    modelled.sets(full, max(t.stride_beats(full) for t in tables_of(spec)))  # a cache of less than a set is refused here
+    modelled.sets(full, tables_of(spec))  # a cache of less than a set is refused here
     columns = (text_column("placing"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[step]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -21,7 +21,7 @@ from .. import runtime
 from ..compiler import PlanOptions, compile_device
 from ..contract import DataError, DeviceConfig, cores
 from ..contract.boards import Board, find_board
-from ..contract.reading import integer, reading
+from ..contract.reading import integer
 from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
@@ -35,6 +35,7 @@ from ..training import Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
 from .fit import base_config, plan_for
 from .output import console, show, text_column, working, write_json
+from .placement import load_placement
 
 __all__ = ["RunOptions", "run_queries"]
 
@@ -105,20 +106,6 @@ def _lookups(o: RunOptions) -> int | list[int] | None:
         return None
     numbers = [integer(n, "--lookups", 1, 65535) for n in o.lookups.split(",")]
     return numbers[0] if len(numbers) == 1 else numbers
-
-
-def load_placement(path: Path | None, digest: str | None, rows: list[int]) -> Placement | None:
-    """The index mapping in ``path`` for tables of so many ``rows``, of a checkpoint whose rows were placed by the mapping
-    ``digest`` (None: by none). Raises :class:`DataError` where one is there without the other."""
-    if path is None:
-        if digest is not None:
-            raise DataError("--placement", None, f"must be given: the checkpoint's rows were placed by mapping {digest}")
-        return None
-    found = Placement.load(path)
-    with reading(path):
-        found.check(rows)
-        found.check_checkpoint(digest)
-    return found
 
 
 def _moved(q: QueryBatch, placement: Placement | None) -> QueryBatch:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .config import DeviceConfig
 from .errors import ConfigError
+from .table import TableSpec
 
 __all__ = ["CACHE_UNITS", "CACHE_WAYS", "Modelled"]
 
@@ -50,18 +52,23 @@ class Modelled:
         """Whether something is on, so that the figures are not of a device that the gateware could be."""
         return self.cache_mib > 0 or self.page_window > 0
 
-    def sets(self, config: DeviceConfig, row_beats: int) -> int:
-        """Sets of the cache, a power of two, for rows of at most ``row_beats`` beats; 0 where it is off. Raises
+    def sets(self, config: DeviceConfig, tables: Sequence[TableSpec]) -> int:
+        """Sets of the cache, a power of two, for lines that hold any row of ``tables``; 0 where it is off. Raises
         :class:`ConfigError` for a cache of less than one set."""
         if not self.cache_mib:
             return 0
-        line = config.flash.page_bytes if self.cache_unit == "page" else row_beats * config.beat_bytes
+        line = self._line(config, tables)
         sets = int(self.cache_mib * MIB) // (line * CACHE_WAYS)
         if not sets:
             raise ConfigError("cache_mib", self.cache_mib, f"must hold at least {CACHE_WAYS} lines of {line} bytes")
         return 1 << (sets.bit_length() - 1)
 
-    def cache_bytes(self, config: DeviceConfig, row_beats: int) -> int:
+    def cache_bytes(self, config: DeviceConfig, tables: Sequence[TableSpec]) -> int:
         """What the cache holds at most: ``cache_mib``, rounded down to a power of two of sets."""
-        line = config.flash.page_bytes if self.cache_unit == "page" else row_beats * config.beat_bytes
-        return self.sets(config, row_beats) * CACHE_WAYS * line
+        return self.sets(config, tables) * CACHE_WAYS * self._line(config, tables)
+
+    def _line(self, config: DeviceConfig, tables: Sequence[TableSpec]) -> int:
+        """Bytes of a line: a page, or the widest row."""
+        if self.cache_unit == "page":
+            return config.flash.page_bytes
+        return max((t.stride_beats(config) for t in tables), default=1) * config.beat_bytes

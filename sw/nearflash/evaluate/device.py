@@ -64,8 +64,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     beyond: dict[str, Any] = {}
     if modelled is not None and modelled.any:
         plain = evaluate_device(config, spec, workload, batch, depth, infer)
-        widest = max(t.stride_beats(config) for t in tables)
-        beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, widest)},
+        beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, tables)},
                   "cache_hit_share": timeline.counters.get("cache_hits_count", 0) / max(1, int(sum(seen.lookups))),
                   "without_modelled": {k: plain[k] for k in COMPARED}}
 

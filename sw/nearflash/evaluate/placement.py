@@ -103,12 +103,11 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
                          "queries_per_second_ratio": row[key]["queries_per_second"] / base["queries_per_second"]}
     unseen = [1 - float(np.isin(i, j).mean()) if len(i) else 0.0
               for (i, _), (j, _) in zip(measured.first(measured.queries), learnt.bags, strict=True)]
-    widest = max(t.stride_beats(config) for t in tables)
     return {"model": spec.name, "device": config.name, "channels": config.flash.channels,
             "dies_per_channel": config.flash.dies, "source": measured.source, "learnt_queries": len(learnt),
             "measured_queries": measured.queries, "batch": batch, "depth": depth, "together": together,
             "table_bytes": sum(t.pages(config) for t in tables) * config.flash.page_bytes,
-            "modelled": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, widest)},
+            "modelled": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, tables)},
             "rows_never_seen_share_of_lookups": unseen, "orders": rows}, found
 
 

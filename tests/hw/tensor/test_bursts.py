@@ -29,16 +29,6 @@ def filled(rng, beat_bytes, runs, **options):
     return memory
 
 
-def watch(requests, seen):
-    """The lengths of ``requests`` as they are taken into ``seen``."""
-    async def process(ctx):
-        async for *_, valid, ready, n in ctx.tick().sample(requests.valid, requests.ready, requests.payload.beats):
-            if valid and ready:
-                seen.append(n)
-
-    return process
-
-
 @pytest.mark.parametrize(("beat_bytes", "stall"), [(8, 0.0), (16, 0.4)])
 def test_a_run_for_every_row_of_a_tensor(beat_bytes, stall):
     """One after the other without a gap, from a pixel of a beat to the widest row that a run can have."""
@@ -74,31 +64,31 @@ def test_runs_one_after_the_other(beat_bytes, stall):
     memory = filled(rng, beat_bytes, runs, latency=12, stall=stall, seed=1, fail=lambda a: a in bad)
     expected = [b for address, n in runs for b in beats_at(memory, beat_bytes, address, n)]
     source = StreamSource(dut.run, [{"address": a, "beats": n} for a, n in runs], stall, 2)
-    sink, asked, errors = StreamSink(dut.o, stall, 3), [], []
+    sink, errors = StreamSink(dut.o, stall, 3), []
 
     async def failures(ctx):
         async for *_, error in ctx.tick().sample(dut.error):
             errors.append(error)
 
-    simulate(dut, [source, sink, memory.read_port(dut.mem_read), watch(dut.mem_read.req, asked), failures],
+    simulate(dut, [source, sink, memory.read_port(dut.mem_read), failures],
              until=lambda: len(sink.items) >= len(expected), max_cycles=4000)
     assert sink.items == expected
-    assert sum(asked) == len(expected)
-    assert max(asked) == BURST
+    assert sum(memory.asked) == len(expected)
+    assert max(memory.asked) == BURST
     assert sum(errors) == len(bad)
     assert memory.pending == 0
 
 
 def test_a_beat_a_cycle_and_no_more_than_there_is_room_for():
     """A sink that takes nothing at first, then some: what was asked for is taken from memory all the same."""
-    dut, rng, asked, resumed = reused(BurstReader, 8), random.Random(1), [], []
+    dut, rng, resumed = reused(BurstReader, 8), random.Random(1), []
     runs = lay_out(rng, 8, [4 * BURST] * 4)
     memory = filled(rng, 8, runs, latency=12)
     sink = StreamSink(dut.o, stall=1.0)
 
     async def later(ctx):
         await ctx.tick().repeat(200)
-        assert sum(asked) == DEPTH
+        assert sum(memory.asked) == DEPTH
         assert memory.pending == 0
         sink.stall = 0.0
         while len(sink.items) < BURST // 2:
@@ -106,12 +96,12 @@ def test_a_beat_a_cycle_and_no_more_than_there_is_room_for():
         sink.stall = 1.0
         await ctx.tick().repeat(50)
         assert BURST // 2 <= len(sink.items) < BURST
-        assert sum(asked) == DEPTH, "more than there is room for"
+        assert sum(memory.asked) == DEPTH, "more than there is room for"
         resumed.append(len(sink.items))
         sink.stall = 0.0
 
     simulate(dut, [StreamSource(dut.run, [{"address": a, "beats": n} for a, n in runs]), sink, later,
-                   memory.read_port(dut.mem_read), watch(dut.mem_read.req, asked)],
+                   memory.read_port(dut.mem_read)],
              until=lambda: len(sink.items) == 16 * BURST, max_cycles=600)
     assert sink.items == [b for address, n in runs for b in beats_at(memory, 8, address, n)]
     cycles = sink.cycles[resumed[0]:]
@@ -126,7 +116,7 @@ def test_what_is_written_is_all_there_when_it_is_done(beat_bytes, stall):
     runs, failing = lay_out(rng, beat_bytes, LENGTHS), set()
     memory = MemoryModel(beat_bytes, latency=9, stall=stall, seed=1, fail=lambda a: a in failing)
     source, done = StreamSource(dut.i, [], stall, 2), StreamSink(dut.done, stall, 3)
-    expected, verdicts, asked, ahead = {}, [], [], []
+    expected, verdicts, ahead = {}, [], []
 
     async def writes(ctx):
         for k, (address, n) in enumerate(runs):
@@ -153,14 +143,14 @@ def test_what_is_written_is_all_there_when_it_is_done(beat_bytes, stall):
     async def early(ctx):
         while True:
             *_, valid = await ctx.tick().sample(dut.mem_write.req.valid)
-            ahead.append(valid and sum(asked) >= source.sent)
+            ahead.append(valid and sum(memory.asked) >= source.sent)
 
-    simulate(dut, [early, writes, source, done, memory.write_port(dut.mem_write), watch(dut.mem_write.req, asked)],
+    simulate(dut, [early, writes, source, done, memory.write_port(dut.mem_write)],
              until=lambda: len(done.items) == len(runs), max_cycles=4000)
     assert done.items == verdicts
     assert source.drained
-    assert sum(asked) == sum(LENGTHS)
-    assert max(asked) == BURST
+    assert sum(memory.asked) == sum(LENGTHS)
+    assert max(memory.asked) == BURST
     assert not any(ahead)
 
 

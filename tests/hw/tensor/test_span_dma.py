@@ -18,18 +18,9 @@ def spans(rng, beat_bytes):
             for place, n in zip(rng.sample(range(len(LENGTHS)), len(LENGTHS)), LENGTHS, strict=True)]
 
 
-def lengths(requests, seen):
-    async def process(ctx):
-        async for *_, valid, ready, n in ctx.tick().sample(requests.valid, requests.ready, requests.payload.beats):
-            if valid and ready:
-                seen.append(n)
-
-    return process
-
-
 @pytest.mark.parametrize(("beat_bytes", "stall"), [(8, 0.0), (8, 0.4), (32, 0.2)])
 def test_every_span_ends_with_last_and_says_which_beats_failed(beat_bytes, stall):
-    rng, dut, asked = random.Random(stall), reused(SpanReader, beat_bytes), []
+    rng, dut = random.Random(stall), reused(SpanReader, beat_bytes)
     wanted = spans(rng, beat_bytes)
     bad = {address + rng.randrange(n) * beat_bytes for address, n in wanted[::2]}
     memory, expected = MemoryModel(beat_bytes, latency=11, stall=stall, seed=1, fail=lambda a: a in bad), []
@@ -40,23 +31,23 @@ def test_every_span_ends_with_last_and_says_which_beats_failed(beat_bytes, stall
             expected.append({"data": value, "last": int(k == n - 1), "error": int(at in bad)})
     source = StreamSource(dut.start, [{"address": a, "beats": n} for a, n in wanted], stall, 2)
     sink = StreamSink(dut.o, stall, 3)
-    simulate(dut, [source, sink, memory.read_port(dut.mem_read), lengths(dut.mem_read.req, asked)],
+    simulate(dut, [source, sink, memory.read_port(dut.mem_read)],
              until=lambda: len(sink.items) >= len(expected), max_cycles=4000)
     assert sink.items == expected
-    assert sum(asked) == len(expected)
-    assert max(asked) == PIECE
+    assert sum(memory.asked) == len(expected)
+    assert max(memory.asked) == PIECE
     assert memory.pending == 0
 
 
 def test_it_asks_for_what_it_has_room_for():
     """A sink that takes nothing at first, then some: memory is rid of all that was asked for."""
-    dut, asked = reused(SpanReader, 8), []
+    dut = reused(SpanReader, 8)
     memory, sink = MemoryModel(8, latency=5), StreamSink(dut.o, stall=1.0)
     memory.write(0x100, b"".join(k.to_bytes(8, "little") for k in range(150)))
 
     async def later(ctx):
         await ctx.tick().repeat(150)
-        assert sum(asked) == ROOM
+        assert sum(memory.asked) == ROOM
         assert memory.pending == 0
         sink.stall = 0.0
         while len(sink.items) < PIECE // 2:
@@ -64,11 +55,11 @@ def test_it_asks_for_what_it_has_room_for():
         sink.stall = 1.0
         await ctx.tick().repeat(50)
         assert PIECE // 2 <= len(sink.items) < PIECE
-        assert sum(asked) == ROOM, "more than there is room for"
+        assert sum(memory.asked) == ROOM, "more than there is room for"
         sink.stall = 0.0
 
     simulate(dut, [StreamSource(dut.start, [{"address": 0x100, "beats": 150}]), sink, later,
-                   memory.read_port(dut.mem_read), lengths(dut.mem_read.req, asked)],
+                   memory.read_port(dut.mem_read)],
              until=lambda: len(sink.items) == 150, max_cycles=600)
     assert [b["data"] for b in sink.items] == [*range(150)]
 
@@ -76,7 +67,7 @@ def test_it_asks_for_what_it_has_room_for():
 @pytest.mark.parametrize(("beat_bytes", "stall"), [(8, 0.0), (8, 0.4), (32, 0.2)])
 def test_what_is_kept_lies_side_by_side(beat_bytes, stall):
     """Beats dropped at the beginning, the end, here and there, all of them; a failure is said of its span alone."""
-    rng, dut, asked, early = random.Random(stall), reused(SpanWriter, beat_bytes), [], []
+    rng, dut, early = random.Random(stall), reused(SpanWriter, beat_bytes), []
     failing, expected, verdicts, whole = set(), {}, [], []
     memory = MemoryModel(beat_bytes, latency=7, stall=stall, seed=1, fail=lambda a: a in failing)
     starts, done = StreamSource(dut.start, [], stall, 2), StreamSink(dut.done, stall, 3)
@@ -107,13 +98,13 @@ def test_what_is_kept_lies_side_by_side(beat_bytes, stall):
 
     async def late(ctx):
         async for *_, valid in ctx.tick().sample(dut.mem_write.req.valid):
-            early.append(valid and sum(asked) >= source.sent)
+            early.append(valid and sum(memory.asked) >= source.sent)
 
-    simulate(dut, [late, feed, starts, source, done, memory.write_port(dut.mem_write), lengths(dut.mem_write.req, asked)],
+    simulate(dut, [late, feed, starts, source, done, memory.write_port(dut.mem_write)],
              until=lambda: len(whole) == len(LENGTHS), max_cycles=4000)
     assert done.items == verdicts
     assert {"error": 1} in verdicts
     assert source.drained
-    assert sum(asked) == sum(whole)
-    assert max(asked) == PIECE
+    assert sum(memory.asked) == sum(whole)
+    assert max(memory.asked) == PIECE
     assert not any(early), "a request before its beats are here"

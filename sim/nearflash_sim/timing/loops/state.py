@@ -154,7 +154,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
     s = _records(1, *_SCALARS)
     s["merge_last"], s["walk_at"] = f.channels + (modelled.cache_mib > 0) - 1, INF
-    cached, cache_used, sketch = new_cache(modelled.sets(config, max((t.stride_beats(config) for t in tables), default=1)))
+    cached, cache_used, sketch = new_cache(modelled.sets(config, tables))
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
