@@ -20,13 +20,18 @@ __all__ = ["Channel", "DieScheduler"]
 LOOKUP, BLOCK = 0, 1
 
 
+def popped_queues(config: DeviceConfig) -> bool:
+    """Whether a channel's queues are :class:`~.queue.DieQueues`: it has several dies, or takes reads out of turn."""
+    return config.flash.dies > 1 or config.lookup.page_window > 0
+
+
 class DieScheduler(wiring.Component):
     """Gives free dies (idle, or in their last data-out) their next command from the queues of the two paths (lookup, block).
 
     A path has work for a die when the die's queue is not empty and, for the block path, its oldest command may start
     (``startable``). Where both have, they alternate, so a command waits for at most one of the other path. Dies are
-    served round-robin; a command reaches its die 3 cycles after it became the choice, or 2 where there is one die alone,
-    whose queues (:class:`~.queue.DieQueue`) show it without a ``pop``.
+    served round-robin; a command reaches its die 3 cycles after it became the choice (more while the queue moves a read
+    forward), or 2 where the queues show it without a ``pop`` (:class:`~.queue.DieQueue`: see :func:`popped_queues`).
     """
 
     def __init__(self, config: DeviceConfig):
@@ -71,8 +76,8 @@ class DieScheduler(wiring.Component):
                         last_die.eq(die),
                         path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1)),
                     ]
-                    m.next = "POP" if dies > 1 else "GIVE"
-            if dies > 1:
+                    m.next = "POP" if popped_queues(self.config) else "GIVE"
+            if popped_queues(self.config):
                 with m.State("POP"):
                     for k in (LOOKUP, BLOCK):
                         with m.If(path == k):
@@ -103,8 +108,9 @@ class Channel(wiring.Component):
 
     ``lookup_cmd``: READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on ``block_data``, PROGRAMs and
     ERASEs, answered on ``block_done``, once each. Each answer has its command's tag; answers of different dies come in
-    any order. A die takes the commands of one path in order; where both paths wait for it, it takes them in turn. A READ
-    has ``beats`` of at least 1 and ``column + beats`` of at most raw_page_beats.
+    any order. A die takes the commands of one path in order, but lookups of the page that it reads before others where
+    there is a ``lookup.page_window`` (:class:`~.queue.DieQueues` says which); where both paths wait for it, it takes them in
+    turn. A READ has ``beats`` of at least 1 and ``column + beats`` of at most raw_page_beats.
 
     ``block_in``: the raw pages (page beats, then OOB beats) of the PROGRAMs, in the order their commands were accepted.
     A PROGRAM starts when those accepted before it have their data and its own first beat waits here; until then its die
@@ -163,10 +169,12 @@ class Channel(wiring.Component):
         c = self.config
         layouts = Layouts.of(c)
         n = c.flash.dies
+        popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         queues = []
-        for depth, flag in ((c.lookup.tags, None), (block_depth, lambda command: command.op == FlashOp.PROGRAM)):
-            queues.append(DieQueues(layouts.flash_command, n, depth, flag) if n > 1
+        for depth, flag, window in ((c.lookup.tags, None, c.lookup.page_window),
+                                    (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0)):
+            queues.append(DieQueues(layouts.flash_command, n, depth, flag, window) if popped
                           else DieQueue(layouts.flash_command, depth, flag))
         m.submodules.lookup_queue, m.submodules.block_queue = lookup_queue, block_queue = queues
         m.submodules.scheduler = scheduler = DieScheduler(c)
@@ -180,7 +188,7 @@ class Channel(wiring.Component):
         connect(m, flipped(self.block_cmd), block_queue.i)
         for k, queue in enumerate((lookup_queue, block_queue)):
             connect(m, queue.o, scheduler.command[k])
-            if n > 1:
+            if popped:
                 connect(m, scheduler.pop[k], queue.pop)
             m.d.comb += scheduler.pending[k].eq(queue.pending)
         for d, die in enumerate(dies):

@@ -1,44 +1,54 @@
-"""What waits for a channel's dies: one FIFO per die in one shared memory, or one FIFO alone."""
+"""What waits for a channel's dies: one queue per die in one shared memory, or one FIFO alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Array, Module, Signal, ValueLike
+from amaranth.hdl import Array, Cat, Module, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
+from .window import PageWindow
 
 __all__ = ["DieQueue", "DieQueues"]
 
 
 class DieQueues(wiring.Component):
-    """``dies`` FIFOs (linked lists) of payloads of ``layout``, which has a field ``die``; they share ``depth`` entries.
+    """``dies`` queues (linked lists) of payloads of ``layout``, which has a field ``die``; they share ``depth`` entries.
 
     ``i`` takes a payload per cycle while an entry is free; it pauses for 3 cycles at each pop, because a push writes the
     link that a pop may be reading. ``pending`` has a bit per die that holds at least one payload. A transfer on ``pop``
-    (a die number whose ``pending`` bit is set) takes that die's oldest payload, which is on ``o`` one cycle later.
-    ``flagged``: ``flag(payload)`` of each die's oldest payload; valid when ``pending`` is set and ``pop.ready`` is high.
+    (a die number whose ``pending`` bit is set) takes that die's first payload, which is on ``o`` one cycle later.
+    ``flagged``: ``flag(payload)`` of each die's first payload; valid when ``pending`` is set and ``pop.ready`` is high.
+
+    With a ``window`` (no ``flag`` then; the layout has fields ``block`` and ``page``) reads of a page go together. When the
+    payload popped for a die has another page than the one before it, the next ``window`` payloads of the die's queue are
+    looked at in their order, those that come meanwhile too, and each of the same page is moved to the front
+    (:class:`~.window.PageWindow`). So a payload is passed over by at most ``window`` younger ones for each page that is read
+    until it is taken, and those are at most the one under way and one for each payload that was before it when it came.
     """
 
-    def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None):
+    def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None,
+                 window: int = 0):
         if dies < 1 or depth < 1:
             raise ValueError(f"dies = {dies}, depth = {depth}: must be at least 1")
-        self.layout, self.dies, self.depth, self.flag = layout, dies, depth, flag
+        if window < 0 or (window and flag):
+            raise ValueError(f"window = {window}: must be at least 0, and 0 with a flag")
+        self.layout, self.dies, self.depth, self.flag, self.window = layout, dies, depth, flag, window
         super().__init__({
             #: Commands of any dies.
             "i": In(stream.Signature(layout)),
-            #: The die whose oldest command is wanted.
+            #: The die whose first command is wanted.
             "pop": In(stream.Signature(index_bits(dies))),
             #: That command.
             "o": Out(stream.Signature(layout)),
             #: A bit per die: a command waits.
             "pending": Out(dies),
-            #: A bit per die: its oldest command has the flag.
+            #: A bit per die: its first command has the flag.
             "flagged": Out(dies),
         })
 
@@ -112,11 +122,14 @@ class DieQueues(wiring.Component):
             with m.If(push & ~appends):
                 m.d.sync += self.flagged.bit_select(self.i.payload.die, 1).eq(pushed_flag)
 
+        still = 1  # nothing is moved forward
+        if self.window:
+            still = self._page_window(m, heads, tails, popped, push, out_valid, pop_entry, pop_link, push_link)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
-                    idle.eq(1),
-                    self.pop.ready.eq(~out_valid),
+                    idle.eq(still),
+                    self.pop.ready.eq(~out_valid & still if self.window else ~out_valid),
                 ]
                 with m.If(popped):
                     m.d.sync += [
@@ -138,6 +151,43 @@ class DieQueues(wiring.Component):
                     m.d.sync += self.flagged.bit_select(die, 1).eq(pop_flag.data)
                 m.next = "IDLE"
         return m
+
+    def _page_window(self, m: Module, heads: Array, tails: Array, popped: Signal, push: Signal, out_valid: Signal,
+                     entry: Any, link: Any, new_link: Any) -> Value:
+        """A :class:`~.window.PageWindow` at the memories' ports, which it has when no pop or push needs them; whether
+        nothing is moved."""
+        row = Cat(entry.data.block, entry.data.page)
+        m.submodules.window = window = PageWindow(len(row), self.dies, self.depth, self.window)
+        m.d.comb += [
+            window.popped.eq(popped),
+            window.popped_die.eq(self.pop.payload),
+            window.pushed.eq(push),
+            window.pushed_die.eq(self.i.payload.die),
+            window.rest.eq(~out_valid),
+            window.head.eq(heads[window.die]),
+            window.tail.eq(tails[window.die]),
+            window.pending.eq(self.pending.bit_select(window.die, 1)),
+            window.row.eq(row),
+            window.link.eq(link.data),
+        ]
+        with m.If(~popped):
+            m.d.comb += [
+                entry.en.eq(~out_valid),
+                link.en.eq(~out_valid),
+                entry.addr.eq(window.at),
+                link.addr.eq(window.at),
+            ]
+        with m.If(window.cut):
+            m.d.comb += [
+                new_link.en.eq(1),
+                new_link.addr.eq(window.cut_at),
+                new_link.data.eq(window.cut_to),
+            ]
+        with m.If(window.front):
+            m.d.sync += heads[window.die].eq(window.entry)
+        with m.If(window.shorten):
+            m.d.sync += tails[window.die].eq(window.before)
+        return ~window.moving
 
 
 class DieQueue(wiring.Component):

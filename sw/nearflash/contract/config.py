@@ -30,6 +30,7 @@ FORMATS = ("fp32", "fp16", "int8")  # of a table's rows, by their number
 MODES = ("sum", "mean")  # of pooling, by their number
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
+LARGEST_WINDOW = 4096  # as many reads as there can be tags
 REACH_BITS = 40  # of an address within the device: what it can reach at most
 
 
@@ -109,6 +110,7 @@ class LookupConfig:
     accumulators: int = 1024  #: elements of one sample's pooled vectors (sum of dims over tables)
     formats: tuple[str, ...] = FORMATS  #: of tables' rows that pooling is generated for, in this order
     modes: tuple[str, ...] = MODES  #: of pooling; without "mean" there is no divider
+    page_window: int = 0  #: reads of a die's queue looked at, for each page it reads, for more from that page; 0: off
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class DeviceConfig:
                 v = getattr(obj, fl.name)
                 if not isinstance(v, int):
                     continue
-                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns") else 1
+                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "page_window") else 1
                 _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
                 if fl.name.endswith("_ns"):
                     _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
@@ -228,6 +230,10 @@ class DeviceConfig:
             _check(len(v) > 0 and v == tuple(k for k in known if k in v), f"lookup.{name}", v,
                    f"must be one or more of {known}, each once and in this order")
         _check(lk.max_bag < 65536, "lookup.max_bag", lk.max_bag, "must be below 65536")
+        _check(lk.page_window <= LARGEST_WINDOW, "lookup.page_window", lk.page_window,
+               f"must be from 0 (off) to {LARGEST_WINDOW} reads")
+        _check(not lk.page_window or f.t_ccs_ns > 0, "lookup.page_window", lk.page_window,
+               "needs flash.t_ccs_ns of at least 1: without a change-read-column every READ pays tR")
         _check(m.act_bits in (8, 16), "mlp.act_bits", m.act_bits, "must be 8 or 16")
         _check(_pow2(m.n_batch) and m.n_batch <= 64, "mlp.n_batch", m.n_batch, "must be a power of two, 1 to 64")
         _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
@@ -381,8 +387,12 @@ class DeviceConfig:
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration."""
-        return dataclasses.asdict(self)
+        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` is left
+        out where it is off: without it a design is what it was before there was one, and has the same :attr:`design_id`."""
+        d = dataclasses.asdict(self)
+        if not self.lookup.page_window:
+            del d["lookup"]["page_window"]
+        return d
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> DeviceConfig:
