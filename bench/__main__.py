@@ -13,6 +13,7 @@ from . import (
     lookup,
     modelled,
     mqsim,
+    page_window,
     shell,
     simulators,
     tensor,
@@ -26,6 +27,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
+           "page_window": page_window,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "shell": shell, "virtual_board": virtual_board}
 

@@ -117,6 +117,27 @@ def test_names_survive_toml_and_do_not_change_the_design():
     assert replace(c, clock_mhz=101).design_id != c.design_id
 
 
+def test_a_page_window_is_part_of_a_design_that_has_one():
+    """And of no other: what is kept of devices without it (their design_id, their hand-off files) stays as it is."""
+    off = DeviceConfig.preset("tiny")
+    assert "page_window" not in off.to_dict()["lookup"]
+    assert off.with_page_window(0) == off
+    on = off.with_page_window(16)
+    assert (on.lookup.page_window, on.flash.t_ccs_ns, on.flash.t_read_ns) == (16, 200, off.flash.t_read_ns)
+    assert on.design_id not in (off.design_id, off.with_page_window(17).design_id)
+    assert DeviceConfig.from_toml(on.to_toml()) == on
+    assert DeviceConfig.preset("tlc").with_page_window(4).flash.t_ccs_ns == 300
+
+
+@pytest.mark.parametrize(("window", "ccs", "says"), [
+    (-1, 200, "must be an integer of at least 0"), (4097, 200, "must be from 0 .off. to 4096 reads"),
+    (8, 0, "needs flash.t_ccs_ns of at least 1"), (True, 200, "lookup.page_window = True")])
+def test_a_page_window_has_limits_and_needs_a_change_read_column(window, ccs, says):
+    c = DeviceConfig.preset("tiny", t_ccs_ns=ccs)
+    with pytest.raises(ConfigError, match=f"lookup.page_window.*{says}" if ccs == 0 or window < 0 else says):
+        replace(c, lookup=replace(c.lookup, page_window=window))
+
+
 @pytest.mark.parametrize(("change", "field"), [
     (dict(index=2, kr=129), "kr"), (dict(index=2, kc=3), "kc"), (dict(index=2, scan="diagonal"), "scan"),
     (dict(index=2, inputs=("ghost",)), "inputs"),

@@ -44,7 +44,7 @@ def decoded(path):
     return out
 
 
-@pytest.mark.parametrize("modelled", [None, Modelled(cache_mib=1, page_window=8)])
+@pytest.mark.parametrize("modelled", [None, Modelled(cache_mib=1)])
 def test_tracks_of_a_run(tmp_path, modelled):
     """Every track of the device; busy shares, reads and times of phases as the counters and the configuration have them."""
     run = simulated(modelled=modelled)

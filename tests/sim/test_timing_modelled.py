@@ -1,4 +1,4 @@
-"""What the simulator adds to the gateware: the row cache and reading a page once, against counts made another way."""
+"""What the simulator adds to the gateware: the row cache, against counts made another way."""
 
 import numpy as np
 import pytest
@@ -69,42 +69,11 @@ def test_a_cache_of_pages_answers_a_pages_other_rows():
     assert page.latency[0] - row.latency[0] == pytest.approx(moved, abs=1)
 
 
-def test_a_page_is_read_once_for_what_waits_in_its_dies_queue():
-    """Two pages A and B of one die in turn: without the window each row pays tR. With two reads to choose from AA BB AA BB
-    is the order in which the die serves them, with more AAAA BBBB."""
-    bag = [0, 32, 1, 33, 2, 34, 3, 35]
-    times = {}
-    for window, wanted in ((0, 8), (1, 8), (2, 4), (64, 2)):
-        out = lookups(ONE_DIE, 64, [bag], Modelled(page_window=window))
-        assert reads(out) == wanted, window
-        times[window] = int(out.latency[0])
-    assert times[0] - times[64] > 6 * (2800 - 100)
-
-
-def test_reads_of_one_row_that_wait_share_its_transfer():
-    """Five times one row and once another one of the page: one cell read, two transfers; without the window six of each."""
-    bag = [5, 5, 5, 9, 5, 5]
-    plain, out = (lookups(ONE_DIE, 64, [bag], Modelled(page_window=w)) for w in (0, 64))
-    assert (reads(plain), reads(out)) == (6, 1)
-    assert out.counters["shared_rows_count"] == 4
-    assert out.counters["channel0_bus_busy"] * 3 == plain.counters["channel0_bus_busy"]
-    assert out.counters["lookups_count"] == 6
-
-
-def test_a_window_and_queues_of_several_dies_read_each_page_of_a_bag_once():
-    """All of a bag is queued long before the dies are through with it."""
-    rng = np.random.default_rng(1)
-    rows = rng.permutation(8 * ROWS_A_PAGE)[:200]
-    out = lookups(FOUR, 8 * ROWS_A_PAGE, [rows], Modelled(page_window=256))
-    assert reads(out) == 8
-    assert out.counters["lookups_count"] == 200
-
-
 def test_what_is_off_changes_nothing():
     rng = np.random.default_rng(2)
     commands = [rng.integers(0, 500, 20) for _ in range(30)]
     plain = lookups(FOUR, 500, commands, None, depth=4)
-    for off in (Modelled(), Modelled(cache_unit="page"), Modelled(column_ns=500)):
+    for off in (Modelled(), Modelled(cache_unit="page")):
         got = lookups(FOUR, 500, commands, off, depth=4)
         assert got.completed.tolist() == plain.completed.tolist()
         assert got.counters == plain.counters
@@ -113,8 +82,7 @@ def test_what_is_off_changes_nothing():
 
 @pytest.mark.parametrize(("values", "says"), [
     ({"cache_mib": -1}, "cache_mib = -1: must be from 0"), ({"cache_mib": float("nan")}, "cache_mib = nan"),
-    ({"cache_unit": "byte"}, "cache_unit = 'byte'"), ({"page_window": 5000}, "page_window = 5000: must be from 0"),
-    ({"column_ns": 0}, "column_ns = 0")])
+    ({"cache_unit": "byte"}, "cache_unit = 'byte'")])
 def test_limits(values, says):
     with pytest.raises(ConfigError, match=says):
         Modelled(**values)

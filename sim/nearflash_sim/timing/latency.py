@@ -60,7 +60,7 @@ class Latency(NamedTuple):
     MAP_FILLED: int = 2  # last beat of the line to the next request, and to the response FIFO's input
     MAP_LINE_BEATS: int = 4
 
-    # -- flash/queue, flash/channel, flash/bus, flash/array
+    # -- flash/queue, flash/window, flash/channel, flash/bus, flash/array
     QUEUE_VISIBLE_ONE: int = 2  # a command's arrival to the scheduler seeing it, where there is one die
     QUEUE_VISIBLE: int = 1  # and where there are several
     CHOSEN_ONE: int = 1  # chosen to taken by the die
@@ -68,6 +68,10 @@ class Latency(NamedTuple):
     CHOOSE_EVERY_ONE: int = 2
     CHOOSE_EVERY: int = 3
     PUSH_AFTER_POP: int = 4  # choice to the first cycle in which the queue takes a command again
+    WINDOW_FIRST: int = 2  # the walker's look to its comparison of a queue's first entry,
+    WINDOW_NEXT: int = 3  # and of one behind another
+    WINDOW_MOVE: int = 2  # cycles in which an entry is moved to the front
+    WINDOW_AGAIN: int = 2  # a pop to the walker's next choice of a die
     OUT_OVERHEAD: int = 2  # data-out granted to the cycle before its first beat
     ARRAY_STATE: int = 1  # job taken to the request for the block's state,
     ARRAY_PAGE: int = 3  # for the page's beats,

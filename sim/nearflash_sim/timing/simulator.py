@@ -123,8 +123,6 @@ class Simulator:
                "map_misses_count": int(s["misses"])}
         if self.modelled.cache_mib:
             out["cache_hits_count"] = int(s["cache_hits"])
-        if self.modelled.page_window:
-            out["shared_rows_count"] = int(s["shared"])
         for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
             for k in range(dies):

@@ -54,8 +54,9 @@ def evaluate(
                                              "many MiB.")] = 0.0,
     cache_unit: Annotated[str, typer.Option(help="What a line of --cache-mib holds: row, or page (all of it crosses the "
                                             "channel bus).")] = "row",
-    page_window: Annotated[int, typer.Option(help="MODELLED, NOT IN RTL: a die reads a page once for all vectors wanted "
-                                             "from it among so many reads in its queue.")] = 0,
+    page_window: Annotated[int | None, typer.Option(help="lookup.page_window: a die reads a page once for all vectors that "
+                                                    "so many reads in its queue want from it (0: off). Flash without a "
+                                                    "change-read-column gets one of 200 ns.")] = None,
     placement: Annotated[Path | None, typer.Option(help="The tables' rows lie as `nearflash place` put them: its index "
                                                    "mapping.")] = None,
     queries: Annotated[int | None, typer.Option(help=f"Queries to simulate (default: {LOOKUP_BUDGET:,} lookups' worth, or "
@@ -109,8 +110,8 @@ def evaluate(
         paper_report(out, dies, table_gb, seed, quick, costs, host, json_file)
         return
     check_outputs(json_file=json_file, timeline=timeline)
-    excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "board")
-    excludes(ctx, "board", "preset", "config", "channels", "dies", "clock")
+    excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "page_window", "board")
+    excludes(ctx, "board", "preset", "config", "channels", "dies", "clock", "page_window")
     excludes(ctx, "config", "preset")
     excludes(ctx, "dataset", "locality", "histogram", "trace", "rows", "table_gb")
     excludes(ctx, "trace", "locality", "histogram")
@@ -121,12 +122,13 @@ def evaluate(
     excludes(ctx, "board", "mlp_share")
     needs(ctx, dataset is not None, "--dataset", "checkpoint")
     needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
-    modelled = Modelled(cache_mib, cache_unit, page_window)
+    modelled = Modelled(cache_mib, cache_unit)
     from ..evaluate.device import evaluate_device, tables_of
     from ..evaluate.workload import placed
     from .placement import load_placement
 
     base = base_config(preset, config, channels, dies, clock)
+    base = base if page_window is None else base.with_page_window(page_window)
     if dataset is not None:
         spec, workload, digest = _dataset(dataset, checkpoint, model, queries)
     else:
@@ -251,6 +253,8 @@ def _show(r: dict[str, Any]) -> None:
 
     console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables; device {r['device']}: {r['channels']} channels "
                   f"x {r['dies_per_channel']} dies, {r['clock_mhz']:g} MHz; {r['source']}")
+    if r["page_window"]:
+        console.print(f"a page is read once for all wanted from it among {r['page_window']} reads of a die's queue")
     if modelled := r.get("modelled_not_in_rtl"):
         _show_modelled(r, modelled)
     ceiling = r["flash_ceiling_queries_per_second"]
@@ -287,8 +291,6 @@ def _show_modelled(r: dict[str, Any], modelled: dict[str, Any]) -> None:
     on = []
     if modelled["cache_bytes"]:
         on.append(f"a cache of {modelled['cache_bytes'] / 2**20:g} MiB of {modelled['cache_unit']}s")
-    if modelled["page_window"]:
-        on.append(f"a page read once for all wanted among {modelled['page_window']} reads of a die's queue")
     console.print(f"MODELLED, NOT IN RTL: {'; '.join(on)}. `nearflash run` and `build` know nothing of it.")
     show("with it and without", [
         ("throughput", f"{r['queries_per_second']:,.0f} / {without['queries_per_second']:,.0f} queries/s",

@@ -30,6 +30,7 @@ FORMATS = ("fp32", "fp16", "int8")  # of a table's rows, by their number
 MODES = ("sum", "mean")  # of pooling, by their number
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
+COLUMN_NS = 200  # tCCS of flash whose configuration has none
 LARGEST_WINDOW = 4096  # as many reads as there can be tags
 REACH_BITS = 40  # of an address within the device: what it can reach at most
 
@@ -289,6 +290,12 @@ class DeviceConfig:
     def t_ccs(self) -> int:
         """tCCS in cycles."""
         return self.cycles(self.flash.t_ccs_ns)
+
+    def with_page_window(self, reads: int) -> DeviceConfig:
+        """This device with a ``lookup.page_window`` of ``reads``; flash that has no change-read-column gets one of
+        :data:`COLUMN_NS`. Raises :class:`ConfigError`."""
+        c = self if self.flash.t_ccs_ns or not reads else replace(self, flash=replace(self.flash, t_ccs_ns=COLUMN_NS))
+        return replace(c, lookup=replace(c.lookup, page_window=reads))
 
     @property
     def bus_beat_q16(self) -> int:

@@ -14,7 +14,6 @@ __all__ = ["CACHE_UNITS", "CACHE_WAYS", "Modelled"]
 CACHE_UNITS = ("row", "page")
 CACHE_WAYS = 8  # lines of a set
 LARGEST_CACHE = 4096.0  # MiB
-LARGEST_WINDOW = 4096
 MIB = 1 << 20
 
 
@@ -26,31 +25,22 @@ class Modelled:
     lines, the least recently used of which gives way to a row that was asked for more often (TinyLFU: Einziger, Friedman
     and Manes, ACM Transactions on Storage 13(4), 2017). ``cache_unit``: "row", a line for each vector that crossed a channel
     bus, or "page", in which case whole pages cross it and a line holds one.
-
-    ``page_window`` (reads; 0: off): a free die takes that of the first so many reads in its queue which wants the page it
-    holds, before any other, and pays ``column_ns`` instead of tR; those of them that want the very row on the channel bus
-    get it from the same transfer. ``column_ns`` (ns): where the flash has no change-read-column of its own
-    (``flash.t_ccs_ns`` 0).
     """
 
     cache_mib: float = 0.0
     cache_unit: str = "row"
-    page_window: int = 0
-    column_ns: int = 200
 
     def __post_init__(self) -> None:
         for ok, name, limit in (
                 (0 <= self.cache_mib <= LARGEST_CACHE, "cache_mib", f"must be from 0 (off) to {LARGEST_CACHE:g} MiB"),
-                (self.cache_unit in CACHE_UNITS, "cache_unit", f"must be one of {CACHE_UNITS}"),
-                (0 <= self.page_window <= LARGEST_WINDOW, "page_window", f"must be from 0 (off) to {LARGEST_WINDOW} reads"),
-                (1 <= self.column_ns <= 1_000_000, "column_ns", "must be from 1 to 1,000,000 ns")):
+                (self.cache_unit in CACHE_UNITS, "cache_unit", f"must be one of {CACHE_UNITS}")):
             if not ok:
                 raise ConfigError(name, getattr(self, name), limit)
 
     @property
     def any(self) -> bool:
         """Whether something is on, so that the figures are not of a device that the gateware could be."""
-        return self.cache_mib > 0 or self.page_window > 0
+        return self.cache_mib > 0
 
     def sets(self, config: DeviceConfig, tables: Sequence[TableSpec]) -> int:
         """Sets of the cache, a power of two, for lines that hold any row of ``tables``; 0 where it is off. Raises

@@ -86,7 +86,8 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     result = {
         "model": spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": workload.source,
         "command": "INFER" if infer else "LOOKUP", "clock_mhz": config.clock_mhz, "channels": f.channels,
-        "dies_per_channel": f.dies, "table_bytes": int(sum(t.rows * b for t, b in zip(tables, rows, strict=True))),
+        "dies_per_channel": f.dies, "page_window": config.lookup.page_window,
+        "table_bytes": int(sum(t.rows * b for t, b in zip(tables, rows, strict=True))),
         "queries": n, "batch": batch, "depth": depth, "lookups": lookups, "cycles": cycles,
         "queries_per_second": n / (cycles * us * 1e-6), "lookups_per_second": lookups / (cycles * us * 1e-6),
         "latency_mean_us": float(latency.mean()), "latency_p50_us": float(np.percentile(latency, 50)),

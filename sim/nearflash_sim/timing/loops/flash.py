@@ -1,8 +1,9 @@
 """The flash channels as events: die queues, schedulers, buses and the dies' phases (``nearflash_hw.flash``).
 
-A channel does three things, each at its earliest cycle: its queue takes a command, its scheduler gives a free die its oldest
+A channel does three things, each at its earliest cycle: its queue takes a command, its scheduler gives a free die its first
 one, its bus begins a command phase or a data-out. What each changes takes effect in a later cycle, as through the gateware's
-registers, so things of one cycle may be done in any order.
+registers, so things of one cycle may be done in any order. With a page window there is a fourth (:mod:`.window`), which of
+several in a cycle is done first: it keeps the others waiting.
 
 Commands come in order of time, but for those of a query whose features waited for a core whose results have no room until
 vectors are in: what happens until then is done before it is known when the features were taken.
@@ -15,6 +16,7 @@ from .dram import read
 from .state import INF
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
+from .window import SCAN, pop, scan, scan_at, seen
 
 __all__ = ["flash_event", "plan", "put"]
 
@@ -25,8 +27,12 @@ PUSH, CHOOSE, BUS = 0, 1, 2
 def plan(d, a, c):
     """Set when channel ``c`` does its next thing, and what."""
     at, what = INF, PUSH
+    if d.window:
+        at, what = scan_at(d, a, c), SCAN
     if a.channel[c].in_head != a.channel[c].in_tail:
-        at = max(a.coming[c, a.channel[c].in_head % d.tags].time, a.channel[c].push_at)
+        push = max(a.coming[c, a.channel[c].in_head % d.tags].time, a.channel[c].push_at)
+        if push < at:
+            at, what = push, PUSH
     choose, command, out = INF, INF, INF
     for k in range(c * d.dies, (c + 1) * d.dies):
         choose = min(choose, max(a.die[k].visible, a.die[k].free_at))
@@ -75,37 +81,15 @@ def _push(d, a, c, now):
     a.channel[c].in_head += 1
     a.channel[c].push_at = max(a.channel[c].push_at, now + 1)
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
-    visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 else d.k.QUEUE_VISIBLE)
+    visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
     a.tag[tag].next, a.tag[tag].visible = -1, visible
     if a.die[k].head < 0:
         a.die[k].head, a.die[k].visible = tag, visible
     else:
         a.tag[a.die[k].tail].next = tag
     a.die[k].tail = tag
-
-
-@compiled
-def _row(d, a, tag):
-    """A die's page."""
-    return a.tag[tag].page >> d.channel_bits + d.die_bits
-
-
-@compiled
-def _held_first(d, a, k, now):
-    """Take a command from die ``k``'s queue: its oldest, or of the first ``window`` one for the page that the die holds."""
-    before, tag = -1, a.die[k].head
-    for _ in range(d.window - 1):
-        if tag < 0 or a.tag[tag].visible > now or _row(d, a, tag) == a.die[k].held:
-            break
-        before, tag = tag, a.tag[tag].next
-    if before < 0 or tag < 0 or a.tag[tag].visible > now or _row(d, a, tag) != a.die[k].held:
-        tag = a.die[k].head
-        a.die[k].head = a.tag[tag].next
-    else:
-        a.tag[before].next = a.tag[tag].next
-        if a.die[k].tail == tag:
-            a.die[k].tail = before
-    return tag
+    if d.window:
+        seen(d, a, k, visible)
 
 
 @compiled
@@ -116,12 +100,15 @@ def _choose(d, a, c, now):
         if max(a.die[k].visible, a.die[k].free_at) <= now:
             break
     a.channel[c].last_choice = k - base
-    one = d.dies == 1
+    one = d.dies == 1 and d.window == 0
+    if d.window:
+        now = pop(d, a, c, k, now)
     taken = now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN)
     a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
     if not one:
         a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
-    tag = _held_first(d, a, k, now)
+    tag = a.die[k].head
+    a.die[k].head = a.tag[tag].next
     a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
     a.die[k].tag = tag
     a.die[k].free_at = INF
@@ -144,31 +131,6 @@ def _array(d, a, tag, now):
 
 
 @compiled
-def _share(d, a, c, k, tag, now, arrived):
-    """Reads of the row of ``tag`` among the first ``window`` of die ``k``'s queue get it from the same data-out."""
-    before, other = -1, a.die[k].head
-    for _ in range(d.window):
-        if other < 0 or a.tag[other].visible > now:
-            break
-        following = a.tag[other].next
-        if a.tag[other].key == a.tag[tag].key:
-            if before < 0:
-                a.die[k].head = following
-            else:
-                a.tag[before].next = following
-            if a.die[k].tail == other:
-                a.die[k].tail = before
-            place = a.channel[c].merge_tail % d.tags
-            a.merging[c, place].tag, a.merging[c, place].time = other, arrived
-            a.channel[c].merge_tail += 1
-            a.s[0].shared += 1
-        else:
-            before = other
-        other = following
-    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
-
-
-@compiled
 def _bus(d, a, c, now):
     base = c * d.dies
     k = _after(d, a, c, now, True, a.channel[c].last_command)
@@ -180,7 +142,7 @@ def _bus(d, a, c, now):
         a.channel[c].bus_at = done + 1
         a.channel[c].bus_busy += d.t_command
         a.die[k].want_command = INF
-        row = _row(d, a, tag)
+        row = a.tag[tag].page >> d.channel_bits + d.die_bits
         array = d.t_read
         a.tag[tag].again = 0
         if d.t_ccs > 0 and a.die[k].held == row:
@@ -218,8 +180,6 @@ def _bus(d, a, c, now):
     a.merging[c, place].tag = tag
     a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
     a.channel[c].merge_tail += 1
-    if d.window:
-        _share(d, a, c, k, tag, now, a.merging[c, place].time)
 
 
 @within
@@ -230,6 +190,8 @@ def flash_event(d, a, c):
         _push(d, a, c, now)
     elif a.channel[c].next_what == CHOOSE:
         _choose(d, a, c, now)
+    elif a.channel[c].next_what == SCAN:
+        scan(d, a, c, now)
     else:
         _bus(d, a, c, now)
     plan(d, a, c)

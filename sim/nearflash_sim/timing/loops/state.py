@@ -56,7 +56,7 @@ class Device(NamedTuple):
     streams: int  #: weights come from DRAM
     sources: int  #: of vectors, before the merge: channels, and the row cache if there is one (modelled, not in RTL)
     page_unit: int  #: beats of a flash page, if the row cache holds pages
-    window: int  #: reads of a die's queue among which the page it holds is looked for (modelled, not in RTL)
+    window: int  #: reads of a die's queue that are looked at for each page it reads
 
 
 class Arrays(NamedTuple):
@@ -109,7 +109,7 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed", "cache_asked", "cache_hits", "shared", "traced",
+    "command", "results_free", "landed", "cache_asked", "cache_hits", "traced",
 )
 
 
@@ -128,7 +128,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
     return Device(
         k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
         t_read=config.t_read, t_command=max(config.t_command, 1),
-        t_ccs=config.t_ccs or (config.cycles(modelled.column_ns) if modelled.page_window else 0),
+        t_ccs=config.t_ccs,
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
         map_lines=lk.map_cache_lines, map_entries=k.MAP_LINE_BEATS * config.beat_bytes // 4, host_latency=host_latency,
         dram_latency=dram_latency, page_beats=HOST_PAGE // config.beat_bytes,
@@ -138,7 +138,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         lanes=lk.lanes, features=sum(n.width for n in config.mlp.graph if n.kind == "dense"),
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
-        sources=f.channels + (modelled.cache_mib > 0), window=modelled.page_window,
+        sources=f.channels + (modelled.cache_mib > 0), window=lk.page_window,
         page_unit=config.page_beats if modelled.cache_mib and modelled.cache_unit == "page" else 0)
 
 
@@ -161,10 +161,11 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again"),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
-                         "merge_head", "merge_tail", "reads", "bus_busy", last_choice=first, last_command=first,
+                         "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
+                         "walk_more", "pop_at", last_choice=first, last_command=first,
                          last_out=first, next_at=INF),
-        die=_records(dies, "tail", "free_at", "tag", "busy", head=-1, visible=INF, out_end=-1, want_command=INF,
-                     want_out=INF, held=-1),
+        die=_records(dies, "tail", "free_at", "tag", "busy", "left", head=-1, visible=INF, out_end=-1, want_command=INF,
+                     want_out=INF, held=-1, row=-1, before=-1, unseen=INF),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
