@@ -18,8 +18,9 @@ sys.path.append(str(Path(__file__).parents[1] / "system"))
 from device_bench import assert_same_bits, expected, open_device, submit_lookup
 from nearflash_sim.small.device import SMALL, load, make_table
 
-#: SMALL with a change-read-column and a window: two channels of two dies, 16 rows of 32 B a page. tCCS is longer than a
-#: row takes from DRAM. Where it isn't, it matters in which order DRAM is asked in one cycle, which the simulator doesn't know.
+#: SMALL with a change-read-column and a window: two channels of two dies, 16 rows of 32 B a page. tCCS is longer than a row
+#: takes from DRAM: else it matters what DRAM gives first of what is asked for in one cycle, and that the simulator
+#: doesn't know.
 WINDOWED = replace(SMALL, name="windowed", flash=replace(SMALL.flash, t_ccs_ns=800),
                    lookup=replace(SMALL.lookup, tags=64, page_window=24))
 ROWS, ROWS_A_PAGE = 640, 16
@@ -37,7 +38,7 @@ def bags_of(device, rng, samples, bag, pages, one_die=False):
     """A bag of each table and sample: rows of a few pages, with ``one_die`` of those of channel 0's die 0."""
     bags = []
     for table in device.made:
-        every = np.arange(ROWS)
+        every = np.arange(ROWS - 4 * ROWS_A_PAGE)
         blocks = locate(WINDOWED, table.spec, every)
         if one_die:
             every = every[blocks % 4 == 0]
@@ -49,6 +50,10 @@ def bags_of(device, rng, samples, bag, pages, one_die=False):
 
 
 def both(device, queries, depth):
+    """Both start with an empty map cache, and with dies that hold no page of the queries: the device first reads the last
+    four pages, one on each die, which queries leave out."""
+    nothing, first = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    device.result(submit_lookup(device, [(nothing, first), (np.arange(ROWS - 4 * ROWS_A_PAGE, ROWS, ROWS_A_PAGE), first)]))
     device.driver.enable()
     rtl = measure(device, [Query(bags) for bags in queries], depth)
     return rtl, Simulator(device.config, [t.spec for t in device.made], depth).run(Batch.of(bags) for bags in queries)
@@ -71,13 +76,13 @@ def test_no_cycle_off_on_one_die(device, depth, samples, bag, pages):
 
 
 @pytest.mark.parametrize(("depth", "samples", "bag", "pages"),
-                         [(1, 16, 6, 8), (2, 10, 12, 3), (4, 16, 9, 12), (4, 4, 30, 6)])
+                         [(1, 16, 6, 8), (2, 10, 12, 3), (3, 8, 12, 5), (4, 16, 9, 12), (4, 4, 30, 6)])
 def test_several_channels_and_dies(device, depth, samples, bag, pages):
     rng = np.random.default_rng(depth)
     queries = [bags_of(device, rng, samples, bag, pages) for _ in range(4)]
     rtl, simulated = both(device, queries, depth)
     assert (np.abs(simulated.completed - rtl.completed) <= 0.001 * rtl.completed).all()
-    assert reads(simulated) == pytest.approx(reads(rtl), rel=0.01)
+    assert reads(simulated) == reads(rtl)
     assert reads(rtl) < 0.7 * rtl.counters["lookups_count"]
 
 
