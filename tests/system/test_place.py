@@ -128,3 +128,8 @@ def test_a_histogram_places_by_frequency(nearflash, tmp_path):
     assert list(orders) == ["striped", "none", "frequency"]
     assert orders["frequency"]["cell_reads_ratio"] > 1.5
     assert len(Placement.load(tmp_path / "m.npz").positions) == 10
+    r = nearflash("place", "--histogram", tmp_path / "h.txt", tmp_path / "h.txt", "--model", "rmc3", "--rows", 20000,
+                  "--queries", 10, "--cache-mib", 0, "--json", "-")
+    striped = json.loads(r.stdout)["orders"][0]
+    assert "modelled_not_in_rtl" not in striped, "a page window alone is the device's"
+    assert striped["as_generated"]["cell_reads_per_lookup"] == 1 > striped["with_page_window"]["cell_reads_per_lookup"]
