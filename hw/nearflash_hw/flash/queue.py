@@ -124,7 +124,7 @@ class DieQueues(wiring.Component):
 
         still = 1  # nothing is moved forward
         if self.window:
-            still = self._page_window(m, heads, tails, popped, push, out_valid, pop_entry, pop_link, push_link)
+            still = self._page_window(m, heads, tails, die, popped, push, out_valid, pop_entry, pop_link, push_link)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
@@ -132,10 +132,9 @@ class DieQueues(wiring.Component):
                     self.pop.ready.eq(~out_valid & still if self.window else ~out_valid),
                 ]
                 with m.If(popped):
-                    m.d.sync += [
-                        out_valid.eq(1),
-                        die.eq(self.pop.payload),
-                    ]
+                    m.d.sync += out_valid.eq(1)
+                    if not self.window:
+                        m.d.sync += die.eq(self.pop.payload)
                     m.next = "UNLINK"
             with m.State("UNLINK"):
                 m.d.comb += [
@@ -152,21 +151,22 @@ class DieQueues(wiring.Component):
                 m.next = "IDLE"
         return m
 
-    def _page_window(self, m: Module, heads: Array, tails: Array, popped: Signal, push: Signal, out_valid: Signal,
-                     entry: Any, link: Any, new_link: Any) -> Value:
+    def _page_window(self, m: Module, heads: Array, tails: Array, die: Signal, popped: Signal, push: Signal,
+                     out_valid: Signal, entry: Any, link: Any, new_link: Any) -> Value:
         """A :class:`~.window.PageWindow` at the memories' ports, which it has when no pop or push needs them; whether
-        nothing is moved."""
+        nothing is moved. ``die``: the one that it is at, which in the cycle after a pop is the one popped."""
         row = Cat(entry.data.block, entry.data.page)
         m.submodules.window = window = PageWindow(len(row), self.dies, self.depth, self.window)
         m.d.comb += [
+            die.eq(window.die),
             window.popped.eq(popped),
             window.popped_die.eq(self.pop.payload),
             window.pushed.eq(push),
             window.pushed_die.eq(self.i.payload.die),
             window.rest.eq(~out_valid),
-            window.head.eq(heads[window.die]),
-            window.tail.eq(tails[window.die]),
-            window.pending.eq(self.pending.bit_select(window.die, 1)),
+            window.head.eq(heads[die]),
+            window.tail.eq(tails[die]),
+            window.pending.eq(self.pending.bit_select(die, 1)),
             window.row.eq(row),
             window.link.eq(link.data),
         ]
@@ -184,9 +184,9 @@ class DieQueues(wiring.Component):
                 new_link.data.eq(window.cut_to),
             ]
         with m.If(window.front):
-            m.d.sync += heads[window.die].eq(window.entry)
+            m.d.sync += heads[die].eq(window.entry)
         with m.If(window.shorten):
-            m.d.sync += tails[window.die].eq(window.before)
+            m.d.sync += tails[die].eq(window.before)
         return ~window.moving
 
 
