@@ -75,6 +75,16 @@ def test_no_cycle_off_on_one_die(device, depth, samples, bag, pages):
     assert 0 < reads(rtl) < rtl.counters["lookups_count"]
 
 
+@pytest.mark.parametrize("seed", [180, 200])
+def test_where_a_cycle_of_the_walkers_decides(device, seed):
+    """Of random queries those in which a walker that finds its place again a cycle sooner (the first) or later (the second)
+    would come too early or late for a read: rare, as a page takes it longer than all of its queue."""
+    rng = np.random.default_rng(seed)
+    depth, samples, bag, pages = (int(rng.integers(a, b)) for a, b in ((1, 5), (1, 16), (4, 32), (2, 9)))
+    rtl, simulated = both(device, [bags_of(device, rng, samples, bag, pages, one_die=True) for _ in range(3)], depth)
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+
+
 @pytest.mark.parametrize(("depth", "samples", "bag", "pages"),
                          [(1, 16, 6, 8), (2, 10, 12, 3), (3, 8, 12, 5), (4, 16, 9, 12), (4, 4, 30, 6)])
 def test_several_channels_and_dies(device, depth, samples, bag, pages):
