@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 from . import (
+    admission,
     block_io,
     composition,
     despeckle,
     lookup,
     modelled,
     mqsim,
+    row_cache,
     shell,
     simulators,
     tensor,
@@ -26,6 +28,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
+           "row_cache": row_cache, "admission": admission,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "shell": shell, "virtual_board": virtual_board}
 

@@ -7,6 +7,7 @@ import pytest
 from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.contract.row_cache import with_row_cache
 from nearflash.models import ModelSpec, TableShape
 from nearflash.timeline import Slice, check_slices, read_timeline, write_timeline
 from nearflash.timeline.slices import first_difference
@@ -44,10 +45,10 @@ def decoded(path):
     return out
 
 
-@pytest.mark.parametrize("modelled", [None, Modelled(cache_mib=1, page_window=8)])
+@pytest.mark.parametrize("modelled", [None, Modelled(page_window=8)])
 def test_tracks_of_a_run(tmp_path, modelled):
     """Every track of the device; busy shares, reads and times of phases as the counters and the configuration have them."""
-    run = simulated(modelled=modelled)
+    run = simulated(modelled=modelled, config=with_row_cache(CONFIG, 1 if modelled else 0, 32))
     write_timeline(tmp_path / "t.pftrace", run.slices, CONFIG.clock_mhz)
     tracks = decoded(tmp_path / "t.pftrace")
     assert set(tracks) == {*(f"host.slot{i}" for i in range(4)), *(f"channel{c}.{w}" for c in "01" for w in (

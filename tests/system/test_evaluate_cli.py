@@ -61,15 +61,21 @@ def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
     assert r.returncode == 0, r.stderr
     assert "MODELLED, NOT IN RTL" in r.stdout
     e = json.loads((tmp_path / "e.json").read_text())
-    assert e["modelled_not_in_rtl"] == {"cache_mib": 1.0, "cache_unit": "row", "page_window": 32, "column_ns": 200,
-                                        "cache_bytes": 1 << 20}
+    assert e["modelled_not_in_rtl"] == {"page_cache_mib": 0.0, "page_window": 32, "column_ns": 200, "cache_bytes": 0}
+    assert e["row_cache"] == {"lines": 8192, "ways": 8, "line_bytes": 128, "dram_bytes": 1 << 20}
     assert e["flash_reads_count"] <= 64
     assert e["cache_hit_share"] > 0.4
-    assert e["without_modelled"]["flash_reads_per_lookup"] == 1
-    assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 2
-    plain = nearflash(*args, "--json", "-")
-    assert json.loads(plain.stdout)["queries_per_second"] == e["without_modelled"]["queries_per_second"]
-    assert "modelled_not_in_rtl" not in json.loads(plain.stdout)
+    assert e["without_row_cache"]["flash_reads_per_lookup"] == 1
+    assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 1
+    assert e["queries_per_second"] > 2 * e["without_row_cache"]["queries_per_second"]
+    plain = json.loads(nearflash(*args, "--json", "-").stdout)
+    assert plain["queries_per_second"] == e["without_row_cache"]["queries_per_second"]
+    assert not {"modelled_not_in_rtl", "row_cache"} & set(plain)
+    cached = nearflash(*args, "--cache-mib", 1, "--json", tmp_path / "c.json")
+    assert "MODELLED" not in cached.stdout
+    c = json.loads((tmp_path / "c.json").read_text())
+    assert c["queries_per_second"] == e["without_modelled"]["queries_per_second"]
+    assert c["design_id"] == e["design_id"] != plain["design_id"]
 
 
 def test_timelines_and_their_difference(nearflash, tmp_path):
@@ -132,7 +138,8 @@ def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     (("--board", "pynq-z2", "--dies", 2), "can't be combined with --board"), (("--rows", 9, "--table-gb", 1), "--rows = 9"),
     (("--checkpoint", "x.npz"), "--checkpoint = 'x.npz': has no effect without --dataset"),
     (("--cache-mib", 5000), "cache_mib = 5000.0: must be from 0 (off) to 4096 MiB"),
-    (("--cache-mib", 0.0001), "cache_mib = 0.0001: must hold at least 8 lines of 128 bytes"),
+    (("--cache-mib", 0.0001), "cache_mib = 0.0001: must hold at least 16 lines of 128 bytes"),
+    (("--cache-mib", 1, "--cache-unit", "byte"), "cache_unit = 'byte': must be one of"),
     (("--page-window", -1), "page_window = -1: must be from 0 (off) to 4096 reads"),
     (("--cache-unit", "page"), "has no effect without --cache-mib"), (("--mlp-share", 2), "share = 2.0: must be above 0"),
     (("--placement", "no.npz"), "no.npz: "),

@@ -45,9 +45,9 @@ class LookupEngine(wiring.Component):
        feature that waits, so that group's pooled vectors come (4) and the buffer empties.
     8. Host data that the executor cannot take yet waits in its reader, which asks only for what it has room for: it never
        holds up the host bus for the others.
-    9. With a row cache: a lookup waits there for the tags' turn, and while they are cleared; a hit for its reader, whose rows
-       the merge takes (5). The cache's writer waits for hits that were found, which end so, and for memory; nobody waits for
-       the writer but the emptying of the cache, and nobody for that.
+    9. With a row cache: a lookup waits there for the tags' turn, and while they are cleared; a hit for its reader, whose
+       rows the merge takes (5). The cache's writer waits for hits that were found, which end so, and for memory; nobody
+       waits for the writer but the emptying of the cache, and nobody for that.
     """
 
     model_clock = "own"

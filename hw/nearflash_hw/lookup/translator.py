@@ -21,8 +21,8 @@ class Translator(wiring.Component):
     """The paper's EV translator: up to one lookup per cycle with map-cache hits, in order up to the channels' queues.
 
     A row that can't be read leaves as ``poison``: BAD_TABLE (parameters contradict each other), ROW_UNMAPPED or
-    UNRECOVERED_READ (map not readable). With a row cache, it is asked for each row that can (``look``), and what it ``found``
-    it reads (``cached``) in place of a channel.
+    UNRECOVERED_READ (map not readable). With a row cache, it is asked for each row that can (``look``), and what it
+    ``found`` it reads (``cached``) in place of a channel.
     """
 
     def __init__(self, config: DeviceConfig):

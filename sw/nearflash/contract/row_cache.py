@@ -67,6 +67,9 @@ def with_row_cache(config: DeviceConfig, mib: float, row_bytes: int) -> DeviceCo
     values: dict[str, Any] = {"line_bytes": 1 << (max(row_bytes, config.beat_bytes) - 1).bit_length()}
     lines = int(mib * MIB) // values["line_bytes"]
     ways = RowCacheConfig.ways
+    most = MOST_LINES * values["line_bytes"] / MIB
+    if mib >= 2 * most:  # what is above is no power of two of lines
+        raise ConfigError("cache_mib", mib, f"must be at most {most:g} MiB with lines of {values['line_bytes']} bytes")
     if lines < 2 * ways:
         raise ConfigError("cache_mib", mib, f"must hold at least {2 * ways} lines of {values['line_bytes']} bytes")
-    return replace(config, row_cache=RowCacheConfig(min(MOST_LINES, 1 << (lines.bit_length() - 1)), ways, **values))
+    return replace(config, row_cache=RowCacheConfig(1 << (lines.bit_length() - 1), ways, **values))

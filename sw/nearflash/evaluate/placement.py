@@ -72,10 +72,11 @@ def _by_count(stream: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, measured: Workload, batch: int, depth: int,
                    modelled: Modelled, together: int = 8, methods: Sequence[str] = METHODS,
-                   progress: Callable[[str], None] = lambda text: None
+                   progress: Callable[[str], None] = lambda text: None, cached: DeviceConfig | None = None
                    ) -> tuple[dict[str, Any], dict[str, Placement]]:
     """(figures as plain data, mapping by method): for RM-SSD's striping and each of ``methods``, learnt from ``learnt``, the
-    embedding stage of ``measured`` simulated on ``config`` as it is and with ``modelled``; ``progress`` before each step.
+    embedding stage of ``measured`` simulated on ``config`` as it is and with ``modelled``, which is on ``cached`` if that is
+    given (the same device with a row cache); ``progress`` before each step.
 
     ``die_balance``: the busiest die's cycles over the mean (1: all equally busy). ``cell_reads_ratio``: striping's cell
     reads per lookup over this order's, on the same device with the same ``modelled``. Raises what the simulator and
@@ -88,13 +89,18 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
         progress(f"learning: {method}")
         found[method] = Placement(learn(method, geometry, learnt.bags, together), {"method": method})
     orders = {BASELINE: Placement(striped(geometry)), **found}
-    devices = {"as_generated": None, **({"modelled_not_in_rtl": modelled} if modelled.any else {})}
+    more = cached or config
+    devices: dict[str, tuple[DeviceConfig, Modelled | None]] = {"as_generated": (config, None)}
+    if modelled.any:
+        devices["modelled_not_in_rtl"] = more, modelled
+    elif cached:
+        devices["with_row_cache"] = cached, None
     rows: list[dict[str, Any]] = []
     for name, order in orders.items():
         row: dict[str, Any] = {"order": name}
-        for key, extra in devices.items():
+        for key, (device, extra) in devices.items():
             progress(f"simulating: {name}")
-            row[key] = _figures(config, spec, placed(measured, order, name), batch, depth, extra)
+            row[key] = _figures(device, spec, placed(measured, order, name), batch, depth, extra)
         rows.append(row)
     for key in devices:
         base = rows[0][key]
@@ -107,7 +113,8 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
             "dies_per_channel": config.flash.dies, "source": measured.source, "learnt_queries": len(learnt),
             "measured_queries": measured.queries, "batch": batch, "depth": depth, "together": together,
             "table_bytes": sum(t.pages(config) for t in tables) * config.flash.page_bytes,
-            "modelled": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, tables)},
+            "modelled": {**asdict(modelled), "cache_unit": "row" if cached else "page",
+                         "cache_bytes": more.row_cache.dram_bytes or modelled.cache_bytes(config)},
             "rows_never_seen_share_of_lookups": unseen, "orders": rows}, found
 
 
