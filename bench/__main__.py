@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from . import (
+    admission,
     block_io,
     composition,
     despeckle,
@@ -14,6 +15,7 @@ from . import (
     modelled,
     mqsim,
     page_window,
+    row_cache,
     shell,
     simulators,
     tensor,
@@ -27,7 +29,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
-           "page_window": page_window,
+           "page_window": page_window, "row_cache": row_cache, "admission": admission,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "shell": shell, "virtual_board": virtual_board}
 

@@ -1,4 +1,4 @@
-"""What a row cache (MODELLED, NOT IN RTL) and a page window are worth, by the timing simulator.
+"""What a row cache and a page window are worth, by the timing simulator.
 
 RMC1's lookups alone on tables of 30 GB (preset ``paper``, 4 channels), without either, with each and with
 both. SSD-S has a page cache that holds the repeats alone: a row's first lookup costs ``read_miss_us``, every other
@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import DeviceConfig
-from nearflash.contract.modelled import Modelled
+from nearflash.contract.row_cache import with_row_cache
 from nearflash.evaluate.costs import Costs
-from nearflash.evaluate.device import tables_of
+from nearflash.evaluate.device import tables_of, widest_row
 from nearflash.evaluate.workload import scaled, synthetic
 from nearflash.models import model_spec
 from nearflash_sim.timing.tool import simulate
@@ -26,8 +26,7 @@ __all__ = ["measure"]
 
 QUERIES, BATCH = 240, 8
 CACHE_MIB, WINDOW = 16.0, 256
-CASES = {"neither": (0, Modelled()), "page window": (WINDOW, Modelled()),
-         "row cache": (0, Modelled(cache_mib=CACHE_MIB)), "both": (WINDOW, Modelled(cache_mib=CACHE_MIB))}
+CASES = {"neither": (0, 0.0), "page window": (WINDOW, 0.0), "row cache": (0, CACHE_MIB), "both": (WINDOW, CACHE_MIB)}
 
 
 def measure(quick: bool = False) -> Rows:
@@ -44,10 +43,10 @@ def measure(quick: bool = False) -> Rows:
                                for t in range(len(spec.tables)))
                 ssd_s = (distinct * costs.read_miss_us + (lookups - distinct) * costs.read_hit_us) / lookups
                 bound = distinct / lookups * config.ceiling_cycles_per_lookup(128) / config.clock_mhz
-                for name, (window, modelled) in CASES.items():
+                for name, (window, cache) in CASES.items():
                     bar.update(task, advance=1, note=f"K = {k:g}, {dies} dies, {name}")
-                    run = simulate(config.with_page_window(window), tables_of(spec), commands, None, config.host.infer_depth,
-                                   modelled)
+                    device = with_row_cache(config.with_page_window(window), cache, widest_row(config, spec))
+                    run = simulate(device, tables_of(spec), commands, None, config.host.infer_depth)
                     us = int(run.completed.max()) / config.clock_mhz / lookups
                     reads = sum(v for c, v in run.counters.items() if c.endswith("reads_count"))
                     out.append({"locality_k": k, "dies_per_channel": dies, "case": name,
@@ -55,7 +54,7 @@ def measure(quick: bool = False) -> Rows:
                                 "distinct_share": distinct / lookups, "cache_hit_share": run.counters.get(
                                     "cache_hits_count", 0) / lookups, "ssd_s_ratio": ssd_s / us,
                                 "bound_ratio": ssd_s / bound, "bound_share": bound / us})
-    show_rows(f"cache of {CACHE_MIB:g} MiB (MODELLED, NOT IN RTL), window of {WINDOW} reads; RMC1's lookups, 30 GB", (
+    show_rows(f"cache of {CACHE_MIB:g} MiB, window of {WINDOW} reads; RMC1's lookups, 30 GB", (
         ("locality_k", "K", "g"), ("dies_per_channel", "dies", ""), ("case", "device", ""),
         ("queries_per_second", "queries/s", ",.0f"), ("cell_reads_per_lookup", "cell reads per lookup", ".3f"),
         ("distinct_share", "distinct rows per lookup", ".3f"), ("cache_hit_share", "cache hits", ".1%"),

@@ -170,6 +170,14 @@ class Device(wiring.Component):
                       *tensor_host_reads]
         host_writes = [nvme.cq_write, nvme.identify_write, block_io.host_write, lookup.host_write, *tensor_host_writes]
         dram_writes = [ftl.mem_write, nvme.dram_write, arrays.mem_write, *tensor_dram_writes]
+        if c.row_cache.lines:
+            m.d.comb += [
+                lookup.cache_enable.eq(nvme.enabled),
+                # A block's ERASE has ended: bit 0 of block I/O's tags is that of a PROGRAM.
+                lookup.erased.eq(Cat(ch.block_done.valid & ~ch.block_done.payload.tag[0] for ch in flash).any()),
+            ]
+            dram_reads.append(lookup.cache_read)
+            dram_writes.append(lookup.cache_write)
         m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
         m.submodules.dram_interconnect = dram = MemInterconnect(
             c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True,
@@ -197,6 +205,9 @@ class Device(wiring.Component):
                 events[f"channel{k}_die{d}_busy"] = ch.die_busy[d]
             events[f"channel{k}_reads_count"] = ch.read_started
             events[f"channel{k}_programs_count"] = ch.program_started
+        if c.row_cache.lines:
+            events |= {f"cache_{what}_count": getattr(lookup, f"cache_{event}") for what, event in
+                       (("hits", "hit"), ("kept", "kept"), ("dropped", "dropped"))}
         for i, name in enumerate(counters(c)):
             m.d.comb += nvme.perf[i].eq(events[name])
         return m

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import DataError, DeviceConfig, TableSpec
-from nearflash.contract.modelled import Modelled
+from nearflash.contract.row_cache import with_row_cache
 from nearflash.models import ModelSpec, TableShape
 from nearflash.timeline import Slice, check_slices, read_timeline, write_timeline
 from nearflash.timeline.slices import first_difference
@@ -18,14 +18,14 @@ SPEC = ModelSpec("small", (TableShape(200, 8, 4), TableShape(100, 8, 3)), 5, (17
 CONFIG = compile_device(SPEC, DeviceConfig.preset("paper", channels=2, dies=2), PlanOptions(onchip_bytes=1 << 40))
 
 
-def simulated(commands=12, samples=3, modelled=None, config=CONFIG, room=100_000):
+def simulated(commands=12, samples=3, config=CONFIG, room=100_000):
     rng = np.random.default_rng(0)
     tables = place(config, [TableSpec(t.rows, t.dim) for t in SPEC.tables])
     offsets = [np.arange(samples) * t.lookups for t in SPEC.tables]
     bags = [[(rng.integers(0, t.rows, samples * t.lookups), o) for t, o in zip(SPEC.tables, offsets, strict=True)]
             for _ in range(commands)]
     batches = [Batch.of(b, True, SPEC.dense) for b in bags]
-    return Simulator(config, tables, 4, modelled=modelled, slices=room).run(batches)
+    return Simulator(config, tables, 4, slices=room).run(batches)
 
 
 def decoded(path):
@@ -44,15 +44,15 @@ def decoded(path):
     return out
 
 
-@pytest.mark.parametrize("modelled", [None, Modelled(cache_mib=1)])
-def test_tracks_of_a_run(tmp_path, modelled):
+@pytest.mark.parametrize("cached", [False, True])
+def test_tracks_of_a_run(tmp_path, cached):
     """Every track of the device; busy shares, reads and times of phases as the counters and the configuration have them."""
-    run = simulated(modelled=modelled)
+    run = simulated(config=with_row_cache(CONFIG, 1 if cached else 0, 32))
     write_timeline(tmp_path / "t.pftrace", run.slices, CONFIG.clock_mhz)
     tracks = decoded(tmp_path / "t.pftrace")
     assert set(tracks) == {*(f"host.slot{i}" for i in range(4)), *(f"channel{c}.{w}" for c in "01" for w in (
         "bus", "die0", "die1")), "pooling", "drain", "mlp.bot0", "mlp.bot1", "mlp.top0.0", "mlp.top0.1", "mlp.top1",
-        "mlp.top2", *(["cache"] if modelled else [])}
+        "mlp.top2", *(["cache"] if cached else [])}
     ns = 1000 / CONFIG.clock_mhz
     lookups, samples = 12 * 3 * 7, 12 * 3
     assert len(tracks["pooling"]) == lookups
@@ -64,8 +64,7 @@ def test_tracks_of_a_run(tmp_path, modelled):
         bus = sum(end - begin for begin, end in tracks[f"channel{c}.bus"])
         commands = len(tracks[f"channel{c}.bus"])
         assert bus == (run.counters[f"channel{c}_bus_busy"] + commands) * ns  # a phase ends with a cycle of turning around
-    shared = run.counters.get("shared_rows_count", 0)
-    assert sum(len(tracks[f"channel{c}.bus"]) for c in range(2)) == 2 * (lookups - hits - shared)
+    assert sum(len(tracks[f"channel{c}.bus"]) for c in range(2)) == 2 * (lookups - hits)
     assert len(tracks.get("cache", [])) == hits
     long = [s for s in run.slices if s.name.startswith("array") and s.end - s.begin > CONFIG.t_read / 2]
     assert len(long) == sum(run.counters[f"channel{c}_reads_count"] for c in range(2))

@@ -25,7 +25,7 @@ from nearflash_sim.timing.workload import Batch, place
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("system", "hw/mlp")]
 
 from device_bench import open_device, random_bags
-from nearflash_sim.small.device import SMALL, load, make_table, small_config
+from nearflash_sim.small.device import CACHED, SMALL, load, make_table, small_config
 from nearflash_sim.small.models import CASES as MODELS
 from nearflash_sim.small.models import configured
 from test_device_models import compiled, queries
@@ -143,6 +143,28 @@ def test_lookups_on_several_channels_and_dies(small_device, depth, samples, bag)
     rtl, simulated = both_lookups(small_device, depth, samples, bag, 3)
     assert close(simulated, rtl, 0.001)
     assert all(simulated.counters[k] == rtl.counters[k] for k in simulated.counters if "reads" in k or "misses" in k)
+
+
+@pytest.fixture(scope="module")
+def cached_device():
+    """The same with a row cache."""
+    with open_device(CACHED) as opened:
+        rng = np.random.default_rng(0)
+        opened.made = [make_table(rng, CACHED, *kind) for kind in KINDS]
+        load(opened, opened.made, preload=True)
+        yield opened
+
+
+@pytest.mark.parametrize(("depth", "samples", "bag", "commands"),
+                         [(1, 16, 4, 6), (2, 40, 1, 6), (4, 24, 9, 6), (2, 5, 20, 8)])
+def test_lookups_with_a_row_cache(cached_device, depth, samples, bag, commands):
+    """Also what was found, kept, and dropped because the writer was busy. Rows are published after the last command, too."""
+    rtl, simulated = both_lookups(cached_device, depth, samples, bag, commands)
+    assert close(simulated, rtl, 0.001)
+    assert all(simulated.counters[k] == rtl.counters[k] for k in simulated.counters
+               if "reads" in k or "misses" in k or k in ("cache_hits_count", "cache_dropped_count"))
+    assert rtl.counters["cache_kept_count"] - 2 <= simulated.counters["cache_kept_count"] <= rtl.counters["cache_kept_count"]
+    assert rtl.counters["cache_hits_count"] > 100
 
 
 #: A model's device, and the share of its cycles within which each command ends. The last two stream weights: of neumf-dram

@@ -52,22 +52,36 @@ def test_four_dies_are_evenly_loaded_by_pages_in_turn(nearflash, tmp_path):
     assert sum(e["die_busy_share"]) * e["cycles"] == pytest.approx(20 * 4000, rel=0.01)
 
 
-def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
+def test_a_row_cache_is_the_devices_and_compared(nearflash, tmp_path):
     """64 rows asked for by 200 lookups: with a large cache most come from there."""
     model = described(tmp_path, 64, 32, 20)
     args = ("evaluate", "--model", model, "--channels", 1, "--queries", 10, "--depth", 1, "--lookups-only")
-    r = nearflash(*args, "--cache-mib", 1, "--json", tmp_path / "e.json")
+    r = nearflash(*args, "--cache-mib", 1, "--json", tmp_path / "c.json")
+    assert r.returncode == 0, r.stderr
+    assert "MODELLED" not in r.stdout
+    c = json.loads((tmp_path / "c.json").read_text())
+    assert c["row_cache"] == {"lines": 8192, "ways": 8, "line_bytes": 128, "dram_bytes": 1 << 20}
+    assert c["flash_reads_count"] < 120
+    assert c["cache_hit_share"] > 0.4
+    assert c["without_row_cache"]["flash_reads_per_lookup"] == 1
+    assert c["queries_per_second"] > 2 * c["without_row_cache"]["queries_per_second"]
+    plain = json.loads(nearflash(*args, "--json", "-").stdout)
+    assert plain["queries_per_second"] == c["without_row_cache"]["queries_per_second"]
+    assert not {"modelled_not_in_rtl", "row_cache"} & set(plain)
+    assert c["design_id"] != plain["design_id"]
+
+
+def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
+    model = described(tmp_path, 64, 32, 20)
+    args = ("evaluate", "--model", model, "--channels", 1, "--queries", 10, "--depth", 1, "--lookups-only")
+    r = nearflash(*args, "--cache-mib", 1, "--cache-unit", "page", "--json", tmp_path / "e.json")
     assert r.returncode == 0, r.stderr
     assert "MODELLED, NOT IN RTL" in r.stdout
     e = json.loads((tmp_path / "e.json").read_text())
-    assert e["modelled_not_in_rtl"] == {"cache_mib": 1.0, "cache_unit": "row", "cache_bytes": 1 << 20}
-    assert e["flash_reads_count"] < 120
-    assert e["cache_hit_share"] > 0.4
+    assert e["modelled_not_in_rtl"] == {"page_cache_mib": 1.0, "cache_bytes": 1 << 20}
+    assert e["flash_reads_count"] < 10  # 64 rows lie in two pages
     assert e["without_modelled"]["flash_reads_per_lookup"] == 1
     assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 2
-    plain = nearflash(*args, "--json", "-")
-    assert json.loads(plain.stdout)["queries_per_second"] == e["without_modelled"]["queries_per_second"]
-    assert "modelled_not_in_rtl" not in json.loads(plain.stdout)
 
 
 def test_a_page_window_is_the_devices(nearflash, tmp_path):
@@ -143,7 +157,8 @@ def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     (("--board", "pynq-z2", "--dies", 2), "can't be combined with --board"), (("--rows", 9, "--table-gb", 1), "--rows = 9"),
     (("--checkpoint", "x.npz"), "--checkpoint = 'x.npz': has no effect without --dataset"),
     (("--cache-mib", 5000), "cache_mib = 5000.0: must be from 0 (off) to 4096 MiB"),
-    (("--cache-mib", 0.0001), "cache_mib = 0.0001: must hold at least 8 lines of 128 bytes"),
+    (("--cache-mib", 0.0001), "cache_mib = 0.0001: must hold at least 16 lines of 128 bytes"),
+    (("--cache-mib", 1, "--cache-unit", "byte"), "cache_unit = 'byte': must be one of"),
     (("--page-window", -1), "lookup.page_window = -1: must be an integer of at least 0"),
     (("--page-window", 5000), "lookup.page_window = 5000: must be from 0 (off) to 4096 reads"),
     (("--page-window", 8, "--plan", "x.toml"), "can't be combined with --plan"),

@@ -132,4 +132,4 @@ def test_a_histogram_places_by_frequency(nearflash, tmp_path):
                   "--queries", 10, "--cache-mib", 0, "--json", "-")
     striped = json.loads(r.stdout)["orders"][0]
     assert "modelled_not_in_rtl" not in striped, "a page window alone is the device's"
-    assert striped["as_generated"]["cell_reads_per_lookup"] == 1 > striped["with_page_window"]["cell_reads_per_lookup"]
+    assert striped["as_generated"]["cell_reads_per_lookup"] == 1 > striped["with_additions"]["cell_reads_per_lookup"]

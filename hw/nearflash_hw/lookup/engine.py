@@ -6,10 +6,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts, bits_for
-from ..primitives.memport import MemWriteSignature
+from ..primitives.memport import MemReadSignature, MemWriteSignature
 from ..primitives.register_slice import RegisterSlice
 from .merge import Merge
 from .results import Results
+from .row_cache import RowCache
 from .scoreboard import Scoreboard
 from .sequencer import Sequencer
 from .translator import Translator
@@ -44,6 +45,9 @@ class LookupEngine(wiring.Component):
        feature that waits, so that group's pooled vectors come (4) and the buffer empties.
     8. Host data that the executor cannot take yet waits in its reader, which asks only for what it has room for: it never
        holds up the host bus for the others.
+    9. With a row cache: a lookup waits there for the tags' turn, and while they are cleared; a hit for its reader, whose
+       rows the merge takes (5). The cache's writer waits for hits that were found, which end so, and for memory; nobody
+       waits for the writer but the emptying of the cache, and nobody for that.
     """
 
     model_clock = "own"
@@ -100,6 +104,16 @@ class LookupEngine(wiring.Component):
             "sample_done": Out(1),
             #: Flash reads in flight.
             "tags_used": Out(bits_for(config.lookup.tags)),
+            **({
+                #: Of the row cache: as there.
+                "cache_enable": In(1),
+                "erased": In(1),
+                "cache_read": Out(MemReadSignature(config.beat_bytes)),
+                "cache_write": Out(MemWriteSignature(config.beat_bytes)),
+                "cache_hit": Out(1),
+                "cache_kept": Out(1),
+                "cache_dropped": Out(1),
+            } if config.row_cache.lines else {}),
         })
 
     def elaborate(self, platform):
@@ -158,4 +172,22 @@ class LookupEngine(wiring.Component):
             self.sample_done.eq(scoreboard.sample_done),
             self.tags_used.eq(translator.tags_used),
         ]
+        if c.row_cache.lines:
+            m.submodules.row_cache = cache = RowCache(c)
+            connect(m, translator.look, cache.look)
+            connect(m, cache.found, translator.found)
+            connect(m, translator.cached, cache.read)
+            connect(m, cache.source, merge.flash_data[c.flash.channels])
+            connect(m, cache.mem_read, flipped(self.cache_read))
+            connect(m, cache.mem_write, flipped(self.cache_write))
+            m.d.comb += [
+                cache.enable.eq(self.cache_enable),
+                cache.erased.eq(self.erased),
+                cache.passes.eq(merge.vector.valid & merge.vector.ready),
+                cache.beat.eq(merge.vector.payload),
+                cache.entry.eq(merge.entry),
+                self.cache_hit.eq(cache.hit),
+                self.cache_kept.eq(cache.kept),
+                self.cache_dropped.eq(cache.dropped),
+            ]
         return m

@@ -6,11 +6,12 @@ from functools import cached_property
 
 from amaranth.lib import data
 
-from ..interfaces import Layouts
+from ..interfaces import Layouts, bits_for, index_bits
 
-__all__ = ["WORD_BITS", "LookupLayouts", "Outcome", "ParseRequest"]
+__all__ = ["CARRIED", "WORD_BITS", "LookupLayouts", "Outcome", "ParseRequest"]
 
 WORD_BITS = 30  # of a stream's length in words: in bytes it must fit 32 bits
+CARRIED = ("slot", "table", "weight", "weighted")  # what goes with a lookup from its item to its vector
 
 
 class ParseRequest(data.StructLayout):
@@ -96,6 +97,65 @@ class Located(data.StructLayout):
         })
 
 
+class RowPlace(data.StructLayout):
+    """Where a row lies on flash: what the row cache knows it by."""
+
+    def __init__(self, lay: LookupLayouts):
+        super().__init__({
+            "ppn": lay.ppn_bits,
+            "column": lay.column_bits,
+            "beats": lay.column_bits,
+        })
+
+
+class Placed(data.StructLayout):
+    """A lookup whose row can be read."""
+
+    def __init__(self, lay: LookupLayouts):
+        super().__init__({
+            "slot": lay.slot_bits,
+            "table": lay.table_bits,
+            "weight": 32,
+            "weighted": 1,
+            "row": lay.row_place,
+        })
+
+
+class Found(data.StructLayout):
+    """A lookup and what the row cache knows of its row."""
+
+    def __init__(self, lay: LookupLayouts):
+        super().__init__({
+            "placed": lay.placed,
+            #: The row is in ``line``;
+            "hit": 1,
+            "line": lay.line_bits,
+            #: it is not, and flash's may be kept.
+            "keep": 1,
+        })
+
+
+class CachedRead(data.StructLayout):
+    """A row to read from the row cache's DRAM."""
+
+    def __init__(self, lay: LookupLayouts):
+        super().__init__({
+            "line": lay.line_bits,
+            "beats": lay.line_beat_bits,
+            "tag": lay.tag_bits,
+        })
+
+
+class KeptRow(data.StructLayout):
+    """A row and its line in the row cache."""
+
+    def __init__(self, lay: LookupLayouts):
+        super().__init__({
+            "row": lay.row_place,
+            "line": lay.line_bits,
+        })
+
+
 class TagEntry(data.StructLayout):
     """What a tag stands for."""
 
@@ -105,6 +165,8 @@ class TagEntry(data.StructLayout):
             "table": lay.table_bits,
             "weight": 32,
             "weighted": 1,
+            # With a row cache: which row it is, and whether the cache may keep it.
+            **({"row": lay.row_place, "keep": 1} if lay.config.row_cache.lines else {}),
         })
 
 
@@ -123,9 +185,29 @@ class Poison(data.StructLayout):
 class LookupLayouts(Layouts):
     """Beside :class:`~nearflash_hw.interfaces.Layouts`: what stays inside the lookup engine."""
 
+    @property
+    def line_bits(self) -> int:
+        """Of a line of the row cache: {set, way}."""
+        return index_bits(self.config.row_cache.lines)
+
+    @property
+    def line_beats(self) -> int:
+        """Beats of a line of the row cache."""
+        return self.config.row_cache.line_bytes // self.config.beat_bytes
+
+    @property
+    def line_beat_bits(self) -> int:
+        """To count them."""
+        return bits_for(self.line_beats)
+
     checked = cached_property(Checked)
     pending = cached_property(Pending)
     slot_lookup = cached_property(SlotLookup)
     located = cached_property(Located)
+    row_place = cached_property(RowPlace)
+    placed = cached_property(Placed)
+    found = cached_property(Found)
+    cached_read = cached_property(CachedRead)
+    kept_row = cached_property(KeptRow)
     tag_entry = cached_property(TagEntry)
     poison = cached_property(Poison)

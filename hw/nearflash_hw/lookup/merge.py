@@ -10,7 +10,7 @@ from ..interfaces import Layouts, bits_for
 from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from ..primitives.register_slice import RegisterSlice
-from .layouts import LookupLayouts
+from .layouts import CARRIED, LookupLayouts
 
 __all__ = ["Merge"]
 
@@ -22,7 +22,8 @@ class Merge(wiring.Component):
     A vector is passed on once it is here whole: its first beat leaves 3 cycles (4 from 64 beats of buffer up) after its
     last one came in. A channel's bus is several times slower than ``vector``, so a vector passed on as it comes in would
     keep the buses of all other channels waiting for as long as it takes. Each channel has room for two of the largest
-    vectors: one comes in while the other waits for its turn.
+    vectors: one comes in while the other waits for its turn. With a row cache, ``flash_data`` has one more, after the
+    channels', of rows that were found there; and ``entry`` is what the vector's tag stands for.
     """
 
     model_clock = "own"
@@ -30,9 +31,10 @@ class Merge(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         lo = Layouts.of(config)
+        self.sources = config.flash.channels + (config.row_cache.lines > 0)
         super().__init__({
             #: Of each channel, whole vectors.
-            "flash_data": In(stream.Signature(lo.flash_data)).array(config.flash.channels),
+            "flash_data": In(stream.Signature(lo.flash_data)).array(self.sources),
             #: Pulses with what a ``tag`` stands for from now on.
             "tag_write_valid": In(1),
             "tag_write": In(data.StructLayout({"tag": lo.tag_bits, "entry": LookupLayouts.of(config).tag_entry})),
@@ -40,14 +42,16 @@ class Merge(wiring.Component):
             "tag_free": Out(stream.Signature(lo.tag_bits, always_ready=True)),
             #: With what its tag stands for.
             "vector": Out(stream.Signature(lo.vector_beat)),
+            #: All that its tag stands for.
+            **({"entry": Out(LookupLayouts.of(config).tag_entry)} if config.row_cache.lines else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
         c, lo = self.config, Layouts.of(self.config)
-        m.submodules.arbiter = arbiter = StreamArbiter(lo.flash_data, c.flash.channels, packet=True)
+        m.submodules.arbiter = arbiter = StreamArbiter(lo.flash_data, self.sources, packet=True)
         room = 2 * -(-4 * c.lookup.max_dim // c.beat_bytes)
-        for k in range(c.flash.channels):
+        for k in range(self.sources):
             m.submodules[f"buffer{k}"] = buffer = StreamFifo(lo.flash_data, room)
             connect(m, flipped(self.flash_data[k]), buffer.i)
             whole = Signal(bits_for(room), name=f"whole{k}")  # vectors in the buffer
@@ -95,8 +99,10 @@ class Merge(wiring.Component):
             p.first.eq(first),
             p.last.eq(beat.last),
             p.error.eq(beat.error | failed),
-            *(getattr(p, k).eq(getattr(read.data, k)) for k, _ in LookupLayouts.of(c).tag_entry),
+            *(getattr(p, k).eq(getattr(read.data, k)) for k in CARRIED),
         ]
+        if c.row_cache.lines:
+            m.d.comb += self.entry.eq(read.data)
         m.d.sync += [
             self.tag_free.valid.eq(sent & beat.last),
             self.tag_free.payload.eq(beat.tag),

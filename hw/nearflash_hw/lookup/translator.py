@@ -8,7 +8,7 @@ from nearflash.contract import DeviceConfig, Status
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.register_slice import RegisterSlice
-from .layouts import LookupLayouts
+from .layouts import CARRIED, LookupLayouts
 from .row_locator import RowLocator
 from .tags import TagPool
 
@@ -21,7 +21,8 @@ class Translator(wiring.Component):
     """The paper's EV translator: up to one lookup per cycle with map-cache hits, in order up to the channels' queues.
 
     A row that can't be read leaves as ``poison``: BAD_TABLE (parameters contradict each other), ROW_UNMAPPED or
-    UNRECOVERED_READ (map not readable).
+    UNRECOVERED_READ (map not readable). With a row cache, it is asked for each row that can (``look``), and what it
+    ``found`` it reads (``cached``) in place of a channel.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -47,7 +48,19 @@ class Translator(wiring.Component):
             "tag_free": In(stream.Signature(lo.tag_bits, always_ready=True)),
             #: Reads in flight.
             "tags_used": Out(bits_for(config.lookup.tags)),
+            **(self._of_cache(LookupLayouts.of(config)) if config.row_cache.lines else {}),
         })
+
+    @staticmethod
+    def _of_cache(lay: LookupLayouts) -> dict:
+        return {
+            #: With a row cache: is the row there?
+            "look": Out(stream.Signature(lay.placed)),
+            #: In the same order.
+            "found": In(stream.Signature(lay.found)),
+            #: Rows that are, with their tags.
+            "cached": Out(stream.Signature(lay.cached_read)),
+        }
 
     def elaborate(self, platform):
         m = Module()
@@ -84,6 +97,15 @@ class Translator(wiring.Component):
         head, rsp, answer = slice_.o, self.ftl_rsp, self.ftl_rsp.payload
         known, good, issue = Signal(), Signal(), Signal()
         poison = self.poison
+        if c.row_cache.lines:
+            found = self.found.payload
+            item, column, beats = found.placed, found.placed.row.column, found.placed.row.beats
+            offered, of_flash = self.found.valid, self.found.valid & ~found.hit
+            place, taken = item.row.ppn, self.look.valid & self.look.ready
+        else:
+            item, column, beats = head.payload, head.payload.column, head.payload.beats
+            offered = of_flash = known & good
+            place, taken = answer.ppn, issue
         m.d.comb += [
             known.eq(head.valid & (rsp.valid | ~head.payload.ok)),
             good.eq(head.payload.ok & answer.mapped & ~answer.error),
@@ -92,11 +114,11 @@ class Translator(wiring.Component):
             poison.payload.table.eq(head.payload.table),
             poison.payload.status.eq(Mux(~head.payload.ok, Status.BAD_TABLE,
                                          Mux(answer.error, Status.UNRECOVERED_READ, Status.ROW_UNMAPPED))),
-            head.ready.eq(issue | (poison.valid & poison.ready)),
+            head.ready.eq(taken | (poison.valid & poison.ready)),
             rsp.ready.eq(head.ready & head.payload.ok),
         ]
         ppn = Signal(lo.ppn)
-        m.d.comb += ppn.eq(answer.ppn)
+        m.d.comb += ppn.eq(place)
         # A channel of one die takes a command every cycle and has room for as many as there are tags.
         queues = [RegisterSlice(lo.flash_command, "through") if f.dies == 1
                   else StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
@@ -105,22 +127,41 @@ class Translator(wiring.Component):
             connect(m, q.o, flipped(self.flash_cmd[k]))
             p = q.i.payload
             m.d.comb += [
-                q.i.valid.eq(known & good & tags.take.valid & (ppn.channel == k)),
+                q.i.valid.eq(of_flash & tags.take.valid & (ppn.channel == k)),
                 p.op.eq(FlashOp.READ),
                 p.die.eq(ppn.die),
                 p.block.eq(ppn.block),
                 p.page.eq(ppn.page),
-                p.column.eq(head.payload.column),
-                p.beats.eq(head.payload.beats),
+                p.column.eq(column),
+                p.beats.eq(beats),
                 p.tag.eq(tags.take.payload),
             ]
         ready = Array(q.i.ready for q in queues)[ppn.channel] if f.channels > 1 else queues[0].i.ready
         entry = self.tag_write.entry
+        if c.row_cache.lines:
+            m.submodules.cached = cached = RegisterSlice(LookupLayouts.of(c).cached_read, "through")
+            connect(m, cached.o, flipped(self.cached))
+            look = self.look.payload
+            m.d.comb += [
+                self.look.valid.eq(known & good),
+                *(getattr(look, k).eq(getattr(head.payload, k)) for k in CARRIED),
+                look.row.ppn.eq(answer.ppn),
+                look.row.column.eq(head.payload.column),
+                look.row.beats.eq(head.payload.beats),
+                self.found.ready.eq(issue),
+                cached.i.valid.eq(offered & found.hit & tags.take.valid),
+                cached.i.payload.line.eq(found.line),
+                cached.i.payload.beats.eq(beats),
+                cached.i.payload.tag.eq(tags.take.payload),
+                entry.row.eq(item.row),
+                entry.keep.eq(found.keep),
+            ]
+            ready = Mux(found.hit, cached.i.ready, ready)
         m.d.comb += [
-            issue.eq(known & good & tags.take.valid & ready),
-            tags.take.ready.eq(known & good & ready),
+            issue.eq(offered & tags.take.valid & ready),
+            tags.take.ready.eq(offered & ready),
             self.tag_write_valid.eq(issue),
             self.tag_write.tag.eq(tags.take.payload),
-            *(getattr(entry, k).eq(getattr(head.payload, k)) for k, _ in LookupLayouts.of(c).tag_entry),
+            *(getattr(entry, k).eq(getattr(item, k)) for k in CARRIED),
         ]
         return m

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from nearflash.contract import DeviceConfig, RowFormat, TableSpec
+from nearflash.contract import DeviceConfig, RowCacheConfig, RowFormat, TableSpec
 from nearflash.contract.table import PoolMode
 from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash.runtime import Device
 
-__all__ = ["SMALL", "Table", "load", "make_table", "small_config"]
+__all__ = ["CACHED", "SMALL", "Table", "load", "make_table", "small_config"]
 
 
 def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
@@ -24,6 +24,8 @@ def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks:
 
 #: The lookup-only device most tests use, so that it is compiled once.
 SMALL = small_config()
+#: The same with a row cache, smaller than the tables of most tests.
+CACHED = replace(small_config("cached"), row_cache=RowCacheConfig(lines=64, ways=4, line_bytes=32))
 
 
 @dataclass

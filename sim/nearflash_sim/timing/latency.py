@@ -79,6 +79,19 @@ class Latency(NamedTuple):
     ARRAY_DONE: int = 1  # last beat to job_done
     ARRAY_LEAVE: int = 2  # job_done to data-out wanted
 
+    # -- lookup/row_cache
+    TAGS_EVERY: int = 3  # cycles that a lookup, or one thing of the writer's, keeps the tags
+    FOUND: int = 3  # a lookup given to the tags to its answer offered to the translator
+    LINE_ARRIVE: int = 1  # last beat out of the reader to the arbiter
+    ADMIT: int = 1  # the row there, and the writer free, to its asking for a line
+    LINE_ASK: int = 5  # that given to the tags to the write request
+    VERDICT_SEEN: int = 3  # and to the cycle after which hits that have not ended are waited for,
+    LINE_OLDER: int = 2  # the last of which ends so long before the write request
+    LINE_REFUSED: int = 4  # given to the tags to a refused row's first beat dropped
+    LINE_SENT: int = 4  # write request to the row's room free again, beside its beats,
+    LINE_SENT_ONE: int = 2  # of a row of one beat,
+    LINE_DONE: int = 8  # and to its publication, beside its beats (a memory that answers writes after one cycle)
+
     # -- lookup/merge, lookup/pooling
     MERGE_ARRIVE: int = 2  # last beat on the bus to the arbiter
     MERGE_OUT: int = 2  # arbiter to pooling

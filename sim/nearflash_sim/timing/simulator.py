@@ -112,7 +112,8 @@ class Simulator:
             to = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
             to += np.arange(len(rows))
             blocks[to] = locate(self.config, self.tables[t], rows)
-            keys[to] = blocks[to] * self.config.page_beats + rows % self.tables[t].rows_per_page(self.config)
+            column = rows % self.tables[t].rows_per_page(self.config) * self.tables[t].stride_beats(self.config)
+            keys[to] = blocks[to] | column << self.config.flash.ppn_bits
         return blocks, keys
 
     def counters(self) -> dict[str, int]:
@@ -121,8 +122,8 @@ class Simulator:
         s = a.s[0]
         out = {"lookups_count": int(s["lookups"]), "samples_count": int(s["next_drain"]),
                "map_misses_count": int(s["misses"])}
-        if self.modelled.cache_mib:
-            out["cache_hits_count"] = int(s["cache_hits"])
+        if self.config.row_cache.lines or self.modelled.page_cache_mib:
+            out |= {f"cache_{name}_count": int(s[f"cache_{name}"]) for name in ("hits", "kept", "dropped")}
         for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
             for k in range(dies):

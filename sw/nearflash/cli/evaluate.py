@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
 from ..contract.boards import find_board
-from ..contract.modelled import Modelled
+from ..contract.modelled import Modelled, cached_pages
+from ..contract.row_cache import with_row_cache
 from .evaluate_paper import compare_results, paper_report
 from .fit import base_config, device_of, plan_for
 from .options import excludes, needs
@@ -50,10 +51,10 @@ def evaluate(
     mlp_share: Annotated[float, typer.Option(help="Part of the lookups' time, each read by itself, that the bottom and the "
                                              "top MLP of the planner's device may each take: less, where a cache or a "
                                              "window makes lookups faster.")] = 0.5,
-    cache_mib: Annotated[float, typer.Option(help="MODELLED, NOT IN RTL: a cache of rows in the controller's DRAM, of so "
-                                             "many MiB.")] = 0.0,
+    cache_mib: Annotated[float, typer.Option(help="A row cache in the controller's DRAM, of so many MiB (the "
+                                             "configuration's row_cache).")] = 0.0,
     cache_unit: Annotated[str, typer.Option(help="What a line of --cache-mib holds: row, or page (all of it crosses the "
-                                            "channel bus).")] = "row",
+                                            "channel bus): MODELLED, NOT IN RTL.")] = "row",
     page_window: Annotated[int | None, typer.Option(help="lookup.page_window: a die reads a page once for all vectors that "
                                                     "so many reads in its queue want from it (0: off). Flash without a "
                                                     "change-read-column gets one of 200 ns.")] = None,
@@ -122,8 +123,8 @@ def evaluate(
     excludes(ctx, "board", "mlp_share")
     needs(ctx, dataset is not None, "--dataset", "checkpoint")
     needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
-    modelled = Modelled(cache_mib, cache_unit)
-    from ..evaluate.device import evaluate_device, tables_of
+    modelled = Modelled(cached_pages(cache_mib, cache_unit))
+    from ..evaluate.device import evaluate_device, widest_row
     from ..evaluate.workload import placed
     from .placement import load_placement
 
@@ -140,12 +141,14 @@ def evaluate(
     if mapping is not None and placement is not None:
         workload = placed(workload, mapping, placement.name)
     device = _device(spec, model, plan, board, base, lookups_only, mlp_share)
+    if cache_mib and cache_unit == "row":
+        device = with_row_cache(device, cache_mib, widest_row(device, spec))
     h = device.host
     for option, value, name, most in (("--batch", batch, "max_batch", h.max_batch), ("--depth", depth or 1, "infer_depth",
                                                                                      h.infer_depth)):
         if value > most:
             raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
-    modelled.sets(device, tables_of(spec))  # a cache of less than a set is refused here
+    modelled.sets(device)  # a cache of less than a set is refused here
     slices: list[Any] | None = None if timeline is None else []
     result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
                                                        not lookups_only, advance, modelled, slices), workload.queries)
@@ -257,6 +260,10 @@ def _show(r: dict[str, Any]) -> None:
         console.print(f"a page is read once for all wanted from it among {r['page_window']} reads of a die's queue")
     if modelled := r.get("modelled_not_in_rtl"):
         _show_modelled(r, modelled)
+    if cache := r.get("row_cache"):
+        console.print(f"a row cache of {cache['dram_bytes'] / 2**20:g} MiB: {cache['lines']:,} lines of "
+                      f"{cache['line_bytes']} bytes, {cache['ways']} to a set")
+        _show_both("with the row cache and without", r, r["without_row_cache"])
     ceiling = r["flash_ceiling_queries_per_second"]
     show("speed (simulated time)", [
         ("throughput", f"{r['queries_per_second']:,.0f} queries/s", f"{r['queries']:,} queries, {r['batch']} per command, "
@@ -287,15 +294,20 @@ def _show(r: dict[str, Any]) -> None:
 
 def _show_modelled(r: dict[str, Any], modelled: dict[str, Any]) -> None:
     """What is on that no gateware has, and what it is worth."""
-    without = r["without_modelled"]
     on = []
     if modelled["cache_bytes"]:
-        on.append(f"a cache of {modelled['cache_bytes'] / 2**20:g} MiB of {modelled['cache_unit']}s")
+        on.append(f"a cache of {modelled['cache_bytes'] / 2**20:g} MiB of pages")
     console.print(f"MODELLED, NOT IN RTL: {'; '.join(on)}. `nearflash run` and `build` know nothing of it.")
-    show("with it and without", [
+    _show_both("with it and without", r, r["without_modelled"])
+
+
+def _show_both(title: str, r: dict[str, Any], without: dict[str, Any]) -> None:
+    """A result beside that of a device which has less."""
+    show(title, [
         ("throughput", f"{r['queries_per_second']:,.0f} / {without['queries_per_second']:,.0f} queries/s",
-         f"{r['queries_per_second_ratio']:.2f} times"),
+         f"{r['queries_per_second'] / without['queries_per_second']:.2f} times"),
         ("latency p50", f"{r['latency_p50_us']:,.1f} / {without['latency_p50_us']:,.1f} us", ""),
         ("latency p99", f"{r['latency_p99_us']:,.1f} / {without['latency_p99_us']:,.1f} us", ""),
         ("cell reads per lookup", f"{r['flash_reads_per_lookup']:.3f} / {without['flash_reads_per_lookup']:.3f}", ""),
-        ("answered by the cache", f"{100 * r['cache_hit_share']:.1f} %", "of the lookups")])
+        *([("answered by the cache", f"{100 * r['cache_hit_share']:.1f} %", "of the lookups")]
+          if "cache_hit_share" in r else [])])

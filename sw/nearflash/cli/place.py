@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from rich.table import Table
 
 from ..contract import PRESETS, ConfigError, DataError
-from ..contract.modelled import Modelled
+from ..contract.modelled import Modelled, cached_pages
+from ..contract.row_cache import with_row_cache
 from ..placement import METHODS
 from ..whole import is_stream
 from .fit import base_config
@@ -51,9 +52,9 @@ def place(
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
-    cache_mib: Annotated[float, typer.Option(help="Compare at equal memory too, MODELLED, NOT IN RTL: a cache of so many "
-                                             "MiB in the controller's DRAM (0: none).")] = 1.0,
-    cache_unit: Annotated[str, typer.Option(help="What a line of it holds: page or row.")] = "page",
+    cache_mib: Annotated[float, typer.Option(help="Compare at equal memory too: with a cache of so many MiB in the "
+                                             "controller's DRAM (0: none).")] = 1.0,
+    cache_unit: Annotated[str, typer.Option(help="What a line of it holds: page (MODELLED, NOT IN RTL), or row.")] = "page",
     page_window: Annotated[int, typer.Option(help="And with a lookup.page_window: a die reads a page once for all vectors "
                                              "wanted from it among so many reads in its queue (0: off).")] = 64,
     queries: Annotated[int | None, typer.Option(help="Queries to measure on (default: all that follow, or "
@@ -86,12 +87,12 @@ def place(
             raise DataError(option, str(path), "must end in .npz")
     if out is not None and mapping is None:
         raise ConfigError("--mapping", None, "must be given with --out: without it nobody can ask the placed checkpoint")
-    modelled = Modelled(cache_mib, cache_unit)
+    modelled = Modelled(cached_pages(cache_mib, cache_unit))
     device = base_config(preset, config, channels, dies, None)
     if batch > device.host.max_batch:
         raise DataError("--batch", batch, f"must be at most {device.host.max_batch}, host.max_batch of device {device.name}")
     from ..compiler import PlanOptions, compile_device
-    from ..evaluate.device import tables_of
+    from ..evaluate.device import widest_row
     from ..evaluate.placement import compare_orders, drawn_years, halves
     from ..evaluate.workload import stored
 
@@ -111,16 +112,18 @@ def place(
         source = f"{histogram[1].name}, learnt from {histogram[0].name}, drift {drift:g}"
     full = compile_device(spec, device, PlanOptions(onchip_bytes=1 << 40))
     full = replace(full, mlp=replace(full.mlp, graph=()))  # the embedding stage alone
-    full.with_page_window(page_window)  # one that is too large is refused here
-    modelled.sets(full, tables_of(spec))  # a cache of less than a set is refused here
+    more = full.with_page_window(page_window)  # one that is too large is refused here
+    if cache_mib and cache_unit == "row":
+        more = with_row_cache(more, cache_mib, widest_row(full, spec))
+    modelled.sets(more)  # a cache of less than a set is refused here
     columns = (text_column("placing"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[step]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        runs = (1 + len(methods)) * (2 if modelled.any or page_window else 1)
+        runs = (1 + len(methods)) * (2 if modelled.any or more != full else 1)
         task = progress.add_task("place", total=len(methods) + runs, step="")
         result, found = compare_orders(
             full, spec, learnt, stored(source, later[: queries or len(later)]), batch, full.host.infer_depth, modelled,
-            together, methods, lambda text: progress.update(task, advance=1, step=text), page_window)
+            together, methods, lambda text: progress.update(task, advance=1, step=text), more)
     chosen = replace(found[method], about={"method": method, "model": spec.name, "source": source})
     result |= {"method": method, "mapping_digest": chosen.digest}
     if mapping is not None:
@@ -170,11 +173,12 @@ def _show(r: dict[str, Any]) -> None:
                   f"stage alone, {r['batch']} queries per command, {r['depth']} in flight")
     unseen = ", ".join(f"{100 * s:.0f}" for s in r["rows_never_seen_share_of_lookups"])
     console.print(f"share of each table's lookups that go to rows never seen while learning: {unseen} %")
-    share = m["cache_bytes"] / r["table_bytes"]
-    window = f"page window of {r['page_window']} reads"
-    memory = f"{m['cache_bytes'] / 2**20:g} MiB of {m['cache_unit']}s, {100 * share:.2g} % of the tables; {window}"
+    memory = f"a page window of {r['page_window']} reads"
+    if m["cache_bytes"]:
+        share = m["cache_bytes"] / r["table_bytes"]
+        memory = f"{m['cache_bytes'] / 2**20:g} MiB of {m['cache_unit']}s, {100 * share:.2g} % of the tables, and {memory}"
     for key, title in (("as_generated", "the device as it is generated"),
-                       ("with_page_window", f"the device with a {window}"),
+                       ("with_additions", f"the device with {memory}"),
                        ("modelled_not_in_rtl", f"MODELLED, NOT IN RTL, equal memory: {memory}")):
         if key not in r["orders"][0]:
             continue

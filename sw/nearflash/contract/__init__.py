@@ -6,12 +6,13 @@ from .errors import CommandError, ConfigError, DataError, DeviceTimeout, LimitEr
 from .mlp import Core, Node, cores
 from .nvme import AdminOpcode, Opcode, Status
 from .registers import Field, Register, register_map
+from .row_cache import RowCacheConfig
 from .table import RowFormat, TableSpec
 from .tensor import TensorConfig
 
 __all__ = [
     "BOARDS", "PARTS", "PRESETS", "AdminOpcode", "Board", "BusConfig", "CommandError", "ConfigError", "Core",
     "DataError", "DeviceConfig", "DeviceTimeout", "DramLayout", "Field", "FlashConfig", "HostConfig", "LimitError",
-    "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowFormat",
-    "Status", "TableSpec", "TensorConfig", "cores", "register_map",
+    "LookupConfig", "MlpConfig", "ModelError", "NearflashError", "Node", "Opcode", "Part", "Register", "RowCacheConfig",
+    "RowFormat", "Status", "TableSpec", "TensorConfig", "cores", "register_map",
 ]

@@ -19,6 +19,7 @@ from typing import Any
 from .errors import ConfigError
 from .mlp import Node, cores, validate_graph
 from .reading import parse_toml, read_text, reading
+from .row_cache import RowCacheConfig
 from .tensor import TensorConfig
 from .typed import check_fields, check_table
 
@@ -159,6 +160,7 @@ class DramLayout:
     superblock: int  #: write cursor and sequence
     weights: int  #: of layers streamed from DRAM
     tensor: int  #: programs, weights and tensors of the tensor engine
+    row_cache: int  #: lines of the row cache
     end: int  #: bytes the device needs
 
 
@@ -175,6 +177,7 @@ class DeviceConfig:
     mlp: MlpConfig = field(default_factory=MlpConfig)  #: the model's layers
     bus: BusConfig = field(default_factory=BusConfig)  #: AXI4 masters
     tensor: TensorConfig = field(default_factory=TensorConfig)  #: tensor engine
+    row_cache: RowCacheConfig = field(default_factory=RowCacheConfig)  #: rows kept in the device's DRAM
 
     def __post_init__(self) -> None:
         c, f, h, lk, m = self, self.flash, self.host, self.lookup, self.mlp
@@ -258,6 +261,7 @@ class DeviceConfig:
         _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
         c.bus.validate()
         c.tensor.validate(c.beat_bytes)
+        c.row_cache.validate(c.beat_bytes, f.page_bytes)
         _check(c.layout.end <= 1 << c.bus.address_bits, "flash", f"{f.total_pages} pages of {f.page_bytes} B",
                f"the device's DRAM would take {c.layout.end} bytes: its port reaches 2**{c.bus.address_bits}")
 
@@ -368,8 +372,8 @@ class DeviceConfig:
         streamed = [c for c in cores(self.mlp.graph) if c.weights == "dram"]
         total = sum(c.steps * max(c.word_bytes, self.beat_bytes) + 4096 for c in streamed)
         tensor = up(weights + total)
-        return DramLayout(0, oob, state, mp, sb, weights, tensor,
-                          tensor + (self.tensor.dram_bytes if self.tensor.rows else 0))
+        row_cache = tensor + (self.tensor.dram_bytes if self.tensor.rows else 0)
+        return DramLayout(0, oob, state, mp, sb, weights, tensor, row_cache, row_cache + self.row_cache.dram_bytes)
 
     @property
     def results_reach(self) -> int:
@@ -388,8 +392,11 @@ class DeviceConfig:
         del d["name"], d["mlp"]["primitive"]
         for node in d["mlp"]["graph"]:
             del node["lut_rows"]
-        if not self.tensor.rows:  # without the engine its other values are no part of the design
+        # Without the engine, or the cache, its other values are no part of the design.
+        if not self.tensor.rows:
             del d["tensor"]
+        if not self.row_cache.lines:
+            del d["row_cache"]
         return int.from_bytes(hashlib.sha256(json.dumps(d, sort_keys=True).encode()).digest()[:4], "big")
 
     # -- in and out -----------------------------------------------------------------------------------------------
@@ -454,7 +461,7 @@ class DeviceConfig:
 
 
 _GROUPS: dict[str, Any] = {"flash": FlashConfig, "host": HostConfig, "lookup": LookupConfig, "mlp": MlpConfig,
-                             "bus": BusConfig, "tensor": TensorConfig}
+                             "bus": BusConfig, "tensor": TensorConfig, "row_cache": RowCacheConfig}
 
 
 def _toml(v: Any) -> str:

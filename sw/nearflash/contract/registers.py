@@ -169,6 +169,7 @@ def counters(config: DeviceConfig) -> tuple[str, ...]:
         *(f"channel{c}_{what}_count" for c in range(f.channels) for what in ("reads", "programs")),
         *(f"channel{c}_bus_busy" for c in range(f.channels)),
         *(f"channel{c}_die{d}_busy" for c in range(f.channels) for d in range(f.dies)),
+        *((f"cache_{what}_count" for what in ("hits", "kept", "dropped")) if config.row_cache.lines else ()),
     )
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from ..compiler import embedding_cycles, stage_cycles
 from ..compiler.timing import inference_cycles
-from ..contract import DataError, DeviceConfig, TableSpec
+from ..contract import DataError, DeviceConfig, RowCacheConfig, TableSpec
 from ..contract.modelled import Modelled
 from ..models import ModelSpec
 from ..timeline import Slice
 from ..tools import load_tool
 from .workload import Bags, Workload
 
-__all__ = ["evaluate_device", "tables_of"]
+__all__ = ["evaluate_device", "tables_of", "widest_row"]
 
 MOST_SLICES = 500_000  # of a timeline: 30 MB, which browsers still show fluently
 #: Figures of the device without what is modelled, which a result has beside its own.
@@ -31,13 +31,19 @@ def tables_of(spec: ModelSpec) -> list[TableSpec]:
     return [TableSpec(t.rows, t.dim, t.row_format, t.pool_mode) for t in spec.tables]
 
 
+def widest_row(config: DeviceConfig, spec: ModelSpec) -> int:
+    """Bytes that the longest of the model's rows takes on flash."""
+    return max(t.stride_beats(config) for t in tables_of(spec)) * config.beat_bytes
+
+
 def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, batch: int, depth: int, infer: bool = True,
                     progress: Callable[[int], None] = lambda queries: None, modelled: Modelled | None = None,
                     slices: list[Slice] | None = None) -> dict[str, Any]:
     """Figures of ``config`` answering ``workload`` with ``batch`` queries a command and ``depth`` commands in flight, as
     plain data with the unit in every key. ``infer`` False: the embedding stage alone (LOOKUP). ``progress(n)``: n more
     queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
-    ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. ``slices``: a list that gets
+    ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. Of a device with a row cache
+    ``row_cache`` says which, and ``without_row_cache`` what the device is without that. ``slices``: a list that gets
     the run's timeline, of at most :data:`MOST_SLICES`.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
@@ -64,9 +70,14 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     beyond: dict[str, Any] = {}
     if modelled is not None and modelled.any:
         plain = evaluate_device(config, spec, workload, batch, depth, infer)
-        beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, tables)},
-                  "cache_hit_share": timeline.counters.get("cache_hits_count", 0) / max(1, int(sum(seen.lookups))),
+        beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config)},
                   "without_modelled": {k: plain[k] for k in COMPARED}}
+    if config.row_cache.lines:
+        plain = evaluate_device(replace(config, row_cache=RowCacheConfig()), spec, workload, batch, depth, infer)
+        beyond |= {"row_cache": {**asdict(config.row_cache), "dram_bytes": config.row_cache.dram_bytes},
+                   "without_row_cache": {k: plain[k] for k in COMPARED}}
+    if "cache_hits_count" in timeline.counters:
+        beyond["cache_hit_share"] = timeline.counters["cache_hits_count"] / max(1, int(sum(seen.lookups)))
 
     us = 1 / config.clock_mhz
     count, n = timeline.counters, workload.queries

@@ -72,11 +72,12 @@ def _by_count(stream: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, measured: Workload, batch: int, depth: int,
                    modelled: Modelled, together: int = 8, methods: Sequence[str] = METHODS,
-                   progress: Callable[[str], None] = lambda text: None, window: int = 0
+                   progress: Callable[[str], None] = lambda text: None, more: DeviceConfig | None = None
                    ) -> tuple[dict[str, Any], dict[str, Placement]]:
     """(figures as plain data, mapping by method): for RM-SSD's striping and each of ``methods``, learnt from ``learnt``, the
-    embedding stage of ``measured`` simulated on ``config`` as it is, and with ``modelled`` and a page window of ``window``
-    reads (key ``modelled_not_in_rtl``, or ``with_page_window`` where that is all); ``progress`` before each step.
+    embedding stage of ``measured`` simulated on ``config`` as it is, and on ``more`` (the same device with a page window, a
+    row cache or both) with ``modelled`` (key ``modelled_not_in_rtl``, or ``with_additions`` where nothing is modelled);
+    ``progress`` before each step.
 
     ``die_balance``: the busiest die's cycles over the mean (1: all equally busy). ``cell_reads_ratio``: striping's cell
     reads per lookup over this order's, on the same device with the same ``modelled``. Raises what the simulator and
@@ -89,9 +90,10 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
         progress(f"learning: {method}")
         found[method] = Placement(learn(method, geometry, learnt.bags, together), {"method": method})
     orders = {BASELINE: Placement(striped(geometry)), **found}
+    more = more or config
     devices: dict[str, tuple[DeviceConfig, Modelled | None]] = {"as_generated": (config, None)}
-    if modelled.any or window:
-        devices["modelled_not_in_rtl" if modelled.any else "with_page_window"] = config.with_page_window(window), modelled
+    if modelled.any or more != config:
+        devices["modelled_not_in_rtl" if modelled.any else "with_additions"] = more, modelled
     rows: list[dict[str, Any]] = []
     for name, order in orders.items():
         row: dict[str, Any] = {"order": name}
@@ -110,7 +112,9 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
             "dies_per_channel": config.flash.dies, "source": measured.source, "learnt_queries": len(learnt),
             "measured_queries": measured.queries, "batch": batch, "depth": depth, "together": together,
             "table_bytes": sum(t.pages(config) for t in tables) * config.flash.page_bytes,
-            "page_window": window, "modelled": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config, tables)},
+            "page_window": more.lookup.page_window,
+            "modelled": {**asdict(modelled), "cache_unit": "row" if more.row_cache.lines else "page",
+                         "cache_bytes": more.row_cache.dram_bytes or modelled.cache_bytes(more)},
             "rows_never_seen_share_of_lookups": unseen, "orders": rows}, found
 
 

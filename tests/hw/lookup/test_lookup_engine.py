@@ -1,11 +1,12 @@
 """The whole lookup engine between Python models of its surroundings."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from lookup_models import MlpModel, PoolingModel, broadcast, mlp_logit, pool_word, small_config, table_write, two_tables
-from nearflash.contract import Opcode, Status
+from nearflash.contract import Opcode, RowCacheConfig, Status
 from nearflash.reference.query import check_query, pack_queries, unpack_queries
 from nearflash_hw.lookup.engine import LookupEngine
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
@@ -108,7 +109,7 @@ def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_laten
     models = [reader, ftl, flash, pooling]
     mlp = MlpModel(config, dut, mlp_delay, stall, seed + 8) if config.mlp.graph else None
     models += [mlp] if mlp else []
-    counts = {"lookups": 0, "samples": 0, "peak": 0}
+    counts = {"lookups": 0, "samples": 0, "peak": 0, "hits": 0}
     state = {}
 
     async def start(ctx):
@@ -126,14 +127,25 @@ def run(config, world, queries, stall=0.0, seed=0, max_cycles=20000, flash_laten
             state.update(tags=tags, idle=idle)
 
     idle_models = lambda: pooling.idle and (mlp is None or mlp.idle)  # noqa: E731
-    cycles = simulate(dut, [start, watch, src, completion, memory.write_port(dut.host_write),
+    cache = MemoryModel(config.beat_bytes, latency=9, stall=stall, seed=seed + 9)  # the row cache's DRAM
+    ports: list = []
+    if config.row_cache.lines:
+        ports = [cache.read_port(dut.cache_read), cache.write_port(dut.cache_write)]
+
+        async def enable(ctx):
+            ctx.set(dut.cache_enable, 1)
+            async for _, _, hit in ctx.tick().sample(dut.cache_hit):
+                counts["hits"] += hit
+
+        ports.append(enable)
+    cycles = simulate(dut, [start, watch, src, completion, memory.write_port(dut.host_write), *ports,
                             *(a for x in models for a in x.actors)],
                       until=lambda: len(completion.items) == len(cmds) and idle_models(), max_cycles=max_cycles)
     # nothing is left anywhere
     assert state == {"tags": 0, "idle": 1}
     assert not flash.active
     assert not any(flash.waiting)
-    assert memory.pending == 0
+    assert memory.pending == cache.pending == 0
     assert all(s.drained for s in (reader.out, ftl.rsp, *flash.out))
     assert len(completion.items) == len(cmds)
 
@@ -178,6 +190,19 @@ def test_random_commands_with_every_fault(seed):
     queries = [random_query(rng, config, world, rng.random() < 0.5, rng.random() < 0.5, safe=rng.random() < 0.4,
                             damage=rng.random() < 0.3, batch=rng.randint(1, 4)) for _ in range(14)]
     run(config, world, queries, 0.15, seed=12 + seed)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+def test_rows_from_the_row_cache_are_the_same(stall):
+    """Faults and all: no answer differs, and flash is not read for what is found."""
+    rng = random.Random(70)
+    config = replace(small_config(), row_cache=RowCacheConfig(lines=64, ways=4, line_bytes=32))
+    world = World(config, two_tables(), 8)
+    queries = [random_query(rng, config, world, rng.random() < 0.5, rng.random() < 0.5, safe=rng.random() < 0.7,
+                            max_bag=12) for _ in range(12)]
+    _, _, counts, flash = run(config, world, queries, stall, seed=71)
+    assert counts["hits"] > 30
+    assert flash.reads <= counts["lookups"] - counts["hits"]
 
 
 @pytest.mark.parametrize(("table", "index", "status"), [

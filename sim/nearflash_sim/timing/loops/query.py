@@ -13,7 +13,7 @@ from .compiled import apart, compiled, entry, within
 from .dram import read
 from .features import KEPT, take
 from .flash import put
-from .row_cache import asked
+from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
 from .way_back import COMPLETE, DRAINED, SLICED, close_sample, next_at, step, wait
@@ -128,21 +128,31 @@ def _fill(d, a, asked):
 
 @apart
 def _in_cache(d, a, m, at, key):
-    """Whether the row cache answers a lookup whose tag is compared in cycle ``at``: what flash gives until then is in it."""
+    """A lookup is ready for the row cache's tags in cycle ``at``: (when it has them, whether its row is there). What flash
+    gave until then is in it."""
     while next_at(d, a) < at:
         step(d, a, m)
-    return asked(a, key)
+    return look(d, a, at, key)
 
 
 @compiled
 def _from_cache(d, a, tag, issue):
-    """The row of ``tag`` is asked of the cache's DRAM in cycle ``issue``; it comes to the merge like a channel's."""
+    """The row of ``tag`` leaves the translator in cycle ``issue`` as a hit; it comes to the merge like a channel's."""
     s = a.s[0]
     beats = a.table[a.tag[tag].table].beats
-    s.dram_bus = max(issue + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, s.dram_bus) + beats
-    note(s, a.trace, CACHE, 0, OTHER, s.dram_bus - beats, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
+    place = s.lines_read % LINES_READ
+    at = max(max(issue + 1, s.line_asked + d.k.REQUEST_EVERY), a.line_gone[place] + 1)  # LINES_READ before: it has left
+    s.line_asked = at
+    s.lines_read += 1
+    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE)
+    s.dram_bus = first + beats
+    hit_read(d, a, s.dram_bus - 1)
+    note(s, a.trace, CACHE, 0, OTHER, first, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
+    a.line_gone[place] = s.hit_ended + d.line_fifo
     place = a.channel[d.channels].merge_tail % d.tags
-    a.merging[d.channels, place].tag, a.merging[d.channels, place].time = tag, s.dram_bus - 1 + d.k.MERGE_ARRIVE
+    a.merging[d.channels, place].tag = tag
+    a.merging[d.channels, place].time = (s.hit_ended + d.line_fifo + d.k.LINE_ARRIVE
+                                         + (1 if beats == 1 and d.merge_buffered else 0))
     a.channel[d.channels].merge_tail += 1
 
 
@@ -157,31 +167,36 @@ def _lookup(d, a, m, at, block, key, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
-    cached = d.sources > d.channels and _in_cache(d, a, m, ask, block if d.page_unit else key)
-    missing = not cached and a.map_tag[place] != line
+    missing = a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:
         a.map_tag[place] = line
         s.misses += 1
-    elif not cached:
+    else:
         s.map_free = ask + d.k.MAP_EVERY
-    while True:
-        if missing:  # what the arrays ask of the DRAM before
-            first = INF
-            for c in range(d.channels):
-                first = min(first, a.channel[c].next_at)
-            if first >= ask + d.k.MAP_MISS:
-                answer = _fill(d, a, ask + d.k.MAP_MISS)
-                missing = False
-                continue
-        elif s.fresh < d.tags or s.tag_head != s.tag_tail:
-            break
-        if step(d, a, m) == INF:
-            raise RuntimeError("no tag comes back and nothing is under way")
+    while missing:  # what the arrays ask of the DRAM before
+        first = INF
+        for c in range(d.channels):
+            first = min(first, a.channel[c].next_at)
+        if first >= ask + d.k.MAP_MISS:
+            answer = _fill(d, a, ask + d.k.MAP_MISS)
+            missing = False
+        else:
+            step(d, a, m)
     head = max(ask + 1, s.last_issue)
     a.translated[i % 16] = head
     known = max(answer, s.last_issue + 1) + 1
     issue = max(head + 1, known)
+    hit, keep = False, False
+    if d.sources > d.channels:
+        beats = d.page_unit if d.page_unit else a.table[table].beats
+        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), block if d.page_unit else key)
+        keep = not hit and beats <= d.line_beats
+        s.last_issue = a.issued[i % 4] = taken
+        issue = taken + d.k.FOUND
+    while s.fresh == d.tags and s.tag_head == s.tag_tail:
+        if step(d, a, m) == INF:
+            raise RuntimeError("no tag comes back and nothing is under way")
     if s.fresh < d.tags:
         tag = s.fresh
         s.fresh += 1
@@ -190,13 +205,15 @@ def _lookup(d, a, m, at, block, key, table, sample):
         tag = a.free[place].tag
         issue = max(issue, a.free[place].time)
         s.tag_head += 1
-    s.last_issue = issue
-    a.issued[i % 4] = issue
+    s.found_left = issue
+    if d.sources == d.channels:
+        s.last_issue = a.issued[i % 4] = issue
     a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample, a.tag[tag].key = block, table, sample, key
-    if cached:
-        _from_cache(d, a, tag, issue + 1)
-        return
-    put(d, a, block & (d.channels - 1), tag, issue + 1)
+    a.tag[tag].keep = keep
+    if hit:
+        _from_cache(d, a, tag, issue)
+    else:
+        put(d, a, block & (d.channels - 1), tag, issue + 1)
 
 
 @within

@@ -14,7 +14,7 @@ from nearflash.contract.table import PoolMode, RowFormat
 from ..latency import Latency
 from .dram import BURSTS
 from .pipe import PIPES, STALLS
-from .row_cache import new_cache
+from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
 __all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of",
 INF = 1 << 62  # a time that never comes
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
+BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)
 RECENT = 128  # places for a transfer's latest beats: more than the host reader's room
 
 
@@ -54,8 +55,10 @@ class Device(NamedTuple):
     outputs: int  #: of a sample, logits
     n_batch: int  #: samples of a group in the MLP, at most
     streams: int  #: weights come from DRAM
-    sources: int  #: of vectors, before the merge: channels, and the row cache if there is one (modelled, not in RTL)
-    page_unit: int  #: beats of a flash page, if the row cache holds pages
+    sources: int  #: of vectors, before the merge: channels, and the row cache if there is one
+    line_beats: int  #: of the row cache's lines
+    line_fifo: int  #: cycles that a beat takes through the cache's reader
+    page_unit: int  #: beats of a flash page, if the row cache holds pages (modelled, not in RTL)
     window: int  #: reads of a die's queue that are looked at for each page it reads
 
 
@@ -93,8 +96,9 @@ class Arrays(NamedTuple):
     burst_asked: np.ndarray  #: ring: the cycles from which on memory could give the latest bursts of streamed weights,
     burst_end: np.ndarray  #: and their last beats'
     cached: np.ndarray  #: [set, way]: key of each line of the row cache,
-    cache_used: np.ndarray  #: and the request that last used it
-    sketch: np.ndarray  #: [row, counter]: how often keys were asked for
+    cache_count: np.ndarray  #: and how often it was found
+    keeping: np.ndarray  #: ring: rows that the cache's writer has
+    line_gone: np.ndarray  #: ring: cycles in which the latest rows left the cache's reader
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
@@ -109,7 +113,9 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed", "cache_asked", "cache_hits", "traced",
+    "command", "results_free", "landed", "traced",
+    "cache_hits", "cache_kept", "cache_dropped", "tags_free", "looked", "found_left", "kept_head", "kept_tail",
+    "keeper_free", "publish_at", "admitted", "hit_ended", "hit_waits", "line_asked", "lines_read",
 )
 
 
@@ -124,6 +130,7 @@ def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray
 def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modelled: Modelled) -> Device:
     """The memories' read latencies as of the "sim" back end."""
     f, lk, k = config.flash, config.lookup, Latency()
+    line_beats = config.page_beats if modelled.page_cache_mib else config.row_cache.line_bytes // config.beat_bytes
     bag = lk.max_bag.bit_length() + 27  # bits of the divider's dividend, then rounded up to an even number
     return Device(
         k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
@@ -138,8 +145,9 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         lanes=lk.lanes, features=sum(n.width for n in config.mlp.graph if n.kind == "dense"),
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
-        sources=f.channels + (modelled.cache_mib > 0), window=lk.page_window,
-        page_unit=config.page_beats if modelled.cache_mib and modelled.cache_unit == "page" else 0)
+        sources=f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0), window=lk.page_window,
+        line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
+        page_unit=config.page_beats if modelled.page_cache_mib else 0)
 
 
 def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, slices: int = 0) -> Arrays:
@@ -153,12 +161,13 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         row["beats"], row["dim"], row["words"] = t.stride_beats(config), t.dim, -(-t.dim // lk.lanes)
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
     s = _records(1, *_SCALARS)
-    s["merge_last"], s["walk_at"] = f.channels + (modelled.cache_mib > 0) - 1, INF
-    cached, cache_used, sketch = new_cache(modelled.sets(config, tables))
+    s["merge_last"], s["walk_at"] = f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0) - 1, INF
+    s["line_asked"] = -2
+    cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
-        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again"),
+        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again", "keep"),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
@@ -178,5 +187,5 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
         burst_end=np.full(BURSTS, -1),
-        cached=cached, cache_used=cache_used, sketch=sketch,
+        cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))

@@ -12,7 +12,7 @@ from .features import resolve
 from .flash import flash_event
 from .mlp import TABLES, advance, arrive, note_start, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
-from .row_cache import keep
+from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
@@ -85,8 +85,6 @@ def _merge(d, a, m, now):
     tag = a.merging[c, a.channel[c].merge_head % d.tags].tag
     a.channel[c].merge_head += 1
     s.merge_last = c
-    if d.sources > d.channels and c < d.channels:
-        keep(a, a.tag[tag].page if d.page_unit else a.tag[tag].key)
     table, sample = a.tag[tag].table, a.tag[tag].sample
     beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
 
@@ -113,6 +111,9 @@ def _merge(d, a, m, now):
                 first = s.vector_done - 1
         s.merge_free = chosen + 1
     last, gone = s.vector_taken, s.vector_done - 1
+    if c < d.channels and a.tag[tag].keep:
+        passes(d, a, a.tag[tag].page if d.page_unit else a.tag[tag].key, d.page_unit if d.page_unit else beats,
+               last - beats + 1, last)
     if int8:
         s.vector_done += d.k.ROW_INT8_LAST
     free = s.tag_tail % d.tags
