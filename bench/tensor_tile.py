@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from nearflash.contract import DeviceConfig, TensorConfig
-from nearflash.contract.tensor import Descriptor, Op, spans
+from nearflash.contract.tensor import Descriptor, Op
 from nearflash.offload import Calibration, OffloadedModule
+from nearflash.offload.bounds import bound_cycles, macs
 from nearflash.reference.tensor import TensorModel
 from nearflash.sar.fabric import calibration_file
 from nearflash.sar.network import WEIGHTS, load
@@ -74,25 +75,11 @@ def kind(d: Descriptor) -> str:
     return f"{'linear' if size == '1x1' else f'conv {size}'}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
 
 
-def macs(d: Descriptor) -> int:
-    pixels, taps = d["out_height"] * d["out_width"], d["kernel_h"] * d["kernel_w"]
-    if d["op"] == Op.CONV:
-        return pixels * taps * d["in_channels"] * d["out_channels"] * max(1, d["shuffle"]) ** 2
-    if d["op"] == Op.DEPTHWISE:
-        return pixels * taps * d["in_channels"]
-    if d["op"] == Op.ATTENTION:
-        return 2 * pixels * d["keys"] * d["in_channels"]
-    return 0
-
-
 def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
-    t, beat = config.tensor, config.beat_bytes
-    sizes = {name: size for name, (_, size) in spans(d, t, beat).items()}
-    written, read = sizes.pop("y"), sum(sizes.values())
     cycles, begin = found["end"] - found["begin"], found["start"] - found["begin"]
     array = found["steps"] + found["unfed"] + found["full"]
-    bound = max(macs(d) / (t.rows * t.columns), read / beat, written / beat)
-    return Row(kind(d), 1, macs(d), cycles, round(bound), begin, found["steps"], found["unfed"], found["full"],
+    beat = config.beat_bytes
+    return Row(kind(d), 1, macs(d), cycles, bound_cycles(d, config), begin, found["steps"], found["unfed"], found["full"],
                cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
 
 

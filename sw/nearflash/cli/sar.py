@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ..contract import ConfigError
 from ..figures import figure_format, save_figure
-from ..sar.methods import METHOD_NAMES, NETWORK_NAMES
+from ..sar.methods import METHOD_NAMES, NETWORK_NAMES, Method
+from .fabric import DEVICE_HELP, FabricConfig, Overlay, Watch, check_fabric, loaded
 from .options import needs
 from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 from .sar_calibrate import calibrate
@@ -25,8 +26,7 @@ sar.command()(train)
 sar.command()(calibrate)
 
 Json = Annotated[Path | None, JsonFile]
-Device = Annotated[str, typer.Option(help="cpu; for networks also cuda, or fabric-model: int8, bit for bit as the tensor "
-                                      "engine computes.")]
+Device = Annotated[str, typer.Option(help=f"Where networks run: {DEVICE_HELP}")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")]
 
 
@@ -41,6 +41,7 @@ def _progress(task: str) -> Iterator[Any]:
 
 @sar.command()
 def evaluate(
+    ctx: typer.Context,
     set_: Annotated[Path, typer.Option("--set", help="Folder of clean 8-bit images (PNG, JPEG), such as Set12.")],
     looks: Annotated[float, typer.Option(help="Looks of the simulated speckle.")] = 1.0,
     seeds: Annotated[int, typer.Option(help="Noise realisations per image.", min=1)] = 10,
@@ -52,6 +53,8 @@ def evaluate(
     self_ensemble: Annotated[bool, typer.Option("--self-ensemble", help="Average the results of 8 flips and "
                                                 "rotations.")] = False,
     device: Device = "cpu",
+    config: FabricConfig = None,
+    overlay: Overlay = None,
     checkpoint: Checkpoint = None,
     json_file: Json = None,
 ) -> None:
@@ -60,6 +63,7 @@ def evaluate(
     Example: nearflash sar evaluate --set Set12 --looks 1 --seeds 10 --json base_l1.json
     """
     check_outputs(json_file=json_file)
+    check_fabric(ctx, device)
     from ..sar import evaluate as evaluation
     from ..sar import methods
     from ..sar.scene import check_looks
@@ -67,12 +71,17 @@ def evaluate(
     check_looks(looks)
 
     clean = evaluation.load_images(set_, images)
-    run = methods.load_method(method, device=device, checkpoint=checkpoint)
-    run = methods.self_ensemble(run) if self_ensemble else run
-    with _progress(f"{method}, {looks:g} looks") as note:
+
+    def load() -> methods.Method:
+        return methods.load_method(method, device=device, checkpoint=checkpoint, config=config, overlay=overlay)
+
+    with closing(loaded(load, device)) as found, _progress(f"{method}, {looks:g} looks") as note:
+        run = methods.self_ensemble(found) if self_ensemble else found
+        watch = Watch(run)
+        watch.expect(len(clean) * seeds)
         result = evaluation.evaluate(clean, run, looks, seeds, protocol=protocol, note=note,
                                      response=evaluation.CORRELATED if correlated else None)
-    result |= {"set": set_.name, "device": device}
+        result |= {"set": set_.name, "device": device} | watch.record()
     write_json(json_file, result)
     show(f"{method} on {set_.name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks, {result['speckle']} "
          "speckle", [
@@ -109,6 +118,8 @@ def compare(
                                              "image); numbers are of all.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the profile (default: the middle one).")] = None,
     device: Device = "cpu",
+    config: FabricConfig = None,
+    overlay: Overlay = None,
     checkpoint: Checkpoint = None,
     json_file: Json = None,
 ) -> None:
@@ -128,7 +139,8 @@ def compare(
     for name in names:
         if name not in METHOD_NAMES:
             raise ConfigError("--methods", name, f"must be of {', '.join(METHOD_NAMES)}")
-    needs(ctx, not set(names).isdisjoint(NETWORK_NAMES), "a network among --methods", "checkpoint")
+    needs(ctx, not set(names).isdisjoint(NETWORK_NAMES), "a network among --methods", "checkpoint", "device")
+    check_fabric(ctx, device)
     if simulate and clean is not None:
         raise ConfigError("clean", str(clean), "must be absent with --simulate, which takes the scene itself as clean")
     import numpy as np
@@ -138,6 +150,7 @@ def compare(
     from ..sar.looks import estimate_looks
     from ..sar.scene import LOOKS_WHEN_UNKNOWN, check_looks
     from ..sar.speckle import speckled
+    from ..sar.tiles import TILE, tile_count
 
     given = check_looks(looks)
     noisy, info = read_array(scene, domain, nodata=nodata, db_scale=db_scale, band=band - 1, product=product)
@@ -162,9 +175,13 @@ def compare(
         kind = np.dtype(info.dtype)
         integers = kind.kind == "u" and info.domain == "amplitude"
         peak = float(np.iinfo(kind).max) if integers else float(np.sqrt(np.nanmax(truth)))
+    def ready(method: Method) -> None:
+        rows, columns = noisy.shape
+        Watch(method).expect(tile_count(rows, columns, TILE, method.margin, method.multiple))
+
     with _progress("compare") as note:
         result = comparison.compare(noisy, names, number, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
-                                    note=note)
+                                    config=config, overlay=overlay, note=note, ready=ready)
     save_figure(comparison.draw(result, row, shown), out)
     write_json(json_file, {"scene": scene.name, "looks": number, "domain": info.domain, "figure": str(out),
                            "methods": result.metrics,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -248,15 +248,17 @@ class Device:
             self.driver.call(ADMIN, TENSOR_LOAD, "load tensors", [b, *lists], prp1=prp1, prp2=prp2, cdw10=b.nbytes // 4,
                              cdw12=offset + at)
 
-    def run_tensors(self, program: int, content: bytes, output_bytes: int) -> bytes:
+    def run_tensors(self, program: int, content: bytes, output_bytes: int, timeout: int | None = None,
+                    told: Callable[[int], None] | None = None) -> bytes:
         """Run the program at byte ``program`` of the tensor region on the input ``content``; its header says that it has
-        ``output_bytes`` of output (TENSOR_RUN)."""
+        ``output_bytes`` of output (TENSOR_RUN). ``timeout``: cycles, if not the device's; ``told``: hears now and then how
+        many have passed."""
         b, out = self.driver.buffer(content), self.driver.buffer(output_bytes)
         prp1, prp2, lists = self.driver.prp(b)
         command = self.driver.submit(INFER, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
                                      cdw10=len(content) // 4, cdw11=program, cdw14=out.address & 0xFFFFFFFF,
                                      cdw15=out.address >> 32)
-        self.driver.wait(command)
+        self.driver.wait(command, timeout, told)
         answer = out.read()
         command.release()
         return answer

@@ -14,6 +14,7 @@ from .domain import UNKNOWN, check_domain, check_scale
 from .io.base import Encoding, Scene, SceneInfo, Writer
 from .methods import Method
 from .scene import check_looks, despeckle_stream, require_valid
+from .tiles import TILE
 from .settle import check_borders, settle
 from .statistics import SceneStatistics
 
@@ -32,7 +33,7 @@ class Options:
     looks: float | str | np.ndarray = "auto"
     domain: str | None = None
     out_domain: str | None = None
-    tile: int = 512
+    tile: int = TILE
     nodata: float | None = None
     db_scale: float = 1.0
     match_mean: str = "none"
