@@ -98,11 +98,11 @@ def test_options_that_mean_nothing_are_refused(files, tmp_path, options, message
 
 
 def test_a_filter_and_a_function_call_have_no_fabric(files):
-    with pytest.raises(ConfigError, match="config.*only networks run on a fabric"):
+    with pytest.raises(ConfigError, match=r"config.*only networks run on a fabric"):
         load_method("lee", config=files[1])
-    with pytest.raises(ConfigError, match="config.*only a fabric has one"):
+    with pytest.raises(ConfigError, match=r"config.*only a fabric has one"):
         load_method("tiny", config=files[1])
-    with pytest.raises(ConfigError, match="device = 'fabric': .*load_method"):
+    with pytest.raises(ConfigError, match=r"device = 'fabric': .*load_method"):
         despeckle(NOISY, domain="amplitude", looks=4, method="tiny", device="fabric")
 
 

@@ -14,9 +14,9 @@ from .domain import UNKNOWN, check_domain, check_scale
 from .io.base import Encoding, Scene, SceneInfo, Writer
 from .methods import Method
 from .scene import check_looks, despeckle_stream, require_valid
-from .tiles import TILE
 from .settle import check_borders, settle
 from .statistics import SceneStatistics
+from .tiles import TILE
 
 __all__ = ["Options", "check_looks_array", "despeckle_array", "despeckle_settled", "result_type"]
 
