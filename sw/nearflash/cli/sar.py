@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..contract import ConfigError
+from ..contract import ConfigError, DeviceConfig
 from ..figures import figure_format, save_figure
 from ..sar.methods import METHOD_NAMES, NETWORK_NAMES, Method
 from .fabric import DEVICE_HELP, FabricConfig, Overlay, Watch, check_fabric, loaded
-from .options import needs
+from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 from .sar_calibrate import calibrate
 from .sar_train import train
+
+if TYPE_CHECKING:
+    from ..sar.evaluate import CleanImage
 
 sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich",
                   help="SAR despecklers: train, evaluate, compare, calibrate.")
@@ -52,6 +55,8 @@ def evaluate(
                                              "1.25 times denser than its band.")] = False,
     self_ensemble: Annotated[bool, typer.Option("--self-ensemble", help="Average the results of 8 flips and "
                                                 "rotations.")] = False,
+    by_block: Annotated[bool, typer.Option("--by-block", help="With --device fabric-model: what int8 costs each of the "
+                                           "network's blocks, alone and all but it; 2 runs a block.")] = False,
     device: Device = "cpu",
     config: FabricConfig = None,
     overlay: Overlay = None,
@@ -61,9 +66,14 @@ def evaluate(
     """Score a despeckler on clean images with simulated speckle: PSNR and SSIM on amplitude, and speed.
 
     Example: nearflash sar evaluate --set Set12 --looks 1 --seeds 10 --json base_l1.json
+
+    Example: nearflash sar evaluate --set Set12 --images 2 --seeds 1 --device fabric-model --by-block --json by_block.json
     """
     check_outputs(json_file=json_file)
     check_fabric(ctx, device)
+    needs(ctx, device == "fabric-model", "--device fabric-model", "by_block")
+    needs(ctx, method in NETWORK_NAMES, "a network as --method", "by_block")
+    excludes(ctx, "by_block", "self_ensemble", "correlated")
     from ..sar import evaluate as evaluation
     from ..sar import methods
     from ..sar.scene import check_looks
@@ -71,6 +81,10 @@ def evaluate(
     check_looks(looks)
 
     clean = evaluation.load_images(set_, images)
+
+    if by_block:
+        _by_block(clean, set_.name, method, looks, seeds, checkpoint, config, protocol, json_file)
+        return
 
     def load() -> methods.Method:
         return methods.load_method(method, device=device, checkpoint=checkpoint, config=config, overlay=overlay)
@@ -92,6 +106,27 @@ def evaluate(
            ("PSNR, first 10", f"{result['psnr_db_first_10']:.2f} dB", "")] if "psnr_db_without_04" in result else []),
         ("speed", f"{result['megapixels_per_second']:.3f} Mpx/s", f"on {device}"),
     ])
+
+
+def _by_block(clean: list[CleanImage], name: str, method: str, looks: float, seeds: int, checkpoint: Path | None,
+              config: Path | None, protocol: str, json_file: Path | None) -> None:
+    from ..sar.by_block import loss_by_block
+
+    settings = None if config is None else DeviceConfig.from_toml(config)
+    with _progress(f"{method}, {looks:g} looks") as note:
+        result = loss_by_block(clean, method, looks, seeds, checkpoint=checkpoint, config=settings, protocol=protocol,
+                               note=note)
+    result |= {"set": name, "device": "fabric-model"}
+    write_json(json_file, result)
+    table = Table(title=f"{method} on {name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks; fp32 "
+                  f"{result['fp32_psnr_db']:.3f} dB, int8 {result['psnr_db']:.3f} dB, lost {result['lost_db']:.3f} dB",
+                  title_justify="left", pad_edge=False)
+    for heading in ("block", "operators", "lost with only it in int8 (dB)", "lost with all but it (dB)"):
+        table.add_column(heading, justify="left" if heading == "block" else "right")
+    for row in result["blocks"]:
+        table.add_row(row["block"], str(row["operators_count"]), f"{row['only_lost_db']:.4f}",
+                      f"{row['without_lost_db']:.4f}")
+    console.print(table)
 
 
 @sar.command()

@@ -23,17 +23,21 @@ from .match import Matched, match
 from .ops import Value, View
 from .trace import modules_of, parameter, trace
 
-__all__ = ["BLOCKS", "OffloadedModule", "matched_blocks"]
+__all__ = ["BLOCKS", "Blocks", "OffloadedModule", "matched_blocks"]
 
 BLOCKS = ("all", "attention", "conv")
 KEPT = 4  # shapes whose programs are kept
+
+Blocks = str | Sequence[str] | Callable[[fx.Node], bool]  # as offload takes them
 
 aten = torch.ops.aten
 SOFTMAX = {aten.softmax.int, aten.scaled_dot_product_attention.default}
 CONVOLUTION = {aten.conv2d.default, aten.relu.default, aten.add.Tensor, aten.mul.Tensor, aten.pixel_shuffle.default}
 
 
-def _chooser(graph: fx.GraphModule, blocks: str | Sequence[str]) -> Callable[[fx.Node], bool]:
+def _chooser(graph: fx.GraphModule, blocks: Blocks) -> Callable[[fx.Node], bool]:
+    if callable(blocks):
+        return blocks
     if blocks == "all":
         return lambda node: True
     if blocks == "conv":
@@ -52,16 +56,18 @@ def _chooser(graph: fx.GraphModule, blocks: str | Sequence[str]) -> Callable[[fx
     return lambda node: not names.isdisjoint(modules_of(node))
 
 
-def matched_blocks(model: nn.Module, example: tuple[torch.Tensor, ...], blocks: str | Sequence[str]) -> Matched:
-    """What of ``blocks`` the fabric does, for inputs of the shapes of ``example``.
+def matched_blocks(model: nn.Module, example: tuple[torch.Tensor, ...], blocks: Blocks,
+                   graph: fx.GraphModule | None = None) -> Matched:
+    """What of ``blocks`` the fabric does, for inputs of the shapes of ``example``. ``graph``: the model's, if it was traced
+    before.
 
     Raises:
         ModelError: an operator of a named block that the fabric can't do (all are named), a block the model doesn't have, or
             no operator at all.
     """
-    graph = trace(model, example)
+    graph = graph or trace(model, example)
     matched = match(graph, _chooser(graph, blocks))
-    if matched.refused and blocks not in ("all", "conv"):
+    if matched.refused and not callable(blocks) and blocks not in ("all", "conv"):
         raise ModelError("blocks", blocks, "must hold operators of the fabric alone: " + "; ".join(matched.refused.values()))
     if not matched.operators:
         raise ModelError("blocks", blocks, "must hold at least one operator of the fabric: "
@@ -93,23 +99,33 @@ class OffloadedModule(nn.Module):
     taken, and how many it takes at least.
     """
 
-    def __init__(self, model: nn.Module, fabric: Fabric, blocks: str | Sequence[str], calibration: Calibration):
+    def __init__(self, model: nn.Module, fabric: Fabric, blocks: Blocks, calibration: Calibration):
         super().__init__()
         self.model, self.fabric, self.blocks, self.calibration = model, fabric, blocks, calibration
         self.told: Callable[[int, int, int], None] | None = None
         self._images = 0
+        self._graphs: dict[tuple[Any, ...], fx.GraphModule] = {}
         self._compiled: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
         self._loaded: _Compiled | None = None
+
+    def choose(self, blocks: Blocks) -> None:
+        """Other blocks from now on; what was traced stays."""
+        self.blocks = blocks
+        self._compiled.clear()
 
     def compiled(self, *inputs: torch.Tensor) -> _Compiled:
         """The programs for inputs of these shapes, [1, ...] each. Raises :class:`ModelError`."""
         key = tuple(tuple(x.shape) for x in inputs)
         if key not in self._compiled:
             with torch.inference_mode(False):  # in which torch.export can't trace, nor with tensors made in it
-                matched = matched_blocks(self.model, tuple(torch.ones(x.shape) for x in inputs), self.blocks)
+                example = tuple(torch.ones(x.shape) for x in inputs)
+                if key not in self._graphs:
+                    self._graphs[key] = trace(self.model, example)
+                matched = matched_blocks(self.model, example, self.blocks, self._graphs[key])
             self._compiled[key] = _Compiled(matched, self._lower(matched))
             if len(self._compiled) > KEPT:
-                self._compiled.popitem(last=False)
+                old, _ = self._compiled.popitem(last=False)
+                self._graphs.pop(old, None)
         self._compiled.move_to_end(key)
         return self._compiled[key]
 
@@ -242,7 +258,7 @@ class _Run:
         return np.clip(np.rint(real) + v.zero, -top, top).astype(np.int16 if v.bits == 16 else np.int8)
 
 
-def calibrated(model: nn.Module, blocks: str | Sequence[str], samples: Iterable[tuple[torch.Tensor, ...]], note: str = ""
+def calibrated(model: nn.Module, blocks: Blocks, samples: Iterable[tuple[torch.Tensor, ...]], note: str = ""
                ) -> Calibration:
     """Scales for ``blocks`` of ``model`` from samples of one shape, [1, ...] each.
 
