@@ -25,7 +25,7 @@ from .queries import normalize_bags, pack_batch
 if TYPE_CHECKING:
     from ..quantize.compiled import CompiledModel
 
-__all__ = ["Device", "Ticket", "open"]
+__all__ = ["Device", "TensorTicket", "Ticket", "open"]
 
 ADMIN, INFER = 0, 1
 CHUNKS = 4  # block I/O commands of one read or write in flight
@@ -39,6 +39,14 @@ class Ticket:
     command: Command
     out: Buffer
     shape: tuple[int, int]  # samples, fp32 values per sample
+
+
+@dataclass(eq=False)
+class TensorTicket:
+    """A program of the tensor engine under way."""
+
+    command: Command
+    out: Buffer
 
 
 class Device:
@@ -253,14 +261,27 @@ class Device:
         """Run the program at byte ``program`` of the tensor region on the input ``content``; its header says that it has
         ``output_bytes`` of output (TENSOR_RUN). ``timeout``: cycles, if not the device's; ``told``: hears now and then how
         many have passed."""
+        ticket = self.submit_tensors(program, content, output_bytes)
+        self.driver.wait(ticket.command, timeout, told)
+        return self.tensors(ticket)
+
+    def submit_tensors(self, program: int, content: bytes, output_bytes: int) -> TensorTicket:
+        """As :meth:`run_tensors`, and returns at once; :meth:`tensors` has the output when ``ticket.command`` is finished.
+        One program runs at a time: the next one waits at the head of its queue, with whatever was submitted behind it."""
         b, out = self.driver.buffer(content), self.driver.buffer(output_bytes)
         prp1, prp2, lists = self.driver.prp(b)
         command = self.driver.submit(INFER, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
                                      cdw10=len(content) // 4, cdw11=program, cdw14=out.address & 0xFFFFFFFF,
                                      cdw15=out.address >> 32)
-        self.driver.wait(command, timeout, told)
-        answer = out.read()
-        command.release()
+        return TensorTicket(command, out)
+
+    @staticmethod
+    def tensors(ticket: TensorTicket) -> bytes:
+        """The output of a finished program, once. Raises :class:`~nearflash.contract.CommandError` if the device refused
+        it."""
+        ticket.command.check()
+        answer = ticket.out.read()
+        ticket.command.release()
         return answer
 
     def load(self, compiled: CompiledModel, preload: bool | None = None, placement: Placement | None = None) -> None:
