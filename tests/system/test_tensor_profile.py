@@ -43,7 +43,7 @@ def test_operators_take_what_their_program_takes(small):
         slowest = max(found, key=lambda m: m.macs)
         assert slowest.cycles < 3 * slowest.bound
         assert torch.equal(module(*inputs), want)
-        module.fabric.config = replace(TENSORS, tensor=replace(TENSORS.tensor, dram_bytes=program.end + 64))
+        module.fabric.config = replace(TENSORS, tensor=replace(TENSORS.tensor, dram_bytes=program.end // 4096 * 4096))
         with pytest.raises(ModelError, match=r"tensor.dram_bytes.*must be at least"):
             profile(module, *inputs)
 
