@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from nearflash.cli.app import app
+from nearflash.cli.fabric import Watch
 from nearflash.contract import CommandError, ConfigError, Status
 from nearflash.contract.tensor import DESCRIPTOR_BYTES, Op
 from nearflash.sar import despeckle
@@ -13,6 +14,7 @@ from PIL import Image
 from small_despeckler import TENSORS, write_despeckler
 from typer.testing import CliRunner
 
+IMAGE = np.random.default_rng(4).gamma(4, 1 / 4, (32, 32)).astype(np.float32)  # intensity
 NOISY = np.sqrt(np.random.default_rng(4).gamma(4, 1 / 4, (24, 30))).astype(np.float32)
 
 
@@ -121,9 +123,27 @@ def test_an_image_beyond_the_buffers_is_refused_and_the_next_one_done(files, met
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "small.npy"), want)
 
 
+def test_time_is_announced_and_progress_goes_on_within_a_tile(method, monkeypatch, capsys):
+    monkeypatch.setattr("nearflash.runtime.nvme._TOLD", 5000)
+    monkeypatch.setattr("nearflash.cli.fabric.LONG_S", 0.0)
+    shares: list[float] = []
+    watch = Watch(method, shares.append)
+    watch.expect(2)
+    method(IMAGE, 4.0)
+    first = len(shares)
+    assert first > 5
+    assert 0.3 < max(shares) <= 0.5
+    method(IMAGE, 4.0)
+    assert shares == sorted(shares)
+    assert shares[first] == pytest.approx(0.5, abs=0.05)
+    assert max(shares) > 0.8
+    said = capsys.readouterr()
+    least = method.offloaded.least_cycles(next(iter(method.offloaded._compiled.values())).programs[0])
+    assert f"{least / 1e6:.2f} M cycles a tile at least, 2 to do: about" in " ".join((said.out + said.err).split())
+
+
 def test_a_program_corrupted_in_memory_is_named_and_loaded_again(method):
-    image = np.pad(NOISY, ((0, 8), (0, 2)), mode="symmetric") ** 2
-    want = method(image, 4.0)
+    want = method(IMAGE, 4.0)
     module = method.offloaded
     (program,) = next(iter(module._compiled.values())).programs
     number = next(n for n, o in enumerate(program.operators, 1) if o.op == Op.LAYERNORM)
@@ -132,7 +152,7 @@ def test_a_program_corrupted_in_memory_is_named_and_loaded_again(method):
     broken[40] ^= 4
     module.fabric.device.load_tensors(program.base + at, bytes(broken))
     with pytest.raises(CommandError, match=f"descriptor {number}: layer_norm in encoder.2.0.norm1") as e:
-        method(image, 4.0)
+        method(IMAGE, 4.0)
     assert (e.value.status, e.value.dw0, e.value.dw1) == (Status.BAD_DESCRIPTOR, number, 31)
     assert e.value.__cause__ is not None
-    np.testing.assert_array_equal(method(image, 4.0), want)
+    np.testing.assert_array_equal(method(IMAGE, 4.0), want)

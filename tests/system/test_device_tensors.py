@@ -27,7 +27,7 @@ from random_programs import OPS, random_program
 from small_despeckler import TENSORS, scales
 from torch import nn
 
-ADMIN, INFER = 0, 1
+ADMIN, INFER, BLOCK = 0, 1, 2
 
 
 class Blocks(nn.Module):
@@ -85,6 +85,25 @@ def test_a_network_beside_lookups_and_block_io(device, network):
         assert_same_bits(device.result(ticket), expected(device, tables, b))
     assert device.counters()["lookups_count"] - before == sum(len(i) for b in bags for i, *_ in b)
     assert device.read(last) == block
+
+
+def test_a_program_that_waits_holds_up_no_other_queue(device, network):
+    model, x, calibration = network
+    module = OffloadedModule(model, DeviceFabric(device), "all", calibration)
+    module(x[:1])
+    (program,) = module.compiled(x[:1]).programs
+    length = module.fabric._programs[program.base].output_bytes
+    content = bytes(program.input_bytes)
+    rng = np.random.default_rng(8)
+    tables = random_tables(rng, TENSORS, 2)
+    load(device, tables, preload=True)
+    bags = random_bags(rng, tables, 2)
+    running, waiting = (device.submit_tensors(program.base, content, length, BLOCK) for _ in range(2))
+    for _ in range(3):
+        assert_same_bits(device.result(submit_lookup(device, bags)), expected(device, tables, bags))
+    assert running.command.completion is None
+    device.driver.wait(waiting.command)
+    assert device.tensors(running) == device.tensors(waiting)
 
 
 def compare(device, seed, programs, operators):

@@ -265,12 +265,13 @@ class Device:
         self.driver.wait(ticket.command, timeout, told)
         return self.tensors(ticket)
 
-    def submit_tensors(self, program: int, content: bytes, output_bytes: int) -> TensorTicket:
+    def submit_tensors(self, program: int, content: bytes, output_bytes: int, queue: int = INFER) -> TensorTicket:
         """As :meth:`run_tensors`, and returns at once; :meth:`tensors` has the output when ``ticket.command`` is finished.
-        One program runs at a time: the next one waits at the head of its queue, with whatever was submitted behind it."""
+        One program runs at a time: the next one waits at the head of its ``queue``, with whatever was submitted there behind
+        it."""
         b, out = self.driver.buffer(content), self.driver.buffer(output_bytes)
         prp1, prp2, lists = self.driver.prp(b)
-        command = self.driver.submit(INFER, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
+        command = self.driver.submit(queue, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
                                      cdw10=len(content) // 4, cdw11=program, cdw14=out.address & 0xFFFFFFFF,
                                      cdw15=out.address >> 32)
         return TensorTicket(command, out)
