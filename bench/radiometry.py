@@ -6,8 +6,8 @@ even area's ratio image, mean and ENL must be, edges, bright targets, tiles. Spe
 ``--real`` (several times for several) names folders with the real scenes that the documentation speaks of, complex ones in
 a folder ``slc`` of theirs; one that isn't there is said to be missing. Peaks 15 dB above their surroundings, a network's own
 pattern of period 2 and what moving a crop by a pixel changes are measured there too. ``--checkpoint`` measures other
-weights, ``--alone`` a network without the strong scatterers kept around it, ``--only real`` leaves out the simulated scenes.
-What was missed is listed at the end.
+weights, ``--device fabric-model`` the network in int8, ``--alone`` a network without the strong scatterers kept around it,
+``--only real`` leaves out the simulated scenes. What was missed is listed at the end.
 """
 
 from __future__ import annotations
@@ -266,9 +266,9 @@ def real_scenes(run: Run, folders: Sequence[Path]) -> Iterator[Line]:
         yield Line("EPD-ROA, 3 x 5 pixels", name, None if None in kept else min(kept), 0.8)
 
 
-def alone(name: str, checkpoint: Path | None = None) -> Method:
+def alone(name: str, checkpoint: Path | None = None, device: str = "cpu") -> Method:
     """A network without the strong scatterers kept around it."""
-    return network_method(network.load(name, checkpoint), scatterers=False)
+    return network_method(network.load(name, checkpoint, device), scatterers=False)
 
 
 def measure(method: Method, seeds: int = 3, real: Sequence[Path] = (), *, simulations: bool = True) -> Rows:
@@ -300,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench.radiometry", description=__doc__)
     parser.add_argument("--method", default="base", choices=METHOD_NAMES)
     parser.add_argument("--checkpoint", type=Path, help="weights instead of those that ship")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "fabric-model"),
+                        help="where the network runs; fabric-model: in int8, bit for bit as the tensor engine computes")
     parser.add_argument("--alone", action="store_true", help="the network without the strong scatterers kept around it")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--real", type=Path, action="append", default=[], help="a folder of real scenes")
@@ -312,8 +314,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--only real needs --real")
     if args.alone and args.method not in NETWORK_NAMES:
         parser.error(f"--alone needs a network, of {', '.join(NETWORK_NAMES)}")
-    method = (alone(args.method, args.checkpoint) if args.alone
-              else load_method(args.method, checkpoint=args.checkpoint))
+    if args.device != "cpu" and args.method not in NETWORK_NAMES:
+        parser.error(f"--device needs a network, of {', '.join(NETWORK_NAMES)}")
+    method = (alone(args.method, args.checkpoint, args.device) if args.alone
+              else load_method(args.method, checkpoint=args.checkpoint, device=args.device))
     finish(args.json, {"radiometry": measure(method, args.seeds, args.real, simulations=not args.only)})
     return 0
 

@@ -8,15 +8,20 @@ descriptor by descriptor: max(MACs / array, bytes read / beat, bytes written / b
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nearflash.contract import DeviceConfig, TensorConfig
-from nearflash.contract.tensor import Descriptor, Op, spans
+from nearflash.contract import DataError, DeviceConfig, TensorConfig
+from nearflash.contract.tensor import Descriptor, Op
+from nearflash.figures import save_figure
 from nearflash.offload import Calibration, OffloadedModule
+from nearflash.offload.bounds import bound_cycles, macs
+from nearflash.offload.roofline import Work, draw_roofline
 from nearflash.reference.tensor import TensorModel
 from nearflash.sar.fabric import calibration_file
 from nearflash.sar.network import WEIGHTS, load
@@ -25,7 +30,7 @@ from nearflash.sar.speckle import speckled
 from .report import console, progress, show_rows
 from .tensor_engine import FIELDS, EngineFabric
 
-__all__ = ["CONFIG", "measure"]
+__all__ = ["CONFIG", "measure", "plot", "read_rows"]
 
 CONFIG = replace(DeviceConfig.preset("tiny"), name="tensor-tile", tensor=TensorConfig(
     rows=8, columns=16, pixels=64, lanes=8, depthwise=16, max_keys=256, dram_bytes=1 << 25))
@@ -74,25 +79,11 @@ def kind(d: Descriptor) -> str:
     return f"{'linear' if size == '1x1' else f'conv {size}'}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
 
 
-def macs(d: Descriptor) -> int:
-    pixels, taps = d["out_height"] * d["out_width"], d["kernel_h"] * d["kernel_w"]
-    if d["op"] == Op.CONV:
-        return pixels * taps * d["in_channels"] * d["out_channels"] * max(1, d["shuffle"]) ** 2
-    if d["op"] == Op.DEPTHWISE:
-        return pixels * taps * d["in_channels"]
-    if d["op"] == Op.ATTENTION:
-        return 2 * pixels * d["keys"] * d["in_channels"]
-    return 0
-
-
 def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
-    t, beat = config.tensor, config.beat_bytes
-    sizes = {name: size for name, (_, size) in spans(d, t, beat).items()}
-    written, read = sizes.pop("y"), sum(sizes.values())
     cycles, begin = found["end"] - found["begin"], found["start"] - found["begin"]
     array = found["steps"] + found["unfed"] + found["full"]
-    bound = max(macs(d) / (t.rows * t.columns), read / beat, written / beat)
-    return Row(kind(d), 1, macs(d), cycles, round(bound), begin, found["steps"], found["unfed"], found["full"],
+    beat = config.beat_bytes
+    return Row(kind(d), 1, macs(d), cycles, bound_cycles(d, config), begin, found["steps"], found["unfed"], found["full"],
                cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
 
 
@@ -153,4 +144,30 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     console.print(f"0 differing bits of {8 * fabric.memory.size:,}. Of all cycles: softmax beside the array "
                   f"{percent(softmax)}, LayerNorm {percent(norm)}, convolutions' waits {percent(waits)}, between "
                   f"descriptors {percent(total.begin_cycles)}. Simulated at {total.cycles / seconds / 1e3:.0f} kHz")
-    return [s | {"side_px": side, "simulated_cycles_per_s": total.cycles / seconds} for s in shown]
+    return [s | {"side_px": side, "simulated_cycles_per_s": total.cycles / seconds,
+                 "macs_per_cycle": t.rows * t.columns, "beat_bytes": CONFIG.beat_bytes} for s in shown]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What ``--json`` wrote. Raises :class:`DataError` for a file without this bench's figures."""
+    try:
+        rows = json.loads(path.read_text())["tensor_tile"]
+        for row in rows:
+            work(row)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise DataError("--figures", str(path), f"a file that `python -m bench tensor_tile --json` wrote "
+                        f"({type(e).__name__}: {e})") from e
+    return list(rows)
+
+
+def work(row: dict[str, Any]) -> Work:
+    return Work(row["operator"], row["macs_count"], row["read_bytes"], row["written_bytes"], row["cycles"],
+                row["bound_cycles"])
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """The roofline of all but the last row, their sum, as a file."""
+    figure = draw_roofline([work(row) for row in rows if row["operator"] != "all"], rows[0]["macs_per_cycle"],
+                           rows[0]["beat_bytes"])
+    save_figure(figure, path)
+    console.print(f"written to {path}")

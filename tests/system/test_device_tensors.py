@@ -1,8 +1,6 @@
 """The tensor engine in the whole device, through NVMe commands: blocks of the despecklers and programs of random operators
 against the integer model, lookups and block I/O beside them, and what is refused."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -18,22 +16,18 @@ from device_bench import (
     submit_lookup,
 )
 from nearflash.contract import ConfigError, DataError, Status
-from nearflash.contract.tensor import DESCRIPTOR_BYTES, TENSOR_LOAD, TENSOR_RUN, Descriptor, Op, TensorConfig, pack, spans
+from nearflash.contract.tensor import DESCRIPTOR_BYTES, TENSOR_LOAD, TENSOR_RUN, Descriptor, Op, pack, spans
 from nearflash.offload import OffloadedModule
-from nearflash.offload.calibrate import Calibration
 from nearflash.offload.fabric import DeviceFabric
-from nearflash.offload.module import matched_blocks
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
 from nearflash.sar.models.blocks import ConvBlock, Downsample, TransformerBlock, Upsample
 from nearflash_sim.small.device import SMALL, load
 from random_programs import OPS, random_program
+from small_despeckler import TENSORS, scales
 from torch import nn
 
-TENSORS = replace(SMALL, name="tensors", tensor=TensorConfig(
-    rows=4, columns=8, pixels=16, lanes=2, depthwise=8, input_bytes=8192, weight_bytes=8192, max_channels=64, max_keys=64,
-    dram_bytes=1 << 18))
-ADMIN, INFER = 0, 1
+ADMIN, INFER, BLOCK = 0, 1, 2
 
 
 class Blocks(nn.Module):
@@ -57,18 +51,7 @@ def network():
     """The network, an input, and scales that fit it."""
     torch.manual_seed(5)
     model, x = Blocks().eval(), torch.randn(2, 3, 8, 12)
-    matched, largest = matched_blocks(model, (x[:1],), "all"), {}
-
-    class Watch(torch.fx.Interpreter):
-        def run_node(self, n):
-            out = super().run_node(n)
-            if isinstance(out, torch.Tensor):
-                largest[n.name] = float(out.abs().max())
-            return out
-
-    with torch.no_grad():
-        Watch(matched.graph).run(x[:1])
-    return model, x, Calibration(largest)
+    return model, x, scales(model, (x[:1],))
 
 
 @pytest.fixture
@@ -102,6 +85,25 @@ def test_a_network_beside_lookups_and_block_io(device, network):
         assert_same_bits(device.result(ticket), expected(device, tables, b))
     assert device.counters()["lookups_count"] - before == sum(len(i) for b in bags for i, *_ in b)
     assert device.read(last) == block
+
+
+def test_a_program_that_waits_holds_up_no_other_queue(device, network):
+    model, x, calibration = network
+    module = OffloadedModule(model, DeviceFabric(device), "all", calibration)
+    module(x[:1])
+    (program,) = module.compiled(x[:1]).programs
+    length = module.fabric._programs[program.base].output_bytes
+    content = bytes(program.input_bytes)
+    rng = np.random.default_rng(8)
+    tables = random_tables(rng, TENSORS, 2)
+    load(device, tables, preload=True)
+    bags = random_bags(rng, tables, 2)
+    running, waiting = (device.submit_tensors(program.base, content, length, BLOCK) for _ in range(2))
+    for _ in range(3):
+        assert_same_bits(device.result(submit_lookup(device, bags)), expected(device, tables, bags))
+    assert running.command.completion is None
+    device.driver.wait(waiting.command)
+    assert device.tensors(running) == device.tensors(waiting)
 
 
 def compare(device, seed, programs, operators):

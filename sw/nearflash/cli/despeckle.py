@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..contract.errors import ConfigError
+from .fabric import DEVICE_HELP, FabricConfig, Overlay, Watch, check_fabric, loaded
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, text_column, write_json
 
 if TYPE_CHECKING:
-    from ..sar.files import FileResult, Job
+    from ..sar.files import FileResult, Job, Settings
+    from ..sar.methods import Method
     from ..sar.scene import StreamReport
 
 __all__ = ["despeckle"]
@@ -52,8 +55,9 @@ def despeckle(
                                              "results don't depend on where a crop begins: 8 times the time.")] = False,
     temporal: Annotated[bool, typer.Option("--temporal", help="The inputs are co-registered dates of one place: each is "
                                            "despeckled as its ratio to their mean.")] = False,
-    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or fabric-model: int8, bit for bit as the "
-                                              "tensor engine computes.")] = "cpu",
+    device: Annotated[str, typer.Option(help=f"Where networks run: {DEVICE_HELP}")] = "cpu",
+    config: FabricConfig = None,
+    overlay: Overlay = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     ratio: Annotated[Path | None, typer.Option(help="Write the ratio image too (intensity in / out); a folder for several "
                                                     "inputs.")] = None,
@@ -87,12 +91,15 @@ def despeckle(
     check_outputs(json_file=json_file)
     needs(ctx, cluster is not None, "--cluster", "scheduler", "workers")
     excludes(ctx, "scheduler", "workers")
+    check_fabric(ctx, device)
+    if device == "fabric" and cluster is not None:
+        raise ConfigError("--cluster", cluster, "must be absent with --device fabric: a device serves one process")
     from ..sar.files import Settings, plan_jobs
     from ..sar.io import ProductOptions, is_container, is_sentinel1
 
     product = ProductOptions(calibration, noise, _names(polarisation), _names(swath), bursts, _names(variable))
     settings = Settings(method, looks, domain, out_domain, out_dtype, nodata, db_scale, tile, device, checkpoint, match_mean,
-                        overwrite, out_scale, borders, negatives, product, cycle_spin)
+                        overwrite, out_scale, borders, negatives, product, cycle_spin, config, overlay)
     needs(ctx, "db" in (domain, out_domain), "--domain db or --out-domain db", "db_scale")
     jobs = plan_jobs(inputs, out, settings, ratio)
     sentinel1, container = (any(is_kind(job.source) for job in jobs) for is_kind in (is_sentinel1, is_container))
@@ -105,14 +112,16 @@ def despeckle(
         for name, value in (("ratio", ratio), ("cluster", cluster)):
             if value is not None:
                 raise ConfigError(f"--{name}", str(value), "must be absent with --temporal")
-        results = _stack(jobs)
+        results, used = _alone(jobs, _stack)
+    elif cluster is None:
+        results, used = _alone(jobs, _here)
     else:
-        results = list(_here(jobs) if cluster is None else _on_cluster(jobs, cluster, scheduler, workers))
+        results, used = list(_on_cluster(jobs, cluster, scheduler, workers)), {}
     order = {job.target: k for k, job in enumerate(jobs)}
     results.sort(key=lambda r: order[r.target])
     failed = sum(r.error is not None for r in results)
     write_json(json_file, {"method": method, "looks": looks, "tile_px": tile, "device": device, "match_mean": match_mean,
-                           "temporal": temporal, "failed_files": failed, "files": [_record(r) for r in results]})
+                           "temporal": temporal, "failed_files": failed, "files": [_record(r) for r in results]} | used)
     _show(results)
     if failed:
         raise typer.Exit(1)
@@ -130,25 +139,53 @@ def _progress() -> Any:
                     text_column("left"), TimeRemainingColumn(), console=console)
 
 
-def _here(jobs: list[Job]) -> Iterator[FileResult]:
+def _alone(jobs: list[Job], work: Callable[[list[Job], Method, Watch], list[FileResult]]
+           ) -> tuple[list[FileResult], dict[str, Any]]:
+    """The results of ``work`` in this process, and what is to be said of the device."""
+    settings = jobs[0].settings
+    with closing(loaded(settings.load_method, settings.device)) as method:
+        watch = Watch(method)
+        return work(jobs, method, watch), watch.record()
+
+
+def _opened(settings: Settings, method: Method, watch: Watch) -> Callable[[int, int, int], None]:
+    """Hears how many images of how many rows and columns are to be done next."""
+    from ..sar.tiles import tile_count
+
+    return lambda images, rows, columns: watch.expect(images * tile_count(rows, columns, settings.tile, method.margin,
+                                                                          method.multiple))
+
+
+def _here(jobs: list[Job], method: Method, watch: Watch) -> list[FileResult]:
     from ..sar.files import attempt
 
-    method = jobs[0].settings.load_method()
+    opened = _opened(jobs[0].settings, method, watch)
+    results = []
     with _progress() as bar:
         for n, job in enumerate(jobs, 1):
             task = bar.add_task(f"{n}/{len(jobs)} {job.source.name}", total=1.0)
-            result = attempt(job, method, lambda share, task=task: bar.update(task, completed=share))
+
+            def update(share: float, task: Any = task) -> None:
+                bar.update(task, completed=share)
+
+            watch.update = update
+            results.append(attempt(job, method, update, opened))
             bar.remove_task(task)
-            yield result
+    return results
 
 
-def _stack(jobs: list[Job]) -> list[FileResult]:
+def _stack(jobs: list[Job], method: Method, watch: Watch) -> list[FileResult]:
     """A stack is done in whole: what stops one date stops all that were still to come."""
     from ..sar.temporal import despeckle_dates
 
     with _progress() as bar:
         task = bar.add_task(f"{len(jobs)} dates", total=1.0)
-        return despeckle_dates(jobs, jobs[0].settings.load_method(), lambda share: bar.update(task, completed=share))
+
+        def update(share: float) -> None:
+            bar.update(task, completed=share)
+
+        watch.update = update
+        return despeckle_dates(jobs, method, update, _opened(jobs[0].settings, method, watch))
 
 
 def _on_cluster(jobs: list[Job], kind: str, address: str | None, workers: int | None) -> Iterator[FileResult]:

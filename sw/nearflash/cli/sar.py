@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..contract import ConfigError
+from ..contract import ConfigError, DeviceConfig
 from ..figures import figure_format, save_figure
-from ..sar.methods import METHOD_NAMES, NETWORK_NAMES
-from .options import needs
+from ..sar.methods import METHOD_NAMES, NETWORK_NAMES, Method
+from .fabric import DEVICE_HELP, FabricConfig, Overlay, Watch, check_fabric, loaded
+from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 from .sar_calibrate import calibrate
 from .sar_train import train
+
+if TYPE_CHECKING:
+    from ..sar.evaluate import CleanImage
 
 sar = typer.Typer(no_args_is_help=True, rich_markup_mode="rich",
                   help="SAR despecklers: train, evaluate, compare, calibrate.")
@@ -25,8 +29,7 @@ sar.command()(train)
 sar.command()(calibrate)
 
 Json = Annotated[Path | None, JsonFile]
-Device = Annotated[str, typer.Option(help="cpu; for networks also cuda, or fabric-model: int8, bit for bit as the tensor "
-                                      "engine computes.")]
+Device = Annotated[str, typer.Option(help=f"Where networks run: {DEVICE_HELP}")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")]
 
 
@@ -41,6 +44,7 @@ def _progress(task: str) -> Iterator[Any]:
 
 @sar.command()
 def evaluate(
+    ctx: typer.Context,
     set_: Annotated[Path, typer.Option("--set", help="Folder of clean 8-bit images (PNG, JPEG), such as Set12.")],
     looks: Annotated[float, typer.Option(help="Looks of the simulated speckle.")] = 1.0,
     seeds: Annotated[int, typer.Option(help="Noise realisations per image.", min=1)] = 10,
@@ -51,15 +55,25 @@ def evaluate(
                                              "1.25 times denser than its band.")] = False,
     self_ensemble: Annotated[bool, typer.Option("--self-ensemble", help="Average the results of 8 flips and "
                                                 "rotations.")] = False,
+    by_block: Annotated[bool, typer.Option("--by-block", help="With --device fabric-model: what int8 costs each of the "
+                                           "network's blocks, alone and all but it; 2 runs a block.")] = False,
     device: Device = "cpu",
+    config: FabricConfig = None,
+    overlay: Overlay = None,
     checkpoint: Checkpoint = None,
     json_file: Json = None,
 ) -> None:
     """Score a despeckler on clean images with simulated speckle: PSNR and SSIM on amplitude, and speed.
 
     Example: nearflash sar evaluate --set Set12 --looks 1 --seeds 10 --json base_l1.json
+
+    Example: nearflash sar evaluate --set Set12 --images 2 --seeds 1 --device fabric-model --by-block --json by_block.json
     """
     check_outputs(json_file=json_file)
+    check_fabric(ctx, device)
+    needs(ctx, device == "fabric-model", "--device fabric-model", "by_block")
+    needs(ctx, method in NETWORK_NAMES, "a network as --method", "by_block")
+    excludes(ctx, "by_block", "self_ensemble", "correlated")
     from ..sar import evaluate as evaluation
     from ..sar import methods
     from ..sar.scene import check_looks
@@ -67,12 +81,21 @@ def evaluate(
     check_looks(looks)
 
     clean = evaluation.load_images(set_, images)
-    run = methods.load_method(method, device=device, checkpoint=checkpoint)
-    run = methods.self_ensemble(run) if self_ensemble else run
-    with _progress(f"{method}, {looks:g} looks") as note:
+
+    if by_block:
+        _by_block(clean, set_.name, method, looks, seeds, checkpoint, config, protocol, json_file)
+        return
+
+    def load() -> methods.Method:
+        return methods.load_method(method, device=device, checkpoint=checkpoint, config=config, overlay=overlay)
+
+    with closing(loaded(load, device)) as found, _progress(f"{method}, {looks:g} looks") as note:
+        run = methods.self_ensemble(found) if self_ensemble else found
+        watch = Watch(run)
+        watch.expect(len(clean) * seeds)
         result = evaluation.evaluate(clean, run, looks, seeds, protocol=protocol, note=note,
                                      response=evaluation.CORRELATED if correlated else None)
-    result |= {"set": set_.name, "device": device}
+        result |= {"set": set_.name, "device": device} | watch.record()
     write_json(json_file, result)
     show(f"{method} on {set_.name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks, {result['speckle']} "
          "speckle", [
@@ -83,6 +106,27 @@ def evaluate(
            ("PSNR, first 10", f"{result['psnr_db_first_10']:.2f} dB", "")] if "psnr_db_without_04" in result else []),
         ("speed", f"{result['megapixels_per_second']:.3f} Mpx/s", f"on {device}"),
     ])
+
+
+def _by_block(clean: list[CleanImage], name: str, method: str, looks: float, seeds: int, checkpoint: Path | None,
+              config: Path | None, protocol: str, json_file: Path | None) -> None:
+    from ..sar.by_block import loss_by_block
+
+    settings = None if config is None else DeviceConfig.from_toml(config)
+    with _progress(f"{method}, {looks:g} looks") as note:
+        result = loss_by_block(clean, method, looks, seeds, checkpoint=checkpoint, config=settings, protocol=protocol,
+                               note=note)
+    result |= {"set": name, "device": "fabric-model"}
+    write_json(json_file, result)
+    table = Table(title=f"{method} on {name}: {result['images_count']} images x {seeds} seeds, {looks:g} looks; fp32 "
+                  f"{result['fp32_psnr_db']:.3f} dB, int8 {result['psnr_db']:.3f} dB, lost {result['lost_db']:.3f} dB",
+                  title_justify="left", pad_edge=False)
+    for heading in ("block", "operators", "lost with only it in int8 (dB)", "lost with all but it (dB)"):
+        table.add_column(heading, justify="left" if heading == "block" else "right")
+    for row in result["blocks"]:
+        table.add_row(row["block"], str(row["operators_count"]), f"{row['only_lost_db']:.4f}",
+                      f"{row['without_lost_db']:.4f}")
+    console.print(table)
 
 
 @sar.command()
@@ -109,6 +153,8 @@ def compare(
                                              "image); numbers are of all.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the profile (default: the middle one).")] = None,
     device: Device = "cpu",
+    config: FabricConfig = None,
+    overlay: Overlay = None,
     checkpoint: Checkpoint = None,
     json_file: Json = None,
 ) -> None:
@@ -128,7 +174,8 @@ def compare(
     for name in names:
         if name not in METHOD_NAMES:
             raise ConfigError("--methods", name, f"must be of {', '.join(METHOD_NAMES)}")
-    needs(ctx, not set(names).isdisjoint(NETWORK_NAMES), "a network among --methods", "checkpoint")
+    needs(ctx, not set(names).isdisjoint(NETWORK_NAMES), "a network among --methods", "checkpoint", "device")
+    check_fabric(ctx, device)
     if simulate and clean is not None:
         raise ConfigError("clean", str(clean), "must be absent with --simulate, which takes the scene itself as clean")
     import numpy as np
@@ -138,6 +185,7 @@ def compare(
     from ..sar.looks import estimate_looks
     from ..sar.scene import LOOKS_WHEN_UNKNOWN, check_looks
     from ..sar.speckle import speckled
+    from ..sar.tiles import TILE, tile_count
 
     given = check_looks(looks)
     noisy, info = read_array(scene, domain, nodata=nodata, db_scale=db_scale, band=band - 1, product=product)
@@ -162,9 +210,13 @@ def compare(
         kind = np.dtype(info.dtype)
         integers = kind.kind == "u" and info.domain == "amplitude"
         peak = float(np.iinfo(kind).max) if integers else float(np.sqrt(np.nanmax(truth)))
+    def ready(method: Method) -> None:
+        rows, columns = noisy.shape
+        Watch(method).expect(tile_count(rows, columns, TILE, method.margin, method.multiple))
+
     with _progress("compare") as note:
         result = comparison.compare(noisy, names, number, clean=truth, peak=peak, device=device, checkpoint=checkpoint,
-                                    note=note)
+                                    config=config, overlay=overlay, note=note, ready=ready)
     save_figure(comparison.draw(result, row, shown), out)
     write_json(json_file, {"scene": scene.name, "looks": number, "domain": info.domain, "figure": str(out),
                            "methods": result.metrics,

@@ -36,10 +36,11 @@ class Calibration:
 
     def scale(self, value: Value) -> float:
         """Of one code of ``value``. Raises :class:`DataError` for a node this calibration doesn't know."""
-        if value.key not in self.largest:
+        known = next((key for key in (value.key, *value.aliases) if key in self.largest), None)
+        if known is None:
             raise DataError("calibration", value.key, f"one of the {len(self.largest)} nodes of the graph it was made for")
         codes = 254 if value.zero else LIMITS[value.bits]
-        return max(self.largest[value.key], 1e-6) / codes  # a value that is always 0 has some scale too
+        return max(self.largest[known], 1e-6) / codes  # a value that is always 0 has some scale too
 
     def save(self, path: Path) -> None:
         """As JSON."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from dataclasses import replace
-from typing import Protocol
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from ..contract.config import DeviceConfig
 from ..contract.errors import ConfigError, DataError
@@ -13,10 +15,12 @@ from ..contract.tensor import DESCRIPTOR_BYTES, DescriptorError, TensorConfig, u
 from ..reference.tensor import TensorModel
 from ..runtime.device import Device
 from ..runtime.device import open as open_device
+from .bounds import bound_cycles
 
 __all__ = ["FABRICS", "DeviceFabric", "Fabric", "default_config", "open_fabric"]
 
-FABRICS = ("fabric-model", "sim")
+FABRICS = ("fabric-model", "sim", "pynq")
+SLOWEST = 20  # times the least cycles of a program, after which a device counts as dead
 
 
 class Fabric(Protocol):
@@ -29,31 +33,81 @@ class Fabric(Protocol):
     def run(self, program: int, content: bytes) -> bytes: ...
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A program on the device: how long its output is, and the cycles it takes at least."""
+
+    output_bytes: int
+    least_cycles: int
+
+
 class DeviceFabric:
     """The tensor engine of an open device.
 
-    Raises :class:`ConfigError` for a device without one; its commands raise :class:`~nearflash.contract.CommandError`.
+    ``told``: where set, hears now and then how many cycles a program under way has taken.
+
+    Raises :class:`ConfigError` for a device without one; its commands raise :class:`~nearflash.contract.CommandError`, and
+    :class:`~nearflash.contract.DeviceTimeout` after 20 times the least cycles of a program (or the device's own limit, if
+    that is longer).
     """
 
     def __init__(self, device: Device):
-        if not device.config.tensor.rows:
-            raise ConfigError("tensor.rows", 0, "must be above 0: this device has no tensor engine")
+        _need_engine(device.config)
         self.device, self.config = device, device.config
-        self._output_bytes: dict[int, int] = {}  # of the programs that were loaded here
+        self.told: Callable[[int], None] | None = None
+        self._programs: dict[int, _Loaded] = {}  # that were loaded here
+        self.cycles = 0  # that its commands took
+        self._seconds = 0.0
+
+    @property
+    def cycles_per_second(self) -> float:
+        """Of wall time, in the commands so far; 0 before any."""
+        return self.cycles / self._seconds if self._seconds else 0.0
 
     def load(self, offset: int, content: bytes) -> None:
         """TENSOR_LOAD; a program begins ``content``, or nothing that is run from there."""
-        kept = {at: n for at, n in self._output_bytes.items() if not offset <= at < offset + len(content)}
-        self.device.load_tensors(offset, content)
-        self._output_bytes = kept
+        kept = {at: p for at, p in self._programs.items() if not offset <= at < offset + len(content)}
+        with self._timed():
+            self.device.load_tensors(offset, content)
+        self._programs = kept
         with contextlib.suppress(DescriptorError, struct.error):  # no header, or no bytes for one
-            self._output_bytes[offset] = unpack(content[:DESCRIPTOR_BYTES], 0)["output_bytes"]
+            header = unpack(content[:DESCRIPTOR_BYTES], 0)
+            self._programs[offset] = _Loaded(header["output_bytes"], self._least_cycles(content, header["count"]))
+
+    def _least_cycles(self, image: bytes, count: int) -> int:
+        cycles = 0
+        for n in range(1, count + 1):
+            with contextlib.suppress(DescriptorError, struct.error):  # what is broken ends the program
+                d = unpack(image[n * DESCRIPTOR_BYTES : (n + 1) * DESCRIPTOR_BYTES], n)
+                cycles += bound_cycles(d, self.config)
+        return cycles
 
     def run(self, program: int, content: bytes) -> bytes:
         """TENSOR_RUN. Raises :class:`DataError` for a program that was not loaded here."""
-        if program not in self._output_bytes:
+        if program not in self._programs:
             raise DataError("program", program, "must be where a program was loaded")
-        return self.device.run_tensors(program, content, self._output_bytes[program])
+        known = self._programs[program]
+        timeout = max(self.device.driver.timeout, SLOWEST * known.least_cycles)
+        with self._timed():
+            return self.device.run_tensors(program, content, known.output_bytes, timeout, self.told)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        cycles, seconds = self.device.backend.cycles, time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - seconds
+            self.cycles += self.device.backend.cycles - cycles
+
+    def close(self) -> None:
+        """Close the device. Safe to call twice."""
+        self.device.close()
+
+
+def _need_engine(config: DeviceConfig) -> None:
+    if not config.tensor.rows:
+        raise ConfigError("tensor.rows", 0, "must be above 0: this device has no tensor engine")
 
 
 def default_config() -> DeviceConfig:
@@ -62,15 +116,27 @@ def default_config() -> DeviceConfig:
     return replace(DeviceConfig.preset("paper"), tensor=TensorConfig(rows=16, columns=16, dram_bytes=1 << 29))
 
 
-def open_fabric(name: str, config: DeviceConfig | None = None) -> Fabric:
-    """The fabric called ``name``: ``fabric-model`` is the integer reference; ``sim`` the simulated device of ``config``,
-    which the caller closes (``fabric.device.close()``).
+def open_fabric(name: str, config: DeviceConfig | None = None, overlay: Any = None) -> Fabric:
+    """The fabric called ``name``: ``fabric-model`` is the integer reference; ``sim`` the simulated device of ``config``;
+    ``pynq`` the device in ``overlay`` (a ``pynq.Overlay``, or the path of its ``.bit``) on a board, real or virtual. The
+    caller closes a device (``fabric.close()``).
 
     Raises:
-        ConfigError: unknown name, or a device without a tensor engine.
+        ConfigError: unknown name, a device without a tensor engine, no overlay for ``pynq`` or one for another.
     """
     if name not in FABRICS:
-        raise ConfigError("fabric", name, f"must be one of {', '.join(FABRICS)}: no other has a tensor engine yet")
+        raise ConfigError("fabric", name, f"must be one of {', '.join(FABRICS)}")
+    if (overlay is None) == (name == "pynq"):
+        raise ConfigError("overlay", overlay, "must be given for pynq, and for no other fabric")
     if name == "fabric-model":
         return TensorModel(config or default_config())
-    return DeviceFabric(open_device(name, config or default_config()))
+    if name == "sim":
+        config = config or default_config()
+        _need_engine(config)  # before a build that takes minutes
+        return DeviceFabric(open_device(name, config))
+    device = open_device(name, config, overlay=overlay)
+    try:
+        return DeviceFabric(device)
+    except ConfigError:
+        device.close()
+        raise

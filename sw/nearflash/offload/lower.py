@@ -184,7 +184,10 @@ class _Builder:
         d["pad_top"], d["pad_left"], d["pad_value"] = *o.pad, x.zero
         if not depthwise:
             d["shuffle"] = o.shuffle if o.shuffle > 1 else 0
-        plan = plan_tile(d, t, self.config.beat_bytes)
+        try:
+            plan = plan_tile(d, t, self.config.beat_bytes)
+        except ModelError as e:
+            raise ModelError(f"{o.name}.{e.field}", e.value, e.limit) from e
         d["tile_rows"], d["tile_columns"] = plan.rows, plan.columns
         if not depthwise:
             d["group_blocks"] = plan.group_blocks

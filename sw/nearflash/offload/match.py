@@ -173,7 +173,7 @@ class _Walk:
                     if v.bits == 16:
                         if (v, o.output.depth) not in narrow:
                             copy = Value(v.key, v.height, v.width, v.channels, rectified=v.rectified,
-                                         depth=o.output.depth)
+                                         depth=o.output.depth, aliases=v.aliases)
                             narrow[v, o.output.depth] = copy
                             placed.append(Operator(Op.ADD, [v], copy, f"{v.key}.narrow", o.module))
                         o.inputs[i] = narrow[v, o.output.depth]
@@ -214,7 +214,7 @@ class _Walk:
         h, w, c = (shape[2], shape[3], shape[1]) if image else (math.prod(shape[1:-2]), shape[-2], shape[-1])
         key = (node, "image" if image else "tokens")
         if key not in self.out.inputs:
-            self.out.inputs[key] = Value(node.name, h, w, c, depth=self.out.host[node])
+            self.out.inputs[key] = Value(node.name, h, w, c, depth=self.out.host[node], aliases=_viewed(node))
         value = self.out.inputs[key]
         base = torch.empty((1, h, w, c), device="meta")
         return View(value, base.permute(0, 3, 1, 2) if image else base.view(shape))
@@ -244,13 +244,14 @@ class _Walk:
         depth = max(v.depth + (v.depth + 1) % 2 for v in inputs)
         made = Value(node.name, height, width, channels, depth=depth)
         module = (modules_of(node) or ("",))[-1]
-        self.made[made] = Operator(op, inputs, made, node.name, module, **more)
+        self.made[made] = Operator(op, inputs, made, node.name, module, nodes=[node.name], **more)
         self.out.operators.append(self.made[made])
         return made
 
     def fused(self, made: Operator, node: fx.Node) -> None:
         """The operator now computes ``node``: it moves to the end, where everything that ``node`` reads is there."""
         made.output.key = node.name
+        made.nodes.append(node.name)
         self.out.operators.remove(made)
         self.out.operators.append(made)
 
@@ -436,9 +437,20 @@ class _Walk:
         rows = slice(first, first + whole)
         part = Value(node.name, v.height, v.width, whole, depth=v.depth)
         self.made[part] = Operator(Op.CONV, list(made.inputs), part, f"{made.name}.{node.name}", made.module,
-                                   weight=made.weight[rows], bias=None if made.bias is None else made.bias[rows])
+                                   weight=made.weight[rows], bias=None if made.bias is None else made.bias[rows],
+                                   nodes=made.nodes)
         self.out.operators.append(self.made[part])
         return part
+
+
+def _viewed(node: fx.Node) -> tuple[str, ...]:
+    """Of what the node shows other shapes or orders, nearest first."""
+    names = []
+    while node.op == "call_function" and node.target in VIEWS | SAME | {operator.getitem} and isinstance(
+            source := node.args[0], fx.Node):
+        node = source
+        names.append(node.name)
+    return tuple(names)
 
 
 def _dense(m: torch.Tensor) -> bool:

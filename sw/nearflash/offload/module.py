@@ -12,26 +12,32 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from ..contract.errors import DataError, ModelError
+from ..contract.errors import CommandError, DataError, DeviceTimeout, ModelError
+from ..contract.nvme import Status
 from ..contract.tensor_image import pack_tensor, unpack_tensor
+from .bounds import bound_cycles
 from .calibrate import LIMITS, Calibration, calibrate
-from .fabric import Fabric
+from .fabric import DeviceFabric, Fabric
 from .lower import Program, lower
 from .match import Matched, match
 from .ops import Value, View
 from .trace import modules_of, parameter, trace
 
-__all__ = ["BLOCKS", "OffloadedModule", "matched_blocks"]
+__all__ = ["BLOCKS", "Blocks", "OffloadedModule", "matched_blocks"]
 
 BLOCKS = ("all", "attention", "conv")
 KEPT = 4  # shapes whose programs are kept
+
+Blocks = str | Sequence[str] | Callable[[fx.Node], bool]  # as offload takes them
 
 aten = torch.ops.aten
 SOFTMAX = {aten.softmax.int, aten.scaled_dot_product_attention.default}
 CONVOLUTION = {aten.conv2d.default, aten.relu.default, aten.add.Tensor, aten.mul.Tensor, aten.pixel_shuffle.default}
 
 
-def _chooser(graph: fx.GraphModule, blocks: str | Sequence[str]) -> Callable[[fx.Node], bool]:
+def _chooser(graph: fx.GraphModule, blocks: Blocks) -> Callable[[fx.Node], bool]:
+    if callable(blocks):
+        return blocks
     if blocks == "all":
         return lambda node: True
     if blocks == "conv":
@@ -50,16 +56,18 @@ def _chooser(graph: fx.GraphModule, blocks: str | Sequence[str]) -> Callable[[fx
     return lambda node: not names.isdisjoint(modules_of(node))
 
 
-def matched_blocks(model: nn.Module, example: tuple[torch.Tensor, ...], blocks: str | Sequence[str]) -> Matched:
-    """What of ``blocks`` the fabric does, for inputs of the shapes of ``example``.
+def matched_blocks(model: nn.Module, example: tuple[torch.Tensor, ...], blocks: Blocks,
+                   graph: fx.GraphModule | None = None) -> Matched:
+    """What of ``blocks`` the fabric does, for inputs of the shapes of ``example``. ``graph``: the model's, if it was traced
+    before.
 
     Raises:
         ModelError: an operator of a named block that the fabric can't do (all are named), a block the model doesn't have, or
             no operator at all.
     """
-    graph = trace(model, example)
+    graph = graph or trace(model, example)
     matched = match(graph, _chooser(graph, blocks))
-    if matched.refused and blocks not in ("all", "conv"):
+    if matched.refused and not callable(blocks) and blocks not in ("all", "conv"):
         raise ModelError("blocks", blocks, "must hold operators of the fabric alone: " + "; ".join(matched.refused.values()))
     if not matched.operators:
         raise ModelError("blocks", blocks, "must hold at least one operator of the fabric: "
@@ -74,29 +82,50 @@ class _Compiled:
     matched: Matched
     order: list[tuple[int, list[fx.Node], Program | None]]
 
+    @property
+    def programs(self) -> list[Program]:
+        """In the order in which an image goes through them."""
+        return [program for _, _, program in self.order if program]
+
 
 class OffloadedModule(nn.Module):
     """Called like ``model``, on the CPU: the chosen blocks' operators run on ``fabric``, image by image; the others in
     PyTorch.
 
-    Programs are compiled for each shape of input when it first comes. See :func:`nearflash.offload.offload`.
+    Programs are compiled for each shape of input when it first comes, and loaded again after a command that failed. See
+    :func:`nearflash.offload.offload`.
+
+    ``told``: where set, and on a device, hears now and then which image that works on (from 1), how many cycles it has
+    taken, and how many it takes at least.
     """
 
-    def __init__(self, model: nn.Module, fabric: Fabric, blocks: str | Sequence[str], calibration: Calibration):
+    def __init__(self, model: nn.Module, fabric: Fabric, blocks: Blocks, calibration: Calibration):
         super().__init__()
         self.model, self.fabric, self.blocks, self.calibration = model, fabric, blocks, calibration
+        self.told: Callable[[int, int, int], None] | None = None
+        self._images = 0
+        self._graphs: dict[tuple[Any, ...], fx.GraphModule] = {}
         self._compiled: OrderedDict[tuple[Any, ...], _Compiled] = OrderedDict()
         self._loaded: _Compiled | None = None
+
+    def choose(self, blocks: Blocks) -> None:
+        """Other blocks from now on; what was traced stays."""
+        self.blocks = blocks
+        self._compiled.clear()
 
     def compiled(self, *inputs: torch.Tensor) -> _Compiled:
         """The programs for inputs of these shapes, [1, ...] each. Raises :class:`ModelError`."""
         key = tuple(tuple(x.shape) for x in inputs)
         if key not in self._compiled:
             with torch.inference_mode(False):  # in which torch.export can't trace, nor with tensors made in it
-                matched = matched_blocks(self.model, tuple(torch.ones(x.shape) for x in inputs), self.blocks)
+                example = tuple(torch.ones(x.shape) for x in inputs)
+                if key not in self._graphs:
+                    self._graphs[key] = trace(self.model, example)
+                matched = matched_blocks(self.model, example, self.blocks, self._graphs[key])
             self._compiled[key] = _Compiled(matched, self._lower(matched))
             if len(self._compiled) > KEPT:
-                self._compiled.popitem(last=False)
+                old, _ = self._compiled.popitem(last=False)
+                self._graphs.pop(old, None)
         self._compiled.move_to_end(key)
         return self._compiled[key]
 
@@ -116,6 +145,11 @@ class OffloadedModule(nn.Module):
             order.append((depth, [n for n, d in matched.host.items() if d == depth], program))
         return order
 
+    def close(self) -> None:
+        """Free the fabric's device, if it is one. Safe to call twice."""
+        if isinstance(self.fabric, DeviceFabric):
+            self.fabric.close()
+
     @torch.no_grad()
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Raises :class:`DataError` for inputs without a common first dimension."""
@@ -127,17 +161,33 @@ class OffloadedModule(nn.Module):
         compiled = self.compiled(*inputs)
         if self._loaded is not compiled:
             self._loaded = None
-            for _, _, program in compiled.order:
-                if program:
-                    self.fabric.load(program.base, program.image)
+            for program in compiled.programs:
+                self.fabric.load(program.base, program.image)
             self._loaded = compiled
         run = _Run(compiled.matched, self.fabric, self.calibration, inputs)
+        self._images += 1
+        done, least = 0, sum(self.least_cycles(p) for p in compiled.programs)
         for _, nodes, program in compiled.order:
             if program:
-                run.program(program)
+                self._listen(done, least)
+                try:
+                    run.program(program)
+                except (CommandError, DeviceTimeout):  # whatever became of the device's memory
+                    self._loaded = None
+                    raise
+                done += self.least_cycles(program)
             for node in nodes:
                 run.host(node)
         return run.result
+
+    def least_cycles(self, program: Program) -> int:
+        """What the fabric takes for it at least: the sum of its descriptors' bounds."""
+        return sum(bound_cycles(d, self.fabric.config) for d in program.descriptors)
+
+    def _listen(self, done: int, least: int) -> None:
+        told = self.told
+        if isinstance(self.fabric, DeviceFabric):
+            self.fabric.told = None if told is None else lambda cycles: told(self._images, done + cycles, least)
 
 
 class _Run:
@@ -181,7 +231,14 @@ class _Run:
         for v, at in program.inputs.items():
             packed = pack_tensor(self.entering(v), beat)
             content[at : at + len(packed)] = packed
-        answer = np.frombuffer(self.fabric.run(program.base, bytes(content)), np.uint8)
+        try:
+            answer = np.frombuffer(self.fabric.run(program.base, bytes(content)), np.uint8)
+        except CommandError as e:
+            if e.status == Status.BAD_DESCRIPTOR and 1 <= e.dw0 <= len(program.operators):
+                o = program.operators[e.dw0 - 1]
+                raise CommandError(f"{e.what}, descriptor {e.dw0}: {o.name} in {o.module or 'the model'}", e.status, e.dw0,
+                                   e.dw1) from e
+            raise
         for v, at in program.outputs.items():
             size = v.height * v.width * (-(-v.channels * (v.bits // 8) // beat) * beat)
             shape = (v.height, v.width, v.channels)
@@ -201,7 +258,7 @@ class _Run:
         return np.clip(np.rint(real) + v.zero, -top, top).astype(np.int16 if v.bits == 16 else np.int8)
 
 
-def calibrated(model: nn.Module, blocks: str | Sequence[str], samples: Iterable[tuple[torch.Tensor, ...]], note: str = ""
+def calibrated(model: nn.Module, blocks: Blocks, samples: Iterable[tuple[torch.Tensor, ...]], note: str = ""
                ) -> Calibration:
     """Scales for ``blocks`` of ``model`` from samples of one shape, [1, ...] each.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ __all__ = ["Operator", "Value", "View"]
 class Value:
     """A tensor [height, width, channels] in the fabric's memory.
 
-    ``key``: the graph node whose numbers it holds, by which its scale is found. ``bits``: 8 or 16. ``rectified``: after a
+    ``key``: the graph node whose numbers it holds, by which its scale is found; ``aliases``: what that node is a view of,
+    which has the same scale. ``bits``: 8 or 16. ``rectified``: after a
     ReLU. ``zero``: the code of the number 0. ``depth``: when it is made, see :mod:`.match`.
     """
 
@@ -28,12 +29,14 @@ class Value:
     rectified: bool = False
     zero: int = 0
     depth: int = 0
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
 class Operator:
-    """One descriptor to be. ``inputs``: of ATTENTION q, k and v. ``weight`` [O, kernel_h, kernel_w, C] (DEPTHWISE:
-    [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits."""
+    """One descriptor to be. ``nodes``: of the graph, that it computes. ``inputs``: of ATTENTION q, k and v. ``weight`` [O,
+    kernel_h, kernel_w, C] (DEPTHWISE: [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor``
+    scales an attention's logits."""
 
     op: Op
     inputs: list[Value]
@@ -49,6 +52,7 @@ class Operator:
     heads: int = 0
     factor: float = 1.0
     eps: float = 0.0
+    nodes: list[str] = field(default_factory=list)
 
     @property
     def operands(self) -> list[Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from .queries import normalize_bags, pack_batch
 if TYPE_CHECKING:
     from ..quantize.compiled import CompiledModel
 
-__all__ = ["Device", "Ticket", "open"]
+__all__ = ["Device", "TensorTicket", "Ticket", "open"]
 
 ADMIN, INFER = 0, 1
 CHUNKS = 4  # block I/O commands of one read or write in flight
@@ -39,6 +39,14 @@ class Ticket:
     command: Command
     out: Buffer
     shape: tuple[int, int]  # samples, fp32 values per sample
+
+
+@dataclass(eq=False)
+class TensorTicket:
+    """A program of the tensor engine under way."""
+
+    command: Command
+    out: Buffer
 
 
 class Device:
@@ -248,17 +256,33 @@ class Device:
             self.driver.call(ADMIN, TENSOR_LOAD, "load tensors", [b, *lists], prp1=prp1, prp2=prp2, cdw10=b.nbytes // 4,
                              cdw12=offset + at)
 
-    def run_tensors(self, program: int, content: bytes, output_bytes: int) -> bytes:
+    def run_tensors(self, program: int, content: bytes, output_bytes: int, timeout: int | None = None,
+                    told: Callable[[int], None] | None = None) -> bytes:
         """Run the program at byte ``program`` of the tensor region on the input ``content``; its header says that it has
-        ``output_bytes`` of output (TENSOR_RUN)."""
+        ``output_bytes`` of output (TENSOR_RUN). ``timeout``: cycles, if not the device's; ``told``: hears now and then how
+        many have passed."""
+        ticket = self.submit_tensors(program, content, output_bytes)
+        self.driver.wait(ticket.command, timeout, told)
+        return self.tensors(ticket)
+
+    def submit_tensors(self, program: int, content: bytes, output_bytes: int, queue: int = INFER) -> TensorTicket:
+        """As :meth:`run_tensors`, and returns at once; :meth:`tensors` has the output when ``ticket.command`` is finished.
+        One program runs at a time: the next one waits at the head of its ``queue``, with whatever was submitted there behind
+        it."""
         b, out = self.driver.buffer(content), self.driver.buffer(output_bytes)
         prp1, prp2, lists = self.driver.prp(b)
-        command = self.driver.submit(INFER, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
+        command = self.driver.submit(queue, TENSOR_RUN, "run tensors", [b, out, *lists], prp1=prp1, prp2=prp2,
                                      cdw10=len(content) // 4, cdw11=program, cdw14=out.address & 0xFFFFFFFF,
                                      cdw15=out.address >> 32)
-        self.driver.wait(command)
-        answer = out.read()
-        command.release()
+        return TensorTicket(command, out)
+
+    @staticmethod
+    def tensors(ticket: TensorTicket) -> bytes:
+        """The output of a finished program, once. Raises :class:`~nearflash.contract.CommandError` if the device refused
+        it."""
+        ticket.command.check()
+        answer = ticket.out.read()
+        ticket.command.release()
         return answer
 
     def load(self, compiled: CompiledModel, preload: bool | None = None, placement: Placement | None = None) -> None:

@@ -19,6 +19,7 @@ __all__ = ["Buffer", "Command", "Completion", "NvmeDriver"]
 
 _READY, _FATAL = 1, 2  # CSTS
 _PRPS = HOST_PAGE // 8  # entries of one PRP list page
+_TOLD = 100_000  # cycles from one word about a long wait to the next
 _SETTLE = 8  # cycles between an acknowledged completion and a low interrupt, and then some
 
 
@@ -220,10 +221,10 @@ class NvmeDriver:
             count += taken
         return count
 
-    def wait(self, command: Command, timeout: int | None = None) -> Completion:
-        """Until ``command`` is finished. Raises :class:`CommandError` for a bad status (its buffers are then released),
-        :class:`DeviceTimeout` (they are not)."""
-        self._wait(lambda: command.completion is not None, command.what, self.timeout if timeout is None else timeout)
+    def wait(self, command: Command, timeout: int | None = None, told: Callable[[int], None] | None = None) -> Completion:
+        """Until ``command`` is finished; ``told`` hears now and then how many cycles that has taken. Raises
+        :class:`CommandError` for a bad status (its buffers are then released), :class:`DeviceTimeout` (they are not)."""
+        self._wait(lambda: command.completion is not None, command.what, self.timeout if timeout is None else timeout, told)
         try:
             return command.check()
         except CommandError:
@@ -289,11 +290,14 @@ class NvmeDriver:
             raise DeviceTimeout(f"{what}: no answer within {timeout} cycles{self._state()}")
         return left
 
-    def _wait(self, done: Callable[[], bool], what: str, timeout: int) -> None:
+    def _wait(self, done: Callable[[], bool], what: str, timeout: int, told: Callable[[int], None] | None = None) -> None:
         deadline = self.backend.cycles + timeout
         while not done():
             if self.reap():
                 continue
             left = self._left(deadline, what, timeout)
+            if told is not None:
+                told(timeout - left)
+                left = min(left, _TOLD)
             if self.backend.wait_irq(left) and not self.reap():
                 self.backend.idle(_SETTLE)  # the interrupt has not fallen yet after the last acknowledgement

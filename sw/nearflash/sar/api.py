@@ -10,6 +10,7 @@ import numpy as np
 from ..contract import ConfigError, DataError
 from .memory import Options, despeckle_array
 from .methods import Method, load_method
+from .tiles import TILE
 
 __all__ = ["despeckle"]
 
@@ -17,7 +18,7 @@ Image = TypeVar("Image")
 
 
 def despeckle(image: Image, *, looks: float | str | np.ndarray = "auto", domain: str | None = None,
-              method: str | Method = "base", device: str = "cpu", tile: int = 512, checkpoint: str | Path | None = None,
+              method: str | Method = "base", device: str = "cpu", tile: int = TILE, checkpoint: str | Path | None = None,
               nodata: float | None = None, out_domain: str | None = None, db_scale: float = 1.0, match_mean: str = "none",
               borders: str = "auto", negatives: str = "keep") -> Image:
     """Despeckle an image in memory; the type that comes in comes out.
@@ -50,6 +51,9 @@ def despeckle(image: Image, *, looks: float | str | np.ndarray = "auto", domain:
         if checkpoint is not None or device != "cpu":
             raise ConfigError("method", method.name, "a name, where checkpoint or device are given: this one is loaded")
         run = method
+    elif device == "fabric":
+        raise ConfigError("device", device, "must be cpu, cuda or fabric-model here; a device has to be opened and closed: "
+                          "method=load_method(name, device=\"fabric\")")
     else:
         run = load_method(method, device=device, checkpoint=None if checkpoint is None else Path(checkpoint))
     options = Options(run, looks, domain, out_domain, tile, nodata, db_scale, match_mean, borders, negatives)

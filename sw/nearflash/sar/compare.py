@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from .metrics import SSIM_SIZE, Window, despeckling_gain, homogeneous_windows, n
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from .methods import Method
 
 __all__ = ["Comparison", "brightest", "compare", "draw", "view"]
 
@@ -38,20 +41,24 @@ class Comparison:
 
 
 def compare(noisy: np.ndarray, methods: Sequence[str], looks: float, *, clean: np.ndarray | None = None, peak: float = 1.0,
-            device: str = "cpu", checkpoint: Path | None = None,
-            note: Callable[[int, int, str], None] = lambda done, total, name: None) -> Comparison:
+            device: str = "cpu", checkpoint: Path | None = None, config: Path | None = None, overlay: Path | None = None,
+            note: Callable[[int, int, str], None] = lambda done, total, name: None,
+            ready: Callable[[Method], None] = lambda method: None) -> Comparison:
     """Despeckle ``noisy`` intensity [H, W] (NaN: no data) of ``looks`` looks by each of ``methods`` and measure.
 
     Args:
         clean: intensity [H, W] of the truth; adds PSNR, SSIM and DG on amplitude with ``peak`` as data range, the outputs
             clipped to [0, peak].
-        checkpoint: weights of the networks among ``methods``.
+        device, config, overlay: where the networks among ``methods`` run, see :func:`.methods.load_method`; filters run on
+            the CPU.
+        checkpoint: weights of those networks.
         note: hears how many of the methods are done, and which is next.
+        ready: gets each method before its work.
 
     Raises:
         ConfigError, DataError: no, unknown or repeated methods; shapes differ; what :func:`nearflash.sar.despeckle` raises.
     """
-    from .methods import NETWORK_NAMES
+    from .methods import NETWORK_NAMES, load_method
 
     if not methods or len(set(methods)) != len(methods):
         raise ConfigError("methods", ",".join(methods), "must be at least one name, none of them twice")
@@ -61,9 +68,11 @@ def compare(noisy: np.ndarray, methods: Sequence[str], looks: float, *, clean: n
     result = Comparison(noisy, {}, looks, windows, clean)
     for k, name in enumerate(methods):
         note(k, len(methods), name)
+        where: dict[str, Any] = {"device": device, "checkpoint": checkpoint, "config": config, "overlay": overlay}
         start = time.perf_counter()
-        out = despeckle(noisy, looks=looks, domain="intensity", borders="keep", method=name, device=device,
-                        checkpoint=checkpoint if name in NETWORK_NAMES else None)
+        with closing(load_method(name, **(where if name in NETWORK_NAMES else {}))) as method:
+            ready(method)
+            out = despeckle(noisy, looks=looks, domain="intensity", borders="keep", method=method)
         seconds = time.perf_counter() - start
         result.outputs[name] = out
         result.metrics[name] = {"seconds": seconds, "megapixels_per_second": noisy.size / 1e6 / seconds,

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..contract.errors import DataError, ModelError
-from ..offload import Calibration, calibrated, offload
+from ..contract.config import DeviceConfig
+from ..contract.errors import ConfigError, DataError, ModelError
+from ..offload import Calibration, calibrated, offload, open_fabric
 from .network import Network, load
 from .speckle import speckled
 from .training.data import Images
 
-__all__ = ["CROP", "calibrate_network", "calibration_file", "on_fabric", "samples"]
+__all__ = ["CROP", "DEVICES", "calibrate_network", "calibration_file", "network_calibration", "on_fabric", "samples"]
 
+DEVICES = ("fabric-model", "fabric")
 CROP = 256  # side of a sample, pixels
 LOOKS = (1.0, 4.0)  # of the samples, in turn
 
@@ -25,11 +27,10 @@ def calibration_file(weights: Path) -> Path:
     return weights.with_suffix(".fabric.json")
 
 
-def on_fabric(network: Network, fabric: str, weights: Path) -> None:
-    """Put everything of ``network`` that the fabric can do there.
+def network_calibration(network: Network, weights: Path) -> Calibration:
+    """The scales beside the file ``weights`` that ``network`` was loaded from.
 
     Raises:
-        ConfigError: unknown fabric.
         DataError: a calibration that is damaged, or of other weights.
         ModelError: no calibration.
     """
@@ -41,7 +42,29 @@ def on_fabric(network: Network, fabric: str, weights: Path) -> None:
     if calibration.note != network.sha256:
         raise DataError("calibration", str(path), f"of these weights ({network.sha256[:12]}): it was made from "
                         f"{calibration.note[:12]}; nearflash sar calibrate makes another")
-    network.net = offload(network.net, fabric, calibration=calibration)
+    return calibration
+
+
+def on_fabric(network: Network, device: str, weights: Path, config: Path | None = None,
+              overlay: Path | None = None) -> None:
+    """Put everything of ``network`` that the fabric can do there: on the integer model (``device`` "fabric-model"), or on
+    a device ("fabric"), simulated, or where there is an ``overlay`` (a ``.bit``) in that on a board. ``config``: of the
+    device (TOML), if not the default one; an overlay has its own.
+
+    Raises:
+        ConfigError: unknown device, an unfit configuration or overlay, or both.
+        DataError, ModelError: as :func:`network_calibration`.
+    """
+    if device not in DEVICES:
+        raise ConfigError("device", device, f"must be cpu, cuda, {' or '.join(DEVICES)}")
+    if overlay is not None and (config is not None or device != "fabric"):
+        raise ConfigError("overlay", str(overlay), "must be given for device fabric alone, and without a configuration: it "
+                          "has its own")
+    settings = None if config is None else DeviceConfig.from_toml(config)
+    calibration = network_calibration(network, weights)
+    name = "fabric-model" if device == "fabric-model" else "sim" if overlay is None else "pynq"
+    fabric = open_fabric(name, settings, None if overlay is None else str(overlay))
+    network.net = network.offloaded = offload(network.net, fabric, calibration=calibration)
     network.bf16 = False
 
 

@@ -20,6 +20,7 @@ from .io.encoding import check_out_scale
 from .methods import Method, cycle_spin, load_method
 from .scene import MATCHES, StreamReport, check_looks, despeckle_stream, require_valid
 from .settle import check_borders
+from .tiles import TILE
 
 __all__ = ["FileResult", "Job", "Settings", "attempt", "despeckle_file", "find_inputs", "plan_jobs"]
 
@@ -30,7 +31,8 @@ DEFAULT_PRODUCT = ProductOptions()
 @dataclass(frozen=True)
 class Settings:
     """What is the same for all files. ``looks``: a number above 0 or "auto"; ``domain``: None finds it
-    (:mod:`nearflash.sar.choose`); ``tile``: pixels; ``product``: what is wanted of products. Raises :class:`ConfigError` for
+    (:mod:`nearflash.sar.choose`); ``tile``: pixels; ``product``: what is wanted of products; ``config``, ``overlay``: of a
+    fabric, see :func:`~nearflash.sar.methods.load_method`. Raises :class:`ConfigError` for
     values that no file could have."""
 
     method: str = "base"
@@ -40,7 +42,7 @@ class Settings:
     out_dtype: str | None = None
     nodata: float | None = None
     db_scale: float = 1.0
-    tile: int = 512
+    tile: int = TILE
     device: str = "cpu"
     checkpoint: Path | None = None
     match_mean: str = "none"
@@ -50,6 +52,8 @@ class Settings:
     negatives: str = "keep"
     product: ProductOptions = DEFAULT_PRODUCT
     cycle_spin: bool = False
+    config: Path | None = None
+    overlay: Path | None = None
 
     def __post_init__(self) -> None:
         check_looks(self.looks)
@@ -67,8 +71,9 @@ class Settings:
             raise ConfigError("match_mean", self.match_mean, f"must be one of {', '.join(MATCHES)}")
 
     def load_method(self) -> Method:
-        """The method these settings name. Raises :class:`ConfigError` for an unknown one."""
-        method = load_method(self.method, device=self.device, checkpoint=self.checkpoint)
+        """The method these settings name, to be closed. Raises :class:`ConfigError` for an unknown one."""
+        method = load_method(self.method, device=self.device, checkpoint=self.checkpoint, config=self.config,
+                             overlay=self.overlay)
         return cycle_spin(method) if self.cycle_spin else method
 
 
@@ -182,18 +187,21 @@ def _writable(name: str) -> str:
     return name if path.suffix.lower() in (".tif", ".tiff", ".npy", ".png") else f"{path.stem}.tif"
 
 
-def attempt(job: Job, method: Method, progress: Callable[[float], None] | None = None) -> FileResult:
+def attempt(job: Job, method: Method, progress: Callable[[float], None] | None = None,
+            opened: Callable[[int, int, int], None] | None = None) -> FileResult:
     """:func:`despeckle_file`, whatever it raises as a result with that error: no file ends the others' work."""
     try:
-        return despeckle_file(job, method, progress)
+        return despeckle_file(job, method, progress, opened)
     except (NearflashError, OSError) as e:
         return FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
     except Exception as e:  # a bug or a library's error; the message alone may say nothing
         return FileResult(job.source, job.target, f"unexpected {type(e).__name__}: {e}")
 
 
-def despeckle_file(job: Job, method: Method, progress: Callable[[float], None] | None = None) -> FileResult:
-    """Do one job; the outputs appear under their names when all bands are done. ``progress``: called with the share done.
+def despeckle_file(job: Job, method: Method, progress: Callable[[float], None] | None = None,
+                   opened: Callable[[int, int, int], None] | None = None) -> FileResult:
+    """Do one job; the outputs appear under their names when all bands are done. ``progress``: called with the share done;
+    ``opened``: with bands, rows and columns before any work.
 
     Raises what :func:`~nearflash.sar.io.open_scene`, :func:`~nearflash.sar.io.open_writer` and
     :func:`~nearflash.sar.scene.despeckle_stream` raise; no output is left then.
@@ -209,6 +217,8 @@ def despeckle_file(job: Job, method: Method, progress: Callable[[float], None] |
         if job.ratio is not None:
             ratio = stack.enter_context(open_writer(scene, job.ratio, domain="intensity", dtype="float32",
                                                     overwrite=s.overwrite))
+        if opened is not None:
+            opened(scene.bands, *scene.shape)
         reports = []
         for band in range(scene.bands):
 

@@ -16,6 +16,7 @@ from .methods import Method
 from .scene import check_looks, despeckle_stream, require_valid
 from .settle import check_borders, settle
 from .statistics import SceneStatistics
+from .tiles import TILE
 
 __all__ = ["Options", "check_looks_array", "despeckle_array", "despeckle_settled", "result_type"]
 
@@ -32,7 +33,7 @@ class Options:
     looks: float | str | np.ndarray = "auto"
     domain: str | None = None
     out_domain: str | None = None
-    tile: int = 512
+    tile: int = TILE
     nodata: float | None = None
     db_scale: float = 1.0
     match_mean: str = "none"

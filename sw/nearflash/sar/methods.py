@@ -17,6 +17,7 @@ import numpy as np
 from ..contract.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from ..offload import OffloadedModule
     from .network import Network
 
 __all__ = ["FILTER_NAMES", "METHOD_NAMES", "NETWORK_NAMES", "SHIFTS", "Method", "apply_method", "cycle_spin", "load_method",
@@ -43,6 +44,7 @@ class Method:
         multiple: H and W must be multiples of it.
         scene_scale: True if intensity must be divided by one scale factor of the whole scene first.
         details: plain values for reports: of a network its ``checkpoint`` and ``checkpoint_sha256``.
+        offloaded: a network's part on a fabric, if it has one. What holds a device is to be closed.
     """
 
     name: str
@@ -51,38 +53,45 @@ class Method:
     scene_scale: bool
     apply: Callable[[np.ndarray, float], np.ndarray] = field(repr=False)
     details: dict[str, Any] = field(default_factory=dict, repr=False)
+    offloaded: OffloadedModule | None = field(default=None, repr=False)
 
     def __call__(self, intensity: np.ndarray, looks: float) -> np.ndarray:
         return self.apply(intensity, looks)
 
+    def close(self) -> None:
+        """Free the device that a network runs on, if there is one. Safe to call twice."""
+        if self.offloaded is not None:
+            self.offloaded.close()
 
-def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = None) -> Method:
-    """The method ``name``; of a network with the weights of ``checkpoint``, or those that ship.
+
+def load_method(name: str, *, device: str = "cpu", checkpoint: Path | None = None, config: Path | None = None,
+                overlay: Path | None = None) -> Method:
+    """The method ``name``; of a network with the weights of ``checkpoint``, or those that ship. ``device``: cpu, cuda, or
+    what :func:`~nearflash.sar.fabric.on_fabric` says of fabrics, ``config`` and ``overlay``.
 
     Raises:
         ConfigError: unknown name (the message lists them all); a checkpoint or another device for a filter, which has
-            neither weights nor a GPU version.
+            neither weights nor a GPU version; what :func:`.network.load` raises.
     """
     if name in NETWORK_NAMES:
-        return _network(name, device, checkpoint)
+        from . import network
+
+        details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint)}
+        return network_method(network.load(name, checkpoint, device, config=config, overlay=overlay), details)
     if name not in METHOD_NAMES:
         raise ConfigError("method", name, f"must be one of {', '.join(METHOD_NAMES)}")
     if checkpoint is not None:
         raise ConfigError("checkpoint", str(checkpoint), f"must be absent for method {name}: only networks have weights")
     if device != "cpu":
         raise ConfigError("device", device, f"must be cpu for method {name}")
+    for what, given in (("config", config), ("overlay", overlay)):
+        if given is not None:
+            raise ConfigError(what, str(given), f"must be absent for method {name}: only networks run on a fabric")
     if name == "none":
         return Method(name, 0, 1, False, lambda intensity, looks: np.array(intensity, np.float32))
     from .filters import FILTERS
 
     return Method(name, FILTERS[name].margin, 1, False, FILTERS[name].apply)
-
-
-def _network(name: str, device: str, checkpoint: Path | None) -> Method:
-    from . import network
-
-    details = {"checkpoint": "shipped" if checkpoint is None else str(checkpoint)}
-    return network_method(network.load(name, checkpoint, device), details)
 
 
 def network_method(net: Network, details: dict[str, Any] | None = None, *, scatterers: bool = True,
@@ -103,7 +112,8 @@ def network_method(net: Network, details: dict[str, Any] | None = None, *, scatt
         clean = keep_local_mean(seen, net.despeckle(seen, looks), looks, bias)
         return bounded(intensity, keep_strong(intensity, clean, ground, looks))
 
-    return Method(net.name, net.margin, net.multiple, True, apply, (details or {}) | {"checkpoint_sha256": net.sha256})
+    return Method(net.name, net.margin, net.multiple, True, apply, (details or {}) | {"checkpoint_sha256": net.sha256},
+                  net.offloaded)
 
 
 def apply_method(method: Method, intensity: np.ndarray, looks: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,10 +22,13 @@ from .heap import keep_large_blocks
 from .models import MODELS, build
 from .training.loop import native_bf16
 
+if TYPE_CHECKING:
+    from ..offload import OffloadedModule
+
 __all__ = ["WEIGHTS", "Network", "load", "read_weights", "write_weights"]
 
 WEIGHTS = Path(__file__).parent / "weights"
-FABRIC = "fabric-"  # what names of fabrics begin with
+FABRIC = "fabric"  # what names of fabrics begin with
 
 
 def write_weights(path: Path, net: nn.Module, meta: dict[str, Any]) -> None:
@@ -59,6 +62,7 @@ class Network:
         margin: pixels of context that a tile needs on each side.
         meta: where the weights come from.
         sha256: of the weights file, "" for none.
+        offloaded: ``net``, if part of it is on a fabric.
     """
 
     margin = 32
@@ -70,7 +74,8 @@ class Network:
         try:
             self.device = torch.device(device)
         except RuntimeError as e:
-            raise ConfigError("device", device, "cpu, cuda or fabric-model") from e
+            raise ConfigError("device", device, "cpu, cuda, fabric-model or fabric") from e
+        self.offloaded: OffloadedModule | None = None
         self.net = net.to(device=self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.name, self.meta, self.sha256 = name, meta or {}, sha256
         self.multiple: int = net.multiple  # type: ignore[assignment]
@@ -95,12 +100,13 @@ class Network:
         return np.square(np.maximum(y, 0))
 
 
-def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu") -> Network:
-    """The network ``name`` with its shipped weights, or with those of ``checkpoint``, on ``device``: cpu, cuda or a fabric
-    of :func:`nearflash.offload.open_fabric`, such as ``fabric-model``.
+def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu", *, config: Path | None = None,
+         overlay: Path | None = None) -> Network:
+    """The network ``name`` with its shipped weights, or with those of ``checkpoint``, on ``device``: cpu, cuda, or what
+    :func:`~nearflash.sar.fabric.on_fabric` says of ``fabric-model``, ``fabric``, ``config`` and ``overlay``.
 
     Raises:
-        ConfigError: unknown name, no such device, or no weights ship for it.
+        ConfigError: unknown name, no such device, or no weights ship for it; a ``config`` or ``overlay`` for cpu or cuda.
         DataError: an unreadable checkpoint.
         ModelError: a checkpoint of another model, or of other shapes; one without a calibration, for a fabric.
     """
@@ -113,7 +119,10 @@ def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu"
     meta, state = read_weights(path)
     if meta.get("model") != name:
         raise ModelError("checkpoint", str(path), f"weights of {name}; these are of {meta.get('model')!r}")
-    fabric = device if device.startswith(FABRIC) else ""
+    fabric = device.startswith(FABRIC)
+    for what, given in (("config", config), ("overlay", overlay)):
+        if given is not None and not fabric:
+            raise ConfigError(what, str(given), f"must be absent for device {device}: only a fabric has one")
     net = build(name, **meta.get("options", {}))
     try:
         net.load_state_dict(state)
@@ -124,5 +133,5 @@ def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu"
     if fabric:
         from .fabric import on_fabric
 
-        on_fabric(network, fabric, path)
+        on_fabric(network, device, path, config, overlay)
     return network

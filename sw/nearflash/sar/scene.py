@@ -24,7 +24,7 @@ from .looks import LooksEstimate
 from .methods import Method, apply_method
 from .missing import EVEN_RADIUS, fill_missing, interior_constants
 from .statistics import SceneStatistics, survey
-from .tiles import RAMP, lerp, plan_axis, ramp
+from .tiles import RAMP, TILE, lerp, plan_axis, ramp
 
 __all__ = ["MATCHES", "StreamReport", "check_looks", "despeckle_stream", "looks_to_use", "require_valid",
            "settled"]
@@ -69,7 +69,7 @@ def check_looks(looks: float | str) -> float | None:
     return value
 
 
-def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float | str = "auto", *, tile: int = 512,
+def despeckle_stream(scene: Scene, writer: Writer, method: Method, looks: float | str = "auto", *, tile: int = TILE,
                      band: int = 0, match_mean: str = "none", ratio: Writer | None = None,
                      scratch: Path | None = None, progress: Callable[[int, int], None] | None = None,
                      facts: SceneStatistics | None = None) -> StreamReport:

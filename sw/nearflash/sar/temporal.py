@@ -165,9 +165,10 @@ class _Times(Writer):
         return replace(ratio, mean_in=means[0], mean_out=means[1], enl_in=enl_in, enl_out=enl_out, valid_pixels=self.pixels)
 
 
-def despeckle_dates(jobs: Sequence[Job], method: Method,
-                    progress: Callable[[float], None] = lambda share: None) -> list[FileResult]:
+def despeckle_dates(jobs: Sequence[Job], method: Method, progress: Callable[[float], None] = lambda share: None,
+                    opened: Callable[[int, int, int], None] = lambda images, rows, columns: None) -> list[FileResult]:
     """Do the jobs of a stack, one a date, all with the settings of the first. An output appears when its date is done.
+    ``opened`` hears before any work how many images of how many rows and columns there will be to despeckle.
 
     Raises :class:`ConfigError` for fewer than two dates and for ``match_mean`` "global", :class:`DataError` for dates of
     other shapes, bands or georeference, and what :func:`~nearflash.sar.files.despeckle_file` raises.
@@ -187,6 +188,7 @@ def despeckle_dates(jobs: Sequence[Job], method: Method,
             _check(job.source, scene, jobs[0].source, scenes[0])
         first, steps = scenes[0], (1 + len(jobs)) * scenes[0].bands
         done = 0
+        opened(steps, *first.shape)
 
         def advance(row: int, rows: int) -> None:
             progress((done + row / rows) / steps)

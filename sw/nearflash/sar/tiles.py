@@ -8,8 +8,9 @@ import numpy as np
 
 from ..contract import ConfigError
 
-__all__ = ["RAMP", "Axis", "lerp", "plan_axis", "ramp"]
+__all__ = ["RAMP", "TILE", "Axis", "lerp", "plan_axis", "ramp", "tile_count"]
 
+TILE = 512  # pixels on a side, unless told otherwise
 RAMP = 16  # pixels over which one tile fades into the next
 
 
@@ -40,6 +41,11 @@ def plan_axis(length: int, tile: int, margin: int, multiple: int = 1) -> Axis:
     starts = tuple(k * (length - tile) // (count - 1) for k in range(count))
     ramps = tuple(b + (a + tile - b - RAMP) // 2 for a, b in zip(starts, starts[1:], strict=False))
     return Axis(tile, starts, ramps)
+
+
+def tile_count(rows: int, columns: int, tile: int, margin: int, multiple: int = 1) -> int:
+    """Tiles of an image, planned along both axes. Raises what :func:`plan_axis` raises."""
+    return len(plan_axis(rows, tile, margin, multiple).starts) * len(plan_axis(columns, tile, margin, multiple).starts)
 
 
 def ramp() -> np.ndarray:

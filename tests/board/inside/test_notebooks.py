@@ -29,5 +29,5 @@ def test_notebook(path, tmp_path, monkeypatch):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
 
 
-def test_there_are_four():
-    assert [p.stem for p in NOTEBOOKS] == ["benchmark", "block_io", "first_query", "your_checkpoint"]
+def test_there_are_five():
+    assert [p.stem for p in NOTEBOOKS] == ["benchmark", "block_io", "despeckle", "first_query", "your_checkpoint"]

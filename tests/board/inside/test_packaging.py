@@ -17,7 +17,7 @@ def test_get_notebooks_delivers_them_with_the_boards_overlay(tmp_path):
                           "nearflash"], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert out.returncode == 0, out.stderr
     found = {p.name for p in Path(tmp_path).rglob("*.ipynb")}
-    assert found == {"benchmark.ipynb", "block_io.ipynb", "first_query.ipynb", "your_checkpoint.ipynb"}
+    assert found == {"benchmark.ipynb", "block_io.ipynb", "despeckle.ipynb", "first_query.ipynb", "your_checkpoint.ipynb"}
 
 
 def test_overlay_is_found_by_board(monkeypatch):
