@@ -26,6 +26,7 @@ from nearflash.offload.module import matched_blocks
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
 from nearflash.sar.models.blocks import ConvBlock, Downsample, TransformerBlock, Upsample
+from nearflash.sar.models.paper import PaperStage
 from nearflash_sim.small.device import SMALL, load
 from random_programs import OPS, random_program
 from torch import nn
@@ -52,11 +53,25 @@ class Blocks(nn.Module):
         return self.last(y + torch.relu(self.side(skip)))  # an addition that no convolution's epilogue can do
 
 
-@pytest.fixture(scope="module")
-def network():
-    """The network, an input, and scales that fit it."""
-    torch.manual_seed(5)
-    model, x = Blocks().eval(), torch.randn(2, 3, 8, 12)
+class PaperBlocks(nn.Module):
+    """`paper`'s blocks: patches of 7x7 and 3x3, keys by a convolution whose kernel is its stride, GELU after a depthwise
+    convolution, back by transposed convolutions, tanh."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = PaperStage(1, 7, 16, 1, 1, 2), PaperStage(16, 3, 32, 2, 1, 2)
+        self.up, self.block = nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), ConvBlock(16, scale=0.1)
+        self.full, self.tail = nn.ConvTranspose2d(16, 16, 2, stride=2), nn.ConvTranspose2d(16, 8, 3, padding=1)
+        self.out = nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        skip = self.first(x)
+        y = self.block(self.up(self.second(skip))) + skip
+        return torch.tanh(self.out(self.tail(self.full(y))))
+
+
+def calibrated_by_hand(model, x):
+    """The largest magnitudes of every node."""
     matched, largest = matched_blocks(model, (x[:1],), "all"), {}
 
     class Watch(torch.fx.Interpreter):
@@ -68,7 +83,15 @@ def network():
 
     with torch.no_grad():
         Watch(matched.graph).run(x[:1])
-    return model, x, Calibration(largest)
+    return Calibration(largest)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The network, an input, and scales that fit it."""
+    torch.manual_seed(5)
+    model, x = Blocks().eval(), torch.randn(2, 3, 8, 12)
+    return model, x, calibrated_by_hand(model, x)
 
 
 @pytest.fixture
@@ -102,6 +125,22 @@ def test_a_network_beside_lookups_and_block_io(device, network):
         assert_same_bits(device.result(ticket), expected(device, tables, b))
     assert device.counters()["lookups_count"] - before == sum(len(i) for b in bags for i, *_ in b)
     assert device.read(last) == block
+
+
+def test_the_published_networks_blocks(device):
+    torch.manual_seed(6)
+    model, x = PaperBlocks().eval(), torch.rand(1, 1, 16, 24)
+    calibration = calibrated_by_hand(model, x)
+    module = OffloadedModule(model, DeviceFabric(device), "all", calibration)
+    matched = module.compiled(x).matched
+    assert not matched.refused
+    assert [o.op.name for o in matched.operators if o.function] == ["DEPTHWISE", "DEPTHWISE", "CONV"]
+    got = module(x)
+    assert torch.equal(got, OffloadedModule(model, TensorModel(TENSORS), "all", calibration)(x))
+    assert len(got.unique()) > 50
+    with torch.no_grad():
+        want = model(x)
+    assert (got - want).square().mean().sqrt() < 0.1 * want.std()
 
 
 def compare(device, seed, programs, operators):

@@ -13,7 +13,7 @@ from ..contract.tensor import ALIGN, DESCRIPTOR_BYTES, Descriptor, DescriptorErr
 from ..contract.tensor_image import pack_depthwise, pack_entries, pack_weights
 from .calibrate import LIMITS, Calibration
 from .ops import Operator, Value
-from .scales import quantise_weights, rescaling, rescalings
+from .scales import quantise_weights, rescaling, rescalings, table_codes
 from .tile import plan_tile
 
 __all__ = ["Program", "lower"]
@@ -140,6 +140,10 @@ class _Builder:
     def summed(self, o: Operator, d: Descriptor, constant: Callable[[bytes], int]) -> None:
         x, y = o.inputs[0], o.output
         sx, sy = self.scale(x), self.scale(y)
+        if o.function:
+            assert o.before is not None
+            step, sy = sy, self.scale(o.before)
+            d["lookup"], d["table"] = 1, constant(table_codes(o.function, sy, step).tobytes())
         exact = o.residual is None and o.op in (Op.CONV, Op.DEPTHWISE)  # nothing is added after the requantiser but a zero
         d["frac"] = 0 if exact else FRAC[y.bits]
         steps = 2.0 ** d["frac"] / sy

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..contract.tensor import Op
 
-__all__ = ["Operator", "Value", "View"]
+__all__ = ["TABLES", "Operator", "Value", "View"]
+
+#: Functions that a table of 256 codes computes, by the graph's operator; keywords are the operator's.
+TABLES: dict[Any, Callable[..., torch.Tensor]] = {
+    torch.ops.aten.gelu.default: torch.nn.functional.gelu, torch.ops.aten.tanh.default: torch.tanh}
 
 
 @dataclass(eq=False)
@@ -33,7 +39,8 @@ class Value:
 @dataclass(eq=False)
 class Operator:
     """One descriptor to be. ``inputs``: of ATTENTION q, k and v. ``weight`` [O, kernel_h, kernel_w, C] (DEPTHWISE:
-    [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits."""
+    [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor`` scales an attention's logits.
+    ``function``, if given, maps the output through a table; what goes in has the scale of ``before``, in 8 bits."""
 
     op: Op
     inputs: list[Value]
@@ -49,6 +56,8 @@ class Operator:
     heads: int = 0
     factor: float = 1.0
     eps: float = 0.0
+    function: Callable[[torch.Tensor], torch.Tensor] | None = None
+    before: Value | None = None
 
     @property
     def operands(self) -> list[Value]:
