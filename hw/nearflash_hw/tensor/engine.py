@@ -21,7 +21,7 @@ from .pool import Pooling
 from .sequencer import STATUS_BITS, TensorSequencer, outcome_layout, run_layout, transfer_layout
 from .switch import MemSwitch
 
-__all__ = ["OUTSTANDING_WRITES", "UNITS", "TensorEngine"]
+__all__ = ["OUTSTANDING_READS", "OUTSTANDING_WRITES", "UNITS", "TensorEngine"]
 
 #: What computes each operator: a component made of (TensorConfig, beat_bytes), with ``start`` and ``done`` as
 #: :class:`.conv.Convolution`'s, any ``mem_read`` and one ``mem_write``; ``descriptor``, or ``plan`` as
@@ -30,6 +30,8 @@ UNITS = {Op.CONV: Convolution, Op.DEPTHWISE: DepthwiseConvolution, Op.POOL: Pool
          Op.LAYERNORM: LayerNormalisation, Op.ATTENTION: Attention}
 #: Of ``mem_write``, many of which are single beats: what covers a memory's latency of 40 cycles.
 OUTSTANDING_WRITES = 32
+#: Of the ``mem_read`` that the residuals of a convolution come by: single beats too, one every few cycles.
+OUTSTANDING_READS = {3: 16}
 PLANNED = 3  # cycles from the plan to its unit's start
 
 
