@@ -17,7 +17,8 @@ __all__ = ["WeightStream"]
 
 HALVES = 2
 QUEUED = 4  # tiles whose weights may be asked for ahead
-PIECE = 64  # beats of a request
+PIECE = 32  # beats of a request
+UNDER_WAY = 3  # requests: what covers a memory's latency of 60 cycles, and lets a residual's single beats past
 
 
 class WeightStream(wiring.Component):
@@ -25,8 +26,8 @@ class WeightStream(wiring.Component):
 
     Held (``plan.group`` blocks, which half the buffer holds): read once for all tiles of a group, while the group before is
     in use. Streamed: read for every tile, half a buffer at a time. ``error``: pulses when a read fails. A beat a cycle;
-    a half is asked for when it is free, so the other covers the memory's latency, PIECE beats at a time, which other readers
-    come between. What has arrived is given at once.
+    a half is asked for when it is free, so the other covers the memory's latency, PIECE beats at a time and UNDER_WAY such
+    pieces, so that other readers come between. What has arrived is given at once.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
@@ -56,6 +57,7 @@ class WeightStream(wiring.Component):
         at, left, size = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(count_bits)
         rest, piece = Signal(count_bits), Signal(bits_for(PIECE))  # of the part
         begin, release = Signal(), Signal()
+        asked, under_way = Signal(), Signal(bits_for(UNDER_WAY))
         passes = Signal(range(QUEUED + 1))  # tiles to feed
         group_ends = Signal(QUEUED)  # of these, oldest first
         enter, leave = Signal(), Signal()
@@ -91,8 +93,11 @@ class WeightStream(wiring.Component):
                                 ]
                     m.next = "ASK"
             with m.State("ASK"):
-                m.d.comb += req.valid.eq(1)
-                with m.If(req.ready):
+                m.d.comb += [
+                    req.valid.eq(under_way != UNDER_WAY),
+                    asked.eq(req.valid & req.ready),
+                ]
+                with m.If(asked):
                     m.d.sync += [
                         at.eq(at + piece * self.beat_bytes),
                         rest.eq(rest - piece),
@@ -128,6 +133,7 @@ class WeightStream(wiring.Component):
             m.d.sync += fill.eq(Mux(arrived, 0, fill + 1))
         m.d.sync += [
             taken.eq(taken + begin - release),
+            under_way.eq(under_way + asked - (rsp.valid & rsp.payload.last)),
             filled.eq(filled + arrived - release),
             write_half.eq(write_half ^ arrived),
             read_half.eq(read_half ^ release),

@@ -12,6 +12,7 @@ __all__ = ["Tile", "plan_tile"]
 
 DEPTHWISE_TAPS = 3  # of a kernel row in a pass
 BETWEEN = 2  # cycles between tiles
+BUSY, BUSY_RESIDUAL = 32, 4  # beats read that cost a cycle: measured on the layers of `base`, to choose by
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
     """The tile for a CONV or DEPTHWISE descriptor, whose sizes are filled in.
 
     The first tile's input, then the longer of computing and reading, then the last tile's sums on their way out. A weight
-    word takes ``rows`` x ``columns`` / ``beat_bytes`` cycles to arrive, which a tile of fewer pixels waits for. Among equals
-    the fewest bytes.
+    word takes ``rows`` x ``columns`` / ``beat_bytes`` cycles to arrive, which a tile of fewer pixels waits for. A busy
+    memory costs a little, more where a residual's single beats wait among the others. Among equals the fewest bytes.
 
     Raises:
         ModelError: a single pixel's window that doesn't fit half the input buffer.
@@ -70,9 +71,10 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
                 passes = -(-blocks // held)
                 options.append((held, passes, fetched * passes + blocks * block))
         for group, passes, total in options:
+            reading = total // beat_bytes + requests * passes
             cycles = (down.inputs[0] * right.inputs[0] * pixel // beat_bytes
-                      + max(_computing(d, config, beat_bytes, down, right, passes), total // beat_bytes + requests * passes)
-                      + rows * wide * config.rows // config.lanes)
+                      + max(_computing(d, config, beat_bytes, down, right, passes), reading)
+                      + reading // (BUSY_RESIDUAL if d["residual"] else BUSY) + rows * wide * config.rows // config.lanes)
             if best is None or (cycles, total) < (best.cycles, best.read_bytes):
                 best = Tile(rows, wide, group, total, cycles)
     if best is None:
