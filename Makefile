@@ -17,8 +17,8 @@ test: $(STAMP) ## set up, lint and pass all tests (pyright is one of them)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
-test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number); a million beats through each shell
-	NEARFLASH_FORMER_LIVES=$(SEED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m '' tests/hw tests/system/test_reset.py tests/system/test_fabric_lockstep.py tests/cocotb/test_cocotb_shell.py $(PYTEST_ARGS)
+test-x: $(STAMP) ## nightly: longer former lives before each reset, of memories that begin with anything (SEED=number); a million beats through each shell; 200 random shapes of every tensor operator
+	NEARFLASH_FORMER_LIVES=$(SEED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m '' tests/hw tests/system/test_reset.py tests/system/test_fabric_lockstep.py tests/system/test_device_tensors.py tests/cocotb/test_cocotb_shell.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff and pyright alone
 	$(BIN)/ruff check .

@@ -25,6 +25,22 @@ def conv(x, w, stride, pad, out, pad_value, groups=1):
     return y[0, :, : out[0], : out[1]].permute(1, 2, 0).long()
 
 
+def transposed(x, w, stride, padding, output_padding):
+    """x [H, W, C], w [C, O, kh, kw]: torch's transposed convolution, [out_h, out_w, O]."""
+    image = torch.tensor(x, dtype=torch.float64).permute(2, 0, 1)[None]
+    y = F.conv_transpose2d(image, torch.tensor(w, dtype=torch.float64), None, stride, padding, output_padding)
+    return y[0].permute(1, 2, 0).round().long()
+
+
+def tabled(function, before, after):
+    """Codes of a function of -127 to 127 times ``before``, in steps of ``after``, by the C library's erf and tanh."""
+    def gelu(x):
+        return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+    out = [{"gelu": gelu, "tanh": math.tanh}[function](q * before) / after for q in range(-127, 128)]
+    return [max(-127.0, min(127.0, v)) for v in out]
+
+
 def pool(x, side):
     return (F.avg_pool2d(torch.tensor(x, dtype=torch.float64).permute(2, 0, 1)[None], side)[0] * side * side
             ).round().long().permute(1, 2, 0)

@@ -2,6 +2,10 @@
 
 import numpy as np
 import tensor_oracles as oracle
+import torch
+from nearflash.offload.ops import TABLES
+from nearflash.offload.scales import table_codes
+from nearflash.offload.transposed import as_convolution
 from nearflash.reference import tensor
 
 
@@ -61,6 +65,42 @@ def check_conv(rng):
     finished(rng, acc[:3, :3], 127 * 127 * (c * kernel[0] * kernel[1]) ** 0.5)
 
 
+def transposed_shape(rng):
+    """(input size, kernel, stride, padding, output padding) of a transposed convolution whose output the stride divides."""
+    while True:
+        stride = int(rng.integers(1, 5))
+        size, kernel = (tuple(int(v) for v in rng.integers(1, 8, 2)) for _ in range(2))
+        pad = tuple(int(rng.integers(0, k)) for k in kernel)
+        # torch takes less than the stride; what the kernel leaves out altogether is bias alone
+        more = tuple((2 * p - k) % stride for p, k in zip(pad, kernel, strict=True))
+        if all((n - 1) * stride - 2 * p + k + m > 0 for n, p, k, m in zip(size, pad, kernel, more, strict=True)):
+            return size, kernel, stride, pad, more
+
+
+def check_transposed(rng):
+    size, kernel, stride, pad, more = transposed_shape(rng)
+    if rng.random() < 0.3:
+        kernel, pad, more = (stride, stride), (0, 0), (0, 0)
+    c, o = int(rng.integers(1, 20)), int(rng.integers(1, 6))
+    x, w = codes(rng, (*size, c)), codes(rng, (c, o, *kernel))
+    want = oracle.transposed(x, w, stride, pad, more)
+    spread, before = as_convolution(w, stride, pad)
+    if kernel == (stride, stride) and pad == (0, 0):
+        assert spread.shape[1:3] == (1, 1)
+    out = (want.shape[0] // stride, want.shape[1] // stride)
+    assert all(n - 1 < i + b for n, i, b in zip(out, size, before, strict=True))  # as the engine asks
+    acc = tensor.convolve(x, spread, 1, before, out)
+    shuffled = torch.pixel_shuffle(torch.tensor(acc).permute(2, 0, 1)[None], stride)[0].permute(1, 2, 0)
+    assert shuffled.tolist() == want.tolist()
+
+
+def check_table(rng):
+    function, name = [(f, str(op).split(".")[1]) for op, f in TABLES.items()][int(rng.integers(0, len(TABLES)))]
+    before, after = (float(v) for v in 2 ** rng.uniform(-12, 0, 2))
+    exact = np.array(oracle.tabled(name, before, after))
+    assert np.abs(table_codes(function, before, after)[1:] - exact).max() <= 0.5 + 1e-9
+
+
 def check_depthwise(rng):
     kernel, stride, pad, size, out = window(rng)
     c = int(rng.integers(1, 24))
@@ -98,6 +138,8 @@ def check_layer_norm(rng):
 
 def check_attention(rng):
     heads, d, tokens = int(rng.integers(1, 4)), int(rng.integers(1, 33)), int(rng.integers(1, 5))
+    if rng.random() < 0.1:
+        d = int(rng.integers(33, 129))
     keys = int(rng.integers(1, 80))
     q, k, v = (codes(rng, (n, heads * d)) for n in (tokens, keys, keys))
     score = (int(rng.integers(1 << 15, 1 << 16)), int(rng.integers(14, 30)))
@@ -106,5 +148,5 @@ def check_attention(rng):
     assert got.tolist() == oracle.attend(q.tolist(), k.tolist(), v.tolist(), heads, score, value, -127, 127)
 
 
-CHECKS = {"conv": check_conv, "depthwise": check_depthwise, "pool": check_pool, "add": check_add,
-          "layer_norm": check_layer_norm, "attention": check_attention}
+CHECKS = {"conv": check_conv, "transposed": check_transposed, "table": check_table, "depthwise": check_depthwise,
+          "pool": check_pool, "add": check_add, "layer_norm": check_layer_norm, "attention": check_attention}

@@ -15,6 +15,7 @@ from nearflash.offload.calibrate import fake_quantised
 from nearflash.offload.module import matched_blocks
 from nearflash.offload.scales import quantise_weights
 from nearflash.reference.tensor import TensorModel
+from offload_maxima import maxima
 from torch import nn
 
 
@@ -58,24 +59,6 @@ def small():
     model = Everything().eval()
     samples = [(torch.rand(1, 3, 16, 16) * 3,) for _ in range(4)]
     return model, samples, maxima(model, samples, "all")
-
-
-def maxima(model, samples, blocks):
-    """A calibration by running the traced graph and keeping the largest magnitudes: what PT2E's minimum and maximum find."""
-    matched = matched_blocks(model, samples[0], blocks)
-    largest = {}
-
-    class Watch(torch.fx.Interpreter):
-        def run_node(self, n):
-            out = super().run_node(n)
-            if isinstance(out, torch.Tensor) and out.is_floating_point() and out.numel():
-                largest[n.name] = max(largest.get(n.name, 0.0), float(out.abs().max()))
-            return out
-
-    with torch.no_grad():
-        for s in samples:
-            Watch(matched.graph).run(*s)
-    return Calibration(largest)
 
 
 def test_every_operator_follows_floating_point(small):
@@ -171,7 +154,10 @@ class Refused(nn.Module):
 @pytest.mark.parametrize(("layer", "message"), [
     (nn.Conv2d(4, 4, 3, dilation=2), "dilation"), (nn.Conv2d(4, 4, 9), "kernel 9x9"),
     (nn.Conv2d(4, 4, 1, groups=2), "2 groups"),
-    (nn.ConvTranspose2d(4, 4, 2, stride=2), "conv_transpose2d"), (nn.GELU(), "gelu"), (nn.BatchNorm2d(4), "batch_norm"),
+    (nn.ConvTranspose2d(4, 4, 3, stride=2), "conv_transpose2d in layer: an output of 33x33"),
+    (nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2), "2 groups"), (nn.ConvTranspose2d(4, 4, 9), "from 9x9 pixels"),
+    (nn.ConvTranspose2d(4, 260, 2, stride=2), "260 channels in 2x2 phases"), (nn.SiLU(), "silu"),
+    (nn.BatchNorm2d(4), "batch_norm"),
     (nn.AvgPool2d(3, stride=1), "average pooling"), (nn.AvgPool2d(5), "average pooling of 16x16 by 5"),
     (nn.LayerNorm([4, 16, 16]), "layer_norm in layer"), (nn.PixelShuffle(2), "pixel shuffle to 1 channels")])
 def test_what_cannot_be_offloaded_is_refused_by_name(layer, message):
@@ -239,8 +225,10 @@ def test_pt2e_finds_the_same_scales_and_weights_and_leaves_no_pair_inside(small)
     graph = fake_quantised(matched, samples)
     pairs = [n for n in graph.graph.nodes if "dequantize_per_tensor" in str(n.target)]
     assert len(pairs) > 15
-    # each of them is a value in the fabric's memory: none is left for PyTorch to do but the inputs' and the outputs'
-    stored = {o.output.key for o in matched.operators} | {v.key for v in matched.inputs.values()}
+    # each of them is a value in the fabric's memory, or what a table maps: none is left for PyTorch to do but the inputs'
+    # and the outputs'
+    stored = {v.key for o in matched.operators for v in (o.output, o.before) if v}
+    stored |= {v.key for v in matched.inputs.values()}
     assert {n.args[0].args[0].name for n in pairs} == stored
     buffers = dict(graph.named_buffers())
     frozen = [buffers[n.args[0].target] for n in graph.graph.nodes if "dequantize_per_channel" in str(n.target)]

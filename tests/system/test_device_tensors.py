@@ -22,6 +22,7 @@ from nearflash.offload.fabric import DeviceFabric
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
 from nearflash.sar.models.blocks import ConvBlock, Downsample, TransformerBlock, Upsample
+from nearflash.sar.models.paper import PaperStage
 from nearflash_sim.small.device import SMALL, load
 from random_programs import OPS, random_program
 from small_despeckler import TENSORS, scales
@@ -44,6 +45,23 @@ class Blocks(nn.Module):
         skip = self.block(self.stem(x))
         y = skip + self.up(self.attend(self.down(skip)))
         return self.last(y + torch.relu(self.side(skip)))  # an addition that no convolution's epilogue can do
+
+
+class PaperBlocks(nn.Module):
+    """`paper`'s blocks: patches of 7x7 and 3x3, keys by a convolution whose kernel is its stride, GELU after a depthwise
+    convolution, back by transposed convolutions, tanh."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = PaperStage(1, 7, 16, 1, 1, 2), PaperStage(16, 3, 32, 2, 1, 2)
+        self.up, self.block = nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), ConvBlock(16, scale=0.1)
+        self.full, self.tail = nn.ConvTranspose2d(16, 16, 2, stride=2), nn.ConvTranspose2d(16, 8, 3, padding=1)
+        self.out = nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        skip = self.first(x)
+        y = self.block(self.up(self.second(skip))) + skip
+        return torch.tanh(self.out(self.tail(self.full(y))))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +122,22 @@ def test_a_program_that_waits_holds_up_no_other_queue(device, network):
     assert running.command.completion is None
     device.driver.wait(waiting.command)
     assert device.tensors(running) == device.tensors(waiting)
+
+
+def test_the_published_networks_blocks(device):
+    torch.manual_seed(6)
+    model, x = PaperBlocks().eval(), torch.rand(1, 1, 16, 24)
+    calibration = scales(model, (x[:1],))
+    module = OffloadedModule(model, DeviceFabric(device), "all", calibration)
+    matched = module.compiled(x).matched
+    assert not matched.refused
+    assert [o.op.name for o in matched.operators if o.function] == ["DEPTHWISE", "DEPTHWISE", "CONV"]
+    got = module(x)
+    assert torch.equal(got, OffloadedModule(model, TensorModel(TENSORS), "all", calibration)(x))
+    assert len(got.unique()) > 50
+    with torch.no_grad():
+        want = model(x)
+    assert (got - want).square().mean().sqrt() < 0.1 * want.std()
 
 
 def compare(device, seed, programs, operators):

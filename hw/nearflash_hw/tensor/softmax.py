@@ -20,7 +20,7 @@ from .plan import SIZE_BITS
 
 __all__ = ["SCORE_BITS", "Softmax", "digits_layout", "scale_layout", "tile_tokens"]
 
-SCORE_BITS = 21  # sums of 64 products of 127 x 127
+SCORE_BITS = 22  # sums of 128 products of 127 x 127
 EXP_BITS = 15
 TOTAL_BITS = 25  # of 1024 of them
 QUOTIENT_DIGITS = 17

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 
 from .errors import ConfigError, LimitError
 
-__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "HEAD_CHANNELS", "SPANS",
-           "TABLE_BYTES", "TENSOR_LOAD", "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError", "DescriptorField",
-           "Op", "TensorConfig", "block_bytes", "check", "input_words", "pack", "pack_program", "pixel_bytes", "spans",
-           "unpack"]
+__all__ = ["ALIGN", "ALWAYS", "CRC_WORD", "DESCRIPTOR_BYTES", "ENTRY_BYTES", "FIELDS", "HEAD_CHANNELS", "MOST_CHANNELS",
+           "SPANS", "TABLE_BYTES", "TENSOR_LOAD", "TENSOR_RUN", "USES", "WORDS", "Descriptor", "DescriptorError",
+           "DescriptorField", "Op", "TensorConfig", "block_bytes", "check", "input_words", "pack", "pack_program",
+           "pixel_bytes", "spans", "unpack"]
 
 TENSOR_LOAD, TENSOR_RUN = 0xC9, 0x8B  # bits 1:0 give the direction, as in nvme
 DESCRIPTOR_BYTES = 128
@@ -40,7 +40,8 @@ ENTRY_BYTES = 16
 TABLE_BYTES = 256
 VERSION = 1
 CRC_WORD = WORDS - 1
-HEAD_CHANNELS = 64  # of an attention head at most
+HEAD_CHANNELS = 128  # of an attention head at most
+MOST_CHANNELS = 1024  # of a pixel, in any configuration
 
 
 OPERATORS = ("conv", "depthwise", "pool", "add", "layernorm", "attention")
@@ -95,7 +96,8 @@ class TensorConfig:
             need(pow2(getattr(self, name)) and 8192 <= getattr(self, name) <= beat_bytes << 16, name,
                  f"a power of two from 8192 to {beat_bytes << 16}, halves of 2**15 beats")
         for name in ("max_channels", "max_keys"):
-            need(pow2(getattr(self, name)) and 64 <= getattr(self, name) <= 1024, name, "a power of two from 64 to 1024")
+            need(pow2(getattr(self, name)) and 64 <= getattr(self, name) <= MOST_CHANNELS, name,
+                 f"a power of two from 64 to {MOST_CHANNELS}")
         if "attention" in self.operators:
             need(self.max_keys >= 4 * max(self.rows, self.columns), "max_keys",
                  f"at least 4 times rows ({self.rows}) and columns ({self.columns})")

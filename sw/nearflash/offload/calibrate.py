@@ -60,7 +60,7 @@ class Calibration:
 def _stored(matched: Matched) -> dict[str, Value]:
     """One value for each node that has codes: the widest."""
     found: dict[str, Value] = {}
-    for v in [*matched.inputs.values(), *(o.output for o in matched.operators)]:
+    for v in [*matched.inputs.values(), *(v for o in matched.operators for v in (o.output, o.before) if v)]:
         if v.key not in found or v.bits > found[v.key].bits:
             found[v.key] = v
     return found
@@ -79,7 +79,8 @@ def _quantizer(matched: Matched) -> Any:
         def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
             for node in model.graph.nodes:
                 inputs, output = {}, None
-                if node.name in weighted:
+                # a transposed convolution's scales are those of channels and phases, of which PT2E knows nothing
+                if node.name in weighted and node.target != torch.ops.aten.conv_transpose2d.input:
                     inputs[node.args[1]] = weight
                 if node.name in stored:
                     v = stored[node.name]

@@ -13,7 +13,7 @@ from ..contract.tensor import ALIGN, DESCRIPTOR_BYTES, Descriptor, DescriptorErr
 from ..contract.tensor_image import pack_depthwise, pack_entries, pack_weights
 from .calibrate import LIMITS, Calibration
 from .ops import Operator, Value
-from .scales import quantise_weights, rescaling, rescalings
+from .scales import quantise_weights, rescaling, rescalings, table_codes
 from .tile import plan_tile
 
 __all__ = ["Program", "lower"]
@@ -140,10 +140,15 @@ class _Builder:
     def summed(self, o: Operator, d: Descriptor, constant: Callable[[bytes], int]) -> None:
         x, y = o.inputs[0], o.output
         sx, sy = self.scale(x), self.scale(y)
+        if o.function:
+            assert o.before is not None
+            step, sy = sy, self.scale(o.before)
+            d["lookup"], d["table"] = 1, constant(table_codes(o.function, sy, step).tobytes())
         exact = o.residual is None and o.op in (Op.CONV, Op.DEPTHWISE)  # nothing is added after the requantiser but a zero
         d["frac"] = 0 if exact else FRAC[y.bits]
         steps = 2.0 ** d["frac"] / sy
         offset = y.zero * 2.0 ** d["frac"]
+        d["residual"] = o.residual is not None
         if o.op in (Op.CONV, Op.DEPTHWISE):
             self.weighted(o, d, constant, sx, steps)
         else:
@@ -154,7 +159,7 @@ class _Builder:
                 d["kernel_h"] = d["kernel_w"] = d["stride"] = o.stride
         if o.residual is not None:
             r = o.residual
-            d["residual"], d["r16"] = 1, r.bits == 16
+            d["r16"] = r.bits == 16
             d["residual_mult"], d["residual_shift"] = rescaling(self.scale(r) * steps, o.name)
             offset -= r.zero * self.scale(r) * steps
         d["offset"] = round(offset)

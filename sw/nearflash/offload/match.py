@@ -8,18 +8,21 @@ ones; all of one odd depth are one program.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
 from ..contract.errors import ModelError
-from ..contract.tensor import Op
-from .ops import Operator, Value, View
+from ..contract.tensor import MOST_CHANNELS, Op
+from .ops import TABLES, Operator, Value, View
 from .trace import modules_of, parameter
+from .transposed import as_convolution
 
 __all__ = ["Matched", "Unsupported", "match"]
 
@@ -88,7 +91,8 @@ class _Walk:
             aten.add.Tensor: self.add, aten.mul.Tensor: self.mul, aten.layer_norm.default: self.layer_norm,
             aten.avg_pool2d.default: self.avg_pool2d, aten.pixel_shuffle.default: self.pixel_shuffle,
             aten.matmul.default: self.matmul, aten.softmax.int: self.softmax,
-            aten.scaled_dot_product_attention.default: self.attend,
+            aten.scaled_dot_product_attention.default: self.attend, aten.conv_transpose2d.input: self.conv_transpose2d,
+            **dict.fromkeys(TABLES, self.table),
         }
         self.rules = rules
 
@@ -157,12 +161,12 @@ class _Walk:
         """16 bits for what LayerNorm reads, for the sums that lead there, and for what the host gets; whatever else reads
         such a value gets a copy of 8."""
         ops = self.out.operators
-        wide = {v for v in outputs if v in self.made and self.made[v].op in (Op.CONV, Op.DEPTHWISE, Op.ADD, Op.POOL)}
-        wide |= {o.inputs[0] for o in ops if o.op == Op.LAYERNORM}
+        fixed = {o.output for o in ops if o.op in (Op.LAYERNORM, Op.ATTENTION) or o.function}  # always 8 bits
+        wide = {v for v in outputs if v in self.made} | {o.inputs[0] for o in ops if o.op == Op.LAYERNORM}
         for o in reversed(ops):
-            if o.residual is not None and o.output in wide:
+            if o.residual is not None and o.output in wide - fixed:
                 wide |= {v for v in o.operands if v is o.residual or o.op == Op.ADD}
-        wide = {v for v in wide if v not in self.made or self.made[v].op in (Op.CONV, Op.DEPTHWISE, Op.ADD, Op.POOL)}
+        wide -= fixed
         for v in wide:
             v.bits = 16
         narrow: dict[tuple[Value, int], Value] = {}
@@ -283,6 +287,29 @@ class _Walk:
             raise Unsupported(f"{groups} groups of {v.channels} channels: 1, or one each")
         return _image_view(made)
 
+    def conv_transpose2d(self, node: fx.Node, x: Any, weight: Any, bias: Any = None, stride: Any = (1, 1),
+                         padding: Any = (0, 0), output_padding: Any = (0, 0), groups: int = 1, dilation: Any = (1, 1)
+                         ) -> View:
+        w = self.tensor(weight, "a weight")
+        side = stride[0]
+        if groups != 1 or any(s != side for s in stride) or any(d != 1 for d in dilation) or side > 8:
+            raise Unsupported(f"stride {list(stride)}, dilation {list(dilation)}, {groups} groups: one stride of at most 8, "
+                              "not dilated, 1 group")
+        v = self.image(self.operand(x, "image"))
+        bordered = (padding[0], padding[-1])
+        out = [(n - 1) * side - 2 * p + k + more for n, p, k, more in zip(
+            (v.height, v.width), bordered, w.shape[2:], (output_padding[0], output_padding[-1]), strict=True)]
+        spread, pad = as_convolution(w, side, bordered)
+        o = w.shape[1]
+        if any(n % side for n in out) or max(spread.shape[1:3]) > 8:
+            raise Unsupported(f"an output of {out[0]}x{out[1]} from {spread.shape[1]}x{spread.shape[2]} pixels for each of "
+                              f"{side}x{side} phases: sizes that the stride divides, from at most 8x8")
+        if o * side**2 > MOST_CHANNELS:
+            raise Unsupported(f"{o} channels in {side}x{side} phases: at most {MOST_CHANNELS} entries")
+        made = self.emit(node, Op.CONV, [v], out[0], out[1], o, weight=spread, shuffle=side, pad=pad,
+                         bias=None if bias is None else np.repeat(self.tensor(bias, "a bias"), side**2))
+        return _image_view(made)
+
     def linear(self, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> View:
         w = self.tensor(weight, "a weight")
         view = self.operand(x, "tokens")
@@ -300,7 +327,7 @@ class _Walk:
         self.joins(x)
         view = self.operand(x, "image")
         made = self.sole(view, node)
-        if made and made.op in (Op.CONV, Op.DEPTHWISE, Op.ADD) and not made.output.rectified:
+        if made and made.op in (Op.CONV, Op.DEPTHWISE, Op.ADD) and not made.output.rectified and not made.function:
             self.fused(made, node)
             value = made.output
         else:
@@ -308,6 +335,20 @@ class _Walk:
             value = self.emit(node, Op.ADD, [v], v.height, v.width, v.channels)
         value.rectified = True
         return View(value, view.meta)
+
+    def table(self, node: fx.Node, x: Any, **keywords: Any) -> View:
+        """A function of one number: the last thing that the operator before it does, or an ADD of its own."""
+        self.joins(x)
+        view = self.operand(x, "image")
+        v = view.value
+        before = Value(v.key, v.height, v.width, v.channels)
+        made = self.sole(view, node)
+        if made and made.op in (Op.CONV, Op.DEPTHWISE, Op.ADD) and not v.rectified and not made.function:
+            self.fused(made, node)
+        else:
+            made = self.made[self.emit(node, Op.ADD, [v], v.height, v.width, v.channels)]
+        made.function, made.before = functools.partial(TABLES[node.target], **keywords), before
+        return View(made.output, view.meta)
 
     def add(self, node: fx.Node, a: Any, b: Any, alpha: float = 1) -> View:
         if alpha != 1 or not isinstance(b, fx.Node):
@@ -319,7 +360,7 @@ class _Walk:
         for view, other in ((right, left), (left, right)):
             made = self.sole(view, node)
             if made and made.op == Op.CONV and made.residual is None and not made.output.rectified and (
-                    view.value is not other.value):
+                    not made.function and view.value is not other.value):
                 if (depth := other.value.depth + (other.value.depth + 1) % 2) > made.output.depth:
                     made.output.depth = depth
                 made.residual = other.value
@@ -340,7 +381,8 @@ class _Walk:
             return _Scores(source.q, source.k, source.factor * b)
         view = self.operand(a, "image")
         made = self.sole(view, node)
-        if made is None or made.op not in (Op.CONV, Op.DEPTHWISE) or made.residual or made.output.rectified:
+        if (made is None or made.op not in (Op.CONV, Op.DEPTHWISE) or made.residual or made.output.rectified
+                or made.function):
             raise Unsupported("a product with a number, except right after a convolution or linear layer")
         assert made.weight is not None
         made.weight = made.weight * b
@@ -431,7 +473,7 @@ class _Walk:
         if (first, whole) == (0, v.channels):
             return v
         made = self.made.get(v)
-        if made is None or made.op != Op.CONV or made.residual or made.shuffle > 1 or v.rectified:
+        if made is None or made.op != Op.CONV or made.residual or made.shuffle > 1 or v.rectified or made.function:
             raise Unsupported("part of a tensor's channels, unless a linear layer made them")
         assert made.weight is not None
         rows = slice(first, first + whole)

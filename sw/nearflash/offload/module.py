@@ -20,7 +20,7 @@ from .calibrate import LIMITS, Calibration, calibrate
 from .fabric import DeviceFabric, Fabric
 from .lower import Program, lower
 from .match import Matched, match
-from .ops import Value, View
+from .ops import TABLES, Value, View
 from .trace import modules_of, parameter, trace
 
 __all__ = ["BLOCKS", "Blocks", "OffloadedModule", "matched_blocks"]
@@ -32,7 +32,8 @@ Blocks = str | Sequence[str] | Callable[[fx.Node], bool]  # as offload takes the
 
 aten = torch.ops.aten
 SOFTMAX = {aten.softmax.int, aten.scaled_dot_product_attention.default}
-CONVOLUTION = {aten.conv2d.default, aten.relu.default, aten.add.Tensor, aten.mul.Tensor, aten.pixel_shuffle.default}
+CONVOLUTION = {aten.conv2d.default, aten.conv_transpose2d.input, aten.relu.default, aten.add.Tensor, aten.mul.Tensor,
+               aten.pixel_shuffle.default, *TABLES}
 
 
 def _chooser(graph: fx.GraphModule, blocks: Blocks) -> Callable[[fx.Node], bool]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..contract.tensor import Op
 
-__all__ = ["Operator", "Value", "View"]
+__all__ = ["TABLES", "Operator", "Value", "View"]
+
+#: Functions that a table of 256 codes computes, by the graph's operator; keywords are the operator's.
+TABLES: dict[Any, Callable[..., torch.Tensor]] = {
+    torch.ops.aten.gelu.default: torch.nn.functional.gelu, torch.ops.aten.tanh.default: torch.tanh}
 
 
 @dataclass(eq=False)
@@ -36,7 +42,8 @@ class Value:
 class Operator:
     """One descriptor to be. ``nodes``: of the graph, that it computes. ``inputs``: of ATTENTION q, k and v. ``weight`` [O,
     kernel_h, kernel_w, C] (DEPTHWISE: [kernel_h, kernel_w, C]; LAYERNORM: [C]) and ``bias`` [O] are real numbers; ``factor``
-    scales an attention's logits."""
+    scales an attention's logits. ``function``, if given, maps the output through a table; what goes in has the scale of
+    ``before``, in 8 bits."""
 
     op: Op
     inputs: list[Value]
@@ -53,6 +60,8 @@ class Operator:
     factor: float = 1.0
     eps: float = 0.0
     nodes: list[str] = field(default_factory=list)
+    function: Callable[[torch.Tensor], torch.Tensor] | None = None
+    before: Value | None = None
 
     @property
     def operands(self) -> list[Value]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from ..contract.errors import ModelError
 
-__all__ = ["quantise_weights", "rescaling", "rescalings"]
+__all__ = ["quantise_weights", "rescaling", "rescalings", "table_codes"]
 
 
 def rescaling(factor: float, name: str) -> tuple[int, int]:
@@ -39,3 +41,9 @@ def quantise_weights(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
     shape = [1] * weight.ndim
     shape[axis] = -1
     return np.rint(weight / scale.reshape(shape)).clip(-127, 127).astype(np.int8), scale
+
+
+def table_codes(function: Callable[[torch.Tensor], torch.Tensor], before: float, after: float) -> np.ndarray:
+    """int8 [256], by q + 128: the code nearest to ``function`` of q ``before``, in steps of ``after``; -127 to 127."""
+    real = function(torch.arange(-128, 128, dtype=torch.float64) * before).numpy()
+    return np.rint(real / after).clip(-127, 127).astype(np.int8)
