@@ -16,6 +16,7 @@ from . import (
     shell,
     simulators,
     tensor,
+    tensor_boards,
     tensor_size,
     tensor_tile,
     timing_grid,
@@ -27,6 +28,7 @@ from .report import finish
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
+           "tensor_boards": tensor_boards,
            "shell": shell, "virtual_board": virtual_board}
 
 

@@ -17,13 +17,14 @@ import torch
 from nearflash.contract import DeviceConfig, TensorConfig
 from nearflash.contract.tensor import Descriptor, Op, spans
 from nearflash.offload import Calibration, OffloadedModule
+from nearflash.offload.cycles import Timing, descriptor_cycles, macs
 from nearflash.reference.tensor import TensorModel
 from nearflash.sar.fabric import calibration_file
 from nearflash.sar.network import WEIGHTS, load
 from nearflash.sar.speckle import speckled
 
 from .report import console, progress, show_rows
-from .tensor_engine import FIELDS, EngineFabric
+from .tensor_engine import DRAM_LATENCY, FIELDS, EngineFabric
 
 __all__ = ["CONFIG", "measure"]
 
@@ -31,7 +32,8 @@ CONFIG = replace(DeviceConfig.preset("tiny"), name="tensor-tile", tensor=TensorC
     rows=8, columns=16, pixels=64, lanes=8, depthwise=16, max_keys=256, dram_bytes=1 << 25))
 MAX_CYCLES = 60_000_000
 COLUMNS = (("operator", "operator", ""), ("descriptors_count", "n", ",d"), ("macs_count", "MACs", ",d"),
-           ("cycles", "cycles", ",d"), ("bound_cycles", "bound", ",d"), ("share_percent", "% of bound", ".1f"),
+           ("cycles", "cycles", ",d"), ("predicted_cycles", "predicted", ",d"), ("bound_cycles", "bound", ",d"),
+           ("share_percent", "% of bound", ".1f"),
            ("begin_cycles", "begin", ",d"), ("array_cycles", "array", ",d"),
            ("weights_wait_cycles", "no weights", ",d"), ("sums_wait_cycles", "no room", ",d"),
            ("other_cycles", "other", ",d"))
@@ -47,6 +49,7 @@ class Row:
     descriptors_count: int = 0
     macs_count: int = 0
     cycles: int = 0
+    predicted_cycles: int = 0
     bound_cycles: int = 0
     begin_cycles: int = 0
     array_cycles: int = 0
@@ -74,17 +77,6 @@ def kind(d: Descriptor) -> str:
     return f"{'linear' if size == '1x1' else f'conv {size}'}, {'of 64 or more' if d['in_channels'] >= 64 else 'of fewer'}"
 
 
-def macs(d: Descriptor) -> int:
-    pixels, taps = d["out_height"] * d["out_width"], d["kernel_h"] * d["kernel_w"]
-    if d["op"] == Op.CONV:
-        return pixels * taps * d["in_channels"] * d["out_channels"] * max(1, d["shuffle"]) ** 2
-    if d["op"] == Op.DEPTHWISE:
-        return pixels * taps * d["in_channels"]
-    if d["op"] == Op.ATTENTION:
-        return 2 * pixels * d["keys"] * d["in_channels"]
-    return 0
-
-
 def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
     t, beat = config.tensor, config.beat_bytes
     sizes = {name: size for name, (_, size) in spans(d, t, beat).items()}
@@ -92,8 +84,9 @@ def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
     cycles, begin = found["end"] - found["begin"], found["start"] - found["begin"]
     array = found["steps"] + found["unfed"] + found["full"]
     bound = max(macs(d) / (t.rows * t.columns), read / beat, written / beat)
-    return Row(kind(d), 1, macs(d), cycles, round(bound), begin, found["steps"], found["unfed"], found["full"],
-               cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
+    predicted = descriptor_cycles(d, Timing(t, beat, DRAM_LATENCY))
+    return Row(kind(d), 1, macs(d), cycles, round(predicted), round(bound), begin, found["steps"], found["unfed"],
+               found["full"], cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
 
 
 def scene(side: int) -> np.ndarray:
