@@ -47,9 +47,9 @@ class Costs:
 
     def engine(self, t):
         n = t.rows * t.columns
-        return Resources(lut=6_000 + self.lane * t.lanes + 100 * t.depthwise + (4 if t.packed else 2) * n, ff=30 * n,
+        return Resources(lut=6_000 + self.lane * t.lanes + 40 * t.depthwise + (4 if t.packed else 2) * n, ff=30 * n,
                          bram18=(t.input_bytes + t.weight_bytes) // 1024 + t.pixels // 16 + t.rows,
-                         dsp=n // (2 if t.packed else 1) + 3 * t.depthwise + 6 * t.lanes)
+                         dsp=n // (2 if t.packed else 1) + 3 * t.depthwise + 12 * t.lanes + 30)
 
     def device(self, config):
         t = config.tensor

@@ -3,8 +3,9 @@ of those whose device fits.
 
 All engines of :func:`candidates` are ordered by the cycles that :mod:`nearflash.offload.cycles` predicts; the first whose
 device, estimated, uses at most ``limit`` of every resource is taken. Estimating an engine means generating it, so what
-can't fit is left out before: an engine with too many DSP slices or too large buffers by themselves, and one that is nowhere
-smaller than one that was too large.
+can't fit is left out before: an engine with too many DSP slices or too large buffers by themselves, one that is nowhere
+smaller than one that was too large, and one with as many lanes and multipliers as one that was a tenth too large: no other
+shape of the same size saves that much.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ __all__ = ["LIMITS", "TensorCosts", "TensorFit", "TilePredictor", "candidates", 
 
 LIMITS = ("lut", "ff", "bram18", "uram", "dsp")
 LOGIC = ("lut", "ff", "dsp")  # which buffers take none of
-MULTIPLIERS = 1024  # of an engine at most
+MULTIPLIERS, WIDEST = 1024, 4  # of an engine at most; columns a row, of which there are at least as many as rows
 BUFFERS = (16384, 32768, 65536)  # bytes
 PIXELS = (64, 128)
 RAMB18_BITS = 18432
+#: DSP slices of a lane (epilogue 3, LAYERNORM 5, ATTENTION 3) and of what all engines have (addresses, moments).
+SLICES_A_LANE, SLICES = 11, 24
+FAR = 1.1  # of what may be used: LUTs that are short by more than another shape could save
 #: Fields of a descriptor that change no cycle, or that follow from the engine.
 ELSEWHERE = frozenset({"number", "x", "y", "r", "v", "weights", "entries", "table", "tile_rows", "tile_columns",
                        "group_blocks", "mult", "shift", "offset", "low", "high", "eps_low", "eps_high", "score_mult",
@@ -111,13 +115,13 @@ def _power(n: int) -> int:
 
 
 def candidates(descriptors: list[Descriptor], beat_bytes: int, dram_bytes: int) -> Iterator[TensorConfig]:
-    """Every engine that the search looks at: powers of two, 32 to :data:`MULTIPLIERS` multipliers, whose limits on channels
-    and keys are the network's."""
+    """Every engine that the search looks at: powers of two, 32 to :data:`MULTIPLIERS` multipliers, from a square to
+    :data:`WIDEST` times as wide; limits on channels and keys are the network's."""
     channels = max(max(d["in_channels"], max(1, d["shuffle"]) ** 2 * d["out_channels"]) for d in descriptors)
     keys = max((d["keys"] for d in descriptors), default=0)
     sides = [1 << k for k in range(7)]
     for rows, columns in product(sides, sides):
-        if not 32 <= rows * columns <= MULTIPLIERS or columns < beat_bytes or rows < 2:
+        if not 32 <= rows * columns <= MULTIPLIERS or not max(rows, beat_bytes) <= columns <= WIDEST * rows:
             continue
         most_keys = max(4 * rows, 4 * columns, 4 * _power(keys))  # tiles of attention are then as long as they can be
         for lanes, depthwise, pixels, inputs, weights, packed in product(sides[1:], sides, PIXELS, BUFFERS, BUFFERS,
@@ -137,7 +141,7 @@ def _least(c: TensorConfig) -> Resources:
     """What the engine of ``c`` uses at least: its products and its buffers."""
     products = ceil(c.rows / 2) * c.columns if c.packed else c.rows * c.columns
     bits = 8 * (2 * c.input_bytes + 2 * c.weight_bytes)  # CONV and DEPTHWISE; weights; keys and values
-    return Resources(dsp=products + 3 * c.depthwise + 6 * c.lanes, bram18=bits // RAMB18_BITS)
+    return Resources(dsp=products + 3 * c.depthwise + SLICES_A_LANE * c.lanes + SLICES, bram18=bits // RAMB18_BITS)
 
 
 def fit_tensor(descriptors: list[Descriptor], base: DeviceConfig, board: Board, cost: TensorCosts, limit: float = 0.8,
@@ -172,7 +176,7 @@ def fit_tensor(descriptors: list[Descriptor], base: DeviceConfig, board: Board, 
     failed: list[tuple[TensorConfig, set[str], Resources]] = []
     estimated = 0
     for total, _, _, c, cycles in timed:
-        if any(_at_least(c, other, over) for other, over, _ in failed):
+        if any(_at_least(c, other, over, used.lut > FAR * have["lut"]) for other, over, used in failed):
             continue
         estimated += 1
         progress(f"estimating an engine of {c.rows} x {c.columns} multipliers, {c.lanes} lanes")
@@ -205,13 +209,15 @@ def _over(used: Resources, have: dict[str, float]) -> set[str]:
     return {k for k, n in have.items() if getattr(used, k) > n}
 
 
-def _at_least(c: TensorConfig, other: TensorConfig, over: set[str]) -> bool:
-    """Whether ``c`` needs as much of one of ``over`` as ``other``, which needs too much."""
+def _at_least(c: TensorConfig, other: TensorConfig, over: set[str], far: bool) -> bool:
+    """Whether ``c`` needs as much of one of ``over`` as ``other``, which needs too much: LUTs by a tenth if ``far``."""
     def as_large(*names: str) -> bool:
         return all(getattr(c, n) >= getattr(other, n) for n in names)
 
     logic = as_large("rows", "columns", "lanes", "depthwise")
-    return (bool(over & {"lut", "ff"}) and logic and c.packed >= other.packed) or (
+    as_many = c.rows * c.columns >= other.rows * other.columns and c.lanes >= other.lanes
+    return (far and as_many and c.packed >= other.packed) or (
+        bool(over & {"lut", "ff"}) and logic and c.packed >= other.packed) or (
         "dsp" in over and logic and c.packed <= other.packed) or (
         bool(over & {"bram18", "uram"}) and logic and as_large("pixels", "input_bytes", "weight_bytes"))
 
