@@ -22,6 +22,7 @@ from . import (
     shell,
     simulators,
     tensor,
+    tensor_boards,
     tensor_size,
     tensor_tile,
     timing_grid,
@@ -34,7 +35,7 @@ BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
            "page_window": page_window, "row_cache": row_cache, "admission": admission,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
-           "both_at_once": both_at_once,
+           "both_at_once": both_at_once, "tensor_boards": tensor_boards,
            "shell": shell, "virtual_board": virtual_board}
 
 

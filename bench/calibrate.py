@@ -8,6 +8,8 @@ configuration out in turn, and those of the package's coefficients. ``--write`` 
 ``--factors`` is for a change of some blocks: a unit's estimate is a sum over what its netlist holds, with coefficients that
 all units share, times a factor of its kind. It keeps the package's coefficients, and the factors of kinds that no
 configuration has, so that few configurations are enough and none need hold an MLP: ``--factors --devices 1 --engines 0``.
+``--tensors`` adds tensor engines, the first of :data:`TENSORS`: ``--factors --devices 0 --engines 0 --tensors 2`` for a
+change of those alone.
 """
 
 from __future__ import annotations
@@ -26,7 +28,16 @@ from typing import Any
 
 import numpy as np
 from nearflash.compiler.fit import PRIMITIVE
-from nearflash.contract import ConfigError, DeviceConfig, FlashConfig, HostConfig, LookupConfig, MlpConfig, Node
+from nearflash.contract import (
+    ConfigError,
+    DeviceConfig,
+    FlashConfig,
+    HostConfig,
+    LookupConfig,
+    MlpConfig,
+    Node,
+    TensorConfig,
+)
 from nearflash.contract.resources import Resources
 from nearflash_hw.device import Device
 from nearflash_hw.mlp import MlpEngine
@@ -35,6 +46,7 @@ from nearflash_hw.synthesis.estimate.features import features_of
 from nearflash_hw.synthesis.estimate.model import FF_TERMS, LUT_TERMS, exact_part, ff_terms, kind_of, lut_terms
 from nearflash_hw.synthesis.netlist import Unit, units
 from nearflash_hw.synthesis.yosys import FAMILIES, synthesise, yosys_version
+from nearflash_hw.tensor.engine import TensorEngine
 
 from .report import Rows, console, finish, progress, show_rows
 from .util import device as small_device
@@ -42,6 +54,11 @@ from .util import device as small_device
 __all__ = ["main", "random_device", "random_engine"]
 
 REPEATED = ("channel",)  # one is enough
+TENSOR_BASE = 0  # of the region: the netlists of `bench tensor_size`
+#: Engines with all operators (beat_bytes, configuration): that of `bench tensor_size`, one of half its lanes, and wide ones.
+TENSORS = {
+    "xc7": ((8, TensorConfig(8, 16, True, 64, 8, 8, max_keys=256)), (8, TensorConfig(8, 16, True, 64, 4, 8, max_keys=256))),
+    "xcup": ((16, TensorConfig(32, 32, True, 64, 16, 16)), (16, TensorConfig(16, 32, True, 64, 8, 32, max_keys=256)))}
 
 
 def random_device(rng: random.Random) -> DeviceConfig:
@@ -113,21 +130,30 @@ class _Sample:
     measured: Resources
 
 
-def _configurations(family: str, devices: int, engines: int, seed: int) -> list[tuple[DeviceConfig, bool]]:
-    """What is synthesised, and of which only the MLP engine."""
+def _configurations(family: str, devices: int, engines: int, tensors: int, seed: int) -> list[tuple[DeviceConfig, str]]:
+    """What is synthesised, and of which only one engine: "mlp" or "tensor"."""
     rng = random.Random(seed)
-    todo: list[tuple[DeviceConfig, bool]] = [(random_device(rng), False) for _ in range(devices)]
-    todo += [(random_engine(rng, PRIMITIVE[family]), True) for _ in range(engines)]
+    todo = [(random_device(rng), "") for _ in range(devices)]
+    todo += [(random_engine(rng, PRIMITIVE[family]), "mlp") for _ in range(engines)]
     paper = DeviceConfig.preset("paper")  # 16 bytes and wider are likelier in the draw
-    todo += [(replace(paper, beat_bytes=8, lookup=replace(paper.lookup, lanes=2)), False), (small_device(), False)]
+    if devices:
+        todo += [(replace(paper, beat_bytes=8, lookup=replace(paper.lookup, lanes=2)), ""), (small_device(), "")]
+    todo += [(replace(paper, beat_bytes=beat, lookup=replace(paper.lookup, lanes=beat // 4), tensor=tensor,
+                      mlp=replace(paper.mlp, primitive=PRIMITIVE[family])), "tensor")
+             for beat, tensor in TENSORS[family][:tensors]]
     return todo
 
 
-def _samples(family: str, todo: list[tuple[DeviceConfig, bool]], jobs: int) -> Iterator[list[_Sample]]:
+def _units(config: DeviceConfig, engine: str) -> list[Unit]:
+    if not engine:
+        return units(Device(config))
+    room = MlpEngine(config) if engine == "mlp" else TensorEngine(config, base=TENSOR_BASE)
+    return [Unit(f"{engine}.{u.path}" if u.path else engine, u.rtlil) for u in units(room, room=True)]
+
+
+def _samples(family: str, todo: list[tuple[DeviceConfig, str]], jobs: int) -> Iterator[list[_Sample]]:
     for number, (config, engine) in enumerate(todo):
-        found = [Unit(f"mlp.{u.path}" if u.path else "mlp", u.rtlil) for u in units(MlpEngine(config), room=True)] \
-            if engine else units(Device(config))
-        found = [u for u in found if not u.path.startswith(REPEATED) or u.path == "channel0"]
+        found = [u for u in _units(config, engine) if not u.path.startswith(REPEATED) or u.path == "channel0"]
         with ThreadPoolExecutor(max_workers=jobs) as pool:  # each runs a process
             yield list(pool.map(lambda u, number=number: _sample(number, u, family), found))
 
@@ -198,13 +224,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", choices=FAMILIES, default="xc7")
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--engines", type=int, default=32)
+    parser.add_argument("--tensors", type=int, default=0, help="tensor engines, 2 at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--factors", action="store_true", help="fit the factors alone, keep the coefficients")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="syntheses at a time")
     parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
-    todo = _configurations(args.family, args.devices, args.engines, args.seed)
+    todo = _configurations(args.family, args.devices, args.engines, args.tensors, args.seed)
     samples: list[_Sample] = []
     with progress() as bar:
         task = bar.add_task("synthesising", total=len(todo), note="")

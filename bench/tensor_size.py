@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from nearflash.contract.resources import Resources
-from nearflash_hw.synthesis.estimate.model import estimate_units
+from nearflash_hw.synthesis.estimate.model import estimate_unit
 from nearflash_hw.synthesis.estimate.shallow import Shallow
 from nearflash_hw.synthesis.netlist import units
 from nearflash_hw.synthesis.yosys import synthesise
@@ -27,7 +27,8 @@ OWN = "the engine's own: multiplexers"
 
 
 def measure(quick: bool) -> list[dict[str, Any]]:
-    estimated = estimate_units(units(TensorEngine(SMALL, base=0), room=True, platform=Shallow()), "xc7")
+    found = units(TensorEngine(SMALL, base=0), room=True, platform=Shallow())
+    estimated = {u.path: estimate_unit(f"tensor.{u.path}" if u.path else "tensor", u.rtlil, "xc7") for u in found}
     measured: dict[str, Resources] = {}
     if not quick:
         found = units(TensorEngine(SMALL, base=0), room=True)

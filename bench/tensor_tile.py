@@ -3,13 +3,17 @@
 ``python -m bench tensor_tile`` (``--quick``: 64 x 64 pixels): the network whole, a command for every program, on an engine
 of 128 multipliers and beats of 8 bytes (XC7Z020), alone on a memory of 30 cycles' latency. The whole tensor region
 afterwards, and the despeckled image, must be the integer model's. Cycles are compared with the bound of docs/offload.md,
-descriptor by descriptor: max(MACs / array, bytes read / beat, bytes written / beat), every operand counted once.
+descriptor by descriptor: max(MACs / array, bytes read / beat, bytes written / beat), every operand counted once; and with
+what `nearflash fit --sar` predicts. ``python -m bench.tensor_tile --plan F``: the engine of a plan.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +25,24 @@ from nearflash.contract.tensor import Descriptor, Op
 from nearflash.figures import save_figure
 from nearflash.offload import Calibration, OffloadedModule
 from nearflash.offload.bounds import bound_cycles, macs
+from nearflash.offload.cycles import Timing, descriptor_cycles
 from nearflash.offload.roofline import Work, draw_roofline
 from nearflash.reference.tensor import TensorModel
 from nearflash.sar.fabric import calibration_file
 from nearflash.sar.network import WEIGHTS, load
 from nearflash.sar.speckle import speckled
 
-from .report import console, progress, show_rows
-from .tensor_engine import FIELDS, EngineFabric
+from .report import console, finish, progress, show_rows
+from .tensor_engine import DRAM_LATENCY, FIELDS, EngineFabric
 
-__all__ = ["CONFIG", "measure", "plot", "read_rows"]
+__all__ = ["CONFIG", "main", "measure", "plot", "read_rows"]
 
 CONFIG = replace(DeviceConfig.preset("tiny"), name="tensor-tile", tensor=TensorConfig(
     rows=8, columns=16, pixels=64, lanes=8, depthwise=16, max_keys=256, dram_bytes=1 << 25))
 MAX_CYCLES = 60_000_000
 COLUMNS = (("operator", "operator", ""), ("descriptors_count", "n", ",d"), ("macs_count", "MACs", ",d"),
-           ("cycles", "cycles", ",d"), ("bound_cycles", "bound", ",d"), ("share_percent", "% of bound", ".1f"),
+           ("cycles", "cycles", ",d"), ("predicted_cycles", "predicted", ",d"), ("bound_cycles", "bound", ",d"),
+           ("share_percent", "% of bound", ".1f"),
            ("begin_cycles", "begin", ",d"), ("array_cycles", "array", ",d"),
            ("weights_wait_cycles", "no weights", ",d"), ("sums_wait_cycles", "no room", ",d"),
            ("other_cycles", "other", ",d"))
@@ -52,6 +58,7 @@ class Row:
     descriptors_count: int = 0
     macs_count: int = 0
     cycles: int = 0
+    predicted_cycles: int = 0
     bound_cycles: int = 0
     begin_cycles: int = 0
     array_cycles: int = 0
@@ -83,8 +90,9 @@ def row(d: Descriptor, found: dict[str, int], config: DeviceConfig) -> Row:
     cycles, begin = found["end"] - found["begin"], found["start"] - found["begin"]
     array = found["steps"] + found["unfed"] + found["full"]
     beat = config.beat_bytes
-    return Row(kind(d), 1, macs(d), cycles, bound_cycles(d, config), begin, found["steps"], found["unfed"], found["full"],
-               cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
+    predicted = descriptor_cycles(d, Timing(config.tensor, beat, DRAM_LATENCY))
+    return Row(kind(d), 1, macs(d), cycles, round(predicted), bound_cycles(d, config), begin, found["steps"], found["unfed"],
+               found["full"], cycles - begin - array, found["reads"] * beat, found["writes"] * beat)
 
 
 def scene(side: int) -> np.ndarray:
@@ -97,16 +105,17 @@ def scene(side: int) -> np.ndarray:
     return np.sqrt(speckled(image**2, 1.0, rng)).astype(np.float32)
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
+def measure(quick: bool, config: DeviceConfig = CONFIG) -> list[dict[str, Any]]:
+    """The tile on the tensor engine of ``config``. Raises :class:`RuntimeError` for a bit that differs."""
     side = 64 if quick else 256
     network = load("base")
     calibration = Calibration.read(calibration_file(WEIGHTS / "base.npz"))
     inputs = torch.from_numpy(scene(side))[None, None], torch.tensor([1.0])
     with progress() as bar:
         task = bar.add_task(f"{side} x {side}", total=None, note="building the engine")
-        fabric = EngineFabric(CONFIG, MAX_CYCLES, lambda cycle, done: bar.update(
+        fabric = EngineFabric(config, MAX_CYCLES, lambda cycle, done: bar.update(
             task, completed=done, note=f"{cycle / 1e6:.1f} M cycles, descriptor {done}"))
-        model = TensorModel(CONFIG)
+        model = TensorModel(config)
         engine, reference = (OffloadedModule(network.net, f, "all", calibration) for f in (fabric, model))
         programs = [p for _, _, p in engine.compiled(*inputs).order if p]
         descriptors = [d for p in programs for d in p.descriptors]
@@ -121,7 +130,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         raise RuntimeError(f"{wrong} bits of the tensor region differ from the integer model's")
     rows: dict[str, Row] = {}
     for d, found in zip(descriptors, np.concatenate(fabric.measured), strict=True):
-        r = row(d, dict(zip(FIELDS, map(int, found), strict=True)), CONFIG)
+        r = row(d, dict(zip(FIELDS, map(int, found), strict=True)), config)
         if r.operator not in rows:
             rows[r.operator] = Row(r.operator)
         rows[r.operator] += r
@@ -129,10 +138,10 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     total = Row("all")
     for r in ordered:
         total += r
-    t = CONFIG.tensor
+    t = config.tensor
     shown = [{f.name: getattr(r, f.name) for f in fields(r)} | {"share_percent": r.share_percent}
              for r in [*ordered, total]]
-    show_rows(f"`base`, {side} x {side}: {t.rows} x {t.columns} multipliers, {CONFIG.beat_bytes} bytes a beat", COLUMNS,
+    show_rows(f"`base`, {side} x {side}: {t.rows} x {t.columns} multipliers, {config.beat_bytes} bytes a beat", COLUMNS,
               shown)
 
     def percent(cycles: int) -> str:
@@ -145,7 +154,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
                   f"{percent(softmax)}, LayerNorm {percent(norm)}, convolutions' waits {percent(waits)}, between "
                   f"descriptors {percent(total.begin_cycles)}. Simulated at {total.cycles / seconds / 1e3:.0f} kHz")
     return [s | {"side_px": side, "simulated_cycles_per_s": total.cycles / seconds,
-                 "macs_per_cycle": t.rows * t.columns, "beat_bytes": CONFIG.beat_bytes} for s in shown]
+                 "macs_per_cycle": t.rows * t.columns, "beat_bytes": config.beat_bytes} for s in shown]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -171,3 +180,17 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                            rows[0]["beat_bytes"])
     save_figure(figure, path)
     console.print(f"written to {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench.tensor_tile", description="a tile on the engine of a plan")
+    parser.add_argument("--plan", type=Path, required=True, help="of `nearflash fit --sar base -o`")
+    parser.add_argument("--quick", action="store_true", help="64 x 64 pixels")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args(argv)
+    finish(args.json, {"tensor_tile": measure(args.quick, DeviceConfig.from_toml(args.plan))})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
@@ -24,7 +25,7 @@ from .epilogue import CODE_BITS
 from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beats
 from .plan import SIZE_BITS, every_ready, tile_layout
 from .planner import descriptor_layout
-from .root import SPREAD_BITS, ReciprocalRoots, recip_layout
+from .root import SPREAD_BITS, ReciprocalRoot, ReciprocalRoots, recip_layout
 from .unit import epilogue_ports, unit_ports
 
 __all__ = ["LayerNormalisation"]
@@ -38,6 +39,7 @@ EPS_BITS = 48
 HALVES = 2
 LARGEST_PIXELS = 4  # pixels of max_channels that a half of the buffer holds
 TILES = 4  # that units may be apart
+ROOTED = 96  # channels of the narrowest pixel that the roots keep up with
 
 
 def moments_layout() -> data.StructLayout:
@@ -259,12 +261,14 @@ class LayerNormalisation(wiring.Component):
     Pixels are taken as they come and kept, as many as half a buffer holds (LARGEST_PIXELS of ``max_channels``, at most
     ``pixels``); while the next ones come they leave in the order of a convolution (``lanes`` channels, pixel), so that the
     epilogue needs one entry a cycle, and are put back into the tensor's, to be written in bursts. As fast as x is read
-    (``lanes`` channels a cycle, 16-bit ones of a beat's lanes every other), while ReciprocalRoot.CYCLES / ``roots`` cycles a
-    pixel are enough for the roots; a group takes as many cycles as it has lanes, at least.
+    (``lanes`` channels a cycle, 16-bit ones of a beat's lanes every other), if a pixel takes ReciprocalRoot.CYCLES /
+    ``roots`` cycles: there are as many roots as pixels of ROOTED channels of 16 bits need. A group takes as many cycles as
+    it has lanes, at least.
     """
 
-    def __init__(self, config: TensorConfig, beat_bytes: int, *, roots: int = 4):
-        self.config, self.beat_bytes, self.roots = config, beat_bytes, roots
+    def __init__(self, config: TensorConfig, beat_bytes: int):
+        self.config, self.beat_bytes = config, beat_bytes
+        self.roots = ceil(ReciprocalRoot.CYCLES / (ROOTED / min(config.lanes, beat_bytes / 2)))
         super().__init__({
             "descriptor": In(descriptor_layout()),
             **unit_ports(beat_bytes, 2),

@@ -1,11 +1,12 @@
-"""``nearflash fit``: the kernel search for a model on a board, and devices for the other commands."""
+"""``nearflash fit``: the kernel search for a model, the tensor engine for a despeckler, and devices for the other commands.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,7 +15,8 @@ from ..contract import BOARDS, PRESETS, ConfigError, Core, DataError, DeviceConf
 from ..contract.boards import Board, find_board
 from ..tools import load_tool
 from ..whole import STDOUT, whole_file
-from .options import excludes
+from .fit_tensor import fit_sar, show_tensor, tensor_records, with_name
+from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, output_path, working, write_json
 
 if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
@@ -22,22 +24,29 @@ if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
     from ..models import ModelSpec
 
 __all__ = ["base_config", "board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "plan_for",
-           "with_few_rows"]
+           "sar_config", "with_few_rows"]
 
 READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
 FORMAT_QUERIES = 64
 PACES = (1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0)  # tried one after the other; each is a search
+#: Of a device whose lookups nobody asks for.
+SMALLEST_LOOKUP: dict[str, Any] = {"max_tables": 1, "max_extents": 1, "max_dim": 64, "max_bag": 256, "tags": 32,
+                                   "sample_slots": 2, "map_cache_lines": 64, "accumulators": 64, "formats": ("fp32",),
+                                   "modes": ("sum",)}
 SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the flash's size, not the logic
 
 
 def fit(
     ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml).")],
     board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")],
+    model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd, or a TOML description (*.toml).")] = None,
+    sar: Annotated[str | None, typer.Option(help="A despeckler (base, tiny): the tensor engine that is fastest for it, "
+                                            "alone or in what --model's device leaves free.")] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: the board's).")] = None,
     dies: Annotated[int, typer.Option(help="Flash dies per channel.", min=1)] = 1,
-    channels: Annotated[int, typer.Option(help="Flash channels.", min=1)] = 4,
+    channels: Annotated[int | None, typer.Option(help="Flash channels (default: 4; of a despeckler alone 1).",
+                                                min=1)] = None,
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
     share: Annotated[float, typer.Option(help="Part of the lookups' time the bottom and the top MLP may each take.")] = 1.0,
     slower: Annotated[float, typer.Option(help="Where nothing fits otherwise: how many times that long the MLPs may take, "
@@ -60,13 +69,27 @@ def fit(
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
     """Choose every layer's kernel, scan order, weight place and N_batch: the least resources that hide the MLPs behind the
-    lookups, by exact search over estimated resources.
+    lookups, by exact search over estimated resources. With --sar, array, lanes and buffers of a tensor engine: the fewest
+    predicted cycles for a tile of 256 x 256 pixels.
 
     Example: nearflash fit --model rmc1 --board pynq-z2 -o rmc1.toml
     """
     check_outputs(out=out, json_file=json_file)
     excludes(ctx, "error", "weight_bits", "act_bits")
+    needs(ctx, model is not None, "--model", "share", "slower", "weight_bits", "act_bits", "error", "stream", "onchip",
+          "packed")
     target = find_board(board)
+    if model is None:
+        if sar is None:
+            raise ConfigError("--model", None, "or --sar must be given")
+        device = sar_config(target, sar, clock, dies, channels or 1, preset)
+        target.check_memory(device)
+        chosen = fit_sar(sar, device, target, limit)
+        _write_plan(out, f"--sar {sar}", target, chosen.config)
+        write_json(json_file, {"tensor": tensor_records(chosen)})
+        show_tensor(chosen, sar)
+        return
+    channels = channels or 4
     bits, formats = _formats(weight_bits)
     if error is not None and not error > 0:
         raise ConfigError("--error", error, "must be above 0")
@@ -80,12 +103,20 @@ def fit(
         if error is not None:
             options = _measured_formats(spec, base, options, error, say)
         found = fit_board(spec, target, options, clock, dies, channels, preset, say, slower)
-    if out is not None:
-        with whole_file(out) as part:
-            part.write_text(f"# nearflash fit --model {model} --board {target.name}\n{found.config.to_toml()}")
-    write_json(json_file, to_records(found))
+    beside = None if sar is None else fit_sar(sar, with_name(found.config, f"{found.config.name}-{sar}"), target, limit)
+    _write_plan(out, f"--model {model}{f' --sar {sar}' if sar else ''}", target, (beside or found).config)
+    write_json(json_file, to_records(found) | ({"tensor": tensor_records(beside)} if beside else {}))
     _show(found)
-    if out is not None and out != STDOUT:
+    if beside:
+        show_tensor(beside, str(sar))
+
+
+def _write_plan(out: Path | None, asked: str, target: Board, config: DeviceConfig) -> None:
+    if out is None:
+        return
+    with whole_file(out) as part:
+        part.write_text(f"# nearflash fit {asked} --board {target.name}\n{config.to_toml()}")
+    if out != STDOUT:
         console.print(f"plan written to {out}")
 
 
@@ -154,23 +185,33 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
     return replace(c, clock_mhz=board.clock_mhz if clock is None else clock, beat_bytes=beat, lookup=lookup)
 
 
-def device_of(board: Board, model: str | None, plan: Path | None) -> DeviceConfig:
-    """The device of a plan's file, or the one that `nearflash fit` chooses for ``model`` without other options; without
-    either, one without an MLP.
+def sar_config(board: Board, sar: str, clock: float | None = None, dies: int = 1, channels: int = 1, preset: str = "paper"
+               ) -> DeviceConfig:
+    """What a device for a despeckler alone starts from: :func:`board_config` with the smallest lookup engine there is."""
+    base = board_config(board, clock, dies, channels, preset)
+    return replace(base, name=f"{base.name}-{sar}-{board.name}", lookup=replace(base.lookup, **SMALLEST_LOOKUP))
+
+
+def device_of(board: Board, model: str | None, plan: Path | None, sar: str | None = None) -> DeviceConfig:
+    """The device of a plan's file, or the one that `nearflash fit` chooses for ``model``, ``sar`` or both without other
+    options; without any, one without an MLP.
 
     Raises :class:`DataError` when both are given or the file can't be read, :class:`ConfigError` for a device that does not
     fit the board's memory, and :class:`~nearflash.compiler.fit.NothingFits`.
     """
     if model is not None and plan is not None:
         raise DataError("--model", model, "give either --model or --plan")
+    if sar is not None and plan is not None:
+        raise DataError("--sar", sar, "give either --sar or --plan")
     if plan is not None or model is None:
-        config = board_config(board) if plan is None else load_plan(plan)
+        config = load_plan(plan) if plan is not None else board_config(board) if sar is None else sar_config(board, sar)
         board.check_memory(config)
-        return config
+        return config if sar is None else fit_sar(sar, config, board).config
     from ..compiler.fit import FitOptions
 
     with working("searching kernels") as say:
-        return fit_board(load_spec(model), board, FitOptions(), progress=say).config
+        config = fit_board(load_spec(model), board, FitOptions(), progress=say).config
+    return config if sar is None else fit_sar(sar, with_name(config, f"{config.name}-{sar}"), board).config
 
 
 def load_plan(path: Path) -> DeviceConfig:

@@ -30,6 +30,8 @@ def report(
     board: Annotated[str, typer.Option(help=f"Board or part: {', '.join(BOARDS)}, XC7Z020 ...")],
     model: Annotated[str | None, typer.Option(help="rmc1, rmc2, rmc3, ncf, wnd or a TOML description: the device that "
                                               "`nearflash fit` chooses for it.")] = None,
+    sar: Annotated[str | None, typer.Option(help="base, tiny: with the tensor engine that `nearflash fit` chooses for it, "
+                                            "alone or beside --model's.")] = None,
     plan: Annotated[Path | None, typer.Option(help="A plan of `nearflash fit -o`, or any device configuration.")] = None,
     block: Annotated[str, typer.Option(help="One block alone: nvme, ftl, channel0, lookup.translator, mlp.core0.")] = "",
     shell: Annotated[bool, typer.Option("--shell", help="With the board's shell around the device.")] = False,
@@ -52,7 +54,7 @@ def report(
     target = find_board(board)
     if shell and estimate_only:
         raise ConfigError("--shell", True, "can't be combined with --estimate-only: a shell is not estimated")
-    config = device_of(target, model, plan)
+    config = device_of(target, model, plan, sar)
     if shell:
         config = board_config(config, target)
     expected: dict[str, Resources] = load_tool("estimator")(target.part.family).device(config)

@@ -10,12 +10,16 @@ import torch
 
 from ..contract.config import DeviceConfig
 from ..contract.errors import ConfigError, DataError, ModelError
-from ..offload import Calibration, calibrated, offload, open_fabric
-from .network import Network, load
+from ..contract.tensor import Descriptor
+from ..offload import Calibration, OffloadedModule, calibrated, offload, open_fabric
+from ..offload.ops import Value
+from .models import MODELS, build
+from .network import WEIGHTS, Network, load
 from .speckle import speckled
 from .training.data import Images
 
-__all__ = ["CROP", "DEVICES", "calibrate_network", "calibration_file", "network_calibration", "on_fabric", "samples"]
+__all__ = ["CROP", "DEVICES", "calibrate_network", "calibration_file", "network_calibration", "on_fabric", "samples",
+           "tile_descriptors"]
 
 DEVICES = ("fabric-model", "fabric")
 CROP = 256  # side of a sample, pixels
@@ -94,3 +98,24 @@ def calibrate_network(name: str, folder: Path, count: int = 16, checkpoint: Path
     """
     network = load(name, checkpoint)
     return calibrated(network.net, "all", samples(folder, count), network.sha256)
+
+
+class _AnyScale(Calibration):
+    """One scale for every value: what a program's sizes are doesn't depend on it."""
+
+    def scale(self, value: Value) -> float:
+        return 2.0**-7
+
+
+def tile_descriptors(name: str, side: int = CROP) -> list[Descriptor]:
+    """What the fabric runs for a tile of ``side`` x ``side`` pixels of the network ``name``, as its shipped weights have it
+    or else its preset. Sizes alone: scales are made up, no calibration is needed.
+
+    Raises:
+        ConfigError: unknown name.
+        ModelError: a network of which the fabric can do nothing.
+    """
+    net = load(name).net if (WEIGHTS / f"{name}.npz").exists() or name not in MODELS else build(name).eval()
+    module = OffloadedModule(net, open_fabric("fabric-model"), "all", _AnyScale({}))
+    order = module.compiled(torch.ones(1, 1, side, side), torch.ones(1)).order
+    return [d for _, _, program in order if program for d in program.descriptors]

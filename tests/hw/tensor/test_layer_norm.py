@@ -52,6 +52,6 @@ def test_what_lies_behind_the_channels_does_not_count():
 
 
 def test_cycles_against_the_bound():
-    """A beat a cycle of 16-bit pixels, but for the first tile in and the last one out."""
-    job = random_norm(np.random.default_rng(5), (1, 48, 48), 1, 8)
-    assert run(LayerNormalisation, [job], WHOLE, 8)[0] <= 48 * 12 + 350
+    """A beat a cycle of 16-bit pixels of 96 channels, but for the first tile in and the last one out."""
+    job = random_norm(np.random.default_rng(5), (1, 96, 96), 1, 8)
+    assert run(LayerNormalisation, [job], WHOLE, 8)[0] <= 96 * 24 + 350

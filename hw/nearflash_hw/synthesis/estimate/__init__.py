@@ -18,9 +18,10 @@ from ...device import Device
 from ...interfaces import bits_for
 from ...mlp.core import FcCore
 from ...mlp.epilogue import Epilogue
+from ...tensor.engine import TensorEngine
 from ..netlist import subtree, units
 from .features import Features, features_of
-from .kept import kept, kept_device, kept_shell
+from .kept import kept, kept_device, kept_shell, kept_tensor
 from .memory import MemoryShape, map_memory
 from .model import estimate_features, kind_of
 from .shallow import Shallow
@@ -41,6 +42,14 @@ class Estimator:
         features = kept_device(lambda: {u.path: features_of(u.rtlil) for u in units(Device(config), platform=Shallow())},
                                config)
         return {path: estimate_features(kind_of(path), found, self.family) for path, found in features.items()}
+
+    def tensor(self, config: DeviceConfig) -> Resources:
+        """The tensor engine of ``config`` alone."""
+        t = config.tensor
+        features = kept_tensor(lambda: {u.path: features_of(u.rtlil) for u in units(TensorEngine(config), True, Shallow())},
+                               t, config.beat_bytes, config.mlp.primitive)
+        return sum((estimate_features(kind_of(f"tensor.{path}" if path else "tensor"), found, self.family)
+                    for path, found in features.items()), Resources())
 
     def shell(self, config: DeviceConfig, board: Board) -> Resources:
         """What ``board``'s shell takes beside ``config``'s device, whatever its clock; nothing for a board without one.

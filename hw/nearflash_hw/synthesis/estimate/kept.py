@@ -18,9 +18,10 @@ from ...sources import gateware_digest
 from .features import Features
 from .memory import MemoryShape
 
-__all__ = ["kept", "kept_device", "kept_shell"]
+__all__ = ["kept", "kept_device", "kept_shell", "kept_tensor"]
 
-#: Folders whose sources change nothing: an MLP engine uses none of the first, no generated block anything of the second.
+#: Folders whose sources change nothing: MLP and tensor engines use none of the first, no generated block anything of the
+#: second.
 ROOMS = ("flash", "controller", "lookup", "place")
 TOOLS = ("place", "builder")
 
@@ -39,6 +40,11 @@ def kept_device(make: Callable[[], dict[str, Features]], config: DeviceConfig) -
 def kept_shell(make: Callable[[], dict[str, Features]], config: DeviceConfig, board: str) -> dict[str, Features]:
     """``make()``, parts of ``board``'s shell around ``config``'s device, or what it gave before for equal ones."""
     return _kept(make, gateware_digest(*TOOLS), f"shell {board} {config!r}")
+
+
+def kept_tensor(make: Callable[[], dict[str, Features]], *what: Any) -> dict[str, Features]:
+    """``make()``, by unit of a tensor engine, or what it gave before for the same ``what`` and the same sources of that."""
+    return _kept(make, gateware_digest(*ROOMS, *TOOLS), f"tensor {what!r}")
 
 
 def _kept(make: Callable[[], dict[str, Features]], *key: str) -> dict[str, Features]:
