@@ -116,7 +116,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
         "flash_ceiling_share": ceiling / cycles, "balanced_embedding_us": embedding_cycles(spec, config) * us,
         "simulated_lookups_per_cpu_second": lookups / max(seconds, 1e-9), **beyond,
     }
-    if beyond:
+    if "without_modelled" in beyond:
         result["queries_per_second_ratio"] = result["queries_per_second"] / beyond["without_modelled"]["queries_per_second"]
     return result
 
