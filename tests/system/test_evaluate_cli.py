@@ -81,11 +81,12 @@ def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
     assert e["modelled_not_in_rtl"] == {"page_cache_mib": 1.0, "cache_bytes": 1 << 20}
     assert e["flash_reads_count"] < 10  # 64 rows lie in two pages
     assert e["without_modelled"]["flash_reads_per_lookup"] == 1
-    assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 2
+    assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 1.5
 
 
 def test_a_page_window_is_the_devices(nearflash, tmp_path):
-    """Two pages of 32 rows: of 20 lookups a query two or so are cell reads. It is part of the design, not modelled."""
+    """Two pages of 32 rows, of which the die holds one from the query before: of a query's 20 lookups one or two are cell
+    reads. It is part of the design, not modelled."""
     model = described(tmp_path, 64, 32, 20)
     args = ("evaluate", "--model", model, "--channels", 1, "--queries", 10, "--depth", 1, "--lookups-only", "--json", "-")
     on, off = (json.loads(nearflash(*args, *more).stdout) for more in (("--page-window", 32), ()))
@@ -93,7 +94,7 @@ def test_a_page_window_is_the_devices(nearflash, tmp_path):
     assert "modelled_not_in_rtl" not in on
     assert on["design_id"] != off["design_id"]
     assert off["flash_reads_count"] == 200
-    assert 20 <= on["flash_reads_count"] <= 50
+    assert 10 <= on["flash_reads_count"] <= 21
     assert on["queries_per_second"] > 3 * off["queries_per_second"]
 
 

@@ -8,7 +8,10 @@ import pytest
 from amaranth.lib import data
 from flash_bench import erase, expect_read, filled, program, random_page, read, run_channel
 from nearflash.contract import DeviceConfig
+from nearflash_hw.flash import Channel
 from nearflash_hw.flash.queue import DieQueues
+from nearflash_hw.synthesis.estimate.model import estimate_unit
+from nearflash_hw.synthesis.netlist import subtree
 from nearflash_sim.bench import StreamSource, simulate
 
 LAYOUT = data.StructLayout({"die": 2, "block": 2, "page": 3, "v": 12})
@@ -196,3 +199,12 @@ def test_a_page_is_read_once_for_all_that_wait(dies):
         reads[window], ends[window] = r.reads_started, r.lookup_cycles[-1]
     assert reads == {0: 48, 64: 4 * dies}
     assert ends[0] - ends[64] > (48 // dies - 4) * 100  # of tR's 150 cycles
+
+
+def test_a_report_counts_the_walker_where_there_is_one():
+    """It is in the channel's unit; a channel without has nothing of it."""
+    texts = [subtree(Channel(windowed(2, window)), "") for window in (0, 16)]
+    assert [".lookup_queue.window" in text for text in texts] == [False, True]
+    off, on = (estimate_unit("channel", text, "xc7") for text in texts)
+    assert 50 < on.lut - off.lut < 500
+    assert on.bram18 == off.bram18
