@@ -109,8 +109,8 @@ def test_a_filter_and_a_function_call_have_no_fabric(files):
 
 
 def test_an_image_beyond_the_buffers_is_refused_and_the_next_one_done(files, method, tmp_path):
-    """400 x 300 pixels are 120 keys and more than the tensor region."""
-    np.save(tmp_path / "large.npy", np.tile(NOISY, (17, 10)))
+    """Tensors of 160 x 160 pixels take more than the tensor region."""
+    np.save(tmp_path / "large.npy", np.tile(NOISY, (6, 5)))
     np.save(tmp_path / "small.npy", NOISY)
     result = run("despeckle", tmp_path / "large.npy", tmp_path / "small.npy", "-o", tmp_path / "out", "--method", "tiny",
                  "--domain", "amplitude", "--looks", 4, *on("fabric", files), "--json", tmp_path / "report.json", code=1)

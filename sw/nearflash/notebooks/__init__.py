@@ -1,1 +1,1 @@
-"""Notebooks for boards, real and virtual: ``pynq get-notebooks nearflash``."""
+"""Notebooks for boards, real and virtual, and one for the simulated tensor engine: ``pynq get-notebooks nearflash``."""
