@@ -71,6 +71,10 @@ def test_one_block_is_synthesised(nearflash, model, tmp_path):
     (["fit", "--model", "rmc1", "--board", "de10"], "board = 'de10'"),
     (["fit", "--model", "nothing", "--board", "pynq-z2"], "nothing"),
     (["fit", "--model", "rmc1", "--board", "pynq-z2", "--limit", "1.5"], "limit"),
+    (["fit", "--board", "pynq-z2"], "--model = None: or --sar must be given"),
+    (["fit", "--board", "pynq-z2", "--sar", "nothing"], "model = 'nothing'"),
+    (["fit", "--board", "pynq-z2", "--sar", "base", "--stream", "top0"], "--stream = 'top0': has no effect without --model"),
+    (["report", "--board", "pynq-z2", "--sar", "base", "--plan", "absent.toml"], "--sar = 'base': give either"),
     (["report", "--board", "pynq-z2", "--plan", "absent.toml"], "--plan = 'absent.toml'"),
     (["run", "--plan", "absent.toml"], "--plan = 'absent.toml'"),
 ])

@@ -188,8 +188,11 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
 def sar_config(board: Board, sar: str, clock: float | None = None, dies: int = 1, channels: int = 1, preset: str = "paper"
                ) -> DeviceConfig:
     """What a device for a despeckler alone starts from: :func:`board_config` with the smallest lookup engine there is."""
+    from ..compiler.fit import PRIMITIVE
+
     base = board_config(board, clock, dies, channels, preset)
-    return replace(base, name=f"{base.name}-{sar}-{board.name}", lookup=replace(base.lookup, **SMALLEST_LOOKUP))
+    return replace(base, name=f"{base.name}-{sar}-{board.name}", lookup=replace(base.lookup, **SMALLEST_LOOKUP),
+                   mlp=replace(base.mlp, primitive=PRIMITIVE[board.part.family]))  # the tensor engine's products, too
 
 
 def device_of(board: Board, model: str | None, plan: Path | None, sar: str | None = None) -> DeviceConfig:

@@ -19,7 +19,7 @@ __all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "retiled"]
 
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
-READS, WRITES = 8, 32  # bursts of a client under way at a time
+READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
 GRANT = 2  # cycles from a client's request to its next
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
 BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNORM: 457, Op.ATTENTION: 529}
