@@ -155,7 +155,8 @@ def cached_device():
         yield opened
 
 
-@pytest.mark.parametrize(("depth", "samples", "bag", "commands"), [(1, 16, 4, 6), (2, 40, 1, 6), (4, 24, 9, 6), (2, 5, 20, 8)])
+@pytest.mark.parametrize(("depth", "samples", "bag", "commands"),
+                         [(1, 16, 4, 6), (2, 40, 1, 6), (4, 24, 9, 6), (2, 5, 20, 8)])
 def test_lookups_with_a_row_cache(cached_device, depth, samples, bag, commands):
     """Also what was found, kept, and dropped because the writer was busy. Rows are published after the last command, too."""
     rtl, simulated = both_lookups(cached_device, depth, samples, bag, commands)
