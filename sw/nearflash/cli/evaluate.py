@@ -138,8 +138,9 @@ def evaluate(
         excludes(ctx, *names)
     for first, *others in NEEDS:
         needs(ctx, ctx.params[first] not in (None, 0), f"--{first.replace('_', '-')}", *others)
-    given = {f.name: ctx.params[f.name] for f in fields(Point)}
-    job = prepare(Point(**{k: str(v) if isinstance(v, Path) else v for k, v in given.items()}), console.print)
+    given: dict[str, Any] = {f.name: ctx.params[f.name] for f in fields(Point)}
+    given |= {k: str(v) for k, v in given.items() if isinstance(v, Path)}
+    job = prepare(Point(**given), console.print)
     slices: list[Any] | None = None if timeline is None else []
     what = "queries" if devices is None else "numbers of devices"
     result = simulated(lambda advance: job.run(advance, slices), job.steps, what)
