@@ -7,7 +7,9 @@ Amaranth's own ``verilog.convert`` keeps ``always @*`` processes that never run 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -21,7 +23,7 @@ from amaranth.lib.wiring import In
 from .elaboration import without_gc
 from .model.gating import gate
 from .model.memories import without_zeros
-from .model.platform import ModelPlatform, assign_clocks, block_domain
+from .model.platform import ModelPlatform, Observation, assign_clocks, block_domain
 from .model.registers import assign_in_clocked_processes
 from .primitives.axi import Axi3Signature, AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
@@ -32,7 +34,8 @@ ELAPSED = "elapsed"
 BUSES = (AxiSignature, Axi3Signature, AxiLiteSignature)
 
 
-def to_verilog(component: wiring.Component, name: str, *, model: bool = False, gated: bool = True) -> str:
+def to_verilog(component: wiring.Component, name: str, *, model: bool = False, gated: bool = True, observed: bool = False
+               ) -> str:
     """The Verilog of ``component`` as module ``name``. Deterministic for equal components.
 
     Ports are ``clk``, ``rst`` and the component's members: a member ``a`` is port ``a``, member ``b`` of a member ``a`` is
@@ -46,9 +49,14 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     nothing. Unless ``gated`` is false, each block has its own clock too (:mod:`nearflash_hw.model`): ``blockN_clk``, with an
     output ``blockN_awake``; ``elapsed``, sampled by ``elapsed_clk``, is the number of cycles that an edge of ``clk`` stands
     for, which may be above 1 only while no block is awake, and at most every ``remainingN`` that isn't 0.
+
+    ``observed`` (of a gated model): an output ``observedN`` for each :class:`~nearflash_hw.model.platform.Observation`, of
+    which ``nf_seen`` (DPI-C) gets every change, with its cycle. The first line is a comment with what they are, as JSON.
     """
+    if observed and not (model and gated):
+        raise ValueError("observed: must be of a gated model")
     with without_gc(), without_zeros() if model else contextlib.nullcontext():
-        text, blocks = _rtlil(component, name, model, gated)
+        text, blocks, seen = _rtlil(component, name, model, gated, observed)
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", "proc -nomux" if model else "proc", "memory_collect", "clean",
               "write_verilog -norename -noattr"]
     # 0.40: the first release that reads the RTLIL of Amaranth 0.5 (its own requirement).
@@ -61,15 +69,34 @@ def to_verilog(component: wiring.Component, name: str, *, model: bool = False, g
     verilog = re.sub(r"\\\$procmux\$(\d+) ", r"procmux_\1 ", verilog)
     if blocks:
         verilog = gate(verilog, name, blocks)
-    return _zeros_as_loops(verilog)
+    verilog = _zeros_as_loops(verilog)
+    return _reporting(verilog, name, seen) if observed else verilog
 
 
-def _rtlil(component: wiring.Component, name: str, model: bool, gated: bool) -> tuple[str, int]:
-    """RTLIL, and how many blocks of a gated model have a clock of their own."""
+def _reporting(verilog: str, top: str, seen: Sequence[Observation]) -> str:
+    """``verilog`` whose module ``top`` tells ``nf_seen`` at every edge what differs from the edge before."""
+    lines = ['  import "DPI-C" function void nf_seen(input int number, input longint cycle, input longint value);',
+             "  longint seen_cycle;", "  initial seen_cycle = 0;",
+             "  reg [31:0] seen_elapsed;", "  initial seen_elapsed = 1;",  # when clk's edge comes, the port is 1 again
+             f"  always @(edge {ELAPSED}_clk) seen_elapsed <= {ELAPSED};"]
+    for k, o in enumerate(seen):
+        lines += [f"  reg [{len(o.signal) - 1}:0] seen{k};", f"  initial seen{k} = 0;",
+                  f"  always @(edge clk) begin if (observed{k} != seen{k}) nf_seen({k}, seen_cycle, 64'(observed{k})); "
+                  f"seen{k} <= observed{k}; end"]
+    lines.append("  always @(edge clk) seen_cycle <= seen_cycle + 64'(seen_elapsed);")
+    head, body = re.split(rf"(?=^module {re.escape(top)} ?\()", verilog, maxsplit=1, flags=re.MULTILINE)
+    inside, rest = body.split("endmodule\n", 1)
+    about = json.dumps([{"kind": o.kind, "fields": o.fields} for o in seen])
+    return f"// {about}\n{head}{inside}" + "\n".join(lines) + f"\nendmodule\n{rest}"
+
+
+def _rtlil(component: wiring.Component, name: str, model: bool, gated: bool, observed: bool
+           ) -> tuple[str, int, list[Observation]]:
+    """RTLIL, how many blocks of a gated model have a clock of their own, and what components let the simulation see."""
     if not model:
         fragment = Fragment.get(component, None)
-        return rtlil.convert(fragment, name=name, ports=component_ports(component), emit_src=False), 0
-    top = _Model(component, gated)
+        return rtlil.convert(fragment, name=name, ports=component_ports(component), emit_src=False), 0, []
+    top = _Model(component, gated, observed)
     fragment = Fragment.get(top, top.platform)
     blocks = assign_clocks(fragment.find_subfragment("component")) if gated else 0
     ports = component_ports(top)
@@ -79,16 +106,18 @@ def _rtlil(component: wiring.Component, name: str, model: bool, gated: bool) -> 
         cd.clk.name = clock
         fragment.add_domains(cd)
         ports[clock] = (cd.clk, PortDirection.Input)
-    return rtlil.convert(fragment, name=name, ports=ports, emit_src=False), blocks
+    seen = (top.platform.observed if top.platform else None) or []
+    ports |= {f"observed{k}": (o.signal, PortDirection.Output) for k, o in enumerate(seen)}
+    return rtlil.convert(fragment, name=name, ports=ports, emit_src=False), blocks, seen
 
 
 class _Model(wiring.Component):
     """``component`` with a register at every input of its AXI ports, in a clock domain of the port's name, and one that
     ``platform.elapsed`` comes from (``gated``)."""
 
-    def __init__(self, component: wiring.Component, gated: bool):
+    def __init__(self, component: wiring.Component, gated: bool, observed: bool):
         self.component = component
-        self.platform = ModelPlatform() if gated else None
+        self.platform = ModelPlatform(observed) if gated else None
         self.sampled = sorted(_buses(component))
         members = dict(component.signature.members)
         super().__init__({**members, **({ELAPSED: In(len(self.platform.elapsed))} if self.platform else {})})

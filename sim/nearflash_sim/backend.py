@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from nearflash.contract import DeviceConfig, DeviceTimeout
+from nearflash.contract import ConfigError, DeviceConfig, DeviceTimeout
 from nearflash.runtime.backend import Backend, HostAllocator
+from nearflash.timeline import Slice
 from nearflash_hw.device import Device
 from nearflash_hw.verilog import to_verilog
 
@@ -20,20 +22,24 @@ TOP = "nearflash_device"
 HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0, so a null address shows
 
 
-def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False) -> Library:
+def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False, observed: bool = False
+          ) -> Library:
     """Generate and compile the device of ``config`` (cached by content). ``board``, and with ``trace``: the board's own
     Verilog, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
     :mod:`nearflash_hw.model`), whose reset is another device. Multipliers are always inferred: instances of a part's
-    primitives have no content for a simulator, and differ in nothing else (not even the design_id)."""
+    primitives have no content for a simulator, and differ in nothing else (not even the design_id). ``observed``: the gated
+    form, which reports what its parts do; :class:`ConfigError` with any other."""
+    if observed and (trace or board or not gated):
+        raise ConfigError("observed", observed, "can't be combined with waveforms, the board's form or gated=False")
     config = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # as design_id: names don't matter
     board = board or trace
-    form = "board" if board else "gated" if gated else "ungated"
+    form = "board" if board else "observed" if observed else "gated" if gated else "ungated"
 
     def generate() -> str:
         compile_runtime_beside(trace)
-        return to_verilog(Device(config), TOP, model=not board, gated=gated)
+        return to_verilog(Device(config), TOP, model=not board, gated=gated, observed=observed)
 
-    return build_library(cached_verilog(f"{TOP} {config!r} {form}", generate), TOP, trace=trace)
+    return build_library(cached_verilog(f"{TOP} {config!r} {form}", generate), TOP, trace=trace, observed=observed)
 
 
 class SimBackend(Backend):
@@ -41,16 +47,17 @@ class SimBackend(Backend):
 
     ``trace``: build with waveforms; see :meth:`waves`. ``gated``, ``board``: see :func:`build`. ``dram_base``: where the
     device's DRAM begins in the memory behind its port. ``host_latency`` and ``dram_latency``: read latency in cycles.
+    ``observed``: its timeline can be recorded (:mod:`nearflash_sim.timing.rtl_timeline`).
     """
 
     has_backdoor = True
 
     def __init__(self, config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False,
-                 dram_base: int = 0, host_latency: int = 100, dram_latency: int = 30):
+                 dram_base: int = 0, host_latency: int = 100, dram_latency: int = 30, observed: bool = False):
         self.config = config
-        self.library = build(config, trace=trace, gated=gated, board=board)
+        self.library = build(config, trace=trace, gated=gated, board=board, observed=observed)
         self.device = VerilatedDevice(self.library, host_latency=host_latency, dram_latency=dram_latency)
-        self.device.reset()
+        self.reset()
         self.dram_base = dram_base
         self._allocator = HostAllocator(HOST_BASE, min(HOST_BYTES, (1 << config.bus.address_bits) - HOST_BASE))
 
@@ -101,8 +108,15 @@ class SimBackend(Backend):
         """Record waveforms (FST where it can be built, else VCD) while the block runs; needs ``trace=True``."""
         return self.device.trace(path)
 
+    def timeline(self) -> contextlib.AbstractContextManager[Callable[[int], list[Slice]]]:
+        """See :func:`nearflash_sim.timing.rtl_timeline.recording`; needs ``observed=True``."""
+        from .timing.rtl_timeline import recording  # with the simulator's names, and its compiler
+
+        return recording(self)
+
     def reset(self) -> None:
         self.device.reset()
+        self.reset_cycle = self.device.cycles
 
     def close(self) -> None:
         self.device.close()

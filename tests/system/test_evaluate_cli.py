@@ -175,20 +175,34 @@ def test_bad_input_is_one_line_and_exit_code_2(nearflash, args, says):
     assert not r.stdout
 
 
-def test_an_engine_that_is_not_simulated_is_refused_and_its_lookups_are_not(nearflash, tmp_path):
-    model = described(tmp_path, 64, 32, 2)
+def test_streamed_weights_set_the_pace(nearflash, tmp_path):
+    """A plan whose weights all come from DRAM: every query, a command of its own, waits for as many beats as they have, one
+    a cycle, alone and in the stream; the host interface is that of the same device with its weights on chip."""
     from nearflash.compiler import PlanOptions, compile_device
-    from nearflash.contract import DeviceConfig
+    from nearflash.contract import DeviceConfig, cores
     from nearflash.models import ModelSpec
 
-    plan = tmp_path / "plan.toml"
-    device = compile_device(ModelSpec.from_toml(model), DeviceConfig.preset("paper"), PlanOptions(onchip_bytes=0))
-    plan.write_text(device.to_toml())
-    args = ("evaluate", "--model", model, "--plan", plan, "--queries", 2)
-    r = nearflash(*args)
-    assert r.returncode == 2
-    assert "mlp.graph[bot0].weights = 'dram'" in r.stderr or "mlp.n_batch" in r.stderr
-    assert nearflash(*args, "--lookups-only").returncode == 0
+    model = tmp_path / "wide.toml"
+    model.write_text(ONE_TABLE.format(rows=64, dim=32, lookups=1).replace("[8]", "[128, 128]").replace("[1]", "[128, 1]"))
+    spec, alone = ModelSpec.from_toml(model), {}
+    for name, room in (("dram", 0), ("onchip", 1 << 40)):
+        device = compile_device(spec, DeviceConfig.preset("paper"), PlanOptions(onchip_bytes=room))
+        plan = tmp_path / f"{name}.toml"
+        plan.write_text(device.to_toml())
+        r = nearflash("evaluate", "--model", model, "--plan", plan, "--queries", 12, "--json", "-")
+        assert r.returncode == 0, r.stderr
+        e = json.loads(r.stdout)
+        alone[name] = e["query_alone"]
+        assert sum(v for k, v in alone[name].items() if k != "latency_us") == pytest.approx(alone[name]["latency_us"])
+        streamed = [c for c in cores(device.mlp.graph) if c.weights == "dram"]
+        assert bool(streamed) == (name == "dram")
+        beats = sum(c.steps * max(1, c.word_bytes // device.beat_bytes) for c in streamed)
+        if name == "dram":
+            assert beats > 2000
+            assert beats <= alone[name]["mlp_us"] * 200 < 1.5 * beats
+            assert 0.98 * 12 * beats <= e["cycles"] < 15 * beats  # a burst found late may share a few beats' cycles
+    assert alone["dram"]["mlp_us"] > 2 * alone["onchip"]["mlp_us"]
+    assert alone["dram"]["host_us"] == pytest.approx(alone["onchip"]["host_us"], abs=0.5)
 
 
 def test_help_has_an_example(nearflash):

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import Layouts, bits_for, index_bits
+from ..model import observe
 from ..primitives.register_slice import RegisterSlice
 from .roundrobin import round_robin
 
@@ -111,6 +112,9 @@ class ChannelBus(wiring.Component):
         due, move = Signal(), Signal()
         first_wait = beat_q16 - (1 << 16) - 1
         m.d.comb += due.eq(wait < 0)
+
+        observe(m, platform, "bus", busy=self.busy, command=self.want_command.bit_select(die, 1), die=die, tag=command.tag,
+                block=self.paths.bit_select(die, 1), moves_in=self.want_in.bit_select(die, 1))
 
         # -- read side: ``fresh`` data come from the memory, waiting data from ``held`` (others may read in between)
         fresh = Signal()

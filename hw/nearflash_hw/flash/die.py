@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ..interfaces import FlashOp, Layouts, bits_for
+from ..model import observe
 from ..primitives.countdown import Countdown
 
 __all__ = ["Die", "DieCommand"]
@@ -102,6 +103,7 @@ class Die(wiring.Component):
             self.done.payload.tag.eq(self.current.tag),
             self.done.payload.error.eq(self.error),
         ]
+        observe(m, platform, "die", array=timer.run, tag=self.current.tag, block=self.path)
         with m.If(take):
             m.d.sync += [
                 self.current.eq(self.command.payload.command),

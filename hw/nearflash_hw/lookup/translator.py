@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Status
 
 from ..interfaces import FlashOp, Layouts, bits_for
+from ..model import observe
 from ..primitives.fifo import StreamFifo
 from ..primitives.register_slice import RegisterSlice
 from .layouts import CARRIED, LookupLayouts
@@ -164,4 +165,5 @@ class Translator(wiring.Component):
             self.tag_write.tag.eq(tags.take.payload),
             *(getattr(entry, k).eq(getattr(item, k)) for k in CARRIED),
         ]
+        observe(m, platform, "lookup", issue=issue, tag=self.tag_write.tag, slot=entry.slot, table=entry.table)
         return m

@@ -11,6 +11,7 @@ from nearflash.contract import Core
 from ..engine.kernel import Kernel
 from ..engine.streams import Beat, clog2
 from ..interfaces import bits_for, index_bits
+from ..model import observe
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
 from .buffer import Edge, InputBuffer
@@ -127,6 +128,7 @@ class FcCore(wiring.Component):
             buffer.release.eq(next_word & last_cb & last_rb),
             self.step.eq(go),
         ]
+        observe(m, platform, "core", begin=go & begin, end=buffer.release)
         inner, inner_last, outer = (cb, last_cb, rb) if core.scan == "row" else (rb, last_rb, cb)
         with m.If(go):
             m.d.sync += n.eq(Mux(next_word, 0, n + 1))

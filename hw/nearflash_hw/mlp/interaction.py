@@ -13,6 +13,7 @@ from ..engine.kernel import Kernel
 from ..engine.requantize import SHIFT_BITS, Requantizer
 from ..engine.streams import Beat, clog2
 from ..interfaces import bits_for, index_bits
+from ..model import observe
 from ..primitives.credit_fifo import CreditFifo
 from .buffer import Edge, InputBuffer
 
@@ -71,6 +72,7 @@ class Interaction(wiring.Component):
             sample_end.eq(go & last & (pos == node.width - 1)),
             buffer.release.eq(sample_end & (n == buffer.nb)),
         ]
+        observe(m, platform, "interaction", begin=go & first & (pos == 0) & (n == 0), end=buffer.release)
         for port, block in ((buffer.read0, left), (buffer.read1, right)):
             m.d.comb += [
                 port.en.eq(go),

@@ -11,9 +11,12 @@ already has, so leaving it out is exact, whatever the block is: nothing has to b
   memories too, the harness passes many cycles by one edge: :func:`~.platform.elapsed` tells such a component how many, and
   the harness never goes beyond what is left in a register called ``remaining`` (0: nothing is counted down).
 
+For a timeline, components show with :func:`~.platform.observe` what they do; the *observed* model reports each change of it,
+with its cycle (``nf_seen``, a function of the harness). Every other form of the design is the same with and without.
+
 :mod:`.platform` is what components see, :mod:`.gating` what becomes of the Verilog.
 """
 
-from .platform import ModelPlatform, elapsed
+from .platform import ModelPlatform, elapsed, observe
 
-__all__ = ["ModelPlatform", "elapsed"]
+__all__ = ["ModelPlatform", "elapsed", "observe"]

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from amaranth.hdl import Fragment, Signal
+from amaranth.hdl import Cat, Fragment, Module, Signal, Value
 from amaranth.hdl._ir import RequirePosedge
 from amaranth.hdl._mem import MemoryInstance
 
-__all__ = ["FREE", "ModelPlatform", "assign_clocks", "block_domain", "elapsed"]
+__all__ = ["FREE", "ModelPlatform", "Observation", "assign_clocks", "block_domain", "elapsed", "observe"]
 
 FREE = "sync"  # the domain of what is clocked in every cycle
 ELAPSED_BITS = 32
+OBSERVED_BITS = 64  # of an observation
+
+
+class Observation(NamedTuple):
+    """What a component lets the simulation see: ``fields`` (name, bits) of ``signal``, the first in its low bits. The first
+    component of its ``kind`` to be elaborated is number 0, as the first channel is, and its first die."""
+
+    kind: str
+    fields: tuple[tuple[str, int], ...]
+    signal: Signal
 
 
 class ModelPlatform:
-    """``elapsed``: cycles that the next edge of the free clock stands for."""
+    """``elapsed``: cycles that the next edge of the free clock stands for. ``observed``: what components let the simulation
+    see, or None, in which case they add nothing for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, observed: bool = False) -> None:
         self.elapsed = Signal(ELAPSED_BITS, init=1)
+        self.observed: list[Observation] | None = [] if observed else None
 
 
 def elapsed(platform: Any) -> Signal | int:
     """Cycles that one clock edge stands for: what a component with ``model_clock = "free"`` counts by."""
     return platform.elapsed if isinstance(platform, ModelPlatform) else 1
+
+
+def observe(m: Module, platform: Any, kind: str, **values: Any) -> None:
+    """Let a simulation with a timeline see ``values`` (64 bits in all); in any other, and in hardware, nothing is added."""
+    if not isinstance(platform, ModelPlatform) or platform.observed is None:
+        return
+    seen = [Value.cast(v) for v in values.values()]
+    signal = Signal(sum(len(v) for v in seen), name=f"observed_{kind}")
+    if len(signal) > OBSERVED_BITS:
+        raise ValueError(f"observed {kind}: {len(signal)} bits, must be at most {OBSERVED_BITS}")
+    m.d.comb += signal.eq(Cat(seen))
+    platform.observed.append(Observation(kind, tuple((n, len(v)) for n, v in zip(values, seen, strict=True)), signal))
 
 
 def block_domain(block: int) -> str:

@@ -19,7 +19,7 @@ class Latency(NamedTuple):
     MMIO_WRITE: int = 3  # an AXI4-Lite write, first cycle to last
     DOORBELL: int = 1  # its first cycle to the doorbell's pulse
     DRIVER_SETTLE: int = 8  # the driver looks again after this long when an interrupt showed it nothing new
-    BELL_TO_FETCH: int = 3  # pulse to the cycle in which Queues sees an entry to fetch
+    BELL_TO_FETCH: int = 4  # pulse to the cycle in which Queues sees an entry to fetch; as the RTL's timeline has it
     FETCH_REQUEST: int = 2  # that to the entry's read request
     VERDICT: int = 3  # entry complete to the verdict
     NEXT_FETCH: int = 2  # verdict to the cycle in which Queues may choose again
@@ -27,7 +27,7 @@ class Latency(NamedTuple):
     REGISTER_SEEN: int = 1  # the command register empty to the next look at it
     DISPATCHED: int = 4  # entry complete to the command offered to the lookup engine
     COMPLETION_SLICE: int = 1  # lookup engine to Queues
-    CQE_VISIBLE: int = 9  # completion taken by Queues to its entry in host memory
+    CQE_VISIBLE: int = 8  # completion taken by Queues to its entry in host memory
     CQE_IRQ: int = 4  # entry in host memory to the interrupt
     IRQ_FALL: int = 4  # first cycle of the acknowledging write to the interrupt's fall
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from nearflash.contract import Opcode
 from nearflash.runtime import Device
+from nearflash.timeline import host_slices
 
 from .simulator import Timeline
 
@@ -24,7 +25,18 @@ class Query:
 
 
 def measure(device: Device, queries: Sequence[Query], depth: int) -> Timeline:
-    """Keep ``depth`` commands in flight until all ``queries`` are complete; cycles count from the first doorbell."""
+    """Keep ``depth`` commands in flight until all ``queries`` are complete; cycles count from the first doorbell. The
+    timeline of a device that was opened with ``observed`` has its slices."""
+    if not device.backend.device.observed:
+        return _measured(device, queries, depth)[0]
+    with device.backend.timeline() as slices:
+        timeline, start = _measured(device, queries, depth)
+        timeline.slices += host_slices(timeline.submitted.tolist(), timeline.completed.tolist(), depth) + slices(start)
+    return timeline
+
+
+def _measured(device: Device, queries: Sequence[Query], depth: int) -> tuple[Timeline, int]:
+    """And the cycle of the first doorbell."""
     before, start = device.counters(), device.backend.cycles
     submitted = np.zeros(len(queries), np.int64)
     completed = np.zeros(len(queries), np.int64)
@@ -42,4 +54,4 @@ def measure(device: Device, queries: Sequence[Query], depth: int) -> Timeline:
             completed[flying.pop(command)] = device.backend.cycles - start
             command.release()
     after = device.counters()
-    return Timeline(submitted, completed, {k: after[k] - before[k] for k in after})
+    return Timeline(submitted, completed, {k: after[k] - before[k] for k in after}), start

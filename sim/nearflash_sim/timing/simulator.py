@@ -75,7 +75,7 @@ class Simulator:
         chunk = list(islice(given, CHUNK))
         while chunk:
             following = list(islice(given, CHUNK))
-            done.append(self._run(chunk, finish=not following))
+            done.append(self._run(chunk, self.depth if following else 0))
             chunk = following
         submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
         return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed))
@@ -86,17 +86,29 @@ class Simulator:
             raise DataError("slices", room, f"must be at least {made}, what this run makes: simulate fewer queries")
         return slices_of(self.config, self._arrays, self._mlp, submitted, completed, self.depth) if room else []
 
-    def _run(self, chunk: list[Batch], finish: bool) -> tuple[np.ndarray, np.ndarray]:
+    def send(self, command: Batch, after: int) -> None:
+        """One more command, submitted in cycle ``after`` or as soon as the host is free; fewer than ``depth`` must be in
+        flight (:meth:`wait`). Raises as :meth:`run`."""
+        self._run([command], self.depth, after)
+
+    def wait(self, left: int) -> tuple[np.ndarray, np.ndarray]:
+        """Until at most ``left`` commands are in flight: (submitted, completed) of those that are complete now and were not
+        at the last call, as in a :class:`Timeline`."""
+        return self._run([], left)
+
+    def _run(self, chunk: list[Batch], left: int, after: int = 0) -> tuple[np.ndarray, np.ndarray]:
         for b in chunk:
             b.check(self.config, self.tables)
-        blocks, keys = (np.concatenate(parts) for parts in zip(*map(self._places, chunk), strict=True))
+        none = np.zeros(0, np.int64)
+        places = [(none, none), *map(self._places, chunk)]
+        blocks, keys = (np.concatenate(parts) for parts in zip(*places, strict=True))
         lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)
-        n = run(self._device, self._arrays, self._mlp, self.depth, finish, self._each(b.infer for b in chunk),
+        n = run(self._device, self._arrays, self._mlp, self.depth, left, after, self._each(b.infer for b in chunk),
                 self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
                 self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
                 self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
-                np.concatenate([b.lengths.T.reshape(-1) for b in chunk]), blocks, keys, out[0], out[1])
+                np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), blocks, keys, out[0], out[1])
         return out[0, :n], out[1, :n]
 
     @staticmethod

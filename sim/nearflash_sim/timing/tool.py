@@ -5,24 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
 
 from .simulator import Simulator, Timeline
 from .workload import Batch, place
 
-__all__ = ["simulate"]
+__all__ = ["LiveDevice", "simulate"]
 
 
-def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]], dense: int | None,
-             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline:
+class LiveDevice:
+    """A simulated device whose commands are sent one by one, by a host that has others too."""
+
+    def __init__(self, simulator: Simulator, dense: int | None):
+        self._simulator, self._dense = simulator, dense
+
+    def send(self, bags: Sequence[Any], after: int) -> None:
+        """A command, submitted in cycle ``after`` or as soon as the device's driver is free. Fewer than ``depth`` must be in
+        flight."""
+        self._simulator.send(Batch.of(bags, self._dense is not None, self._dense or 0), after)
+
+    def wait(self, left: int) -> np.ndarray:
+        """Until at most ``left`` commands are in flight: cycles (int64) in which those were complete that this call is the
+        first to know of, in order."""
+        return self._simulator.wait(left)[1]
+
+    def counters(self) -> dict[str, int]:
+        """So far, as :attr:`Timeline.counters`."""
+        return self._simulator.counters()
+
+
+def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]] | None, dense: int | None,
+             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline | LiveDevice:
     """The cycles of ``commands``, each a command's (indices, offsets) per table, on an idle device that was just enabled.
+    Without them: the device, to send them to.
 
     ``tables`` lie one behind the other on its flash, none of them allocated. ``dense``: features of a sample, the commands
     then being INFER; None: they are LOOKUP. ``depth``: commands in flight.
     ``modelled``: what is simulated beyond the gateware. ``slices``: the most that its timeline may have. Raises
-    :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse, and
-    :class:`~nearflash.contract.ModelError` for an engine that is not simulated.
+    :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse.
     """
-    batches = (Batch.of(bags, dense is not None, dense or 0) for bags in commands)
-    return Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices).run(batches)
+    simulator = Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices)
+    if commands is None:
+        return LiveDevice(simulator, dense)
+    return simulator.run(Batch.of(bags, dense is not None, dense or 0) for bags in commands)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from nearflash.contract import DeviceConfig, cores
-from nearflash.timeline import Slice
+from nearflash.timeline import Slice, host_slices
 
 from .loops.mlp import Mlp
 from .loops.state import Arrays
@@ -26,11 +26,10 @@ def unit_names(config: DeviceConfig) -> list[str]:
 
 def slices_of(config: DeviceConfig, a: Arrays, m: Mlp, submitted: np.ndarray, completed: np.ndarray, depth: int
               ) -> list[Slice]:
-    """All slices of a run. A command has one of ``depth`` slots: it begins after the one that many before it has ended."""
+    """All slices of a run."""
     units, dies = unit_names(config), config.flash.dies
     fixed = {POOLING: "pooling", DRAIN: "drain", CACHE: "cache"}
-    out = [Slice(f"host.slot{i % depth}", f"command {i}", begin, end)
-           for i, (begin, end) in enumerate(zip(submitted.tolist(), completed.tolist(), strict=True))]
+    out = host_slices(submitted.tolist(), completed.tolist(), depth)
     for s, trace in ((a.s[0], a.trace), (m.s[0], m.trace)):
         for kind, number, part, begin, end, table, sample in trace[: int(s["traced"])].tolist():
             if kind == DIE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -31,6 +32,7 @@ __all__ = ["BuildError", "Library", "build_library", "cached_verilog", "compile_
            "link_libraries", "opt_fast", "runtime_objects", "tool_versions", "trace_kind", "verilator_root"]
 
 HARNESS = Path(__file__).with_name("harness.cpp")
+OBSERVER = Path(__file__).with_name("observer.cpp")
 VERILATOR_FLAGS = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
                    "-Wno-fatal", "-Wno-lint", "-Wno-style", "--output-split", "40000", "--prefix", "Vtop",
                    "-fno-table")  # look-up tables in place of branches: their indices cost 6 % more instructions
@@ -48,12 +50,14 @@ class BuildError(NearflashError):
 
 @dataclass(frozen=True)
 class Library:
-    """A compiled device: ``path`` of the shared library, its ``log``, ``seconds`` spent now (0 if cached)."""
+    """A compiled device: ``path`` of the shared library, its ``log``, ``seconds`` spent now (0 if cached). ``observed``: of
+    an observed model, kind and (name, bits) of the fields of each observation."""
 
     path: Path
     log: Path
     seconds: float
     cached: bool
+    observed: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
 
 
 # -- tools ------------------------------------------------------------------------------------------------------------
@@ -251,24 +255,28 @@ def _top_header(verilog: str, top: str) -> str:
             f"#define NF_BLOCKS(X) {numbers('block', '_awake')}\n#define NF_TIMERS(X) {numbers('remaining', '')}\n")
 
 
-def build_library(verilog: str, top: str, *, trace: bool = False) -> Library:
+def build_library(verilog: str, top: str, *, trace: bool = False, observed: bool = False) -> Library:
     """Compile module ``top`` of ``verilog`` (ports: see ``harness.cpp``) into a shared library for
-    :class:`~nearflash_sim.verilated.VerilatedDevice`. With ``trace`` it can write waveforms and runs slower."""
+    :class:`~nearflash_sim.verilated.VerilatedDevice`. With ``trace`` it can write waveforms and runs slower. ``observed``:
+    the Verilog is of an observed model."""
     start = time.monotonic()
     flags = [*COMMON_FLAGS, *opt_fast(), *SLOW_FLAGS]
+    extra = [OBSERVER.read_text()] if observed else []
     key = digest(verilog, top, trace_kind() if trace else "", HARNESS.read_text(), tool_versions(), *VERILATOR_FLAGS, *flags,
-                 *link_libraries())
+                 *link_libraries(), *extra)
     folder = cache_dir() / "verilated" / key
     with cache_entry(folder) as work:
         if work is not None:
-            _build(verilog, top, trace, work)
+            _build(verilog, top, trace, observed, work)
             cached = False
         else:
             cached = True
-    return Library(folder / "device.so", folder / "build.log", 0.0 if cached else time.monotonic() - start, cached)
+    about = json.loads(verilog.partition("\n")[0].removeprefix("//")) if observed else []
+    seen = tuple((o["kind"], tuple((name, bits) for name, bits in o["fields"])) for o in about)
+    return Library(folder / "device.so", folder / "build.log", 0.0 if cached else time.monotonic() - start, cached, seen)
 
 
-def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
+def _build(verilog: str, top: str, trace: bool, observed: bool, work: Path) -> None:
     log = _Log(work / "build.log")
     log.write(f"# {tool_versions()}\n")
     kind = trace_kind() if trace else ""
@@ -287,6 +295,8 @@ def _build(verilog: str, top: str, trace: bool, work: Path) -> None:
     shutil.copyfile(HARNESS, harness)
     (generated / "top.h").write_text(_top_header(verilog, top))
     jobs.insert(-1, (harness, generated / "harness.o", ["-O3", f"-I{generated}"]))
+    if observed:
+        jobs.append((OBSERVER, generated / "observer.o", ["-O3"]))
     runtime, libraries = runtime_objects(trace)
     _compile(log, jobs, flags, generated)
     log.run([*compiler(), "-shared", "-o", str(work / "device.so"), *(str(j[1]) for j in jobs), *map(str, runtime),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from enum import Enum
@@ -101,6 +101,10 @@ def _load(path: Path) -> ctypes.CDLL:
     for name, (result, arguments) in _API.items():
         f = getattr(lib, name)
         f.restype, f.argtypes = result, (c_void_p, *arguments)
+    if hasattr(lib, "nf_observe"):
+        lib.nf_observe.argtypes, lib.nf_observe.restype = (c_int,), None
+        lib.nf_observed_count.restype = c_uint64
+        lib.nf_observed_copy.argtypes, lib.nf_observed_copy.restype = (c_void_p,), None
     lib.nf_create.restype = c_void_p
     lib.nf_trace_suffix.restype = c_char_p
     return lib
@@ -203,6 +207,7 @@ class VerilatedDevice:
     def __init__(self, library: Library | Path | str, *, host_latency: int = 100, dram_latency: int = 30):
         path = library.path if isinstance(library, Library) else Path(library)
         self._lib = _load(path)
+        self.observed = library.observed if isinstance(library, Library) else ()
         self._handle: int | None = self._lib.nf_create()
         self.host, self.dram = Memory(self, HOST), Memory(self, DRAM)
         self.host.set_timing(host_latency, 1)
@@ -323,6 +328,28 @@ class VerilatedDevice:
         n = self._call("nf_take_violations", words, most)
         return [Violation(Misuse(words[4 * k]), bool(words[4 * k + 1]), words[4 * k + 2], words[4 * k + 3]) for k in
         range(n)]
+
+    # -- observations ------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def observe(self) -> Iterator[Callable[[], np.ndarray]]:
+        """Keep every change of what an observed model lets the simulation see while the block runs. Yields a function that
+        gives them so far, and forgets them: int64 [changes, 3], the observation's number (its place in ``observed``), the
+        cycle since the last reset from which on it has the value, the value. Of such devices, a thread may run one at a
+        time."""
+        if not self.observed:
+            raise NearflashError("this library was not built to be observed")
+
+        def take() -> np.ndarray:
+            out = np.empty((self._lib.nf_observed_count() // 3, 3), np.int64)
+            self._lib.nf_observed_copy(out.ctypes.data)
+            self._lib.nf_observe(1)
+            return out
+
+        self._lib.nf_observe(1)
+        try:
+            yield take
+        finally:
+            self._lib.nf_observe(0)
 
     # -- waveforms ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager

@@ -19,7 +19,7 @@ from .output import JsonFile, check_outputs, console, emit, output_path, working
 from .place import place
 from .report import report
 from .sar import sar
-from .timeline import timeline
+from .timeline import timeline as timeline_commands
 from .timing import timing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -33,7 +33,7 @@ app.command()(place)
 app.command()(report)
 app.command()(timing)
 app.add_typer(sar, name="sar")
-app.add_typer(timeline, name="timeline")
+app.add_typer(timeline_commands, name="timeline")
 
 Json = Annotated[Path | None, JsonFile]
 
@@ -77,6 +77,8 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of parameters and queries.", min=0, max=2**64 - 1)] = 0,
     waves: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Record waveforms of the run to "
                                                "this file, .fst or .vcd as this machine can (slow, large).")] = None,
+    timeline: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="Write what the RTL does when, "
+                                                  "on the tracks of `nearflash evaluate --timeline`, as .pftrace.")] = None,
     json_file: Json = None,
 ) -> None:
     """Generate the device for a model, simulate its RTL, stream queries through it, check every answer.
@@ -85,7 +87,8 @@ def run(
 
     Example: nearflash run --model rmc1 --channels 4 --dies 4 --batch 2 --locality 0.3 --json rmc1.json
     """
-    check_outputs(json_file=json_file, waves=waves)
+    check_outputs(json_file=json_file, waves=waves, timeline=timeline)
+    excludes(ctx, "timeline", "waves")
     excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "act_bits", "weight_bits")
     excludes(ctx, "config", "preset")
     excludes(ctx, "dataset", "locality", "histogram", "trace", "model")
@@ -98,7 +101,7 @@ def run(
     result = run_queries(RunOptions(
         model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
         locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves, tables,
-        interaction, round_to_fp32, placement), json_file)
+        interaction, round_to_fp32, placement, timeline), json_file)
     if result["mismatches"] or result["block_mismatches"]:
         raise typer.Exit(1)
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from importlib.resources import files
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from ..contract import BOARDS, PRESETS, ConfigError, DataError, DeviceConfig
-from ..contract.boards import find_board
-from ..contract.modelled import Modelled, cached_pages
-from ..contract.row_cache import with_row_cache
+from ..contract import BOARDS, PRESETS, ConfigError
+from ..whole import whole_file
 from .evaluate_paper import compare_results, paper_report
-from .fit import base_config, device_of, plan_for
+from .evaluate_point import CONFLICTS, LOOKUP_BUDGET, NEEDS, Point, prepare
+from .evaluate_scaling import show_scaling
+from .evaluate_sweep import sweep
 from .options import excludes, needs
 from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
 
-if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
-    from ..evaluate.workload import Workload
-    from ..models import ModelSpec
-
 __all__ = ["evaluate"]
-
-LOOKUP_BUDGET = 200_000  # lookups of a run when the number of queries is not given: a second or so
-MOST_QUERIES = 2000  # then
 
 
 def evaluate(
@@ -46,8 +38,8 @@ def evaluate(
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
-    lookups_only: Annotated[bool, typer.Option("--lookups-only", help="The embedding stage alone: LOOKUP commands, also on "
-                                               "devices whose MLP is not simulated.")] = False,
+    lookups_only: Annotated[bool, typer.Option("--lookups-only", help="The embedding stage alone: LOOKUP commands, on a "
+                                               "device without an MLP.")] = False,
     mlp_share: Annotated[float, typer.Option(help="Part of the lookups' time, each read by itself, that the bottom and the "
                                              "top MLP of the planner's device may each take: less, where a cache or a "
                                              "window makes lookups faster.")] = 0.5,
@@ -71,13 +63,28 @@ def evaluate(
                                                "*.pt).")] = None,
     dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: its held-out queries.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the queries.", min=0, max=2**64 - 1)] = 0,
+    devices: Annotated[str | None, typer.Option(metavar="N[,N...]", help="With --lookups-only: the tables over so many "
+                                                "devices (at most 64), by size and heat; several numbers are compared.")
+                       ] = None,
+    device_gb: Annotated[float | None, typer.Option(help="For --devices: GB of flash of each (default: the most that its "
+                                                    "shape can have).", min=1e-6, max=4000)] = None,
+    plot: Annotated[Path | None, typer.Option(parser=output_path, metavar="FILE", help="For --devices: throughput, latency "
+                                              "and balance over the number of devices, as PNG.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="RM-SSD's evaluation instead: ten systems, five models, localities "
                                         "and batch sizes, and each published number against what comes out here.")] = False,
+    sweep_file: Annotated[Path | None, typer.Option("--sweep", metavar="FILE", help="All combinations of a TOML file's "
+                                                    "options (names as here, _ for -), each a value or a list of them.")
+                          ] = None,
+    workers: Annotated[int | None, typer.Option(help="For --sweep: processes (default: one a core).", min=1)] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="For --sweep: tasks of this Ray cluster (ray://..., or "
+                                            "local) instead.")] = None,
     out: Annotated[Path | None, typer.Option(parser=Path, metavar="DIR", help="For --paper: the folder for report.html, "
-                                             "paper.json and the plots.")] = None,
+                                             "paper.json and the plots. For --sweep: for sweep.json and the points, which "
+                                             "aren't simulated again.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="For --paper: one locality, two batch sizes, no kernel search.")
                      ] = False,
-    costs: Annotated[Path | None, typer.Option(help="For --paper: costs other than the stated ones (TOML).")] = None,
+    costs: Annotated[Path | None, typer.Option(help="For --paper and --devices: costs other than the stated ones (TOML).")
+                     ] = None,
     host: Annotated[Path | None, typer.Option(help="For --paper: the host's times from this JSON (an earlier paper.json "
                                               "will do) instead of measuring them with PyTorch.")] = None,
     compare: Annotated[tuple[Path, Path] | None, typer.Option(metavar="A B", help="Print what differs between two results' "
@@ -95,11 +102,21 @@ def evaluate(
     Example: nearflash evaluate --model rmc1 --table-gb 30 --dies 4 --locality 0.3 --json rmc1.json
 
     Example: nearflash evaluate --paper --out paper/
+
+    Example: nearflash evaluate --sweep designs.toml --out designs/
+
+    Example: nearflash evaluate --model rmc1 --table-gb 240 --lookups-only --batch 16 --devices 1,2,4,8 --plot scaling.png
     """
-    needs(ctx, paper, "--paper", "out", "quick", "costs", "host")
-    for mode in ("paper", "compare"):
-        excludes(ctx, mode, *(n for n in _ONE if mode == "compare" or n not in ("dies", "table_gb", "seed")))
-    excludes(ctx, "compare", "paper")
+    needs(ctx, paper, "--paper", "quick", "host")
+    needs(ctx, paper or sweep_file is not None, "--paper or --sweep", "out")
+    needs(ctx, sweep_file is not None, "--sweep", "workers", "ray")
+    excludes(ctx, "workers", "ray")
+    needs(ctx, paper or devices is not None, "--paper or --devices", "costs")
+    needs(ctx, devices is not None, "--devices", "plot")
+    for mode in ("paper", "compare", "sweep_file"):
+        excludes(ctx, mode, *(n for n in _ONE if mode != "paper" or n not in ("dies", "table_gb", "seed")))
+    excludes(ctx, "compare", "paper", "sweep_file")
+    excludes(ctx, "sweep_file", "paper", "costs")
     if compare is not None:
         check_outputs(json_file=json_file)
         compare_results(*compare, json_file)
@@ -110,53 +127,37 @@ def evaluate(
         check_outputs(json_file=json_file, out=out / "paper.json")
         paper_report(out, dies, table_gb, seed, quick, costs, host, json_file)
         return
-    check_outputs(json_file=json_file, timeline=timeline)
-    excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "page_window", "board")
-    excludes(ctx, "board", "preset", "config", "channels", "dies", "clock", "page_window")
-    excludes(ctx, "config", "preset")
-    excludes(ctx, "dataset", "locality", "histogram", "trace", "rows", "table_gb")
-    excludes(ctx, "trace", "locality", "histogram")
-    excludes(ctx, "histogram", "locality")
-    excludes(ctx, "table_gb", "rows")
-    excludes(ctx, "checkpoint", "model", "rows", "table_gb")
-    excludes(ctx, "plan", "mlp_share")
-    excludes(ctx, "board", "mlp_share")
-    needs(ctx, dataset is not None, "--dataset", "checkpoint")
-    needs(ctx, cache_mib > 0, "--cache-mib", "cache_unit")
-    modelled = Modelled(cached_pages(cache_mib, cache_unit))
-    from ..evaluate.device import evaluate_device, widest_row
-    from ..evaluate.workload import placed
-    from .placement import load_placement
-
-    base = base_config(preset, config, channels, dies, clock)
-    base = base if page_window is None else base.with_page_window(page_window)
-    if dataset is not None:
-        spec, workload, digest = _dataset(dataset, checkpoint, model, queries)
-    else:
-        spec, digest = _spec(model or "rmc1", rows, table_gb), None
-        if rows is None and table_gb is None and plan is None and board is None:
-            spec = _fitting(spec, base)
-        workload = _workload(spec, queries, locality, histogram, trace, seed)
-    mapping = load_placement(placement, digest, [t.rows for t in spec.tables], contents=False)
-    if mapping is not None and placement is not None:
-        workload = placed(workload, mapping, placement.name)
-    device = _device(spec, model, plan, board, base, lookups_only, mlp_share)
-    if cache_mib and cache_unit == "row":
-        device = with_row_cache(device, cache_mib, widest_row(device, spec))
-    h = device.host
-    for option, value, name, most in (("--batch", batch, "max_batch", h.max_batch), ("--depth", depth or 1, "infer_depth",
-                                                                                     h.infer_depth)):
-        if value > most:
-            raise DataError(option, value, f"must be at most {most}, host.{name} of device {device.name}")
-    modelled.sets(device)  # a cache of less than a set is refused here
+    if sweep_file is not None:
+        if out is None:
+            raise ConfigError("--out", None, "must be given with --sweep: the folder that keeps the points")
+        check_outputs(json_file=json_file, out=out / "sweep.json")
+        sweep(sweep_file, out, workers, ray, json_file)
+        return
+    check_outputs(json_file=json_file, timeline=timeline, plot=plot)
+    excludes(ctx, "devices", "timeline")
+    for names in CONFLICTS:
+        excludes(ctx, *names)
+    for first, *others in NEEDS:
+        needs(ctx, ctx.params[first] not in (None, 0), f"--{first.replace('_', '-')}", *others)
+    given: dict[str, Any] = {f.name: ctx.params[f.name] for f in fields(Point)}
+    given |= {k: str(v) for k, v in given.items() if isinstance(v, Path)}
+    job = prepare(Point(**given), console.print)
     slices: list[Any] | None = None if timeline is None else []
-    result = simulated(lambda advance: evaluate_device(device, spec, workload, batch, depth or h.infer_depth,
-                                                       not lookups_only, advance, modelled, slices), workload.queries)
+    what = "queries" if devices is None else "numbers of devices"
+    result = simulated(lambda advance: job.run(advance, slices), job.steps, what)
     if timeline is not None:
         from ..timeline import write_timeline
 
-        result["timeline_slices_count"] = sum(write_timeline(timeline, slices or [], device.clock_mhz).values())
+        result["timeline_slices_count"] = sum(write_timeline(timeline, slices or [], job.clock_mhz).values())
+    if plot is not None:
+        from ..evaluate.scaling_plot import scaling_plot
+
+        with whole_file(plot) as part:
+            part.write_bytes(scaling_plot(result))
     write_json(json_file, result)
+    if devices is not None:
+        show_scaling(result)
+        return
     _show(result)
     if timeline is not None:
         console.print(f"timeline of {result['timeline_slices_count']:,} slices written to {timeline}")
@@ -165,85 +166,16 @@ def evaluate(
 #: Parameters of one device under one workload.
 _ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
         "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
-        "depth", "locality", "histogram", "trace", "dataset", "seed", "timeline")
+        "depth", "locality", "histogram", "trace", "dataset", "seed", "timeline", "devices", "device_gb", "plot")
 
 
-def simulated(work: Any, queries: int) -> Any:
-    """What ``work(advance)`` returns; a progress bar meanwhile, of ``queries``."""
-    columns = (text_column("simulating"), BarColumn(), MofNCompleteColumn(), text_column("queries"), TimeElapsedColumn(),
+def simulated(work: Any, queries: int, what: str = "queries") -> Any:
+    """What ``work(advance)`` returns; a progress bar meanwhile, of so many ``queries`` or of ``what`` is counted."""
+    columns = (text_column("simulating"), BarColumn(), MofNCompleteColumn(), text_column(what), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("evaluate", total=queries)
         return work(lambda n: progress.update(task, advance=n))
-
-
-def _spec(model: str, rows: int | None, table_gb: float | None) -> ModelSpec:
-    """The model with its published rows, or as the options say."""
-    from ..evaluate.workload import scaled
-    from ..models import ModelSpec, model_spec
-
-    spec = ModelSpec.from_toml(Path(model)) if model.endswith(".toml") else model_spec(model)
-    if rows is not None:
-        spec = replace(spec, tables=tuple(replace(t, rows=min(t.rows, rows)) for t in spec.tables))
-    return spec if table_gb is None else scaled(spec, table_gb * 1e9)
-
-
-def _fitting(spec: ModelSpec, base: DeviceConfig) -> ModelSpec:
-    """``spec`` with its rows, or with as many as the device can hold, which is said."""
-    from ..evaluate.workload import fitting
-
-    fits = fitting(spec, base)
-    if fits is not spec:
-        most, given = (max(t.rows for t in s.tables) for s in (fits, spec))
-        console.print(f"rows cut to {most:,} per table at most ({spec.name} has {given:,}): the largest flash of device "
-                      f"{base.name} holds no more; --rows or --table-gb choose others")
-    return fits
-
-
-def _workload(spec: ModelSpec, queries: int | None, locality: float | None, histogram: Path | None, trace: Path | None,
-              seed: int) -> Workload:
-    from ..evaluate import workload as w
-
-    if trace is not None:
-        stored = w.dataset_bags if trace.name.endswith((".pt.gz", ".pt")) else w.trace
-        return stored(spec, queries, trace)
-    n = queries or max(1, min(MOST_QUERIES, LOOKUP_BUDGET // spec.lookups))
-    if histogram is not None:
-        return w.histogram(spec, n, histogram, seed)
-    return w.synthetic(spec, n, 0.3 if locality is None else locality, seed)
-
-
-def _dataset(dataset: Path, checkpoint: Path | None, model: str | None, queries: int | None
-             ) -> tuple[ModelSpec, Workload, str | None]:
-    """(model, held-out queries, the mapping that its rows were placed by): a trained checkpoint's, or a --model's tables."""
-    from ..evaluate.workload import stored
-    from ..training import Recipe, load_checkpoint, replay
-
-    digest = None
-    if model is None:
-        trained, about = load_checkpoint(checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
-        spec, recipe = trained.spec, Recipe.from_dict(about["recipe"])
-        digest = about.get("placement")
-    else:
-        spec, recipe = _spec(model, None, None), None
-    _, test = replay(dataset, spec, recipe)
-    return spec, stored(f"{len(test)} held-out queries of {dataset.name}", test[: queries or len(test)]), digest
-
-
-def _device(spec: ModelSpec, model: str | None, plan: Path | None, board: str | None, base: DeviceConfig,
-            lookups_only: bool, share: float) -> DeviceConfig:
-    """The plan's device, or what the search chooses for the board, or the planner's from ``base`` with all weights on chip,
-    the only place that is simulated."""
-    from ..compiler import PlanOptions, compile_device, with_room
-
-    if plan is not None:
-        return plan_for(spec, plan)
-    if board is not None:
-        if model is None:
-            raise ConfigError("--board", board, "needs a --model to fit to it, or --plan")
-        return with_room(spec, device_of(find_board(board), model, None))
-    device = compile_device(spec, base, PlanOptions(onchip_bytes=1 << 40, share=share))
-    return replace(device, mlp=replace(device.mlp, graph=())) if lookups_only else device
 
 
 def _show(r: dict[str, Any]) -> None:

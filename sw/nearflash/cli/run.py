@@ -30,6 +30,7 @@ from ..reference.metrics import auc_or_none, why_no_auc
 from ..reference.model import IntegerModel
 from ..runtime.backend import backend_class
 from ..runtime.placement import Placement
+from ..timeline import MOST_SLICES, host_slices, write_timeline
 from ..tools import load_tool
 from ..training import Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
@@ -74,6 +75,7 @@ class RunOptions:
     interaction: str | None = None
     round_to_fp32: bool = False
     placement: Path | None = None
+    timeline: Path | None = None
     gated: bool = True
 
 
@@ -230,12 +232,13 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
         f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}"))
     start = time.monotonic()
     with working("generating the device and compiling its simulation (cached after the first time)"):
-        device = runtime.open("sim", config=config, gated=o.gated, **({"trace": True} if o.waves else {}))
+        device = runtime.open("sim", config=config, gated=o.gated, **({"trace": True} if o.waves else {}),
+                              **({"observed": True} if o.timeline else {}))
     build_seconds = time.monotonic() - start
     with device:
         device.load(compiled, placement=placement)
-        with _recording(device, o.waves):
-            measured = _stream(device, compiled, queries, batch, o.block_io, o.seed, placement)
+        with _recording(device, o.waves), _timeline(device, o.timeline) as host:
+            measured = _stream(device, compiled, queries, batch, o.block_io, o.seed, placement, host)
     fp32 = np.concatenate([_torch_logits(model, c) for c in _chunks(_moved(queries, placement), 512)])
     result = _result(config, compiled, model, queries, fp32, measured, about, source, batch, build_seconds)
     total = None
@@ -276,6 +279,26 @@ def _recording(device: runtime.Device, path: Path | None) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
+@contextmanager
+def _timeline(device: runtime.Device, path: Path | None) -> Iterator[list[tuple[int, int]]]:
+    """Write the timeline of what the device does meanwhile to ``path``. Yields a list for each command's first cycle and the
+    cycle after its last, in the order in which they are sent. Raises :class:`DataError` for more slices than browsers
+    show."""
+    host: list[tuple[int, int]] = []
+    if path is None:
+        yield host
+        return
+    start = device.backend.cycles
+    with device.backend.timeline() as slices:
+        yield host
+        found = slices(start)
+    submitted, completed = ([times[k] - start for times in host] for k in (0, 1))
+    found += host_slices(submitted, completed, device.config.host.infer_depth)
+    if len(found) > MOST_SLICES:
+        raise DataError("--timeline", len(found), f"slices: must be at most {MOST_SLICES:,}; run fewer queries")
+    write_timeline(path, found, device.config.clock_mhz)
+
+
 def _utilisation(total: Resources, board: Board) -> dict[str, Any]:
     shares = total.shares(board.part)
     return {"part": board.part.name, **{f"estimated_{k}_count": getattr(total, k) for k in shares},
@@ -289,8 +312,9 @@ def _show_utilisation(total: Resources, board: Board) -> None:
 
 
 def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch, batch: int, block_io: int, seed: int,
-            placement: Placement | None) -> dict[str, Any]:
-    """Latency of one query on the idle device, then all of ``queries`` with the queue kept full."""
+            placement: Placement | None, host: list[tuple[int, int]]) -> dict[str, Any]:
+    """Latency of one query on the idle device, then all of ``queries`` with the queue kept full. ``host`` gets the cycles
+    in which each command was sent and its answer was there."""
     reference = IntegerModel(compiled)
     dense = compiled.dense_features > 0
 
@@ -300,13 +324,14 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
     before = device.backend.cycles
     device.result(submit(queries[:1]))
     latency = device.backend.cycles - before
+    host.append((before, before + latency))
 
     traffic = _BlockTraffic(device, seed)
     parts = list(_chunks(queries, batch))
     steps = {int(i) for i in np.linspace(0, len(parts) - 1, block_io)} if block_io else set()
     answers: list[np.ndarray] = []
     mismatches = 0
-    flying: deque[tuple[QueryBatch, runtime.Ticket]] = deque()
+    flying: deque[tuple[QueryBatch, runtime.Ticket, int]] = deque()
     counters = device.counters()
     first, wall = device.backend.cycles, time.monotonic()
     columns = (text_column("simulating"), BarColumn(), MofNCompleteColumn(), text_column("queries, {task.fields[rate]}"),
@@ -316,15 +341,17 @@ def _stream(device: runtime.Device, compiled: CompiledModel, queries: QueryBatch
         task = progress.add_task("run", total=len(queries), rate="")
 
         def collect() -> None:
-            q, ticket = flying.popleft()
+            q, ticket, sent = flying.popleft()
             checked.append((q, device.result(ticket)))
+            host.append((sent, device.backend.cycles))
             rate = (device.backend.cycles - first) / max(1e-9, time.monotonic() - wall)
             progress.update(task, advance=len(q), rate=f"{rate / 1e3:.0f}k cycles/s")
 
         for i, q in enumerate(parts):
             if len(flying) == device.config.host.infer_depth:
                 collect()
-            flying.append((q, submit(q)))
+            sent = device.backend.cycles
+            flying.append((q, submit(q), sent))
             if i in steps:
                 traffic.step()
         while flying:

@@ -11,7 +11,8 @@ from .output import JsonFile, check_outputs, console, write_json
 
 __all__ = ["timeline"]
 
-timeline = typer.Typer(no_args_is_help=True, help="Timelines of `nearflash evaluate --timeline` (Perfetto's format).")
+timeline = typer.Typer(no_args_is_help=True, help="Timelines of `nearflash evaluate --timeline` and `nearflash run "
+                                                   "--timeline` (Perfetto's format).")
 
 
 @timeline.command()

@@ -36,11 +36,14 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check_fields(cls: Any, values: Mapping[str, Any], prefix: str, error: type[LimitError]) -> None:
     """Raise ``error`` for a value whose type is not that of its field in dataclass ``cls``: int, float, str, bool, or a
-    tuple of them. Fields of other types are left to the caller. ``prefix`` goes before a field's name in messages."""
+    tuple of them, or None where the field may be. Fields of other types are left to the caller. ``prefix`` goes before a
+    field's name in messages."""
     for f in fields(cls):
         if f.name not in values:
             continue
-        v, kind = values[f.name], str(f.type)
+        v, kind = values[f.name], str(f.type).removesuffix(" | None")
+        if v is None and kind != str(f.type):
+            continue
         if kind in _KINDS:
             ok, what = _KINDS[kind]
             if not ok(v):

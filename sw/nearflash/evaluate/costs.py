@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..contract import ConfigError
 from ..contract.reading import parse_toml, read_text, reading
 from ..contract.typed import check_table
 
-__all__ = ["Costs"]
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Costs", "ScaleCosts"]
 
 
 def _cost(value: Any, source: str) -> Any:
@@ -21,7 +24,34 @@ PAPER = "RM-SSD (HPCA 2022)"
 
 
 @dataclass(frozen=True)
-class Costs:
+class _Stated:
+    """Constants with a source each. Raises :class:`~nearflash.contract.ConfigError`."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            v = getattr(self, f.name)
+            if f.name.endswith("_share") and not 0 <= v <= 1:
+                raise ConfigError(f"costs.{f.name}", v, "must be from 0 to 1")
+            if not isinstance(v, bool) and not f.name.endswith("_share") and not 1e-6 <= v <= 1e9:
+                raise ConfigError(f"costs.{f.name}", v, "must be from 0.000001 to 1000000000")
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """The defaults with what a file says. Raises :class:`~nearflash.contract.ConfigError` naming file and field."""
+        with reading(path):
+            return cls(**check_table(cls, parse_toml(read_text(path), ConfigError), "", ConfigError))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Name, value and source of each, for reports; ``changed`` where it isn't the default."""
+        return [{"cost": f.name, "value": getattr(self, f.name), "source": f.metadata["source"],
+                 "changed": getattr(self, f.name) != f.default} for f in fields(self)]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Costs(_Stated):
     """The defaults are the paper's where it states them; *assumed* are ours. Raises
     :class:`~nearflash.contract.ConfigError`."""
 
@@ -47,24 +77,13 @@ class Costs:
     onchip_mb: float = _cost(1.68, "XC7A200T: 365 block RAMs of 36 Kb; what does not fit is streamed, largest layers first")
     fpga_dram_gb_per_s: float = _cost(9.0, "assumed: DDR3-1600 x 64, 70 % of its peak")
 
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            v = getattr(self, f.name)
-            if f.name.endswith("_share") and not 0 <= v <= 1:
-                raise ConfigError(f"costs.{f.name}", v, "must be from 0 to 1")
-            if not isinstance(v, bool) and not f.name.endswith("_share") and not 1e-6 <= v <= 1e9:
-                raise ConfigError(f"costs.{f.name}", v, "must be from 0.000001 to 1000000000")
 
-    @classmethod
-    def from_toml(cls, path: Path) -> Costs:
-        """The defaults with what a file says. Raises :class:`~nearflash.contract.ConfigError` naming file and field."""
-        with reading(path):
-            return cls(**check_table(cls, parse_toml(read_text(path), ConfigError), "", ConfigError))
+@dataclass(frozen=True)
+class ScaleCosts(_Stated):
+    """Of a host with several devices; all assumed. A GB is 1e9 bytes. Raises :class:`~nearflash.contract.ConfigError`."""
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Name, value and source of each, for reports; ``changed`` where it isn't the default."""
-        return [{"cost": f.name, "value": getattr(self, f.name), "source": f.metadata["source"],
-                 "changed": getattr(self, f.name) != f.default} for f in fields(self)]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    device_link_gb_per_s: float = _cost(3.2, "assumed: four lanes of PCIe 3.0, less the protocol, each way")
+    host_link_gb_per_s: float = _cost(12.8, "assumed: sixteen lanes of PCIe 3.0, less the protocol, for all devices "
+                                            "together, each way")
+    combine_gb_per_s: float = _cost(10.0, "assumed: one thread reads partial sums and adds them up, bytes read a second")
+    submit_us: float = _cost(0.2, "assumed: the host writes a queue entry and rings the doorbell, device after device")

@@ -14,13 +14,12 @@ from ..compiler.timing import inference_cycles
 from ..contract import DataError, DeviceConfig, RowCacheConfig, TableSpec
 from ..contract.modelled import Modelled
 from ..models import ModelSpec
-from ..timeline import Slice
+from ..timeline import MOST_SLICES, Slice
 from ..tools import load_tool
 from .workload import Bags, Workload
 
 __all__ = ["evaluate_device", "tables_of", "widest_row"]
 
-MOST_SLICES = 500_000  # of a timeline: 30 MB, which browsers still show fluently
 #: Figures of the device without what is modelled, which a result has beside its own.
 COMPARED = ("queries_per_second", "latency_mean_us", "latency_p50_us", "latency_p99_us", "flash_reads_per_lookup",
             "flash_ceiling_share", "die_busy_share")
@@ -44,7 +43,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
     ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. Of a device with a row cache
     ``row_cache`` says which, and ``without_row_cache`` what the device is without that. ``slices``: a list that gets
-    the run's timeline, of at most :data:`MOST_SLICES`.
+    the run's timeline, of at most :data:`~nearflash.timeline.MOST_SLICES`.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
     of its queries. *Stages in steady state* overlap: each figure is the time that one query keeps that part of the device;
@@ -52,8 +51,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     command less one whose bags are empty (lookups, flash, pooling), the MLP engine alone
     (:mod:`nearflash.compiler.timing`), and what is left (host interface).
 
-    Raises :class:`~nearflash.contract.DataError`, :class:`~nearflash.contract.ModelError` (an engine that is not simulated)
-    and :class:`~nearflash.contract.NearflashError` without the simulator.
+    Raises :class:`~nearflash.contract.DataError`, and :class:`~nearflash.contract.NearflashError` without the simulator.
     """
     f = config.flash
     if infer and not config.mlp.graph:
@@ -128,15 +126,24 @@ def _words(spec: ModelSpec, dense: int | None, lookups: float) -> float:
 
 def _alone(config: DeviceConfig, spec: ModelSpec, workload: Workload, dense: int | None, modelled: Modelled | None
            ) -> dict[str, float]:
-    """Latency of the first query on the idle device, in us, and what it consists of."""
+    """Latency of the first query on the idle device, in us, and what it consists of.
+
+    The MLP alone is in closed form where its weights are on chip. Where they are streamed, it's what such a query takes with
+    empty bags, without the host interface of the same device with its weights on chip."""
     simulate, us = load_tool("simulator"), 1 / config.clock_mhz
     first = workload.first(1)
     nothing = tuple((indices[:0], np.zeros_like(offsets)) for indices, offsets in first)
-    total, empty = (int(simulate(config, tables_of(spec), [bags], dense, 1, modelled).latency[0])
-                    for bags in (first, nothing))
-    mlp = 0
+
+    def cycles(device: DeviceConfig, bags: Bags) -> int:
+        return int(simulate(device, tables_of(spec), [bags], dense, 1, modelled).latency[0])
+
+    total, empty, mlp = cycles(config, first), cycles(config, nothing), 0
     if dense is not None:
-        mlp = inference_cycles(config, [t.dim for t in spec.tables]).busy
+        graph = tuple(replace(n, weights="onchip") for n in config.mlp.graph)
+        on_chip = replace(config, mlp=replace(config.mlp, graph=graph))
+        mlp = inference_cycles(on_chip, [t.dim for t in spec.tables]).busy
+        if on_chip != config:
+            mlp += empty - cycles(on_chip, nothing)
     return {"latency_us": total * us, "lookups_us": (total - empty) * us, "mlp_us": mlp * us, "host_us": (empty - mlp) * us}
 
 

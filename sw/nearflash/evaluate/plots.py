@@ -40,12 +40,15 @@ def _figures(e: Evaluation) -> dict[str, Figure]:
         "bytes": _bars(e, "host_bytes_per_query", "bytes", f"Bytes between host and device per inference; {at}"),
         "cell_reads": _bars(e, "cell_reads_per_lookup", "pages", f"Cell reads per lookup; {at}", False),
         "stages": _stages(e, f"Time by stage of a batch; {at}"), "sensitivity": _sensitivity(e)}
-    if len(s.localities) > 1:
-        out["locality"] = _lines(e, s.localities, "K (larger: fewer repeats)", lambda m, k: e.cell(
-            m, k, s.reference_batch), f"Throughput by locality; batches of {s.reference_batch}")
-    if len(s.batches) > 1:
-        out["batch"] = _lines(e, s.batches, "queries per batch", lambda m, b: e.cell(m, s.reference_k, b),
-                              f"Throughput by batch size; K = {s.reference_k:g}")
+    for key, what, unit, names in (
+            ("queries_per_second", "Throughput", "inferences per second", ("locality", "batch")),
+            ("latency_mean_us", "Mean latency of a batch alone", "us", ("latency_by_locality", "latency_by_batch"))):
+        if len(s.localities) > 1:
+            out[names[0]] = _lines(e, key, unit, s.localities, "K (larger: fewer repeats)", lambda m, k: e.cell(
+                m, k, s.reference_batch), f"{what} by locality; batches of {s.reference_batch}")
+        if len(s.batches) > 1:
+            out[names[1]] = _lines(e, key, unit, s.batches, "queries per batch", lambda m, b: e.cell(m, s.reference_k, b),
+                                   f"{what} by batch size; K = {s.reference_k:g}")
     return out
 
 
@@ -82,19 +85,19 @@ def _bars(e: Evaluation, key: str, unit: str, title: str, log: bool = True) -> F
     return figure
 
 
-def _lines(e: Evaluation, xs: tuple[float, ...], label: str, cell: Callable[[str, Any], dict[str, dict[str, Any]]],
-           title: str) -> Figure:
+def _lines(e: Evaluation, key: str, unit: str, xs: tuple[float, ...], label: str,
+           cell: Callable[[str, Any], dict[str, dict[str, Any]]], title: str) -> Figure:
     """A panel for each model, a line for each system."""
     s, names = e.setting, _systems(e)
     figure = _figure(3 * len(s.models), 4.2)
     panels = np.atleast_1d(figure.subplots(1, len(s.models)))
     for axes, m in zip(panels, s.models, strict=True):
         for name, colour in _colours(names).items():
-            axes.plot(range(len(xs)), [cell(m, x)[name]["queries_per_second"] for x in xs], "o-", label=name, color=colour,
+            axes.plot(range(len(xs)), [cell(m, x)[name][key] for x in xs], "o-", label=name, color=colour,
                       markersize=3)
         axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
         axes.set_yscale("log")
-        _finish(axes, label, "inferences per second" if m == s.models[0] else "", shown_name(m))
+        _finish(axes, label, unit if m == s.models[0] else "", shown_name(m))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=5, fontsize=8, loc="outside lower center", frameon=False)
     figure.suptitle(title)

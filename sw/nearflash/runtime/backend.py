@@ -88,6 +88,11 @@ class Backend(abc.ABC):
         """Record waveforms to ``path`` while the context is open (simulators only)."""
         raise NotImplementedError(f"{type(self).__name__} cannot record waveforms")
 
+    def timeline(self) -> AbstractContextManager[Any]:
+        """Record what the idle device does while the context is open (simulators only). Enters to a function that gives the
+        :class:`~nearflash.timeline.Slice` list so far, in cycles from the given one of :attr:`cycles` on."""
+        raise NotImplementedError(f"{type(self).__name__} cannot record a timeline")
+
     #: Where the device's DRAM begins, as its AXI port addresses it: 4 KiB-aligned, written to the device before it starts.
     dram_base: int = 0
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..contract import ConfigError
+from ..pools import on_ray
 from .files import FileResult, Job, Settings, attempt
 from .methods import Method
 
@@ -60,20 +61,6 @@ def _dask(jobs: Sequence[Job], address: str | None, workers: int | None) -> Iter
 
 
 def _ray(jobs: Sequence[Job], address: str | None, workers: int | None) -> Iterator[FileResult]:
-    try:
-        import ray  # type: ignore[import-not-found]
-    except ImportError as e:
-        raise ConfigError("cluster", "ray", "needs Ray: pip install ray") from e
-    ray.init(address=address, num_cpus=None if address else workers, include_dashboard=False, log_to_driver=False)
-    try:
-        task = ray.remote(_task)
-        waiting = {task.remote(job): job for job in jobs}
-        while waiting:
-            (ready, *_), _ = ray.wait(list(waiting))
-            job = waiting.pop(ready)
-            try:
-                yield ray.get(ready)
-            except Exception as e:  # whatever killed the worker belongs to this file; the others go on
-                yield FileResult(job.source, job.target, f"{type(e).__name__}: {e}")
-    finally:
-        ray.shutdown()
+    for job, found in on_ray(_task, jobs, address, workers):
+        failed = isinstance(found, Exception)
+        yield FileResult(job.source, job.target, f"{type(found).__name__}: {found}") if failed else found

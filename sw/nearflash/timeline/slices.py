@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..contract import DataError
 
-__all__ = ["Difference", "Slice", "check_slices", "first_difference"]
+__all__ = ["MOST_SLICES", "Difference", "Slice", "check_slices", "first_difference", "host_slices"]
+
+MOST_SLICES = 500_000  # of a timeline that a command writes: 30 MB, which browsers still show fluently
 
 
 class Slice(NamedTuple):
@@ -21,6 +23,13 @@ class Slice(NamedTuple):
     name: str
     begin: int
     end: int
+
+
+def host_slices(submitted: Sequence[int], completed: Sequence[int], depth: int) -> list[Slice]:
+    """Of commands in the order in which they were sent. One has one of ``depth`` slots: it begins after the one that many
+    before it has ended."""
+    return [Slice(f"host.slot{i % depth}", f"command {i}", begin, end)
+            for i, (begin, end) in enumerate(zip(submitted, completed, strict=True))]
 
 
 def check_slices(slices: Iterable[Slice]) -> dict[str, list[Slice]]:

@@ -216,9 +216,13 @@ def test_the_command_writes_a_folder_and_compares(tmp_path, monkeypatch, capsys)
                           tmp_path / "slow.toml", "--out", tmp_path / "a")
     assert code == 0
     assert "RM-SSD over SSD-S, at most" in shown
-    names = ("throughput", "latency", "bytes", "cell_reads", "stages", "sensitivity", "batch")
+    names = ("throughput", "latency", "bytes", "cell_reads", "stages", "sensitivity", "batch", "latency_by_batch")
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"report.html", "paper.json", *(f"{n}.png" for n in names)}
     assert all((tmp_path / "a" / f"{n}.png").read_bytes().startswith(b"\x89PNG") for n in names)
+    page = Page((tmp_path / "a" / "report.html").read_text())
+    assert f"nearflash evaluate --paper --quick --seed 7 --host {tmp_path / 'host.json'}" in page.text
+    assert all(f"{name} {found}" in page.text for name, found in versions().items())
+    assert len(page.images) == len(names)
     a, b = tmp_path / "a" / "paper.json", tmp_path / "b.json"
     held = json.loads(a.read_text())
     assert (held["costs"]["read_miss_us"], held["setting"]["seed"], held["host"]["source"]) == (90, 7, "given: host.json")

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 
 from ...interfaces import bits_for, index_bits
+from ...model import observe
 from ...primitives.fifo import StreamFifo
 from ...primitives.float32 import FP32_NAN, IntToFp32
 from ...primitives.register_slice import RegisterSlice
@@ -71,11 +72,11 @@ class Drain(wiring.Component):
         m = Module()
         m.submodules.jobs = jobs = StreamFifo(self.s.job, WORDS)
         m.submodules.words = words = StreamFifo(self.s.values, WORDS + 1)
-        self._walk(m, jobs, words)
+        self._walk(m, jobs, words, platform)
         self._emit(m, jobs, words)
         return m
 
-    def _walk(self, m, jobs, words):
+    def _walk(self, m, jobs, words, platform):
         """Tables in, one job per accumulator word out."""
         s, lay = self.s, self.s.layouts
         m.d.comb += self.bag.ready.eq(1)
@@ -119,6 +120,8 @@ class Drain(wiring.Component):
         if s.lanes == 8:
             m.d.comb += job.half.eq((words_left == 0) & self.params.quads[0])
 
+        observe(m, platform, "drain", begin=self.drain.valid & self.drain.ready, slot=self.drain.p.slot,
+                end=put & (words_left == 0) & (tables_left == 0))
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.drain.ready.eq(~self.hold)

@@ -9,6 +9,7 @@ from nearflash.contract import DeviceConfig
 from nearflash.contract.table import RowFormat
 
 from ...interfaces import bits_for
+from ...model import observe
 from .accumulators import Accumulators
 from .shapes import ROWS_IN_FLIGHT, Shapes
 
@@ -96,6 +97,7 @@ class Issue(wiring.Component):
             done.eq(send & word_last),
             beats.ready.eq(dropping | (send & (beat_end | word_last))),
         ]
+        observe(m, platform, "row", load=load, done=done, slot=row.p.slot, table=row.p.table)
         m.d.sync += granted_before.eq(granted)
         with m.If(load):
             m.d.sync += [

@@ -23,11 +23,24 @@ def _behind(r, asked, at):
 
 @compiled
 def burst(m, asked, beats):
-    """A burst of weights that memory could give from cycle ``asked`` on; returns the cycle of its first beat."""
+    """A burst of weights that memory could give from cycle ``asked`` on; returns the cycle of its first beat. What was asked
+    for later and is known already makes room: whoever wants it doesn't learn of that, but what is found next does, so that
+    memory gives no more than a beat a cycle."""
     at = _behind(m, asked, asked)
+    last, then = at + beats - 1, asked
+    while True:
+        after = -1
+        for k in range(BURSTS):
+            if m.burst_asked[k] > then and (after < 0 or m.burst_asked[k] < m.burst_asked[after]):
+                after = k
+        if after < 0 or m.burst_first[after] > last:
+            break
+        m.burst_end[after] += last + 1 - m.burst_first[after]
+        m.burst_first[after] = last + 1
+        last, then = m.burst_end[after], m.burst_asked[after]
     place = m.s[0].bursts % BURSTS
     m.s[0].bursts += 1
-    m.burst_asked[place], m.burst_end[place] = asked, at + beats - 1
+    m.burst_asked[place], m.burst_first[place], m.burst_end[place] = asked, at, at + beats - 1
     return at
 
 

@@ -52,6 +52,7 @@ class Mlp(NamedTuple):
     weight_read: np.ndarray  #: and left their FIFO
     burst_asked: np.ndarray  #: as of the state of the rest of the device, with which a simulation shares them
     burst_end: np.ndarray
+    burst_first: np.ndarray  #: [place], ring: cycles of the first beats of the latest bursts
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
@@ -129,7 +130,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
                arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
                weight_came=np.zeros((n, most), np.int64), weight_read=np.zeros((n, most), np.int64),
-               burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1), trace=np.zeros((slices, FIELDS), np.int64))
+               burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1), burst_first=np.full(BURSTS, -1),
+               trace=np.zeros((slices, FIELDS), np.int64))
 
 
 @compiled

@@ -362,24 +362,25 @@ def _land(d, a, m, submitted, completed, out):
 
 
 @entry
-def run(d, a, m, depth, finish, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, keys,
+def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, keys,
         submitted, completed):
-    """Commands with at most ``depth`` in flight; with ``finish`` until all are complete. One entry of ``infer`` to
-    ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups in ``blocks``: logical
-    ones, each of which lies in the page of its number, and in ``keys``: a number of its own for each row.
-    Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
+    """Commands with at most ``depth`` in flight, none submitted before cycle ``after``; until ``left`` are not complete.
+    One entry of ``infer`` to ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups
+    in ``blocks``: logical ones, each of which lies in the page of its number, and in ``keys``: a number of its own for each
+    row. Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
     for n in range(len(infer)):
         while s.command - s.landed >= depth:
             out = _land(d, a, m, submitted, completed, out)
-        a.command[s.command % COMMANDS].submitted = s.host_now
+        at = max(s.host_now, after)
+        a.command[s.command % COMMANDS].submitted = at
         number = s.command
         s.command += 1
-        _send(d, a, m, s.host_now + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
+        _send(d, a, m, at + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
               lengths, bags[n], blocks, keys, lookups[n])
-        s.host_now += d.k.MMIO_WRITE
-    if finish:
-        while s.landed < s.command:
-            out = _land(d, a, m, submitted, completed, out)
+        if at == s.host_now:  # else its thread went on to look for completions
+            s.host_now += d.k.MMIO_WRITE
+    while s.command - s.landed > left:
+        out = _land(d, a, m, submitted, completed, out)
     return out
