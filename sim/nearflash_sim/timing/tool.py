@@ -16,10 +16,12 @@ __all__ = ["LiveDevice", "simulate"]
 
 
 class LiveDevice:
-    """A simulated device whose commands are sent one by one, by a host that has others too."""
+    """A simulated device whose commands are sent one by one, by a host that has others too; otherwise as
+    :func:`simulate`'s. At most ``depth`` commands are in flight."""
 
-    def __init__(self, simulator: Simulator, dense: int | None):
-        self._simulator, self._dense = simulator, dense
+    def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], dense: int | None, depth: int = 1,
+                 modelled: Modelled | None = None):
+        self._simulator, self._dense = Simulator(config, place(config, tables), depth, modelled=modelled), dense
 
     def send(self, bags: Sequence[Any], after: int) -> None:
         """A command, submitted in cycle ``after`` or as soon as the device's driver is free. Fewer than ``depth`` must be in
@@ -36,10 +38,9 @@ class LiveDevice:
         return self._simulator.counters()
 
 
-def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]] | None, dense: int | None,
-             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline | LiveDevice:
+def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]], dense: int | None,
+             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline:
     """The cycles of ``commands``, each a command's (indices, offsets) per table, on an idle device that was just enabled.
-    Without them: the device, to send them to.
 
     ``tables`` lie one behind the other on its flash, none of them allocated. ``dense``: features of a sample, the commands
     then being INFER; None: they are LOOKUP. ``depth``: commands in flight.
@@ -47,6 +48,4 @@ def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterab
     :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse.
     """
     simulator = Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices)
-    if commands is None:
-        return LiveDevice(simulator, dense)
     return simulator.run(Batch.of(bags, dense is not None, dense or 0) for bags in commands)
