@@ -99,8 +99,8 @@ class _Link:
 
 def _measure(config: DeviceConfig, plan: ShardPlan, work: Workload, learnt: int, batch: int, depth: int, costs: ScaleCosts,
              modelled: Modelled | None) -> dict[str, Any]:
-    device, used = load_tool("live-device"), plan.used
-    live = [device(config, plan.tables(d), None, depth, modelled) for d in used]
+    live_device, used = load_tool("live-device"), plan.used
+    live = [live_device(config, plan.tables(d), None, depth, modelled) for d in used]
     bus = config.beat_bytes  # bytes a cycle between a device and its link
     links = [[_Link(costs.device_link_gb_per_s, config) for _ in used] for _ in "io"]
     host = [_Link(costs.host_link_gb_per_s, config) for _ in "io"]
