@@ -14,11 +14,10 @@ from . import (
     both_at_once,
     composition,
     despeckle,
+    locality,
     lookup,
     modelled,
     mqsim,
-    page_window,
-    row_cache,
     shell,
     simulators,
     tensor,
@@ -33,7 +32,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
-           "page_window": page_window, "row_cache": row_cache, "admission": admission,
+           "locality": locality, "admission": admission,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "both_at_once": both_at_once, "tensor_boards": tensor_boards,
            "shell": shell, "virtual_board": virtual_board}

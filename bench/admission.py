@@ -19,8 +19,8 @@ from nearflash.evaluate.workload import stored
 from nearflash.training import Recipe, load_checkpoint, replay
 from nearflash_sim.timing.workload import locate, place
 
+from .locality import DATASET
 from .report import Rows, console, progress, show_rows
-from .row_cache import DATASET
 
 __all__ = ["measure"]
 
