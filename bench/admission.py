@@ -24,7 +24,6 @@ from .row_cache import DATASET
 
 __all__ = ["measure"]
 
-CONFIG = DeviceConfig.preset("paper", dies=4)
 WAYS, DELAY, MOST = 8, 60, 7
 RULES = ("least recently used", "as built", "TinyLFU")
 ODD = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB, 0x2545F4914F6CDD1D)
@@ -34,12 +33,13 @@ def rows_in_order() -> list[int]:
     """A number for each lookup's row, from its place on four channels of four dies."""
     model, about = load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
     _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
-    tables = place(CONFIG, tables_of(model.spec))
+    config = DeviceConfig.preset("paper", dies=4)
+    tables = place(config, tables_of(model.spec))
     out: list[int] = []
     for bags in stored("", test).commands(1):
         for spec, (rows, _) in zip(tables, bags, strict=True):
-            column = rows % spec.rows_per_page(CONFIG) * spec.stride_beats(CONFIG)
-            out += (locate(CONFIG, spec, rows) | column << CONFIG.flash.ppn_bits).tolist()
+            column = rows % spec.rows_per_page(config) * spec.stride_beats(config)
+            out += (locate(config, spec, rows) | column << config.flash.ppn_bits).tolist()
     return out
 
 
@@ -68,11 +68,9 @@ def answered(rows: list[int], lines: int, rule: str) -> float:
 
 
 def _set_of(row: int, bits: int) -> int:
-    at, page_bits = 0, CONFIG.flash.ppn_bits
-    shift = max(0, bits - CONFIG.raw_page_beats.bit_length())
-    for number in (row & (1 << page_bits) - 1, row >> page_bits << shift):
-        while number:
-            at, number = at ^ number & (1 << bits) - 1, number >> bits
+    at = 0
+    while row:
+        at, row = at ^ row & (1 << bits) - 1, row >> bits
     return at
 
 

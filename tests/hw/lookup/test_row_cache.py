@@ -266,14 +266,13 @@ class Lines:
     def __init__(self, config):
         self.ways = config.row_cache.ways
         self.bits = (config.row_cache.sets - 1).bit_length()
-        self.column_bits = config.raw_page_beats.bit_length()
+        self.ppn_bits = config.flash.ppn_bits
         self.sets = {}
 
     def of(self, row):
-        at = 0
-        for number in (row[0], row[1] << max(0, self.bits - self.column_bits)):
-            while number:
-                at, number = at ^ number & (1 << self.bits) - 1, number >> self.bits
+        number, at = row[0] | row[1] << self.ppn_bits, 0
+        while number:
+            at, number = at ^ number & (1 << self.bits) - 1, number >> self.bits
         return self.sets.setdefault(at, [None] * self.ways)
 
     def look(self, row):

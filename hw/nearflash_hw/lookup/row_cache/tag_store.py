@@ -69,22 +69,20 @@ class TagStore(wiring.Component):
         c, lay = self.config, LookupLayouts.of(self.config)
         ways, sets = c.row_cache.ways, c.row_cache.sets
         set_bits = log2(sets)
-        high_bits = max(0, lay.ppn_bits - set_bits)
+        number_bits = max(lay.ppn_bits + lay.column_bits, set_bits + 1)
         line = data.StructLayout({
-            "held": 1, "count": COUNT_BITS, "number": high_bits + lay.column_bits, "beats": lay.line_beat_bits})
+            "held": 1, "count": COUNT_BITS, "number": number_bits - set_bits, "beats": lay.line_beat_bits})
         m.submodules.lines = lines = Memory(shape=data.ArrayLayout(line, ways), depth=sets, init=[])
         read, write = lines.read_port(), lines.write_port(granularity=1)
 
-        def folded(value):
-            return reduce(lambda a, b: a ^ b, (value[k : k + set_bits] for k in range(0, len(value), set_bits)))
+        def number_of(row):
+            return Cat(row.ppn, row.column, Const(0, number_bits - lay.ppn_bits - lay.column_bits))
 
         def set_of(row):
-            # Pages that are used together differ in their low bits, columns in their high ones: these go to the set's end.
-            return folded(row.ppn) ^ folded(Cat(Const(0, max(0, set_bits - lay.column_bits)), row.column))
-
-        def number_of(row):
-            # Tells the rows of a set apart: the page's low bits follow from it and the set.
-            return Cat(row.ppn[set_bits:], row.column)
+            # Pages' numbers differ in their low bits, columns in their high ones; what remains of the number tells rows of
+            # one set apart.
+            number = number_of(row)
+            return reduce(lambda a, b: a ^ b, (number[k : k + set_bits] for k in range(0, number_bits, set_bits)))
 
         # -- which next: the writer after a lookup, else a lookup
         op, row, placed = Signal(Op), Signal(lay.row_place), Signal(lay.placed, reset_less=True)
@@ -112,7 +110,7 @@ class TagStore(wiring.Component):
         fit, fits = Signal(), Signal()
         acts, clearing = Signal(), Signal()
         walk = Signal(set_bits)
-        number, beats = number_of(held_row), held_row.beats[: lay.line_beat_bits]
+        number, beats = number_of(held_row)[set_bits:], held_row.beats[: lay.line_beat_bits]
         m.d.comb += fit.eq(held_row.beats <= lay.line_beats)
         with m.FSM():
             with m.State("IDLE"):

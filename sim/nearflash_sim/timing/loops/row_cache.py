@@ -29,26 +29,19 @@ def new_cache(sets: int, ways: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @compiled
-def _folded(value, sets):
+def _set_of(a, key):
+    sets = a.cached.shape[0]
     at = 0
-    while value > 0:
-        at ^= value & sets - 1
-        value //= sets
+    while key > 0:
+        at ^= key & sets - 1
+        key //= sets
     return at
 
 
 @compiled
-def _set_of(d, a, key):
-    """Of ``key``, a page and above it a column, whose upper bits go to the set's end."""
-    sets = a.cached.shape[0]
-    column = key >> d.ppn_bits
-    return _folded(key & (1 << d.ppn_bits) - 1, sets) ^ _folded(column << d.column_shift, sets)
-
-
-@compiled
-def _admit(d, a, key):
+def _admit(a, key):
     """The way that ``key`` may have in its set, or -1."""
-    line, chosen = _set_of(d, a, key), -1
+    line, chosen = _set_of(a, key), -1
     for way in range(a.cached.shape[1]):
         if a.cached[line, way] == key:
             return -1
@@ -101,14 +94,14 @@ def _write(d, a, until):
             return
         s.tags_free, s.looked = start + d.k.TAGS_EVERY, 0
         if s.publish_at > 0:
-            line = _set_of(d, a, r.key)
+            line = _set_of(a, r.key)
             for way in range(a.cached.shape[1]):
                 if a.cached[line, way] == TAKEN:
                     a.cached[line, way], a.cache_count[line, way] = r.key, 1
             s.publish_at, s.keeper_free = 0, start + 1
             s.kept_head += 1
             s.cache_kept += 1
-        elif _admit(d, a, r.key) >= 0:
+        elif _admit(a, r.key) >= 0:
             s.admitted = start
             if s.hit_waits:
                 s.publish_at = a.keeping[place].released = INF
@@ -130,7 +123,7 @@ def look(d, a, at, key):
         start = s.tags_free
         _write(d, a, start)
     s.tags_free, s.looked = start + d.k.TAGS_EVERY, 1
-    line = _set_of(d, a, key)
+    line = _set_of(a, key)
     for way in range(a.cached.shape[1]):
         if a.cached[line, way] == key:
             a.cache_count[line, way] = min(MOST, a.cache_count[line, way] + 1)

@@ -56,8 +56,6 @@ class Device(NamedTuple):
     n_batch: int  #: samples of a group in the MLP, at most
     streams: int  #: weights come from DRAM
     sources: int  #: of vectors, before the merge: channels, and the row cache if there is one
-    ppn_bits: int  #: of a key of the row cache: the page's,
-    column_shift: int  #: above which is the column, by so many bits further up in the number of the set
     line_beats: int  #: of the row cache's lines
     line_fifo: int  #: cycles that a beat takes through the cache's reader
     page_unit: int  #: beats of a flash page, if the row cache holds pages (modelled, not in RTL)
@@ -148,9 +146,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
         sources=f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0), window=modelled.page_window,
-        ppn_bits=f.ppn_bits, line_beats=line_beats,
-        column_shift=max(0, (max(2, config.row_cache.sets) - 1).bit_length() - config.raw_page_beats.bit_length()),
-        line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
+        line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
         page_unit=config.page_beats if modelled.page_cache_mib else 0)
 
 
