@@ -41,7 +41,7 @@ def test_a_large_cache_reads_each_row_once():
     hits = out.counters["cache_hits_count"]
     assert 100 < again - 4 <= hits <= again
     assert reads(out) == 360 - hits
-    assert out.counters["cache_kept_count"] in (len(seen), len(seen) - 1)  # the last one's row is still on its way
+    assert out.counters["cache_kept_count"] <= len(seen)
 
 
 def test_a_hit_takes_the_drams_time_and_no_flash():
