@@ -22,7 +22,7 @@ def show_scaling(r: dict[str, Any]) -> None:
                   pad_edge=False)
     for heading in ("devices", "queries/s", "of linear", "p50 us", "p99 us", "lookups even", "flash even", "device link",
                     "host link", "adding", "tables in parts"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     for s in r["scaling"]:
         used = "" if s["devices_used"] == s["devices"] else f" ({s['devices_used']} used)"
         table.add_row(f"{s['devices']}{used}", f"{s['queries_per_second']:,.0f}",
