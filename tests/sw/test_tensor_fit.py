@@ -69,14 +69,16 @@ def fits(t, costs, limit):
     return all(v <= limit for v in used.shares(Z020.part).values())
 
 
-@pytest.mark.parametrize(("lane", "limit"), [(2_000, 0.8), (2_000, 0.5), (3_500, 0.8)])
-def test_nothing_faster_fits(lane, limit):
+@pytest.mark.parametrize(("lane", "lanes", "estimated"), [(2_000, 4, 1), (5_600, 2, 2), (7_000, 2, 2)])
+def test_nothing_faster_fits(lane, lanes, estimated):
+    """The second's engine of 4 lanes fits, its device doesn't; the third's is too large by far."""
     costs = Costs(lane)
-    found = fit_tensor(NETWORK, BASE, Z020, costs, limit)
-    assert fits(found.config.tensor, costs, limit)
+    found = fit_tensor(NETWORK, BASE, Z020, costs, 0.8)
+    assert fits(found.config.tensor, costs, 0.8)
+    assert (found.config.tensor.lanes, found.estimated >= estimated) == (lanes, True)
     predict = TilePredictor(NETWORK, 8)
     every = list(candidates(NETWORK, 8, BASE.tensor.dram_bytes))
-    times = [sum(predict(t).values()) for t in every if fits(t, costs, limit)]
+    times = [sum(predict(t).values()) for t in every if fits(t, costs, 0.8)]
     assert found.cycles == pytest.approx(min(times))
     # what is nowhere smaller than an engine that is too large is not generated
     assert len(costs.asked) == found.estimated < 0.05 * len(every) == 0.05 * found.candidates
