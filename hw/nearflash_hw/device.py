@@ -22,7 +22,7 @@ from .primitives.axi import AxiSignature
 from .primitives.axi_lite import AxiLiteSignature
 from .primitives.interconnect import MemInterconnect
 from .tensor.commands import TensorCommands
-from .tensor.engine import OUTSTANDING_WRITES, TensorEngine
+from .tensor.engine import OUTSTANDING_READS, OUTSTANDING_WRITES, TensorEngine
 
 __all__ = ["Device"]
 
@@ -150,7 +150,7 @@ class Device(wiring.Component):
             ]
 
         # -- tensor engine
-        tensor_host_reads, tensor_host_writes, tensor_dram_writes = [], [], []
+        tensor_host_reads, tensor_host_writes, tensor_dram_writes, deep_reads = [], [], [], {}
         if c.tensor.rows:
             m.submodules.tensor = tensor = TensorEngine(c)
             m.submodules.tensor_commands = commands = TensorCommands(c)
@@ -160,6 +160,7 @@ class Device(wiring.Component):
             connect(m, tensor.o, commands.outcome)
             connect(m, tensor.transfer, commands.transfer)
             connect(m, commands.transferred, tensor.transferred)
+            deep_reads = {len(dram_reads) + k: most for k, most in OUTSTANDING_READS.items() if k < len(tensor.mem_read)}
             dram_reads += [*tensor.mem_read, commands.dram_read]
             tensor_host_reads += [commands.list_read, commands.data_read]
             tensor_host_writes.append(commands.host_write)
@@ -173,7 +174,7 @@ class Device(wiring.Component):
         m.submodules.host_interconnect = host = MemInterconnect(c.beat_bytes, len(host_reads), len(host_writes), c.bus)
         m.submodules.dram_interconnect = dram = MemInterconnect(
             c.beat_bytes, len(dram_reads), len(dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(), based=True,
-            outstanding_writes=OUTSTANDING_WRITES if c.tensor.rows else None)
+            outstanding_writes=OUTSTANDING_WRITES if c.tensor.rows else None, outstanding_reads=deep_reads)
         m.d.comb += [
             dram.base.eq(nvme.dram_base),  # silent: in the order of register bus_status
             nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes)),

@@ -9,12 +9,11 @@ from nearflash.contract.tensor import TensorConfig
 
 from ..primitives.fifo import StreamFifo
 from .entries import EntryStream
-from .input_buffer import InputTiles
 from .places import Places
 from .plan import conv_layout, every_ready, tile_layout
 from .residual import ResidualReader
 from .tiles import TileWalk
-from .unit import array_ports, epilogue_ports, unit_ports
+from .unit import array_ports, epilogue_ports, input_ports, unit_ports
 from .weights import WeightStream
 from .window import Window
 from .writer import CodeWriter
@@ -27,17 +26,19 @@ TILES = 4  # that units may be apart
 class Convolution(wiring.Component):
     """``start``: does what ``plan`` says; ``done``: its output lies in memory, or a read or write failed on the way.
 
-    Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
-    1 weights, 2 entries, 3 residual. The units run through the same tiles, each as far ahead as its buffers let it.
-    ``step``, ``weight``, ``array_sums``: a :class:`~nearflash_hw.tensor.array.PixelArray`; ``sums``, ``entry``,
-    ``residual``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue`. An engine has one of each.
+    Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 weights,
+    1 entries, 2 residual. The units run through the same tiles, each as far ahead as its buffers let it. ``x_tile`` ...: an
+    :class:`~nearflash_hw.tensor.input_buffer.InputTiles` of ``plan``; ``step``, ``weight``, ``array_sums``: a
+    :class:`~nearflash_hw.tensor.array.PixelArray`; ``sums``, ``entry``, ``residual``, ``codes``: an
+    :class:`~nearflash_hw.tensor.epilogue.Epilogue`. An engine has one of each.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "plan": In(conv_layout()),
-            **unit_ports(beat_bytes, 4),
+            **unit_ports(beat_bytes, 3),
+            **input_ports(config),
             **array_ports(config, beat_bytes),
             **epilogue_ports(config.lanes, residual=True),
         })
@@ -46,7 +47,6 @@ class Convolution(wiring.Component):
         m = Module()
         c, plan, beat = self.config, self.plan, self.beat_bytes
         m.submodules.walk = walk = TileWalk(c)
-        m.submodules.input_tiles = input_tiles = InputTiles(c, beat)
         m.submodules.weights = weights = WeightStream(c, beat)
         m.submodules.window = window = Window(c)
         m.submodules.entries = entries = EntryStream(c, beat)
@@ -56,13 +56,13 @@ class Convolution(wiring.Component):
         m.submodules.writer = writer = CodeWriter(c.lanes, beat)
 
         # -- tiles to everyone; a descriptor without residual leaves their reader out
-        users = [input_tiles, weights, window, entries, places, residual_places]
+        users = [weights, window, entries, places, residual_places]
+        m.d.comb += [user.plan.eq(plan) for user in users]
         queues = []
-        for k, user in enumerate(users):
+        for k, tile in enumerate([flipped(self.x_tile), *(user.tile for user in users)]):
             m.submodules[f"tiles{k}"] = queue = StreamFifo(tile_layout(c), TILES)
-            connect(m, queue.o, user.tile)
+            connect(m, queue.o, tile)
             queues.append(queue.i)
-            m.d.comb += user.plan.eq(plan)
         every_ready(m, walk.o, queues)
         with m.If(~plan.epilogue.residual):
             m.d.comb += queues[-1].valid.eq(0)
@@ -74,10 +74,10 @@ class Convolution(wiring.Component):
 
         # -- input and weights to the array, its sums to the epilogue, codes from there to memory
         m.d.comb += [
-            window.available.eq(input_tiles.available),
-            input_tiles.read.eq(window.read),
-            window.data.eq(input_tiles.data),
-            input_tiles.release.eq(window.release),
+            window.available.eq(self.x_available),
+            self.x_read.eq(window.read),
+            window.data.eq(self.x_data),
+            self.x_release.eq(window.release),
             residuals.wide.eq(plan.r.wide),
             writer.wide.eq(plan.y.wide),
         ]
@@ -89,9 +89,9 @@ class Convolution(wiring.Component):
         connect(m, residuals.o, flipped(self.residual))
         connect(m, places.o, writer.place)
         connect(m, flipped(self.codes), writer.codes)
-        for k, user in enumerate((input_tiles, weights, entries, residuals)):
+        for k, user in enumerate((weights, entries, residuals)):
             connect(m, user.mem_read, flipped(self.mem_read[k]))
         connect(m, writer.mem_write, flipped(self.mem_write))
-        m.d.comb += writer.failed.eq(Cat(u.error for u in (input_tiles, weights, entries, residuals)).any())
+        m.d.comb += writer.failed.eq(Cat(self.x_error, *(u.error for u in (weights, entries, residuals))).any())
         connect(m, writer.done, flipped(self.done))
         return m

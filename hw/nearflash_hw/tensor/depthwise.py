@@ -17,11 +17,11 @@ from ..primitives.memport import MemReadSignature
 from .array import sums_layout
 from .entries import EntryStream
 from .groups import pieces, pixel_beats
-from .input_buffer import InputTiles
+from .input_buffer import read_layout
 from .places import Places
 from .plan import SIZE_BITS, SMALL_BITS, conv_layout, every_ready, half_words, tile_layout
 from .tiles import TileWalk
-from .unit import epilogue_ports, unit_ports
+from .unit import epilogue_ports, input_ports, unit_ports
 from .writer import CodeWriter
 
 __all__ = ["DepthwiseArray", "DepthwiseConvolution"]
@@ -174,7 +174,7 @@ class DepthwiseArray(wiring.Component):
             "start": In(1),
             "tile": In(stream.Signature(tile_layout(config))),
             "available": In(1),
-            "read": Out(data.StructLayout({"en": 1, "address": index_bits(half_words(config))})),
+            "read": Out(read_layout(config)),
             "data": In(8 * columns),
             "release": Out(1),
             "mem_read": Out(MemReadSignature(beat_bytes)),
@@ -388,9 +388,10 @@ class DepthwiseConvolution(wiring.Component):
     :class:`~nearflash_hw.tensor.planner.ConvPlanner` makes it; ``done``: its output lies in memory, or a read or write
     failed on the way (docs/offload.md, "What every operator computes").
 
-    Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 input,
-    1 weights, 2 entries. ``sums``, ``entry``, ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue` of
-    ``config.lanes``, whose control and table are the descriptor's. The weights must fit ``config.depthwise_weight_bytes``.
+    Takes ``start`` only when idle, with ``plan`` steady from three cycles before it until ``done``. ``mem_read``: 0 weights,
+    1 entries. ``x_tile`` ...: an :class:`~nearflash_hw.tensor.input_buffer.InputTiles` of ``plan``; ``sums``, ``entry``,
+    ``codes``: an :class:`~nearflash_hw.tensor.epilogue.Epilogue` of ``config.lanes``, whose control and table are the
+    descriptor's. The weights must fit ``config.depthwise_weight_bytes``.
 
     Cycles of a tile: see :class:`DepthwiseArray`; its input is read meanwhile, its output written.
     """
@@ -399,7 +400,8 @@ class DepthwiseConvolution(wiring.Component):
         self.config, self.beat_bytes = config, beat_bytes
         super().__init__({
             "plan": In(conv_layout()),
-            **unit_ports(beat_bytes, 3),
+            **unit_ports(beat_bytes, 2),
+            **input_ports(config),
             **epilogue_ports(config.lanes),
         })
 
@@ -408,7 +410,6 @@ class DepthwiseConvolution(wiring.Component):
         c, beat = self.config, self.beat_bytes
         by_block = replace(c, rows=c.depthwise)  # the units that go by output blocks
         m.submodules.walk = walk = TileWalk(c)
-        m.submodules.input_tiles = input_tiles = InputTiles(c, beat)
         m.submodules.array = array = DepthwiseArray(c, beat)
         m.submodules.entries = entries = EntryStream(by_block, beat)
         m.submodules.places = places = Places(by_block, "y")
@@ -426,28 +427,28 @@ class DepthwiseConvolution(wiring.Component):
             walk.start.eq(self.start),
             entries.start.eq(self.start),
         ]
-        users = [input_tiles, array, entries, places]
+        users = [array, entries, places]
+        m.d.comb += [user.plan.eq(plan) for user in users]
         queues = []
-        for k, user in enumerate(users):
+        for k, tile in enumerate([flipped(self.x_tile), *(user.tile for user in users)]):
             m.submodules[f"tiles{k}"] = queue = StreamFifo(tile_layout(c), TILES)
-            connect(m, queue.o, user.tile)
+            connect(m, queue.o, tile)
             queues.append(queue.i)
-            m.d.comb += user.plan.eq(plan)
         every_ready(m, walk.o, queues)
         m.d.comb += [
-            array.available.eq(input_tiles.available),
-            input_tiles.read.eq(array.read),
-            array.data.eq(input_tiles.data),
-            input_tiles.release.eq(array.release),
+            array.available.eq(self.x_available),
+            self.x_read.eq(array.read),
+            array.data.eq(self.x_data),
+            self.x_release.eq(array.release),
             writer.wide.eq(plan.y.wide),
         ]
         connect(m, array.o, flipped(self.sums))
         connect(m, entries.o, flipped(self.entry))
         connect(m, places.o, writer.place)
         connect(m, flipped(self.codes), writer.codes)
-        for k, user in enumerate((input_tiles, array, entries)):
+        for k, user in enumerate((array, entries)):
             connect(m, user.mem_read, flipped(self.mem_read[k]))
         connect(m, writer.mem_write, flipped(self.mem_write))
-        m.d.comb += writer.failed.eq(Cat(u.error for u in (input_tiles, array, entries)).any())
+        m.d.comb += writer.failed.eq(Cat(self.x_error, array.error, entries.error).any())
         connect(m, writer.done, flipped(self.done))
         return m

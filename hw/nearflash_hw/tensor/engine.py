@@ -15,21 +15,25 @@ from .attention import Attention
 from .conv import Convolution
 from .depthwise import DepthwiseConvolution
 from .epilogue import Epilogue
+from .input_buffer import InputTiles
 from .layer_norm import LayerNormalisation
 from .planner import ConvPlanner
 from .pool import Pooling
 from .sequencer import STATUS_BITS, TensorSequencer, outcome_layout, run_layout, transfer_layout
 from .switch import MemSwitch
 
-__all__ = ["OUTSTANDING_WRITES", "UNITS", "TensorEngine"]
+__all__ = ["OUTSTANDING_READS", "OUTSTANDING_WRITES", "UNITS", "TensorEngine"]
 
 #: What computes each operator: a component made of (TensorConfig, beat_bytes), with ``start`` and ``done`` as
 #: :class:`.conv.Convolution`'s, any ``mem_read`` and one ``mem_write``; ``descriptor``, or ``plan`` as
-#: :class:`.planner.ConvPlanner` makes it; and, where it uses them, the ports to the array and the epilogue of :mod:`.unit`.
+#: :class:`.planner.ConvPlanner` makes it; and, where it uses them, the ports to the array, the epilogue and the input buffer
+#: of :mod:`.unit`.
 UNITS = {Op.CONV: Convolution, Op.DEPTHWISE: DepthwiseConvolution, Op.POOL: Pooling, Op.ADD: Addition,
          Op.LAYERNORM: LayerNormalisation, Op.ATTENTION: Attention}
 #: Of ``mem_write``, many of which are single beats: what covers a memory's latency of 40 cycles.
 OUTSTANDING_WRITES = 32
+#: Of the ``mem_read`` that the residuals of a convolution come by: single beats too, one every few cycles.
+OUTSTANDING_READS = {2: 16}
 PLANNED = 3  # cycles from the plan to its unit's start
 
 
@@ -38,7 +42,8 @@ class TensorEngine(wiring.Component):
     generated.
 
     ``mem_read``, ``mem_write``: of device DRAM; addresses are those of the region. One unit works at a time, so they share
-    ports, planner, array and epilogue without an arbiter. ``busy``: a program runs.
+    ports, planner, array, epilogue and input buffer (which has the last ``mem_read``) without an arbiter. ``busy``: a
+    program runs.
 
     What happens, a cycle each: ``started``: a descriptor was read and checked, ``ended``: it is done; ``array_step``,
     ``array_unfed``, ``array_full``: see :class:`.array.PixelArray`.
@@ -50,13 +55,14 @@ class TensorEngine(wiring.Component):
         t = config.tensor
         self.config, self.base = config, config.layout.tensor if base is None else base
         self.units = {Op[o.upper()]: UNITS[Op[o.upper()]](t, config.beat_bytes) for o in t.operators}
+        self.tiled = any("x_tile" in u.signature.members for u in self.units.values())
         self.switch = MemSwitch(config.beat_bytes, [(1, 0), *((len(u.mem_read), 1) for u in self.units.values())], self.base)
         super().__init__({
             "i": In(stream.Signature(run_layout())),
             "o": Out(stream.Signature(outcome_layout())),
             "transfer": Out(stream.Signature(transfer_layout())),
             "transferred": In(stream.Signature(STATUS_BITS)),
-            "mem_read": Out(MemReadSignature(config.beat_bytes)).array(self.switch.reads),
+            "mem_read": Out(MemReadSignature(config.beat_bytes)).array(self.switch.reads + self.tiled),
             "mem_write": Out(MemWriteSignature(config.beat_bytes)),
             "busy": Out(1),
             **dict.fromkeys(("started", "ended", "array_step", "array_unfed", "array_full"), Out(1)),
@@ -81,6 +87,11 @@ class TensorEngine(wiring.Component):
                 self.array_unfed.eq(array.unfed),
                 self.array_full.eq(array.full),
             ]
+        if self.tiled:
+            m.submodules.input_tiles = tiles = InputTiles(t, beat)
+            m.d.comb += tiles.plan.eq(planner.plan)
+            connect(m, tiles.mem_read, flipped(self.mem_read[self.switch.reads]))
+            m.d.comb += self.mem_read[self.switch.reads].req.payload.addr.eq(tiles.mem_read.req.payload.addr + self.base)
         connect(m, sequencer.mem_read, switch.read0[0])
         for k, port in enumerate(switch.mem_read):
             connect(m, port, flipped(self.mem_read[k]))
@@ -125,6 +136,11 @@ class TensorEngine(wiring.Component):
             for k, port in enumerate(unit.mem_read):
                 connect(m, port, getattr(switch, f"read{n}")[k])
             connect(m, unit.mem_write, getattr(switch, f"write{n}"))
+            if "x_tile" in unit.signature.members:
+                m.d.comb += [
+                    unit.x_available.eq(m.submodules.input_tiles.available),
+                    unit.x_data.eq(m.submodules.input_tiles.data),
+                ]
             with m.If(mine):
                 m.d.comb += switch.owner.eq(n)
                 streams = [(unit.done, sequencer.done)]
@@ -135,6 +151,14 @@ class TensorEngine(wiring.Component):
                     streams += [(unit.sums, epilogue.i), (unit.entry, epilogue.entry), (epilogue.o, unit.codes)]
                 if "residual" in unit.signature.members:
                     streams.append((unit.residual, epilogue.r))
+                if "x_tile" in unit.signature.members:
+                    tiles = m.submodules.input_tiles
+                    streams.append((unit.x_tile, tiles.tile))
+                    m.d.comb += [
+                        tiles.read.eq(unit.x_read),
+                        tiles.release.eq(unit.x_release),
+                        unit.x_error.eq(tiles.error),
+                    ]
                 for source, sink in streams:
                     m.d.comb += [
                         sink.valid.eq(source.valid),

@@ -9,18 +9,22 @@ from amaranth.lib.wiring import In, Out
 from nearflash.contract.tensor import ENTRY_BYTES, TensorConfig
 
 from ..engine.requantize import Scale
+from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from ..primitives.memport import MemReadSignature
-from .plan import SIZE_BITS, conv_layout, tile_layout
+from .plan import ADDRESS_BITS, SIZE_BITS, conv_layout, tile_layout
 
-__all__ = ["EntryStream"]
+__all__ = ["PIECE", "EntryStream"]
+
+PIECE = 64  # beats of a request
 
 
 class EntryStream(wiring.Component):
     """For each ``tile``, the entries of its output blocks, ``rows`` a block; what a block has beyond the channels of its
     shuffle group is undefined. ``start``, before the descriptor's first tile, reads them all (``plan.entry_beats``), and no
-    tile is served until they are here. An entry a cycle. ``error``: pulses when a read fails."""
+    tile is served until they are here. An entry a cycle. ``error``: pulses when a read fails. Asks for PIECE beats at a
+    time, so that the first tile's input and weights come between: entries are needed last."""
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
         if beat_bytes > ENTRY_BYTES:
@@ -52,9 +56,12 @@ class EntryStream(wiring.Component):
         bias, mult, shift = entry[:64], entry[64:96], entry[96:128]
         layout = Scale()
         whole = Signal()
+        ask_at, left, piece = Signal(ADDRESS_BITS), Signal(SIZE_BITS), Signal(range(PIECE + 1))
         m.d.comb += [
-            req.payload.addr.eq(plan.entries),
-            req.payload.beats.eq(plan.entry_beats),
+            piece.eq(Mux(left > PIECE, PIECE, left)),
+            req.valid.eq(left != 0),
+            req.payload.addr.eq(ask_at),
+            req.payload.beats.eq(piece),
             rsp.ready.eq(1),
             entry.eq(Cat(before, rsp.payload.data)),
             whole.eq(rsp.valid & (beat == beats - 1)),
@@ -64,10 +71,14 @@ class EntryStream(wiring.Component):
             self.error.eq(rsp.valid & rsp.payload.error),
         ]
         with m.If(req.valid & req.ready):
-            m.d.sync += req.valid.eq(0)
+            m.d.sync += [
+                ask_at.eq(ask_at + piece * self.beat_bytes),
+                left.eq(left - piece),
+            ]
         with m.If(self.start):
             m.d.sync += [
-                req.valid.eq(1),
+                ask_at.eq(plan.entries),
+                left.eq(plan.entry_beats),
                 loading.eq(1),
                 fill.eq(0),
             ]
@@ -77,7 +88,7 @@ class EntryStream(wiring.Component):
                 beat.eq(Mux(whole, 0, beat + 1)),
                 fill.eq(fill + whole),
             ]
-            with m.If(rsp.payload.last):
+            with m.If(whole & (fill == (plan.entry_beats >> clog2(beats)) - 1)):
                 m.d.sync += loading.eq(0)
 
         # -- give: a tile's first block is its group's, where the last group ended

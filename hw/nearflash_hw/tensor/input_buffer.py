@@ -13,9 +13,14 @@ from ..primitives.fifo import StreamFifo
 from ..primitives.memport import BEATS_BITS, MemReadSignature
 from .plan import SIZE_BITS, conv_layout, half_words, tile_layout
 
-__all__ = ["InputTiles"]
+__all__ = ["InputTiles", "read_layout"]
 
 HALVES = 2
+
+
+def read_layout(config: TensorConfig) -> data.StructLayout:
+    """With ``en``: the word at ``address`` of the oldest tile's half."""
+    return data.StructLayout({"en": 1, "address": index_bits(half_words(config))})
 
 
 class InputTiles(wiring.Component):
@@ -37,7 +42,7 @@ class InputTiles(wiring.Component):
             "tile": In(stream.Signature(tile_layout(config))),
             "mem_read": Out(MemReadSignature(beat_bytes)),
             "available": Out(1),
-            "read": In(data.StructLayout({"en": 1, "address": index_bits(half_words(config))})),
+            "read": In(read_layout(config)),
             "data": Out(8 * config.columns),
             "release": In(1),
             "error": Out(1),

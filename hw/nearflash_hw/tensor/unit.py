@@ -12,8 +12,10 @@ from ..engine.requantize import Scale
 from ..primitives.memport import MemReadSignature, MemWriteSignature
 from .array import step_layout, sums_layout
 from .groups import group_layout
+from .input_buffer import read_layout
+from .plan import tile_layout
 
-__all__ = ["array_ports", "epilogue_ports", "unit_ports"]
+__all__ = ["array_ports", "epilogue_ports", "input_ports", "unit_ports"]
 
 
 def unit_ports(beat_bytes: int, reads: int) -> dict[str, Any]:
@@ -35,6 +37,19 @@ def epilogue_ports(lanes: int, *, residual: bool = False) -> dict[str, Any]:
         "entry": Out(stream.Signature(Scale())),
         **({"residual": Out(stream.Signature(group_layout(lanes)))} if residual else {}),
         "codes": In(stream.Signature(group_layout(lanes))),
+    }
+
+
+def input_ports(config: TensorConfig) -> dict[str, Any]:
+    """Of a unit that uses the engine's :class:`~nearflash_hw.tensor.input_buffer.InputTiles`, as nobody else meanwhile:
+    ``x_tile``, ``x_read`` and ``x_release`` go there, ``x_available``, ``x_data`` and ``x_error`` come back."""
+    return {
+        "x_tile": Out(stream.Signature(tile_layout(config))),
+        "x_available": In(1),
+        "x_read": Out(read_layout(config)),
+        "x_data": In(8 * config.columns),
+        "x_release": Out(1),
+        "x_error": In(1),
     }
 
 

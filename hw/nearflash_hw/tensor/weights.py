@@ -17,6 +17,8 @@ __all__ = ["WeightStream"]
 
 HALVES = 2
 QUEUED = 4  # tiles whose weights may be asked for ahead
+PIECE = 32  # beats of a request
+UNDER_WAY = 3  # requests: what covers a memory's latency of 60 cycles, and lets a residual's single beats past
 
 
 class WeightStream(wiring.Component):
@@ -24,7 +26,8 @@ class WeightStream(wiring.Component):
 
     Held (``plan.group`` blocks, which half the buffer holds): read once for all tiles of a group, while the group before is
     in use. Streamed: read for every tile, half a buffer at a time. ``error``: pulses when a read fails. A beat a cycle;
-    a half is asked for when it is free, so the other covers the memory's latency.
+    a half is asked for when it is free, so the other covers the memory's latency, PIECE beats at a time and UNDER_WAY such
+    pieces, so that other readers come between. What has arrived is given at once.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
@@ -52,14 +55,17 @@ class WeightStream(wiring.Component):
         taken, filled = Signal(range(HALVES + 1)), Signal(range(HALVES + 1))
         ask_half, write_half, read_half = Signal(), Signal(), Signal()
         at, left, size = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS), Signal(count_bits)
-        asked, release = Signal(), Signal()
+        rest, piece = Signal(count_bits), Signal(bits_for(PIECE))  # of the part
+        begin, release = Signal(), Signal()
+        asked, under_way = Signal(), Signal(bits_for(UNDER_WAY))
         passes = Signal(range(QUEUED + 1))  # tiles to feed
         group_ends = Signal(QUEUED)  # of these, oldest first
         enter, leave = Signal(), Signal()
         m.d.comb += [
             size.eq(Mux(left > self.beats, self.beats, left)),
+            piece.eq(Mux(rest > PIECE, PIECE, rest)),
             req.payload.addr.eq(at),
-            req.payload.beats.eq(size),
+            req.payload.beats.eq(piece),
         ]
         with m.FSM():
             with m.State("IDLE"):
@@ -72,18 +78,12 @@ class WeightStream(wiring.Component):
                     with m.If(tile.first | plan.streamed):
                         m.d.sync += at.eq(plan.weights)
                     with m.If(tile.group_begin | plan.streamed):
-                        m.next = "ASK"
-            with m.State("ASK"):
-                m.d.comb += [
-                    req.valid.eq(taken != HALVES),
-                    asked.eq(req.valid & req.ready),
-                ]
-                with m.If(asked):
-                    m.d.sync += [
-                        at.eq(at + size * self.beat_bytes),
-                        left.eq(left - size),
-                        ask_half.eq(~ask_half),
-                    ]
+                        m.next = "PART"
+            with m.State("PART"):
+                m.d.comb += begin.eq(taken != HALVES)
+                m.d.sync += rest.eq(size)
+                with m.If(begin):
+                    m.d.sync += left.eq(left - size)
                     with m.Switch(ask_half):
                         for h in range(HALVES):
                             with m.Case(h):
@@ -91,8 +91,22 @@ class WeightStream(wiring.Component):
                                     sizes[h].eq(size),
                                     lasts[h].eq(left == size),
                                 ]
-                    with m.If(left == size):
+                    m.next = "ASK"
+            with m.State("ASK"):
+                m.d.comb += [
+                    req.valid.eq(under_way != UNDER_WAY),
+                    asked.eq(req.valid & req.ready),
+                ]
+                with m.If(asked):
+                    m.d.sync += [
+                        at.eq(at + piece * self.beat_bytes),
+                        rest.eq(rest - piece),
+                    ]
+                    with m.If(rest == piece):
+                        m.d.sync += ask_half.eq(~ask_half)
                         m.next = "IDLE"
+                        with m.If(left != 0):
+                            m.next = "PART"
 
         # -- the queue of passes
         later = group_ends >> 1
@@ -112,13 +126,14 @@ class WeightStream(wiring.Component):
             write.addr.eq(Cat(fill, write_half)),
             write.data.eq(rsp.payload.data),
             write.en.eq(rsp.valid),
-            arrived.eq(rsp.valid & rsp.payload.last),
+            arrived.eq(rsp.valid & (fill == Mux(write_half, sizes[1], sizes[0]) - 1)),
             self.error.eq(rsp.valid & rsp.payload.error),
         ]
         with m.If(rsp.valid):
-            m.d.sync += fill.eq(Mux(rsp.payload.last, 0, fill + 1))
+            m.d.sync += fill.eq(Mux(arrived, 0, fill + 1))
         m.d.sync += [
-            taken.eq(taken + asked - release),
+            taken.eq(taken + begin - release),
+            under_way.eq(under_way + asked - (rsp.valid & rsp.payload.last)),
             filled.eq(filled + arrived - release),
             write_half.eq(write_half ^ arrived),
             read_half.eq(read_half ^ release),
@@ -137,7 +152,8 @@ class WeightStream(wiring.Component):
         m.d.comb += [
             half_size.eq(Mux(read_half, sizes[1], sizes[0])),
             half_last.eq(Mux(read_half, lasts[1], lasts[0])),
-            go.eq((filled != 0) & (passes != 0) & out.credit),
+            # with no part whole, the one to play is the one that fills
+            go.eq(((filled != 0) | (number < fill)) & (passes != 0) & out.credit),
             part_end.eq(go & (number == half_size - 1)),
             leave.eq(part_end & (half_last | ~plan.streamed)),
             release.eq(part_end & (plan.streamed | group_ends[0])),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract.tensor import TensorConfig
 
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
 from .array import step_layout
+from .input_buffer import read_layout
 from .plan import SIZE_BITS, SMALL_BITS, conv_layout, half_words, tile_layout
 
 __all__ = ["Window"]
@@ -29,7 +30,7 @@ class Window(wiring.Component):
             "plan": In(conv_layout()),
             "tile": In(stream.Signature(tile_layout(config))),
             "available": In(1),
-            "read": Out(data.StructLayout({"en": 1, "address": index_bits(half_words(config))})),
+            "read": Out(read_layout(config)),
             "data": In(8 * config.columns),
             "release": Out(1),
             "o": Out(stream.Signature(step_layout(config.columns, config.pixels))),

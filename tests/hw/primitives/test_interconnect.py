@@ -161,6 +161,28 @@ def test_a_reader_with_many_bursts_under_way_does_not_block_another():
     assert max(sinks[1].cycles) < min(sinks[0].cycles)
 
 
+def test_every_reader_has_its_own_bursts_under_way():
+    """Before anything is answered, two of reader 0 and 2 and five of reader 1 are asked for."""
+    class Silent(AxiSlave):
+        def _pick(self, queues):
+            return None
+
+    dut = MemInterconnect(8, 3, 0, outstanding=2, outstanding_reads={1: 5, 7: 9})
+    slave, seen = Silent(dut.axi, 8), []
+
+    async def count(ctx):
+        for _ in range(60):
+            await ctx.tick()
+        seen.extend(i for i, *_ in slave.reads)
+
+    sources = [StreamSource(dut.read[k].req, [{"addr": k << 20, "beats": 1}] * 9) for k in range(3)]
+    simulate(dut, [slave, count, *(StreamSink(dut.read[k].rsp) for k in range(3)), *sources], until=lambda: bool(seen),
+             max_cycles=100)
+    assert [seen.count(k) for k in range(3)] == [2, 5, 2]
+    with pytest.raises(ValueError, match="outstanding_reads"):
+        MemInterconnect(8, 2, 0, outstanding_reads={0: 0})
+
+
 def test_a_writer_without_data_does_not_block_another():
     dut = MemInterconnect(8, 0, 2)
     slave = AxiSlave(dut.axi, 8)

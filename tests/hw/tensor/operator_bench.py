@@ -10,9 +10,11 @@ from nearflash.contract.tensor import Descriptor, TensorConfig, check, pack
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
+from nearflash_hw.primitives.memport import MemReadSignature
 from nearflash_hw.tensor.array import PixelArray
 from nearflash_hw.tensor.engine import OUTSTANDING_WRITES, PLANNED
 from nearflash_hw.tensor.epilogue import Epilogue
+from nearflash_hw.tensor.input_buffer import InputTiles
 from nearflash_hw.tensor.planner import ConvPlanner, descriptor_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
 from nearflash_sim.models import AxiSlave, MemoryModel
@@ -20,16 +22,33 @@ from nearflash_sim.models import AxiSlave, MemoryModel
 EPILOGUE_FIELDS = ("low", "high", "residual", "residual_mult", "residual_shift", "frac", "offset", "lookup")
 
 
+def connect_tiles(m: Module, unit, config: TensorConfig, beat_bytes: int, plan, mem_read) -> None:
+    """The input buffer that an engine has, for ``unit`` alone."""
+    m.submodules.tiles = tiles = InputTiles(config, beat_bytes)
+    connect(m, unit.x_tile, tiles.tile)
+    connect(m, tiles.mem_read, flipped(mem_read))
+    m.d.comb += [
+        tiles.plan.eq(plan),
+        tiles.read.eq(unit.x_read),
+        tiles.release.eq(unit.x_release),
+        unit.x_available.eq(tiles.available),
+        unit.x_data.eq(tiles.data),
+        unit.x_error.eq(tiles.error),
+    ]
+
+
 class Whole(wiring.Component):
     """``unit(config, beat_bytes)`` beside an epilogue whose control is the descriptor's, or beside the array, and with the
-    planner, if it needs them."""
+    planner and the input buffer (whose memory port is the last), if it needs them."""
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
         self.unit, self.epilogue = unit(config, beat_bytes), Epilogue(config.lanes)
         self.config, self.beat_bytes = config, beat_bytes
         members = self.unit.signature.members
-        super().__init__({name: members[name] for name in ("start", "done", "mem_read", "mem_write")} | {
-            "descriptor": In(descriptor_layout()), "table": In(self.epilogue.table.shape()), "idle": Out(1)})
+        reads = len(self.unit.mem_read) + ("x_tile" in members)
+        super().__init__({name: members[name] for name in ("start", "done", "mem_write")} | {
+            "mem_read": Out(MemReadSignature(beat_bytes)).array(reads), "descriptor": In(descriptor_layout()),
+            "table": In(self.epilogue.table.shape()), "idle": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -57,6 +76,8 @@ class Whole(wiring.Component):
         connect(m, unit.done, flipped(self.done))
         if "plan" in members:
             m.submodules.planner = planner = ConvPlanner(c, self.beat_bytes)
+            if "x_tile" in members:
+                connect_tiles(m, unit, c, self.beat_bytes, planner.plan, self.mem_read[-1])
             planned = [planner.done, *(Signal(name=f"planned{k}") for k in range(PLANNED))]
             m.d.sync += [b.eq(a) for a, b in zip(planned, planned[1:], strict=False)]
             m.d.comb += [

@@ -8,12 +8,14 @@ from nearflash.contract.tensor import TensorConfig
 from nearflash.contract.tensor_image import pack_tensor
 from nearflash_hw.primitives.axi import AxiSignature
 from nearflash_hw.primitives.interconnect import MemInterconnect
+from nearflash_hw.primitives.memport import MemReadSignature
 from nearflash_hw.tensor.array import PixelArray
 from nearflash_hw.tensor.conv import Convolution
 from nearflash_hw.tensor.epilogue import Epilogue
 from nearflash_hw.tensor.plan import conv_layout
 from nearflash_sim.bench import StreamSink, reused, simulate
 from nearflash_sim.models import AxiSlave, MemoryModel
+from operator_bench import connect_tiles
 
 # Far below TensorConfig.validate's limits: an elaborated array costs by its multipliers.
 SMALL = TensorConfig(rows=4, columns=8, pixels=8, lanes=2, input_bytes=4096, weight_bytes=2048, max_channels=64)
@@ -29,7 +31,8 @@ class WithEpilogue(wiring.Component):
         self.conv, self.epilogue = Convolution(config, beat), Epilogue(config.lanes)
         self.array = PixelArray(config.rows, config.columns, config.pixels, config.lanes, beat)
         members = self.conv.signature.members
-        super().__init__({name: members[name] for name in ("plan", "start", "done", "mem_read", "mem_write")} | {
+        super().__init__({name: members[name] for name in ("plan", "start", "done", "mem_write")} | {
+            "mem_read": Out(MemReadSignature(beat)).array(len(self.conv.mem_read) + 1),
             "table": In(self.epilogue.table.shape())})
 
     def elaborate(self, platform):
@@ -41,9 +44,10 @@ class WithEpilogue(wiring.Component):
         for source, sink in ((conv.step, array.i), (conv.weight, array.weight), (array.o, conv.array_sums),
                              (conv.sums, epilogue.i), (conv.entry, epilogue.entry), (conv.residual, epilogue.r),
                              (epilogue.o, conv.codes), (conv.done, flipped(self.done)),
-                             *zip((*conv.mem_read, conv.mem_write), map(flipped, (*self.mem_read, self.mem_write)),
-                                  strict=True)):
+                             (conv.mem_write, flipped(self.mem_write)),
+                             *((port, flipped(self.mem_read[k])) for k, port in enumerate(conv.mem_read))):
             connect(m, source, sink)
+        connect_tiles(m, conv, self.conv.config, self.conv.beat_bytes, self.plan, self.mem_read[-1])
         return m
 
 
