@@ -148,6 +148,7 @@ class _Builder:
         d["frac"] = 0 if exact else FRAC[y.bits]
         steps = 2.0 ** d["frac"] / sy
         offset = y.zero * 2.0 ** d["frac"]
+        d["residual"] = o.residual is not None
         if o.op in (Op.CONV, Op.DEPTHWISE):
             self.weighted(o, d, constant, sx, steps)
         else:
@@ -158,7 +159,7 @@ class _Builder:
                 d["kernel_h"] = d["kernel_w"] = d["stride"] = o.stride
         if o.residual is not None:
             r = o.residual
-            d["residual"], d["r16"] = 1, r.bits == 16
+            d["r16"] = r.bits == 16
             d["residual_mult"], d["residual_shift"] = rescaling(self.scale(r) * steps, o.name)
             offset -= r.zero * self.scale(r) * steps
         d["offset"] = round(offset)

@@ -305,7 +305,7 @@ class _Walk:
                               f"{side}x{side} phases: sizes that the stride divides, from at most 8x8")
         if o * side**2 > MOST_CHANNELS:
             raise Unsupported(f"{o} channels in {side}x{side} phases: at most {MOST_CHANNELS} entries")
-        made = self.emit(node, Op.CONV, [v], *out, o, weight=spread, shuffle=side, pad=pad,
+        made = self.emit(node, Op.CONV, [v], out[0], out[1], o, weight=spread, shuffle=side, pad=pad,
                          bias=None if bias is None else np.repeat(self.tensor(bias, "a bias"), side**2))
         return _image_view(made)
 

@@ -1,7 +1,8 @@
-"""How a convolution's output is cut into tiles, and how many blocks of weights stay on chip: what moves the fewest bytes."""
+"""How a convolution's output is cut into tiles, and how many blocks of weights stay on chip: in the fewest cycles."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from ..contract.errors import ModelError
@@ -9,20 +10,38 @@ from ..contract.tensor import Descriptor, Op, TensorConfig, block_bytes, input_w
 
 __all__ = ["Tile", "plan_tile"]
 
+DEPTHWISE_TAPS = 3  # of a kernel row in a pass
+BETWEEN = 2  # cycles between tiles
+BUSY, BUSY_RESIDUAL = 32, 4  # beats read that cost a cycle: measured on the layers of `base`, to choose by
+
 
 @dataclass(frozen=True)
 class Tile:
     """``rows`` x ``columns`` output pixels; ``group_blocks`` output blocks whose weights stay (0: streamed for every tile);
-    ``read_bytes``: inputs and weights read in all."""
+    ``read_bytes``: inputs and weights read in all; ``cycles``: an estimate of what it takes, to choose by."""
 
     rows: int
     columns: int
     group_blocks: int
     read_bytes: int
+    cycles: int
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Rows (or columns) of a tensor cut into tiles: output rows of each, and input rows that it reads: padding is not in
+    memory."""
+
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
 
 
 def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
     """The tile for a CONV or DEPTHWISE descriptor, whose sizes are filled in.
+
+    The first tile's input, then the longer of computing and reading, then the last tile's sums on their way out. A weight
+    word takes ``rows`` x ``columns`` / ``beat_bytes`` cycles to arrive, which a tile of fewer pixels waits for. A busy
+    memory costs a little, more where a residual's single beats wait among the others. Among equals the fewest bytes.
 
     Raises:
         ModelError: a single pixel's window that doesn't fit half the input buffer.
@@ -39,29 +58,51 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
         halo = ((rows - 1) * d["stride"] + d["kernel_h"]) * ((wide - 1) * d["stride"] + d["kernel_w"])
         if halo * held_pixel > config.input_bytes // 2:
             continue
-        fetched = (_fetched(height, rows, d["stride"], d["kernel_h"], d["pad_top"], d["in_height"])
-                   * _fetched(width, wide, d["stride"], d["kernel_w"], d["pad_left"], d["in_width"]) * pixel)
+        down = _cut(height, rows, d["stride"], d["kernel_h"], d["pad_top"], d["in_height"])
+        right = _cut(width, wide, d["stride"], d["kernel_w"], d["pad_left"], d["in_width"])
+        fetched = sum(down.inputs) * sum(right.inputs) * pixel
+        requests = sum(down.inputs) * len(right.inputs)  # a cycle each
         if d["op"] == Op.DEPTHWISE:
-            options = [(0, fetched)]
+            options = [(0, 1, fetched)]
         else:
-            tiles = -(-height // rows) * -(-width // wide)
-            options = [(0, fetched + tiles * blocks * block)]
+            options = [(0, 1, fetched + len(down.inputs) * len(right.inputs) * blocks * block)]
             held = min(blocks, config.weight_bytes // 2 // block)
             if held:  # the whole input comes once for every group
-                options.append((held, fetched * -(-blocks // held) + blocks * block))
-        for group, total in options:
-            if best is None or total < best.read_bytes:
-                best = Tile(rows, wide, group, total)
+                passes = -(-blocks // held)
+                options.append((held, passes, fetched * passes + blocks * block))
+        for group, passes, total in options:
+            reading = total // beat_bytes + requests * passes
+            cycles = (down.inputs[0] * right.inputs[0] * pixel // beat_bytes
+                      + max(_computing(d, config, beat_bytes, down, right, passes), reading)
+                      + reading // (BUSY_RESIDUAL if d["residual"] else BUSY) + rows * wide * config.rows // config.lanes)
+            if best is None or (cycles, total) < (best.cycles, best.read_bytes):
+                best = Tile(rows, wide, group, total, cycles)
     if best is None:
         raise ModelError("in_channels", d["in_channels"], f"at most {config.input_bytes // 2} bytes of input in a kernel's "
                          f"window ({d['kernel_h']}x{d['kernel_w']})")
     return best
 
 
-def _fetched(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> int:
-    """Rows (or columns) of the input that tiles of ``tile`` rows read, one after the other: padding is not in memory."""
-    total = 0
-    for first in range(0, size, tile):
-        last = min(first + tile, size) - 1
-        total += min(last * stride - pad + kernel, limit) - max(first * stride - pad, 0)
-    return total
+def _computing(d: Descriptor, config: TensorConfig, beat_bytes: int, down: _Line, right: _Line, passes: int) -> int:
+    """Cycles of the array (the multipliers of DEPTHWISE) in all tiles; ``passes`` over them, of the weight groups."""
+    tiles = len(down.outputs) * len(right.outputs)
+    if d["op"] == Op.DEPTHWISE:
+        blocks = -(-d["in_channels"] // config.depthwise)
+        taps = [min(DEPTHWISE_TAPS, d["kernel_w"] - k) for k in range(0, d["kernel_w"], DEPTHWISE_TAPS)]
+        line = sum((n - 1) * d["stride"] + t for n in right.outputs for t in taps)  # pixels of every output row
+        return blocks * d["kernel_h"] * (sum(down.outputs) * line + tiles * len(taps))
+    steps = max(1, d["shuffle"]) ** 2 * -(-d["out_channels"] // config.rows) * (
+        d["kernel_h"] * d["kernel_w"] * input_words(d, config))
+    word = config.rows * config.columns // beat_bytes + 1
+    sizes = Counter(down.outputs), Counter(right.outputs)  # most tiles are alike
+    return steps * sum(m * n * max(a * b, word) for a, m in sizes[0].items() for b, n in sizes[1].items()) + (
+        passes * tiles * BETWEEN)
+
+
+def _cut(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> _Line:
+    """Tiles of ``tile`` output rows, one after the other, of ``size``; ``limit``: rows of the input."""
+    firsts = range(0, size, tile)
+    lasts = [min(first + tile, size) - 1 for first in firsts]
+    return _Line(tuple(last - first + 1 for first, last in zip(firsts, lasts, strict=True)),
+                 tuple(min(last * stride - pad + kernel, limit) - max(first * stride - pad, 0)
+                       for first, last in zip(firsts, lasts, strict=True)))
