@@ -3,20 +3,25 @@
 ``python -m bench tensor``: 10,000 random shapes over all operators (``--quick``: 600), then, by exhaustion: the exponential
 over all 4,096 logarithms, LayerNorm's reciprocal root over all 12.6 million mantissas (both parities of the exponent), the
 normalisation of attention over all 2**15 sums of 16 bits, and the tables of GELU and tanh over all 255 codes for inputs and
-outputs of -R to R with R from 2**-4 to 2**5.
+outputs of -R to R with R from 2**-4 to 2**5. Then how long the compiler takes for a tile of `base`, in CPU time.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from nearflash.offload import Calibration, OffloadedModule, default_config
 from nearflash.offload.ops import TABLES
 from nearflash.offload.scales import table_codes
-from nearflash.reference.tensor import EXP2, exponentials, reciprocal, reciprocal_root
+from nearflash.reference.tensor import EXP2, TensorModel, exponentials, reciprocal, reciprocal_root
+from nearflash.sar.fabric import calibration_file
+from nearflash.sar.network import WEIGHTS, load
 
 from .report import console, progress
 
@@ -51,6 +56,16 @@ def _table_errors(tabled: Callable[[str, float, float], list[float]]) -> dict[st
     return worst
 
 
+def _compile_seconds() -> tuple[float, int]:
+    """CPU time of compiling `base` for 256 x 256 pixels, and its descriptors."""
+    network = load("base")
+    calibration = Calibration.read(calibration_file(WEIGHTS / "base.npz"))
+    module = OffloadedModule(network.net, TensorModel(default_config()), "all", calibration)
+    begin = time.process_time()
+    order = module.compiled(torch.ones(1, 1, 256, 256), torch.ones(1)).order
+    return time.process_time() - begin, sum(len(program.descriptors) for *_, program in order if program)
+
+
 def measure(quick: bool) -> dict[str, Any]:
     sys.path.insert(0, str(CHECKS))
     from tensor_oracles import tabled  # pyright: ignore[reportMissingImports]
@@ -71,10 +86,11 @@ def measure(quick: bool) -> dict[str, Any]:
     r, length = reciprocal(total)
     sums = total * r * np.exp2(-(15.0 + length)) - 1
     tables = _table_errors(tabled)
+    seconds, descriptors = _compile_seconds()
     result = {"shapes_count": count, "exponential_error_steps": float(exponential.max()), "root_error_low": low,
               "root_error_high": high, "probability_sum_error_low": float(sums.min()),
               "probability_sum_error_high": float(sums.max()),
-              **{f"{name}_table_error_steps": v for name, v in tables.items()}}
+              **{f"{name}_table_error_steps": v for name, v in tables.items()}, "compile_base_cpu_s": seconds}
     console.print(f"{count} random shapes of {len(checks)} operators: none differs")
     console.print(f"exponential: at most {exponential.max():.3f} of {EXP2[0]} steps off, all {len(u)} inputs")
     console.print(f"LayerNorm's 1 / sqrt: relative error {low:.2e} to {high:.2e}, all {3 << 22} mantissas")
@@ -82,4 +98,5 @@ def measure(quick: bool) -> dict[str, Any]:
                   "bits")
     for name, v in tables.items():
         console.print(f"{name}: at most {v:.3f} of a step of the output off, all 255 inputs at 100 pairs of scales")
+    console.print(f"base for 256 x 256 pixels: {descriptors} descriptors in {seconds:.1f} s of CPU time")
     return result
