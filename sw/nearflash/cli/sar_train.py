@@ -20,9 +20,9 @@ __all__ = ["train"]
 def train(
     images: Annotated[list[Path] | None, typer.Argument(help="Folders of clean images (PNG, JPEG, TIFF).")] = None,
     recipe: Annotated[str, typer.Option(help="base, base-finetune, base-levels, base-even, base-texture, "
-                                        "base-scenes, base-own, tiny, "
-                                        "tiny-levels, tiny-even, unet, unet-second, paper (for a GPU; never run "
-                                        "to the end), or a TOML file.")] = "base",
+                                        "base-scenes, base-moved, base-photos, base-finish, base-whole, "
+                                        "base-own, tiny, tiny-levels, tiny-even, unet, unet-second, paper (for a GPU; "
+                                        "never run to the end), or a TOML file.")] = "base",
     out: Annotated[Path, typer.Option("-o", "--out", help="The run's folder: checkpoint, weights, log.")] = Path("run"),
     validate: Annotated[Path | None, typer.Option(help="Folder of images to score on, never trained on.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

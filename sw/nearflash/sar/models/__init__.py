@@ -19,7 +19,7 @@ __all__ = ["MODELS", "FiveStage", "FiveStageConfig", "PaperTransformer", "UNet",
            "grow", "without_phases"]
 
 FIVE_STAGE: dict[str, dict[str, Any]] = {
-    "base": dict(widths=(32, 64, 96, 160, 192), encoder=(1, 1, 3, 3, 2), decoder=(2, 1, 2, 1)),
+    "base": dict(widths=(32, 64, 96, 160, 192), encoder=(1, 1, 3, 4, 2), decoder=(1, 1, 2, 1), head=16),
     "tiny": dict(widths=(16, 32, 32, 64, 64), encoder=(1, 1, 1, 1, 1), decoder=(1, 1, 1, 1), head_dim=16),
 }
 
