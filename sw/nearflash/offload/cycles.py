@@ -135,8 +135,8 @@ def _conv(d: Descriptor, t: Timing) -> float:
             arrays, outs = arrays + count * array, outs + count * out
         total += max(spent, weights)
     _, rows, columns, in_rows, in_columns = tiles[0]
-    weights = min(c.weight_bytes // 2 // beat, min(held, blocks) * steps * word)
-    start = PLAN + t.trip + _fetch(t, in_rows, in_columns, pixel) + weights + _entries(t, square * d["out_channels"])
+    # weights and entries are used as they arrive: the first word and the first block's
+    start = PLAN + t.trip + _fetch(t, in_rows, in_columns, pixel) + word + _entries(t, c.rows)
     pixels = tiles[-1][1] * tiles[-1][2]
     out = c.rows // c.lanes * pixels * max(leaves, comes)
     return start + total + _end(t, arrays, outs, steps * max(pixels, word + 1), out)
