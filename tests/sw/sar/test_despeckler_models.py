@@ -161,7 +161,7 @@ def test_refused():
     with pytest.raises(ConfigError, match=r"model\.width"):
         build("base", width=3)
     with pytest.raises(ConfigError, match=r"model\.output = 'linear'"):
-        build("base", output="linear")
+        build("tiny", output="linear")
     with pytest.raises(ConfigError, match="multiple of head_dim"):
         build("tiny", widths=[16, 32, 33, 64, 64])
     with pytest.raises(ConfigError, match="paper"):

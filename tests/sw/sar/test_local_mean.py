@@ -68,9 +68,9 @@ def test_a_bias_goes_and_hardly_any_speckle_comes() -> None:
         for seed in range(12):
             out = keep_local_mean(exponential((256, 256), seed), np.full((256, 256), bias, np.float32), 1)
             found.append(out.mean(dtype=float) - 1)
-            assert out.std() < 0.016  # as of 3,900 looks and more
+            assert out.std() < 0.024  # as of 1,700 looks and more
     assert abs(np.mean(errors[1.0])) < 0.002
-    assert abs(np.mean(errors[0.97])) < 0.013  # three fifths of it are gone, at a single look
+    assert abs(np.mean(errors[0.97])) < 0.005  # nine tenths of it are gone, at a single look
     many = keep_local_mean(exponential((256, 256)) * 0 + 1, np.full((256, 256), 0.97, np.float32), 100)
     assert many.mean() == pytest.approx(1, abs=0.001)
 
