@@ -64,7 +64,7 @@ def test_a_row_cache_is_the_devices_and_compared(nearflash, tmp_path):
     assert c["flash_reads_count"] < 120
     assert c["cache_hit_share"] > 0.4
     assert c["without_row_cache"]["flash_reads_per_lookup"] == 1
-    assert c["queries_per_second"] > 2 * c["without_row_cache"]["queries_per_second"]
+    assert c["queries_per_second"] > 1.5 * c["without_row_cache"]["queries_per_second"]
     plain = json.loads(nearflash(*args, "--json", "-").stdout)
     assert plain["queries_per_second"] == c["without_row_cache"]["queries_per_second"]
     assert not {"modelled_not_in_rtl", "row_cache"} & set(plain)
@@ -79,7 +79,7 @@ def test_what_is_modelled_is_said_and_compared(nearflash, tmp_path):
     assert "MODELLED, NOT IN RTL" in r.stdout
     e = json.loads((tmp_path / "e.json").read_text())
     assert e["modelled_not_in_rtl"] == {"page_cache_mib": 1.0, "cache_bytes": 1 << 20}
-    assert e["flash_reads_count"] < 10  # 64 rows lie in two pages
+    assert e["flash_reads_count"] <= 20  # the first query's: 64 rows lie in two pages
     assert e["without_modelled"]["flash_reads_per_lookup"] == 1
     assert e["queries_per_second_ratio"] == e["queries_per_second"] / e["without_modelled"]["queries_per_second"] > 1.5
 

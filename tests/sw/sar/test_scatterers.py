@@ -97,7 +97,7 @@ def test_no_network_makes_a_target_brighter_or_darker(net, decibel, monkeypatch)
     if net in ("wild", "paper"):  # no weights
         torch.manual_seed(1)
         wild = Network(Wild() if net == "wild" else build("paper"), "paper")
-        monkeypatch.setattr(network, "load", lambda *_: wild)
+        monkeypatch.setattr(network, "load", lambda *_, **__: wild)
     method = load_method("paper" if net == "wild" else net)
     noisy, distance = target(decibel, looks)
     out = despeckle(noisy, domain="intensity", looks=looks, method=method)
