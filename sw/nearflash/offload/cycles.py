@@ -9,11 +9,12 @@ bench tensor_tile`` prints prediction beside simulation, operator by operator.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
 from ..contract.tensor import ENTRY_BYTES, TABLE_BYTES, Descriptor, Op, TensorConfig, input_words, pixel_bytes
-from .tile import plan_tile
+from .tile import BETWEEN, DEPTHWISE_TAPS, cut, plan_tile
 
 __all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "retiled"]
 
@@ -26,8 +27,7 @@ BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNOR
 PLAN = 105  # cycles of the planner, for convolutions
 EPILOGUE = 20  # from a sum to its code
 TABLE = 20  # beside its beats and a round trip
-WINDOW = 2  # between a tile's last pixel and the next tile's first
-TAPS, PASS = 3, 5  # of a kernel row, in a pass of DEPTHWISE; cycles of one at least
+PASS = 5  # cycles of a pass of DEPTHWISE, at least
 MOMENTS, ROOT, ROOTED = 30, 40, 96  # of LAYERNORM: from a pixel's last channel to its root; channels that roots keep up with
 RECIPROCAL = 29  # of a token's sum of exponentials
 LARGEST_PIXELS = 4  # of max_channels that half of LAYERNORM's buffer holds
@@ -83,21 +83,11 @@ def descriptor_cycles(d: Descriptor, t: Timing) -> float:
     return BEGIN[Op(d["op"])] + table + own
 
 
-def _spans(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> dict[tuple[int, int], int]:
-    """How often each (outputs, inputs read) occurs among the tiles along an axis."""
-    found: dict[tuple[int, int], int] = {}
-    for first in range(0, size, tile):
-        last = min(first + tile, size) - 1
-        read = min(last * stride - pad + kernel, limit) - max(first * stride - pad, 0)
-        key = last - first + 1, max(read, 1)
-        found[key] = found.get(key, 0) + 1
-    return found
-
-
 def _tiles(d: Descriptor) -> list[tuple[int, int, int, int, int]]:
     """(how many, rows, columns, input rows, input columns) of each kind of tile."""
-    down, across = (_spans(d[f"out_{a}"], d[f"tile_{t}"], d["stride"], d[k], d[p], d[f"in_{a}"]) for a, t, k, p in (
+    lines = (cut(d[f"out_{a}"], d[f"tile_{t}"], d["stride"], d[k], d[p], d[f"in_{a}"]) for a, t, k, p in (
         ("height", "rows", "kernel_h", "pad_top"), ("width", "columns", "kernel_w", "pad_left")))
+    down, across = (Counter(zip(line.outputs, (max(n, 1) for n in line.inputs), strict=True)) for line in lines)
     return [(n * m, r, c, ir, ic) for (r, ir), n in down.items() for (c, ic), m in across.items()]
 
 
@@ -126,7 +116,7 @@ def _conv(d: Descriptor, t: Timing) -> float:
         spent = 0.0
         for count, rows, columns, in_rows, in_columns in tiles:
             pixels = rows * columns
-            array = mine * steps * max(pixels, word + 1) + WINDOW
+            array = mine * steps * max(pixels, word + 1) + BETWEEN
             out = mine * (places * (max(pixels * max(leaves, comes), c.lanes) + 2) + 1)
             reads = in_rows * in_columns * pixel
             reads += weights if not d["group_blocks"] else 0
@@ -158,7 +148,7 @@ def _depthwise(d: Descriptor, t: Timing) -> float:
     blocks, parts = ceil(d["in_channels"] / c.depthwise), c.depthwise // c.lanes
     places = ceil(d["in_channels"] / c.lanes) / (blocks * parts)
     pixel = t.beats(d["in_channels"])
-    passes = [min(TAPS, d["kernel_w"] - k) for k in range(0, d["kernel_w"], TAPS)]
+    passes = [min(DEPTHWISE_TAPS, d["kernel_w"] - k) for k in range(0, d["kernel_w"], DEPTHWISE_TAPS)]
     leaves = t.write(t.place(d["y16"]))
     total = arrays = outs = array = 0.0
     tiles = _tiles(d)

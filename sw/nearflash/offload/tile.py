@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..contract.errors import ModelError
 from ..contract.tensor import Descriptor, Op, TensorConfig, block_bytes, input_words, pixel_bytes
 
-__all__ = ["Tile", "plan_tile"]
+__all__ = ["BETWEEN", "DEPTHWISE_TAPS", "Line", "Tile", "cut", "plan_tile"]
 
 DEPTHWISE_TAPS = 3  # of a kernel row in a pass
 BETWEEN = 2  # cycles between tiles
@@ -28,7 +28,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """Rows (or columns) of a tensor cut into tiles: output rows of each, and input rows that it reads: padding is not in
     memory."""
 
@@ -58,8 +58,8 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
         halo = ((rows - 1) * d["stride"] + d["kernel_h"]) * ((wide - 1) * d["stride"] + d["kernel_w"])
         if halo * held_pixel > config.input_bytes // 2:
             continue
-        down = _cut(height, rows, d["stride"], d["kernel_h"], d["pad_top"], d["in_height"])
-        right = _cut(width, wide, d["stride"], d["kernel_w"], d["pad_left"], d["in_width"])
+        down = cut(height, rows, d["stride"], d["kernel_h"], d["pad_top"], d["in_height"])
+        right = cut(width, wide, d["stride"], d["kernel_w"], d["pad_left"], d["in_width"])
         fetched = sum(down.inputs) * sum(right.inputs) * pixel
         requests = sum(down.inputs) * len(right.inputs)  # a cycle each
         if d["op"] == Op.DEPTHWISE:
@@ -83,7 +83,7 @@ def plan_tile(d: Descriptor, config: TensorConfig, beat_bytes: int) -> Tile:
     return best
 
 
-def _computing(d: Descriptor, config: TensorConfig, beat_bytes: int, down: _Line, right: _Line, passes: int) -> int:
+def _computing(d: Descriptor, config: TensorConfig, beat_bytes: int, down: Line, right: Line, passes: int) -> int:
     """Cycles of the array (the multipliers of DEPTHWISE) in all tiles; ``passes`` over them, of the weight groups."""
     tiles = len(down.outputs) * len(right.outputs)
     if d["op"] == Op.DEPTHWISE:
@@ -99,10 +99,10 @@ def _computing(d: Descriptor, config: TensorConfig, beat_bytes: int, down: _Line
         passes * tiles * BETWEEN)
 
 
-def _cut(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> _Line:
+def cut(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> Line:
     """Tiles of ``tile`` output rows, one after the other, of ``size``; ``limit``: rows of the input."""
     firsts = range(0, size, tile)
     lasts = [min(first + tile, size) - 1 for first in firsts]
-    return _Line(tuple(last - first + 1 for first, last in zip(firsts, lasts, strict=True)),
+    return Line(tuple(last - first + 1 for first, last in zip(firsts, lasts, strict=True)),
                  tuple(min(last * stride - pad + kernel, limit) - max(first * stride - pad, 0)
                        for first, last in zip(firsts, lasts, strict=True)))
