@@ -8,18 +8,15 @@ of four rows of four counters a line, halved after ten lookups a line).
 from __future__ import annotations
 
 from collections import deque
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nearflash.contract import DeviceConfig
 from nearflash.evaluate.device import tables_of
 from nearflash.evaluate.workload import stored
-from nearflash.training import Recipe, load_checkpoint, replay
 from nearflash_sim.timing.workload import locate, place
 
-from .locality import DATASET
+from .locality import DATASET, held_out
 from .report import Rows, console, progress, show_rows
 
 __all__ = ["measure"]
@@ -31,10 +28,9 @@ ODD = (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB, 0x2545F4914F6
 
 def rows_in_order() -> list[int]:
     """A number for each lookup's row, from its place on four channels of four dies."""
-    model, about = load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
-    _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
+    model, test = held_out()
     config = DeviceConfig.preset("paper", dies=4)
-    tables = place(config, tables_of(model.spec))
+    tables = place(config, tables_of(model))
     out: list[int] = []
     for bags in stored("", test).commands(1):
         for spec, (rows, _) in zip(tables, bags, strict=True):

@@ -16,8 +16,9 @@ import nearflash.runtime as runtime
 import numpy as np
 from nearflash.contract import Opcode
 from nearflash.contract.row_cache import with_row_cache
+from nearflash.data import QueryBatch
 from nearflash.evaluate.workload import stored, synthetic
-from nearflash.models import model_spec
+from nearflash.models import ModelSpec, model_spec
 from nearflash.training import Recipe, load_checkpoint, replay
 from nearflash_sim.small.device import Table, load, make_table
 from nearflash_sim.timing.rtl import Query
@@ -28,7 +29,7 @@ from nearflash_sim.timing.workload import Batch
 from .lookup import device_config
 from .report import Rows, console, progress, show_rows
 
-__all__ = ["measure"]
+__all__ = ["DATASET", "held_out", "measure"]
 
 DIES, WINDOW, CACHE_MIB, BATCH, K = 4, 256, 1.0, 8, 0.3
 LINE_BYTES = 128  # of the cache, for rows of 32 elements in fp32
@@ -37,15 +38,21 @@ ROWS = 100_000  # of RMC1's tables, so that rows asked for seldom share a page
 DATASET = Path(__file__).parents[2] / "shared" / "data" / "movietweetings"
 
 
+def held_out() -> tuple[ModelSpec, QueryBatch]:
+    """The shipped model, and MovieTweetings' queries that it was not trained on."""
+    model, about = load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+    _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
+    return model.spec, test
+
+
 def workloads(quick: bool) -> dict[str, tuple[list[tuple[int, int]], list[Any]]]:
     """By name: (rows and elements of each table, commands)."""
     spec = model_spec("rmc1", ROWS)
     out = {f"RMC1, K = {K:g}": ([(t.rows, t.dim) for t in spec.tables],
                                 list(synthetic(spec, BATCH * (2 if quick else 4), K).commands(BATCH)))}
     if DATASET.is_dir():
-        model, about = load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
-        _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
-        out["MovieTweetings"] = ([(t.rows, t.dim) for t in model.spec.tables],
+        shipped, test = held_out()
+        out["MovieTweetings"] = ([(t.rows, t.dim) for t in shipped.tables],
                                  list(stored("", test[: 100 if quick else 400]).commands(BATCH)))
     else:
         console.print(f"NOT measured: MovieTweetings' queries, which are not in {DATASET}")

@@ -80,15 +80,17 @@ class SlotLookup(data.StructLayout):
         })
 
 
+def _carried(lay: LookupLayouts) -> dict[str, int]:
+    """Fields :data:`CARRIED` of a layout."""
+    return {"slot": lay.slot_bits, "table": lay.table_bits, "weight": 32, "weighted": 1}
+
+
 class Located(data.StructLayout):
     """A lookup with its place."""
 
     def __init__(self, lay: LookupLayouts):
         super().__init__({
-            "slot": lay.slot_bits,
-            "table": lay.table_bits,
-            "weight": 32,
-            "weighted": 1,
+            **_carried(lay),
             #: 0: the table's parameters contradict each other, nothing may be read.
             "ok": 1,
             "lpn": lay.lba_bits,
@@ -113,10 +115,7 @@ class Placed(data.StructLayout):
 
     def __init__(self, lay: LookupLayouts):
         super().__init__({
-            "slot": lay.slot_bits,
-            "table": lay.table_bits,
-            "weight": 32,
-            "weighted": 1,
+            **_carried(lay),
             "row": lay.row_place,
         })
 
@@ -161,10 +160,7 @@ class TagEntry(data.StructLayout):
 
     def __init__(self, lay: LookupLayouts):
         super().__init__({
-            "slot": lay.slot_bits,
-            "table": lay.table_bits,
-            "weight": 32,
-            "weighted": 1,
+            **_carried(lay),
             # With a row cache: which row it is, and whether the cache may keep it.
             **({"row": lay.row_place, "keep": 1} if lay.config.row_cache.lines else {}),
         })
