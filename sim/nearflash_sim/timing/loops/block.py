@@ -94,6 +94,7 @@ def _map(d, a, now, page):
     s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later
     a.map_tag[place], a.map_from[place] = line, now
     s.dram_bus = read(d, a, now + d.k.MAP_MISS + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE) + d.k.MAP_LINE_BEATS
+    s.map_free = max(s.map_free, s.dram_bus - 1 + d.k.MAP_FILLED)
     return s.dram_bus + d.k.MAP_FILLED + d.k.MAP_ANSWER
 
 

@@ -18,7 +18,7 @@ from .flash import put
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
-from .way_back import COMPLETE, DRAINED, SLICED, close_sample, end_blocks, next_at, step, wait
+from .way_back import COMPLETE, DRAINED, SLICED, close_sample, end_blocks, step, until, wait
 
 __all__ = ["run"]
 
@@ -132,8 +132,7 @@ def _fill(d, a, asked):
 def _in_cache(d, a, m, at, key):
     """A lookup is ready for the row cache's tags in cycle ``at``: (when it has them, whether its row is there). What flash
     gave until then is in it."""
-    while next_at(d, a) < at:
-        step(d, a, m)
+    until(d, a, m, at)
     return look(d, a, at, key)
 
 
@@ -169,6 +168,10 @@ def _lookup(d, a, m, at, block, key, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
+    if d.block_reads and a.map_tag[place] != line:  # unless block I/O has it by then
+        until(d, a, m, ask)
+        ask = max(ask, s.map_free)
+        a.located[i % 16] = ask
     missing = a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:

@@ -18,7 +18,7 @@ from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
-__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "end_blocks", "next_at", "step", "wait"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "end_blocks", "step", "until", "wait"]
 
 DRAINED, SLICED, COMPLETE = range(3)
 
@@ -82,12 +82,18 @@ def wait(d, a, m, what, which):
 
 
 @apart
+def until(d, a, m, at):
+    """What happens before cycle ``at``."""
+    while next_at(d, a) < at:
+        step(d, a, m)
+
+
+@apart
 def end_blocks(d, a, m):
     """Until block I/O is at rest: the last command is complete, after which no request is sent; or there was none."""
     b, s = a.block[0], a.s[0]
     if s.command > 0:
-        while next_at(d, a) <= s.host_now:
-            step(d, a, m)
+        until(d, a, m, s.host_now + 1)
         b.total = b.sent
         host_at(d, a)
     while b.flying > 0 or b.sent < b.total:
