@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from nearflash.contract import Opcode
+from nearflash.data.block_traces import BlockLoad
 from nearflash.runtime import Device
 from nearflash.timeline import host_slices
 
 from .simulator import Timeline
-from .workload import BlockLoad
 
 __all__ = ["Query", "measure"]
 

@@ -9,13 +9,14 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.data.block_traces import BlockLoad
 from nearflash.timeline import Slice
 
 from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
 from .tracks import slices_of
-from .workload import Batch, BlockLoad, locate
+from .workload import Batch, locate
 
 __all__ = ["Simulator", "Timeline"]
 

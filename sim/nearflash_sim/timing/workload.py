@@ -10,7 +10,7 @@ from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.table import Extent
 from nearflash.runtime.queries import normalize_bags
 
-__all__ = ["Batch", "BlockLoad", "locate", "place"]
+__all__ = ["Batch", "locate", "place"]
 
 
 @dataclass(frozen=True)
@@ -68,38 +68,6 @@ class Batch:
         want = sum(n.width for n in graph if n.kind == "dense"), sum(len(n.tables) for n in graph)
         if not graph or (self.dense, len(self.indices)) != want:
             raise DataError("dense, bags", (self.dense, len(self.indices)), f"must be the model's {want}")
-
-
-@dataclass(frozen=True)
-class BlockLoad:
-    """READs of block I/O beside the commands: ``count`` logical blocks from ``first`` on, int64 [requests], with ``depth``
-    requests in flight at most. ``times``: cycles, int64 [requests], before which the host doesn't have them, in order; None:
-    it has all from the start.
-
-    They are sent until the last command is complete, each once; where there is no command, until all are."""
-
-    first: np.ndarray
-    count: np.ndarray
-    depth: int
-    times: np.ndarray | None = None
-
-    @classmethod
-    def none(cls) -> BlockLoad:
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), 1)
-
-    def check(self, config: DeviceConfig) -> None:
-        """Raises :class:`~nearflash.contract.DataError` for what the device would refuse."""
-        h = config.host
-        if not 1 <= self.depth < h.queue_entries:
-            raise DataError("block depth", self.depth, f"must be from 1 to {h.queue_entries - 1} (host.queue_entries less one)")
-        if len(self.first) and not 1 <= self.count.min() <= self.count.max() <= h.mdts_pages:
-            bad = self.count[(self.count < 1) | (self.count > h.mdts_pages)][0]
-            raise DataError("block count", int(bad), f"must be from 1 to host.mdts_pages ({h.mdts_pages}) logical blocks")
-        beyond = (self.first < 0) | (self.first + self.count > config.lbas)
-        if beyond.any():
-            raise DataError("block", int(self.first[beyond][0]), f"must lie, all of it, in the device's {config.lbas} blocks")
-        if self.times is not None and (np.diff(self.times, prepend=0) < 0).any():
-            raise DataError("times", int(self.times[np.diff(self.times, prepend=0) < 0][0]), "must not go back")
 
 
 def place(config: DeviceConfig, specs: Sequence[TableSpec]) -> list[TableSpec]:

@@ -1,4 +1,4 @@
-"""READs of block I/O from the submission queue to the die queues (``nearflash_hw.host.queues``, ``.block``), page after page.
+"""READs of block I/O from their submission queue to the die queues (``nearflash_hw.block``), page after page.
 
 Beside the lookups' path, which they share the map and the flash with; what they share of the host's bus isn't looked at. A
 request keeps the command register until its PRP list is walked, so the next one's entry is fetched again after that.
@@ -143,7 +143,7 @@ def _issue(d, a, now):
 def _post(d, a, now):
     """All pages of a request are in host memory: its completion reaches Queues in cycle ``now``."""
     b = a.block[0]
-    a.request[a.ended[b.posted % FLYING].place].visible = written(d, a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE - d.k.CQE_ASK
+    a.request[a.ended[b.posted % FLYING].place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE - d.k.CQE_ASK
     b.post_free = a.request[a.ended[b.posted % FLYING].place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
     b.posted += 1
     host_at(d, a)

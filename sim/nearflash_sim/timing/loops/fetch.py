@@ -31,8 +31,8 @@ def _gap(d, a, at, cycles):
 
 @compiled
 def fetch(d, a, at, register_free):
-    """An entry that may be fetched from cycle ``at`` on, for a command register that is empty from ``register_free`` on: when
-    the fetch that takes it ends. An entry that finds the register full stays in its queue and is fetched again."""
+    """An entry that may be fetched from cycle ``at`` on, for a command register that is empty from ``register_free`` on:
+    when the fetch that takes it ends. One that finds the register full stays in its queue and is fetched again."""
     reading = d.k.FETCH_REQUEST + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE + 64 // d.beat_bytes
     cycles = reading + d.k.VERDICT + d.k.NEXT_FETCH
     entry = _gap(d, a, at, cycles) + reading

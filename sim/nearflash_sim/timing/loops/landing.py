@@ -1,4 +1,4 @@
-"""Pages of block I/O on their way from the flash to the host (``nearflash_hw.block.landing``, ``.read_sender``, ``.ledger``).
+"""Pages of block I/O on their way to the host (``nearflash_hw.block``: landing, sender, ledger).
 
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
 takes a beat a cycle, so the buses of several channels that send at once stretch. From there pages go on in the order in
@@ -94,8 +94,8 @@ def landed(d, a, c, tag, end):
 
 
 @compiled
-def written(d, a, asked):
-    """From when on the host's write bus is free for who asks for it in cycle ``asked``: pages asked for it before go first."""
+def written(a, asked):
+    """From when on the host's write bus is free for who asks in cycle ``asked``: pages that asked before go first."""
     at = asked
     for k in range(len(a.burst)):
         if a.burst[k].asked <= asked:

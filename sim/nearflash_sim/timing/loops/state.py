@@ -10,9 +10,9 @@ from nearflash.contract import DeviceConfig, TableSpec, cores
 from nearflash.contract.modelled import Modelled
 from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
+from nearflash.data.block_traces import BlockLoad
 
 from ..latency import Latency
-from ..workload import BlockLoad
 from .dram import BURSTS
 from .fetch import FETCHES
 from .pipe import PIPES, STALLS
@@ -192,7 +192,9 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
-        s=s, table=table, tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "next", "visible", "key", "again", "keep"),
+        s=s, table=table,
+        tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "next", "visible", "key", "again",
+                     "keep"),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
@@ -206,7 +208,8 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
         located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
-        map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64), beat_pop=np.zeros(RECENT, np.int64),
+        map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
+        beat_pop=np.zeros(RECENT, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
         pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
         loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
@@ -214,17 +217,24 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
         burst_end=np.full(BURSTS, -1),
-        block=_records(1, "host_now", "irq_low", "sent", "fetched", "flying", "fetch_free", "register_free", "free_at", "what",
-                       "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
-                       "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
-                       "posted", "ended", "post_free", "pages", "sending", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, total=len(blocks.first),
-                       depth=blocks.depth),
-        request=_records(FLYING, "bell", "left", "tag", number=-1, visible=INF), sending=np.zeros(FLYING, np.int64),
-        fetched=np.zeros((FETCHES, 2), np.int64),
-        ended=_records(FLYING, "place", "time"), burst=_records(config.host.read_slots + 1, "asked", "end"),
-        read_tag=_records(config.host.block_reads, "tag", "time"), read_slot=np.zeros(config.host.read_slots, np.int64),
-        block_first=blocks.first, block_count=blocks.count,
-        block_time=np.zeros(len(blocks.first), np.int64) if blocks.times is None else blocks.times,
-        block_submitted=np.zeros(len(blocks.first), np.int64), block_completed=np.zeros(len(blocks.first), np.int64),
+        **_block_state(config, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
+
+
+def _block_state(config: DeviceConfig, blocks: BlockLoad) -> dict[str, np.ndarray]:
+    """Those of :class:`Arrays` that are block I/O's."""
+    n, h = len(blocks.first), config.host
+    block = _records(1, "host_now", "irq_low", "sent", "fetched", "flying", "fetch_free", "register_free", "free_at", "what",
+                     "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
+                     "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
+                     "posted", "ended", "post_free", "pages", "sending", next_at=INF, send_at=INF, land_at=INF, issue_at=INF,
+                     total=n, depth=blocks.depth)
+    return {
+        "block": block, "request": _records(FLYING, "bell", "left", "tag", number=-1, visible=INF),
+        "sending": np.zeros(FLYING, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
+        "ended": _records(FLYING, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
+        "block_first": np.array(blocks.first, np.int64), "block_count": np.array(blocks.count, np.int64),
+        "block_time": np.zeros(n, np.int64) if blocks.times is None else np.array(blocks.times, np.int64),
+        "block_submitted": np.zeros(n, np.int64), "block_completed": np.zeros(n, np.int64)}
