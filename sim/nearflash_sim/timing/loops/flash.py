@@ -292,7 +292,7 @@ def _page_ended(d, a, c, end):
     _replan(d, a)
 
 
-@compiled
+@apart
 def _replan(d, a):
     """What a page's beginning or end changes for the other channels: its beats take turns with theirs, its slot will be
     free."""
