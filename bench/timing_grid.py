@@ -1,31 +1,29 @@
 """The simulator of the device's time against the RTL: devices times workloads.
 
 Each case runs the same commands on the Verilated device and in :mod:`nearflash_sim.timing`, both with an empty map cache,
-``depth`` of them in flight. Compared: the cycles to the last completion, the commands' latencies (median, 99th percentile),
-and what the device's counters say of dies, buses, flash reads and the map. What the RTL took is kept in the cache, so that a
-grid that was interrupted goes on, and one whose gateware hasn't changed needs no RTL.
+``depth`` of them in flight; the last one beside READs of block I/O. Compared: the cycles to the last command's completion,
+the commands' latencies (median, 99th percentile), what the device's counters say of dies, buses, flash reads and the map,
+and the READs' mean latency. What the RTL took is published or kept in the cache (:mod:`.timing_grid_rtl`), so that a grid
+that was interrupted goes on, and a device whose Verilog hasn't changed needs no RTL.
 
 ``--quick``: the devices that the test suite builds anyway.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from nearflash.cache import cache_dir, digest, sources_digest
 from nearflash.compiler import compile_device
 from nearflash.contract import DeviceConfig, RowFormat, TableSpec
 from nearflash.contract.table import Extent, PoolMode
-from nearflash.data import StackDistance
+from nearflash.data import BlockLoad, StackDistance
 from nearflash.models import ModelSpec, RecModel, TableShape, model_spec
 from nearflash.quantize import QuantizeOptions, compile_model
 from nearflash.runtime import Device
-from nearflash_hw.sources import gateware_digest
 from nearflash_sim.backend import SimBackend
 from nearflash_sim.small.device import SMALL, load, make_table, small_config
 from nearflash_sim.small.models import CASES as SMALL_MODELS
@@ -36,9 +34,12 @@ from nearflash_sim.timing.simulator import Simulator, Timeline
 from nearflash_sim.timing.workload import Batch
 
 from .report import Rows, progress, show_rows
+from .timing_grid_rtl import Results
 
 __all__ = ["CASES", "DEVICES", "Case", "GridDevice", "measure"]
 
+TIMES = ("submitted", "completed", "block_submitted", "block_completed")
+BLOCK_READS = 20_000
 ROWS = 512  # of the published models' tables, at most
 LIMITS = {"total_error": 0.01, "p50_error": 0.02, "p99_error": 0.02, "stage_error": 0.02}
 
@@ -53,12 +54,13 @@ class Case:
     depth: int
     locality: float | None
     bags: str
+    block_depth: int = 0  #: READs of a logical block in flight meanwhile
 
 
 CASES = (
     Case(1, 6, 1, None, "ragged"), Case(1, 8, 4, None, "full"), Case(2, 6, 2, 0.3, "ragged"), Case(4, 5, 1, None, "full"),
     Case(4, 5, 4, 0.3, "ragged"), Case(8, 4, 2, 2.0, "full"), Case(13, 3, 2, None, "ragged"), Case(16, 3, 4, 0.3, "full"),
-    Case(24, 2, 4, None, "short"), Case(32, 2, 2, 2.0, "ragged"),
+    Case(24, 2, 4, None, "short"), Case(32, 2, 2, 2.0, "ragged"), Case(8, 4, 2, 0.3, "full", block_depth=4),
 )
 
 
@@ -154,14 +156,16 @@ def opened(device: GridDevice, config: DeviceConfig) -> Device:
 
 
 def as_json(timeline: Timeline, tables: Sequence[TableSpec]) -> dict[str, Any]:
-    return {"submitted": timeline.submitted.tolist(), "completed": timeline.completed.tolist(),
-            "counters": timeline.counters, "tables": [asdict(t) for t in tables]}
+    times = {name: getattr(timeline, name).tolist() for name in TIMES}
+    return {**times, "counters": timeline.counters, "tables": [asdict(t) for t in tables]}
 
 
 def from_json(given: dict[str, Any]) -> tuple[Timeline, list[TableSpec]]:
     tables = [TableSpec(**{**t, "format": RowFormat(t["format"]), "mode": PoolMode(t["mode"]),
                            "extents": tuple(Extent(**e) for e in t["extents"])}) for t in given["tables"]]
-    return Timeline(np.array(given["submitted"]), np.array(given["completed"]), given["counters"]), tables
+    times = {name: np.array(given[name], np.int64) for name in TIMES}
+    return Timeline(times["submitted"], times["completed"], given["counters"], block_submitted=times["block_submitted"],
+                    block_completed=times["block_completed"]), tables
 
 
 def error(simulated: float, rtl: float) -> float:
@@ -179,36 +183,43 @@ def compare(rtl: Timeline, simulated: Timeline) -> dict[str, Any]:
            "total_error": error(simulated.completed[-1], rtl.completed[-1])}
     for q in (50, 99):
         out[f"p{q}_error"] = error(*(float(np.percentile(t.latency, q)) for t in (simulated, rtl)))
-    return {**out, "stage_error": off[worst], "stage": worst if off[worst] else "none"}
+    reads = [float((t.block_completed - t.block_submitted).mean()) if len(t.block_submitted) else 0.0
+             for t in (simulated, rtl)]
+    return {**out, "stage_error": off[worst], "stage": worst if off[worst] else "none", "block_error": error(*reads)}
+
+
+def blocks_of(case: Case, tables: Sequence[TableSpec], seed: int) -> BlockLoad:
+    """READs of the tables' pages at random, more than the commands take."""
+    pages = np.concatenate([np.arange(e.lba, e.lba + e.pages) for t in tables for e in t.extents])
+    first = np.random.default_rng(seed).choice(pages, BLOCK_READS if case.block_depth else 0)
+    return BlockLoad(first, np.ones(len(first), np.int64), max(1, case.block_depth))
 
 
 def run_device(device: GridDevice, note: Callable[[str], None], done: Callable[[], None]) -> Rows:
     config = device.config()
-    key = gateware_digest("synthesis", "builder"), sources_digest("nearflash.runtime", "nearflash_sim.verilated")
+    results = Results(device.name, config)
     rtl_device, out = None, []
+
+    def measured(case: Case, queries: list[Query], seed: int) -> dict[str, Any]:
+        nonlocal rtl_device
+        if rtl_device is None:
+            note(f"{device.name}: building")
+            rtl_device = opened(device, config)
+        note(f"{device.name}: {case}")
+        rtl_device.driver.enable()
+        placed = [rtl_device.tables[t] for t in range(len(device.shapes))]
+        return as_json(measure_rtl(rtl_device, queries, case.depth, blocks_of(case, placed, seed)), placed)
+
     try:
         for seed, given in enumerate(CASES):
             case = fitted(given, device)
             queries = queries_of(device, case, seed)
-            name = digest(*key, repr(config), repr(device.shapes), repr(case), str(seed))
-            kept = cache_dir() / "timing_grid" / f"{name}.json"
-            if not kept.is_file():
-                if rtl_device is None:
-                    note(f"{device.name}: building")
-                    rtl_device = opened(device, config)
-                note(f"{device.name}: {case}")
-                rtl_device.driver.enable()
-                timeline = measure_rtl(rtl_device, queries, case.depth)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                new = kept.with_suffix(".new")
-                placed = [rtl_device.tables[t] for t in range(len(device.shapes))]
-                new.write_text(json.dumps(as_json(timeline, placed), default=int))  # some of a table's numbers are NumPy's
-                new.rename(kept)
-            rtl, tables = from_json(json.loads(kept.read_text()))
+            key = results.key(repr(device.shapes), repr(case), str(seed))
+            rtl, tables = from_json(results.of(key, partial(measured, case, queries, seed)))
             batches = [Batch.of(q.bags, q.dense is not None, 0 if q.dense is None else q.dense.shape[1]) for q in queries]
-            found = compare(rtl, Simulator(config, tables, case.depth).run(batches))
+            simulator = Simulator(config, tables, case.depth, blocks=blocks_of(case, tables, seed))
             out.append({"device": device.name, "channels": config.flash.channels, "dies": config.flash.dies, **asdict(case),
-                        **found})
+                        **compare(rtl, simulator.run(batches))})
             done()
     finally:
         if rtl_device is not None:
@@ -223,7 +234,7 @@ def by_device(rows: Rows) -> Rows:
         mine = [r for r in rows if r["device"] == name]
         out.append({"device": name, "cases_count": len(mine), "exact_count": sum(r["total_error"] == 0 for r in mine),
                     "mean_error": float(np.mean([r["total_error"] for r in mine])),
-                    **{k: max(r[k] for r in mine) for k in LIMITS}})
+                    **{k: max(r[k] for r in mine) for k in (*LIMITS, "block_error")}})
     return out
 
 
@@ -241,6 +252,7 @@ def measure(quick: bool = False) -> Rows:
         ("device", "device", ""), ("cases_count", "cases", ","), ("exact_count", "to the cycle", ","),
         ("mean_error", "mean error", ".4%"), ("total_error", "largest", ".4%"), ("p50_error", "of p50", ".3%"),
         ("p99_error", "of p99", ".3%"), ("stage_error", "of a stage", ".3%"),
+        ("block_error", "of READs", ".3%"),
     ), by_device(out), (
         f"total cycles of {len(out)} cases: mean error {np.mean(totals):.4%}, largest {max(totals):.4%} ({worst['device']}, "
         f"batch {worst['samples']}, {worst['depth']} in flight, {worst['bags']} bags; there, most off is: {worst['stage']})",

@@ -16,7 +16,7 @@ from nearflash_hw.verilog import to_verilog
 from .verilated import Library, VerilatedDevice, build_library, cached_verilog
 from .verilated.build import compile_runtime_beside, trace_kind
 
-__all__ = ["TOP", "SimBackend", "build"]
+__all__ = ["TOP", "SimBackend", "build", "verilog"]
 
 TOP = "nearflash_device"
 HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0, so a null address shows
@@ -24,7 +24,14 @@ HOST_BASE, HOST_BYTES = 0x1_0000, 1 << 32  # simulated host memory: away from 0,
 
 def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False, observed: bool = False
           ) -> Library:
-    """Generate and compile the device of ``config`` (cached by content). ``board``, and with ``trace``: the board's own
+    """Compile the device of ``config`` (cached by content); arguments: see :func:`verilog`."""
+    text = verilog(config, trace=trace, gated=gated, board=board, observed=observed)
+    return build_library(text, TOP, trace=trace, observed=observed)
+
+
+def verilog(config: DeviceConfig, *, trace: bool = False, gated: bool = True, board: bool = False, observed: bool = False
+            ) -> str:
+    """Generate the device of ``config`` for simulation (cached by content). ``board``, and with ``trace``: the board's own
     Verilog, with its reset; else a faster form of it, equal cycle by cycle (``gated``: faster yet, see
     :mod:`nearflash_hw.model`), whose reset is another device. Multipliers are always inferred: instances of a part's
     primitives have no content for a simulator, and differ in nothing else (not even the design_id). ``observed``: the gated
@@ -39,7 +46,7 @@ def build(config: DeviceConfig, *, trace: bool = False, gated: bool = True, boar
         compile_runtime_beside(trace)
         return to_verilog(Device(config), TOP, model=not board, gated=gated, observed=observed)
 
-    return build_library(cached_verilog(f"{TOP} {config!r} {form}", generate), TOP, trace=trace, observed=observed)
+    return cached_verilog(f"{TOP} {config!r} {form}", generate)
 
 
 class SimBackend(Backend):

@@ -97,6 +97,20 @@ def block_trace(path: Path) -> None:
     path.write_text("100 0 5 8 1\n\n200 0 9 16 0\n")
 
 
+def msr_trace(path: Path) -> None:
+    path.write_text("".join(f"12816637200306{i}629,usr,0,{('Read', 'Write')[i % 2]},{i * 4096},8192,41286\n"
+                            for i in range(4)))
+
+
+def fio_trace(path: Path) -> None:
+    path.write_text("fio version 2 iolog\nd add\nd open\nd read 0 4096\nd wait 500 0\nd write 512 100\nd sync 0 0\n"
+                    "d close\n")
+
+
+def fio_timed(path: Path) -> None:
+    path.write_text("fio version 3 iolog\n2 d add\n5 d read 100 4096\n8 d trim 0 4096\n9 d write 8192 512\n")
+
+
 def histogram(path: Path) -> None:
     path.write_text("".join(
         f"{name}.pt\nAvg col size: 2.5\nHistogram of col sizes:\n(0, 1]: 0.5\n(1, 4]: 0.25\n(4+: 0.25\n"
@@ -136,6 +150,8 @@ READERS = {
     "ratings.dat": (ratings, lambda p: MovieTweetings.load(p.parent)),
     "movies.dat": (movies, lambda p: MovieTweetings.load(p.parent)),
     "trace.log": (trace, read_dlrm_trace), "block.trace": (block_trace, read_block_trace),
+    "usr_0.csv": (msr_trace, read_block_trace), "fio.log": (fio_trace, read_block_trace),
+    "fio3.log": (fio_timed, read_block_trace),
     "locality_stats.txt": (histogram, read_histogram), "config.toml": (config, DeviceConfig.from_toml),
     "preset.toml": (config_of_preset, DeviceConfig.from_toml), "plan.toml": (config, load_plan),
     "model.toml": (model, ModelSpec.from_toml),

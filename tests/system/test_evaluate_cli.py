@@ -98,6 +98,31 @@ def test_a_page_window_is_the_devices(nearflash, tmp_path):
     assert on["queries_per_second"] > 3 * off["queries_per_second"]
 
 
+def test_block_io_meanwhile(nearflash, tmp_path):
+    """READs of 4 KB far apart beside lookups, and always two of them: latency by the flash's closed form, what it costs."""
+    model, trace = described(tmp_path, 100_000, 32, 40), tmp_path / "usr_0.csv"
+    trace.write_text("".join(f"{100 + i * 500},usr,0,{('Read', 'Write')[i % 8 == 7]},{i * 81920},4096,1\n"
+                             for i in range(4000)))
+    args = ("evaluate", "--model", model, "--channels", 1, "--dies", 4, "--queries", 40, "--lookups-only", "--block-trace",
+            trace, "--json", "-")
+    timed, queued = nearflash(*args, "--block-scale", 2), nearflash(*args, "--block-depth", 2)
+    for r in (timed, queued):
+        assert r.returncode == 0, r.stderr
+        assert "usr_0.csv: 500 WRITEs are left out" in r.stderr
+    timed, queued = json.loads(timed.stdout), json.loads(queued.stdout)
+    for e in (timed, queued):
+        b = e["block_io"]
+        assert (b["source"], b["writes_left_out_count"]) == ("usr_0.csv", 500)
+        assert b["requests_count"] + b["requests_left_count"] == 3500
+        assert 20 < b["latency_p50_us"] <= b["latency_p99_us"]  # tR 14 us, 6 us on the bus
+        assert b["mb_per_second"] == pytest.approx(b["iops"] * 4096 / 1e6, rel=0.01)
+        assert e["flash_reads_per_lookup"] == 1
+        assert e["queries_per_second"] < e["without_block_io"]["queries_per_second"]
+    # One every 100 us but for every eighth, which is a WRITE; two in flight, by Little's law.
+    assert timed["block_io"]["iops"] == pytest.approx(7 / 8 * 10_000, rel=0.1)
+    assert queued["block_io"]["iops"] * queued["block_io"]["latency_mean_us"] == pytest.approx(2e6, rel=0.02)
+
+
 def test_timelines_and_their_difference(nearflash, tmp_path):
     model = described(tmp_path, 64, 32, 4)
     files = [tmp_path / f"{n}.pftrace" for n in ("a", "b", "c")]
@@ -164,6 +189,10 @@ def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     (("--page-window", 5000), "lookup.page_window = 5000: must be from 0 (off) to 4096 reads"),
     (("--page-window", 8, "--plan", "x.toml"), "can't be combined with --plan"),
     (("--cache-unit", "page"), "has no effect without --cache-mib"), (("--mlp-share", 2), "share = 2.0: must be above 0"),
+    (("--block-trace", "no.trace"), "no.trace: file = "), (("--block-depth", 2), "has no effect without --block-trace"),
+    (("--block-trace", "x", "--block-depth", 2, "--block-scale", 3), "can't be combined with --block-depth"),
+    (("--block-trace", "x", "--block-scale", 0), "--block-scale = 0.0: must be from"),
+    (("--block-trace", "x", "--devices", "2"), "can't be combined with --devices"),
     (("--placement", "no.npz"), "no.npz: "),
     (("--table-gb", 4000, "--model", "rmc1"), "= "), (("--queries", 0), "'0'"),
 ])

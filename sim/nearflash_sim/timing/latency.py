@@ -79,6 +79,25 @@ class Latency(NamedTuple):
     ARRAY_DONE: int = 1  # last beat to job_done
     ARRAY_LEAVE: int = 2  # job_done to data-out wanted
 
+    # -- block: a READ from its command register to the die queues
+    READ_OFFERED: int = 1  # in the register to its being opened
+    READ_WALK: int = 3  # that to the first run of host memory
+    READ_END: int = 2  # its last piece taken to the register empty
+    PIECE_CUT: int = 2  # a run or a piece taken to the next piece
+    MAP_ANSWER: int = 1  # of a translation, beside that of a lookup
+    # -- block: its pages to the host (a memory that answers writes after one cycle)
+    ROOM_GIVEN: int = 1  # a slot set aside to the page's data-out
+    ROOM_AGAIN: int = 2  # a page's last beat on the bus to its channel's next asking
+    LANDED: int = 5  # and to its first piece in the sender
+    PIECE_ASK: int = 2  # of a piece, beside its beats
+    SLOT_BACK: int = 2  # a page's last beat read to its slot's next use
+    PAGE_WRITTEN: int = 9  # and to its retirement
+    READ_TAG_BACK: int = 4  # retirement to the tag's next use
+    READ_DONE: int = 4  # and to the completion taken by Queues
+    PAGE_ON_BUS: int = 4  # a page's last beat read to its last on the host's write bus
+    CQE_ASK: int = 3  # completion taken by Queues to its asking for the bus
+    CQE_EVERY: int = 10  # cycles between two completions
+
     # -- lookup/row_cache
     TAGS_EVERY: int = 3  # cycles that a lookup, or one thing of the writer's, keeps the tags
     FOUND: int = 3  # a lookup given to the tags to its answer offered to the translator

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.data.block_traces import BlockLoad
 from nearflash.timeline import Slice
 
 from .loops.mlp import new_mlp
@@ -26,12 +27,15 @@ CHUNK = 64  # commands at once: what bounds memory
 class Timeline:
     """Of each command, the cycles in which the write to its doorbell began and the acknowledgement of its completion ended:
     int64 [commands]. ``counters``: as :meth:`nearflash.runtime.Device.counters`. ``slices``: what the device did when, in
-    cycles, if that was asked for."""
+    cycles, if that was asked for. ``block_submitted``, ``block_completed``: the same of each request of block I/O that was
+    sent."""
 
     submitted: np.ndarray
     completed: np.ndarray
     counters: dict[str, int] = field(default_factory=dict)
     slices: list[Slice] = field(default_factory=list)
+    block_submitted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    block_completed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def latency(self) -> np.ndarray:
@@ -52,7 +56,7 @@ class Simulator:
     """
 
     def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], depth: int = 1, host_latency: int = 100,
-                 dram_latency: int = 30, modelled: Modelled | None = None, slices: int = 0):
+                 dram_latency: int = 30, modelled: Modelled | None = None, slices: int = 0, blocks: BlockLoad | None = None):
         if not 1 <= depth <= config.host.infer_depth:
             raise DataError("depth", depth, f"must be from 1 to host.infer_depth ({config.host.infer_depth})")
         for name, value in (("host_latency", host_latency), ("dram_latency", dram_latency)):
@@ -62,8 +66,10 @@ class Simulator:
             spec.validate(config)
         self.config, self.tables, self.depth = config, list(tables), depth
         self.modelled = modelled or Modelled()
-        self._device = device_of(config, host_latency, dram_latency, self.modelled)
-        self._arrays = new_state(config, self.tables, self.modelled, slices)
+        blocks = blocks or BlockLoad.none()
+        blocks.check(config)
+        self._device = device_of(config, host_latency, dram_latency, self.modelled, blocks)
+        self._arrays = new_state(config, self.tables, self.modelled, blocks, slices)
         self._mlp = new_mlp(config, dram_latency, slices)._replace(burst_asked=self._arrays.burst_asked,
                                                                    burst_end=self._arrays.burst_end)
 
@@ -73,12 +79,14 @@ class Simulator:
         given = iter(commands)
         done = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         chunk = list(islice(given, CHUNK))
-        while chunk:
+        while chunk or len(done) == 1:
             following = list(islice(given, CHUNK))
             done.append(self._run(chunk, self.depth if following else 0))
             chunk = following
         submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
-        return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed))
+        sent = int(self._arrays.block[0]["sent"])
+        return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed),
+                        self._arrays.block_submitted[:sent], self._arrays.block_completed[:sent])
 
     def _slices(self, submitted: np.ndarray, completed: np.ndarray) -> list[Slice]:
         room, made = len(self._arrays.trace), max(int(self._arrays.s[0]["traced"]), int(self._mlp.s[0]["traced"]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.data.block_traces import BlockLoad
 
 from .simulator import Simulator, Timeline
 from .workload import Batch, place
@@ -39,13 +40,14 @@ class LiveDevice:
 
 
 def simulate(config: DeviceConfig, tables: Sequence[TableSpec], commands: Iterable[Sequence[Any]], dense: int | None,
-             depth: int = 1, modelled: Modelled | None = None, slices: int = 0) -> Timeline:
+             depth: int = 1, modelled: Modelled | None = None, slices: int = 0, blocks: BlockLoad | None = None) -> Timeline:
     """The cycles of ``commands``, each a command's (indices, offsets) per table, on an idle device that was just enabled.
 
     ``tables`` lie one behind the other on its flash, none of them allocated. ``dense``: features of a sample, the commands
     then being INFER; None: they are LOOKUP. ``depth``: commands in flight.
-    ``modelled``: what is simulated beyond the gateware. ``slices``: the most that its timeline may have. Raises
+    ``modelled``: what is simulated beyond the gateware. ``slices``: the most that its timeline may have. ``blocks``: block
+    I/O meanwhile. Raises
     :class:`~nearflash.contract.DataError` for tables that don't fit and for commands that the device would refuse.
     """
-    simulator = Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices)
+    simulator = Simulator(config, place(config, tables), depth, modelled=modelled, slices=slices, blocks=blocks)
     return simulator.run(Batch.of(bags, dense is not None, dense or 0) for bags in commands)

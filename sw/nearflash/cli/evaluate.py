@@ -62,6 +62,11 @@ def evaluate(
     trace: Annotated[Path | None, typer.Option(help="Take indices from a DLRM trace log, or a dlrm_datasets file (*.pt.gz, "
                                                "*.pt).")] = None,
     dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: its held-out queries.")] = None,
+    block_trace: Annotated[Path | None, typer.Option(help="Block I/O meanwhile: the READs of a trace, an fio iolog, MSR "
+                                                     "Cambridge's CSV or MQSim's, at its times.")] = None,
+    block_depth: Annotated[int | None, typer.Option(help="For --block-trace: so many requests in flight instead.", min=1)
+                           ] = None,
+    block_scale: Annotated[float, typer.Option(help="For --block-trace: its times, multiplied by this.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the queries.", min=0, max=2**64 - 1)] = 0,
     devices: Annotated[str | None, typer.Option(metavar="N[,N...]", help="With --lookups-only: the tables over so many "
                                                 "devices (at most 64), by size and heat; several numbers are compared.")
@@ -166,7 +171,8 @@ def evaluate(
 #: Parameters of one device under one workload.
 _ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
         "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
-        "depth", "locality", "histogram", "trace", "dataset", "seed", "timeline", "devices", "device_gb", "plot")
+        "depth", "locality", "histogram", "trace", "dataset", "block_trace", "block_depth", "block_scale", "seed",
+        "timeline", "devices", "device_gb", "plot")
 
 
 def simulated(work: Any, queries: int, what: str = "queries") -> Any:
@@ -196,6 +202,9 @@ def _show(r: dict[str, Any]) -> None:
         console.print(f"a row cache of {cache['dram_bytes'] / 2**20:g} MiB: {cache['lines']:,} lines of "
                       f"{cache['line_bytes']} bytes, {cache['ways']} to a set")
         _show_both("with the row cache and without", r, r["without_row_cache"])
+    if block := r.get("block_io"):
+        _show_block_io(block)
+        _show_both("with block I/O and without", r, r["without_block_io"])
     ceiling = r["flash_ceiling_queries_per_second"]
     show("speed (simulated time)", [
         ("throughput", f"{r['queries_per_second']:,.0f} queries/s", f"{r['queries']:,} queries, {r['batch']} per command, "
@@ -231,6 +240,17 @@ def _show_modelled(r: dict[str, Any], modelled: dict[str, Any]) -> None:
         on.append(f"a cache of {modelled['cache_bytes'] / 2**20:g} MiB of pages")
     console.print(f"MODELLED, NOT IN RTL: {'; '.join(on)}. `nearflash run` and `build` know nothing of it.")
     _show_both("with it and without", r, r["without_modelled"])
+
+
+def _show_block_io(b: dict[str, Any]) -> None:
+    times = "" if b["time_scale"] is None else f", the trace's times x {b['time_scale']:g}"
+    show(f"block I/O: {b['source']}", [
+        ("throughput", f"{b['iops']:,.0f} READs/s", f"{b['mb_per_second']:,.1f} MB/s; at most {b['depth']} "
+         f"in flight{times}"),
+        *([("latency mean", f"{b['latency_mean_us']:,.1f} us", ""),
+           ("latency p50 / p99", f"{b['latency_p50_us']:,.1f} / {b['latency_p99_us']:,.1f} us", "")]
+          if b["requests_count"] else []),
+        ("sent while there were queries", f"{b['requests_count']:,}", f"{b['requests_left_count']:,} left")])
 
 
 def _show_both(title: str, r: dict[str, Any], without: dict[str, Any]) -> None:

@@ -33,13 +33,16 @@ CONFLICTS = (
     ("histogram", "locality"),
     ("table_gb", "rows"),
     ("checkpoint", "model", "rows", "table_gb"),
-    ("devices", "plan", "board", "mlp_share"),
+    ("devices", "plan", "board", "mlp_share", "block_trace"),
+    ("block_depth", "block_scale"),
 )
 #: Options that have no effect without another one.
-NEEDS = (("dataset", "checkpoint"), ("cache_mib", "cache_unit"), ("devices", "device_gb", "costs"))
+NEEDS = (("dataset", "checkpoint"), ("cache_mib", "cache_unit"), ("devices", "device_gb", "costs"),
+         ("block_trace", "block_depth", "block_scale"))
 
 _RANGES = {"rows": (1, 1 << 31), "table_gb": (1e-6, 4000.0), "channels": (1, 16), "dies": (1, 16), "queries": (1, 1 << 40),
-           "batch": (1, 65535), "depth": (1, 16), "seed": (0, (1 << 64) - 1), "device_gb": (1e-6, 4000.0)}
+           "batch": (1, 65535), "depth": (1, 16), "seed": (0, (1 << 64) - 1), "device_gb": (1e-6, 4000.0),
+           "block_depth": (1, 65535), "block_scale": (1e-6, 1e6)}
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,9 @@ class Point:
     devices: str | None = None
     device_gb: float | None = None
     costs: str | None = None
+    block_trace: str | None = None
+    block_depth: int | None = None
+    block_scale: float = 1.0
 
     def check_ranges(self) -> None:
         """Raises :class:`~nearflash.contract.ConfigError`; the command line's own parser has said the same before."""
@@ -117,6 +123,7 @@ def prepare(o: Point, say: Say) -> Job:
     or geometry raises."""
     o.check_ranges()
     modelled = Modelled(cached_pages(o.cache_mib, o.cache_unit))
+    from ..evaluate.block_io import BlockIo
     from ..evaluate.device import evaluate_device
     from ..evaluate.workload import placed
 
@@ -138,9 +145,14 @@ def prepare(o: Point, say: Say) -> Job:
     _check_host(device, o)
     modelled.sets(device)  # a cache of less than a set is refused here
     depth = o.depth or device.host.infer_depth
+    block_io = None
+    if o.block_trace is not None:
+        block_io = BlockIo.of_file(Path(o.block_trace), device, o.block_depth, o.block_scale)
+        if block_io.writes:
+            say(f"{block_io.source}: {block_io.writes:,} WRITEs are left out, which aren't simulated")
     return Job(workload.queries, device.clock_mhz,
                lambda advance, slices: evaluate_device(device, spec, workload, o.batch, depth, not o.lookups_only, advance,
-                                                       modelled, slices))
+                                                       modelled, slices, block_io))
 
 
 def _scaled_out(o: Point, base: DeviceConfig, spec: ModelSpec, workload: Workload, modelled: Modelled) -> Job:

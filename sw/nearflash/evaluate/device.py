@@ -16,6 +16,7 @@ from ..contract.modelled import Modelled
 from ..models import ModelSpec
 from ..timeline import MOST_SLICES, Slice
 from ..tools import load_tool
+from .block_io import BlockIo
 from .workload import Bags, Workload
 
 __all__ = ["evaluate_device", "tables_of", "widest_row"]
@@ -37,13 +38,14 @@ def widest_row(config: DeviceConfig, spec: ModelSpec) -> int:
 
 def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, batch: int, depth: int, infer: bool = True,
                     progress: Callable[[int], None] = lambda queries: None, modelled: Modelled | None = None,
-                    slices: list[Slice] | None = None) -> dict[str, Any]:
+                    slices: list[Slice] | None = None, block_io: BlockIo | None = None) -> dict[str, Any]:
     """Figures of ``config`` answering ``workload`` with ``batch`` queries a command and ``depth`` commands in flight, as
     plain data with the unit in every key. ``infer`` False: the embedding stage alone (LOOKUP). ``progress(n)``: n more
     queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
     ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. Of a device with a row cache
     ``row_cache`` says which, and ``without_row_cache`` what the device is without that. ``slices``: a list that gets
-    the run's timeline, of at most :data:`~nearflash.timeline.MOST_SLICES`.
+    the run's timeline, of at most :data:`~nearflash.timeline.MOST_SLICES`. ``block_io``: READs meanwhile; the result's
+    ``block_io`` says how they fared, ``without_block_io`` how the queries do without.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
     of its queries. *Stages in steady state* overlap: each figure is the time that one query keeps that part of the device;
@@ -61,19 +63,27 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     dense = spec.dense if infer else None
     seen = _Seen(workload, batch, progress)
     start = time.process_time()
-    timeline = simulate(config, tables, seen.commands(), dense, depth, modelled, 0 if slices is None else MOST_SLICES)
+    most, blocks = 0 if slices is None else MOST_SLICES, None if block_io is None else block_io.load
+    timeline = simulate(config, tables, seen.commands(), dense, depth, modelled, most, blocks)
     if slices is not None:
         slices += timeline.slices
     seconds = time.process_time() - start
     beyond: dict[str, Any] = {}
     if modelled is not None and modelled.any:
-        plain = evaluate_device(config, spec, workload, batch, depth, infer)
+        plain = evaluate_device(config, spec, workload, batch, depth, infer, block_io=block_io)
         beyond = {"modelled_not_in_rtl": {**asdict(modelled), "cache_bytes": modelled.cache_bytes(config)},
                   "without_modelled": {k: plain[k] for k in COMPARED}}
     if config.row_cache.lines:
-        plain = evaluate_device(replace(config, row_cache=RowCacheConfig()), spec, workload, batch, depth, infer)
+        plain = evaluate_device(replace(config, row_cache=RowCacheConfig()), spec, workload, batch, depth, infer,
+                                block_io=block_io)
         beyond |= {"row_cache": {**asdict(config.row_cache), "dram_bytes": config.row_cache.dram_bytes},
                    "without_row_cache": {k: plain[k] for k in COMPARED}}
+    block_pages = 0
+    if block_io is not None:
+        plain = evaluate_device(config, spec, workload, batch, depth, infer, modelled=modelled)
+        beyond |= {"block_io": block_io.figures(config, timeline.block_submitted, timeline.block_completed),
+                   "without_block_io": {k: plain[k] for k in COMPARED}}
+        block_pages = beyond["block_io"]["blocks_count"]
     if "cache_hits_count" in timeline.counters:
         beyond["cache_hit_share"] = timeline.counters["cache_hits_count"] / max(1, int(sum(seen.lookups)))
 
@@ -83,7 +93,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     latency = np.repeat(timeline.completed - timeline.submitted, seen.sizes) * us
     channels = [count[f"channel{c}_bus_busy"] for c in range(f.channels)]
     dies = [count[f"channel{c}_die{d}_busy"] for c in range(f.channels) for d in range(f.dies)]
-    reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels))
+    reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels)) - block_pages
     lookups = int(sum(seen.lookups))
     rows = np.array([t.format.row_bytes(t.dim) for t in tables])
     moved = np.array([t.stride_beats(config) * config.beat_bytes for t in tables])

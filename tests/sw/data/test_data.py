@@ -4,8 +4,9 @@ import gzip
 
 import numpy as np
 import pytest
-from nearflash.contract import DataError
+from nearflash.contract import DataError, DeviceConfig
 from nearflash.data import (
+    BlockLoad,
     Criteo,
     HistogramLocality,
     MovieTweetings,
@@ -101,6 +102,69 @@ def test_block_trace(tmp_path, shared_data):
         p.write_text(bad)
         with pytest.raises(DataError):
             read_block_trace(p)
+
+
+FIO2, FIO3 = ("fio version 2 iolog\n", "fio version 3 iolog\n")
+
+#: A trace and its requests: (ns, first sector, sectors, READ), in order of time.
+BLOCK_TRACES = {
+    "msr": ("128166372003061629,usr,0,Read,7014609920,24576,41286\n128166372003061639,usr,0,Write,1317441537,8192,1963\n",
+            [(0, 13700410, 48, True), (1000, 2573128, 17, False)]),
+    "fio 2": (FIO2 + "/dev/x add\n/dev/x open\n/dev/x read 0 4096\n/dev/x wait 500 0\n/dev/x write 4096 1\n/dev/x close\n",
+              [(0, 0, 8, True), (500_000, 8, 1, False)]),
+    "fio 3": (FIO3 + "2 d add\n9 d read 100 4096\n8 d trim 0 4096\n5 d read 8192 512\n",
+              [(5000, 16, 1, True), (9000, 0, 9, True)]),
+    "mqsim": ("\n700 3 5 8 1\n600 0 7 9 0\n", [(600, 7, 9, False), (700, 5, 8, True)]),
+}
+
+
+@pytest.mark.parametrize("name", BLOCK_TRACES)
+def test_block_traces_of_the_field(name, tmp_path):
+    path, (text, want) = tmp_path / "t", BLOCK_TRACES[name]
+    path.write_text(text)
+    assert read_block_trace(path).tolist() == want
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("1,usr,0,Read,0,512,1\n1,usr,0,Read,0,512\n", r"line 2 = '1,usr,0,Read,0,512': must be timestamp"),
+    ("1,usr,0,Trim,0,512,1\n", "line 1 .*Read or Write"),
+    ("5,usr,0,Read,0,512,1\n4,usr,0,Read,0,512,1\n", "line 2 timestamp = '4': must be from 5"),
+    ("5,usr,0,Read,0,0,1\n", "line 1 size = '0'"),
+    ("5,usr,0,Read,0x10,512,1\n", "line 1 offset = '0x10'"),
+    ("fio version 1 iolog\nd read 0 512\n", "line 1 = 'fio version 1 iolog'"),
+    (FIO2 + "d add\nd erase 0 512\n", "line 3 = 'd erase 0 512': must be file action"),
+    (FIO2 + "d read 0\n", "line 2 = 'd read 0'"),
+    (FIO2 + "d add 1 2\n", "line 2 = 'd add 1 2'"),
+    (FIO3 + "1 d read 0 512\nd read 0 512\n", "line 3 timestamp = 'd'"),
+    (FIO3 + "1 d wait 5 0\n", "line 2 = '1 d wait 5 0': must be timestamp"),
+    (FIO3 + "1 d add\n", "requests = 0: must hold at least one"),
+    ("1 0 5 8 1\n1,2\n", "line 2 = '1,2': must be five integers"),
+])
+def test_a_bad_line_of_a_block_trace_is_named(text, message, tmp_path):
+    path = tmp_path / "t"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"{path}: {message}"):
+        read_block_trace(path)
+
+
+def test_a_traces_reads_as_a_device_is_given_them(tmp_path):
+    """Blocks that the bytes touch, long requests in parts, addresses modulo the device's size; times in its cycles."""
+    config = DeviceConfig.preset("tiny")
+    size, most = config.lba_bytes, config.host.mdts_pages
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"{at},usr,0,{kind},{offset},{n},1\n" for at, kind, offset, n in (
+        (10, "Read", size - 1, 2), (20, "Write", 0, 512), (30, "Read", 0, (most + 1) * size),
+        (40, "Read", (config.lbas + 3) * size, 1), (50, "Read", (config.lbas - 1) * size, 2 * size))))
+    trace = read_block_trace(path)
+    load = BlockLoad.of_trace(trace, config, scale=2.0)
+    assert load.first.tolist() == [0, 0, most, 3, config.lbas - 2]
+    assert load.count.tolist() == [2, most, 1, 1, 2]
+    assert load.times.tolist() == [int(ns * 2 * config.clock_mhz / 1000) for ns in (0, 2000, 2000, 3000, 4000)]
+    assert load.depth == config.host.queue_entries - 1
+    queued = BlockLoad.of_trace(trace, config, depth=3)
+    assert (queued.depth, queued.times) == (3, None)
+    with pytest.raises(DataError, match="reads = 0: must be at least one"):
+        BlockLoad.of_trace(trace[~trace["read"]], config)
 
 
 def criteo_line(label="1", dense=("3",) * 13, cats=("1f",) * 26):

@@ -11,16 +11,18 @@ vectors are in: what happens until then is done before it is known when the feat
 
 from __future__ import annotations
 
-from .compiled import compiled, within
+from .compiled import apart, compiled, within
 from .dram import read
+from .landing import begin_out, end_out, landed, room, room_at
 from .state import INF
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
 from .window import SCAN, pop, scan, scan_at, seen
 
-__all__ = ["flash_event", "plan", "put"]
+__all__ = ["flash_event", "plan", "put", "put_block"]
 
-PUSH, CHOOSE, BUS = 0, 1, 2
+PUSH, CHOOSE, BUS = 0, 1, 2  # SCAN is 3
+ROOM, END = 4, 5  # a slot for a page of block I/O is set aside, and it is off the bus
 
 
 @compiled
@@ -34,20 +36,46 @@ def plan(d, a, c):
         if push < at:
             at, what = push, PUSH
     choose, command, out = INF, INF, INF
+    page = INF  # of block I/O
     for k in range(c * d.dies, (c + 1) * d.dies):
-        choose = min(choose, max(a.die[k].visible, a.die[k].free_at))
+        choose = min(choose, max(_waits(d, a, k), a.die[k].free_at))
         command = min(command, a.die[k].want_command)
-        out = min(out, a.die[k].want_out)
+        if d.block_reads and a.die[k].tag >= d.tags:
+            page = min(page, a.die[k].want_out)
+        else:
+            out = min(out, a.die[k].want_out)
     if choose < INF:
         choose = max(choose, a.channel[c].choose_at)
         if choose < at:
             at, what = choose, CHOOSE
     bus = min(command, max(out, a.channel[c].out_at) if out < INF else INF)
+    if page < INF:
+        bus = min(bus, max(page, _page_from(a, c)))
+        if a.channel[c].room == INF:
+            asks = room_at(a, c, page)
+            if asks < at:
+                at, what = asks, ROOM
+    if d.block_reads and a.channel[c].page_end < at:
+        at, what = a.channel[c].page_end, END
     if bus < INF:
         bus = max(bus, a.channel[c].bus_at)
         if bus < at:
             at, what = bus, BUS
     a.channel[c].next_at, a.channel[c].next_what = at, what
+
+
+@compiled
+def _waits(d, a, k):
+    """From when on a command waits for die ``k``."""
+    if d.block_reads:
+        return min(a.die[k].visible, a.die[k].block_visible)
+    return a.die[k].visible
+
+
+@compiled
+def _page_from(a, c):
+    """From when on channel ``c`` may send a page of block I/O."""
+    return max(a.channel[c].room, a.channel[c].block_out_at)
 
 
 @compiled
@@ -60,8 +88,28 @@ def put(d, a, c, tag, at):
 
 
 @compiled
-def _wants(die, command):
-    return die.want_command if command else die.want_out
+def put_block(d, a, c, tag, now):
+    """A read of block I/O comes to channel ``c``'s queue in cycle ``now``."""
+    k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
+    a.tag[tag].next = -1
+    a.tag[tag].visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
+    if a.die[k].block_head < 0:
+        a.die[k].block_head, a.die[k].block_visible = tag, a.tag[tag].visible
+    else:
+        a.tag[a.die[k].block_tail].next = tag
+    a.die[k].block_tail = tag
+    plan(d, a, c)
+
+
+@compiled
+def _wants(d, a, c, k, command):
+    if command:
+        return a.die[k].want_command
+    if d.block_reads:
+        if a.die[k].tag >= d.tags:
+            return max(a.die[k].want_out, _page_from(a, c))
+        return max(a.die[k].want_out, a.channel[c].out_at)
+    return a.die[k].want_out
 
 
 @compiled
@@ -69,7 +117,7 @@ def _after(d, a, c, now, command, last):
     """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
     for i in range(1, d.dies + 1):
         k = (last + i) % d.dies
-        if _wants(a.die[c * d.dies + k], command) <= now:
+        if _wants(d, a, c, c * d.dies + k, command) <= now:
             return k
     return -1
 
@@ -97,10 +145,16 @@ def _choose(d, a, c, now):
     base, k = c * d.dies, -1
     for i in range(1, d.dies + 1):
         k = base + (a.channel[c].last_choice + i) % d.dies
-        if max(a.die[k].visible, a.die[k].free_at) <= now:
+        if max(_waits(d, a, k), a.die[k].free_at) <= now:
             break
     a.channel[c].last_choice = k - base
     one = d.dies == 1 and d.window == 0
+    if d.block_reads:
+        block = a.die[k].block_visible <= now and not (a.die[k].visible <= now and a.die[k].last_block)
+        a.die[k].last_block = block
+        if block:
+            _give_block(d, a, c, k, now, one)
+            return
     if d.window:
         now = pop(d, a, c, k, now)
     taken = now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN)
@@ -110,10 +164,29 @@ def _choose(d, a, c, now):
     tag = a.die[k].head
     a.die[k].head = a.tag[tag].next
     a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
+    _take(a, k, tag, taken)
+
+
+@compiled
+def _take(a, k, tag, taken):
+    """Die ``k`` takes a command in cycle ``taken``."""
     a.die[k].tag = tag
     a.die[k].free_at = INF
-    a.die[k].want_command = max(a.die[k].out_end, taken) + 1
-    a.die[k].busy -= a.die[k].want_command
+    if a.die[k].out_end < INF:
+        a.die[k].want_command = max(a.die[k].out_end, taken) + 1
+        a.die[k].busy -= a.die[k].want_command
+
+
+@within
+def _give_block(d, a, c, k, now, one):
+    """Die ``k`` was chosen in cycle ``now``, and it is the turn of block I/O."""
+    a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
+    if not one:
+        a.channel[c].block_push_at = max(a.channel[c].block_push_at, now + d.k.PUSH_AFTER_POP)
+    tag = a.die[k].block_head
+    a.die[k].block_head = a.tag[tag].next
+    a.die[k].block_visible = INF if a.die[k].block_head < 0 else a.tag[a.die[k].block_head].visible
+    _take(a, k, tag, now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN))
 
 
 @compiled
@@ -163,6 +236,9 @@ def _bus(d, a, c, now):
     k += base
     tag = a.die[k].tag
     beats = a.table[a.tag[tag].table].beats
+    if d.block_reads and tag >= d.tags:
+        _page_out(d, a, c, k, now)
+        return
     if d.page_unit and not a.tag[tag].again:
         beats = d.page_unit
     moving = -(-beats * d.bus_beat_q16 // 65536)
@@ -182,6 +258,48 @@ def _bus(d, a, c, now):
     a.channel[c].merge_tail += 1
 
 
+@compiled
+def _page_out(d, a, c, k, now):
+    """Die ``k`` begins to send a page of block I/O in cycle ``now``. How long that takes is known once it has ended."""
+    a.channel[c].page_die, a.channel[c].page_begun = k, now
+    a.channel[c].bus_at = INF
+    a.die[k].want_out = INF
+    a.channel[c].page_tag = a.die[k].tag  # the die may take its next command meanwhile
+    a.die[k].free_at = now + 2
+    a.die[k].out_end = INF
+    begin_out(d, a, c, now + d.k.OUT_OVERHEAD)
+    _replan(d, a)
+
+
+@apart
+def _page_ended(d, a, c, end):
+    """And has sent it in cycle ``end``."""
+    k = a.channel[c].page_die
+    begun, tag = a.channel[c].page_begun, a.channel[c].page_tag
+    a.channel[c].bus_at = end + 1
+    a.channel[c].block_out_at = end + 2
+    a.channel[c].bus_busy += end - begun
+    a.die[k].out_end = end
+    a.die[k].busy += end + 1
+    if a.die[k].free_at == INF:  # it has its next command
+        a.die[k].want_command = end + 1
+        a.die[k].busy -= end + 1
+    s = a.s[0]
+    note(s, a.trace, DIE, k, OUT, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
+    note(s, a.trace, BUS_TRACK, c, OUT, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
+    end_out(d, a, c, end)
+    landed(d, a, c, tag, end)
+    _replan(d, a)
+
+
+@apart
+def _replan(d, a):
+    """What a page's beginning or end changes for the other channels: its beats take turns with theirs, its slot will be
+    free."""
+    for c in range(d.channels):
+        plan(d, a, c)
+
+
 @within
 def flash_event(d, a, c):
     """What channel ``c`` does next."""
@@ -192,6 +310,10 @@ def flash_event(d, a, c):
         _choose(d, a, c, now)
     elif a.channel[c].next_what == SCAN:
         scan(d, a, c, now)
+    elif a.channel[c].next_what == ROOM:
+        room(d, a, c, now)
+    elif a.channel[c].next_what == END:
+        _page_ended(d, a, c, now)
     else:
         _bus(d, a, c, now)
     plan(d, a, c)

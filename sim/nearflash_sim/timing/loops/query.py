@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from .block import start_blocks
 from .compiled import apart, compiled, entry, within
 from .dram import read
 from .features import KEPT, take
+from .fetch import fetch
 from .flash import put
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
-from .way_back import COMPLETE, DRAINED, SLICED, close_sample, next_at, step, wait
+from .way_back import COMPLETE, DRAINED, SLICED, close_sample, end_blocks, step, until, wait
 
 __all__ = ["run"]
 
@@ -130,8 +132,7 @@ def _fill(d, a, asked):
 def _in_cache(d, a, m, at, key):
     """A lookup is ready for the row cache's tags in cycle ``at``: (when it has them, whether its row is there). What flash
     gave until then is in it."""
-    while next_at(d, a) < at:
-        step(d, a, m)
+    until(d, a, m, at)
     return look(d, a, at, key)
 
 
@@ -167,10 +168,14 @@ def _lookup(d, a, m, at, block, key, table, sample):
     a.located[i % 16] = ask
     line = block // d.map_entries
     place = line % d.map_lines
+    if d.block_reads and a.map_tag[place] != line:  # unless block I/O has it by then
+        until(d, a, m, ask)
+        ask = max(ask, s.map_free)
+        a.located[i % 16] = ask
     missing = a.map_tag[place] != line
     answer = ask + d.k.MAP_HIT
     if missing:
-        a.map_tag[place] = line
+        a.map_tag[place], a.map_from[place] = line, ask
         s.misses += 1
     else:
         s.map_free = ask + d.k.MAP_EVERY
@@ -314,11 +319,7 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
     """A command whose doorbell comes in cycle ``bell``."""
     s = a.s[0]
     command = number % COMMANDS
-    seen = max(bell + d.k.BELL_TO_FETCH, s.fetch_free)
-    reading = d.k.FETCH_REQUEST + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE + 64 // d.beat_bytes
-    entry = seen + reading
-    if entry + d.k.VERDICT < s.register_free:  # deferred: it stays in its queue and is read again
-        entry = max(s.register_free + d.k.REGISTER_SEEN, entry + d.k.VERDICT + d.k.DEFERRED) + reading
+    entry = fetch(d, a, max(bell + d.k.BELL_TO_FETCH, s.fetch_free), s.register_free)
     s.fetch_free = entry + d.k.VERDICT + d.k.NEXT_FETCH
     taken = max(entry + d.k.DISPATCHED, s.validator_free)
     s.register_free = taken + 1
@@ -370,6 +371,8 @@ def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, word
     row. Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
+    if d.block_reads and s.command == 0:
+        start_blocks(d, a, d.k.MMIO_WRITE * min(depth, len(infer)))
     for n in range(len(infer)):
         while s.command - s.landed >= depth:
             out = _land(d, a, m, submitted, completed, out)
@@ -383,4 +386,6 @@ def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, word
             s.host_now += d.k.MMIO_WRITE
     while s.command - s.landed > left:
         out = _land(d, a, m, submitted, completed, out)
+    if d.block_reads and left == 0:
+        end_blocks(d, a, m)
     return out

@@ -10,16 +10,19 @@ from nearflash.contract import DeviceConfig, TableSpec, cores
 from nearflash.contract.modelled import Modelled
 from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
+from nearflash.data.block_traces import BlockLoad
 
 from ..latency import Latency
 from .dram import BURSTS
+from .fetch import FETCHES
 from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
-__all__ = ["COMMANDS", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
+__all__ = ["COMMANDS", "FLYING", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
 
 INF = 1 << 62  # a time that never comes
+FLYING = 64  # places for requests of block I/O in flight: more than depth may be
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)
@@ -60,6 +63,9 @@ class Device(NamedTuple):
     line_fifo: int  #: cycles that a beat takes through the cache's reader
     page_unit: int  #: beats of a flash page, if the row cache holds pages (modelled, not in RTL)
     window: int  #: reads of a die's queue that are looked at for each page it reads
+    block_reads: int  #: pages of block I/O in flight; 0: there is none
+    page_pieces: int  #: pieces of host memory that a logical block goes to,
+    run_pages: int  #: and that a host page has
 
 
 class Arrays(NamedTuple):
@@ -78,7 +84,8 @@ class Arrays(NamedTuple):
     located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
     translated: np.ndarray  #: [16] and the queue of translations,
     issued: np.ndarray  #: [4] and became flash reads
-    map_tag: np.ndarray  #: line held in each place of the map cache
+    map_tag: np.ndarray  #: line held in each place of the map cache,
+    map_from: np.ndarray  #: since which cycle
     beat_pop: np.ndarray  #: ring: cycles in which the host reader's beats left its FIFO
     touched: np.ndarray  #: [place of sample, table]: it has lookups
     job_left: np.ndarray  #: ring: cycles in which the drain's latest jobs left their FIFO
@@ -99,6 +106,19 @@ class Arrays(NamedTuple):
     cache_count: np.ndarray  #: and how often it was found
     keeping: np.ndarray  #: ring: rows that the cache's writer has
     line_gone: np.ndarray  #: ring: cycles in which the latest rows left the cache's reader
+    block: np.ndarray  #: one record: the state of block I/O
+    request: np.ndarray  #: [place]: requests in flight
+    sending: np.ndarray  #: ring: the places of those that wait for their fetch
+    ended: np.ndarray  #: ring: places of requests whose pages are all in host memory, and when Queues knows
+    fetched: np.ndarray  #: [fetch, 2] ring: cycles in which entries are fetched, from and to
+    burst: np.ndarray  #: ring: pages on the host's write bus: when asked for, and the last beat's cycle
+    read_tag: np.ndarray  #: ring: pages' tags that came back, and when they may be taken
+    read_slot: np.ndarray  #: cycles from which on the read buffer's slots are free
+    block_first: np.ndarray  #: [request] its first logical block,
+    block_count: np.ndarray  #: how many,
+    block_time: np.ndarray  #: when the host has it,
+    block_submitted: np.ndarray  #: and the cycles in which it is submitted,
+    block_completed: np.ndarray  #: and complete
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
@@ -113,7 +133,7 @@ _SCALARS = (
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "command", "results_free", "landed", "traced",
+    "fetches", "command", "results_free", "landed", "traced",
     "cache_hits", "cache_kept", "cache_dropped", "tags_free", "looked", "found_left", "kept_head", "kept_tail",
     "keeper_free", "publish_at", "admitted", "hit_ended", "hit_waits", "line_asked", "lines_read",
 )
@@ -127,7 +147,7 @@ def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray
     return out
 
 
-def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modelled: Modelled) -> Device:
+def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modelled: Modelled, blocks: BlockLoad) -> Device:
     """The memories' read latencies as of the "sim" back end."""
     f, lk, k = config.flash, config.lookup, Latency()
     line_beats = config.page_beats if modelled.page_cache_mib else config.row_cache.line_bytes // config.beat_bytes
@@ -147,16 +167,21 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
         sources=f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0), window=lk.page_window,
         line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
-        page_unit=config.page_beats if modelled.page_cache_mib else 0)
+        page_unit=config.page_beats if modelled.page_cache_mib else 0,
+        block_reads=config.host.block_reads if len(blocks.first) else 0,
+        page_pieces=max(1, config.lba_bytes // HOST_PAGE), run_pages=max(1, HOST_PAGE // config.lba_bytes))
 
 
-def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, slices: int = 0) -> Arrays:
-    """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's."""
+def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, blocks: BlockLoad, slices: int = 0
+              ) -> Arrays:
+    """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's. Behind the tables
+    there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its pages."""
     f, lk = config.flash, config.lookup
     dies = f.channels * f.dies
-    table = _records(len(tables), "beats", "words", "dim", "int8", "mean", "node")
+    table = _records(len(tables) + 1, "beats", "words", "dim", "int8", "mean", "node")
     owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
-    for number, (row, t) in enumerate(zip(table, tables, strict=True)):
+    table[-1]["beats"] = config.page_beats
+    for number, (row, t) in enumerate(zip(table[:-1], tables, strict=True)):
         row["node"] = owner.get(number, 0)
         row["beats"], row["dim"], row["words"] = t.stride_beats(config), t.dim, -(-t.dim // lk.lanes)
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
@@ -167,19 +192,24 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.dies - 1  # round-robin begins after it
     return Arrays(
-        s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again", "keep"),
+        s=s, table=table,
+        tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "next", "visible", "key", "again",
+                     "keep"),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
-                         "walk_more", "pop_at", last_choice=first, last_command=first,
-                         last_out=first, next_at=INF),
-        die=_records(dies, "tail", "free_at", "tag", "busy", "left", head=-1, visible=INF, out_end=-1, want_command=INF,
-                     want_out=INF, held=-1, row=-1, before=-1, unseen=INF),
+                         "walk_more", "pop_at", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
+                         "page_begun", "page_since", "page_left", last_choice=first, last_command=first, last_out=first,
+                         next_at=INF, room=INF, page_end=INF),
+        die=_records(dies, "tail", "free_at", "tag", "busy", "left", "block_tail", "last_block", head=-1, visible=INF,
+                     out_end=-1, want_command=INF, want_out=INF, held=-1, row=-1, before=-1, unseen=INF, block_head=-1,
+                     block_visible=INF),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
         located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
-        map_tag=np.full(lk.map_cache_lines, -1), beat_pop=np.zeros(RECENT, np.int64),
+        map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
+        beat_pop=np.zeros(RECENT, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
         pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
         loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
@@ -187,5 +217,24 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
         burst_end=np.full(BURSTS, -1),
+        **_block_state(config, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
+
+
+def _block_state(config: DeviceConfig, blocks: BlockLoad) -> dict[str, np.ndarray]:
+    """Those of :class:`Arrays` that are block I/O's."""
+    n, h = len(blocks.first), config.host
+    block = _records(1, "host_now", "irq_low", "sent", "fetched", "flying", "fetch_free", "register_free", "free_at", "what",
+                     "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
+                     "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
+                     "posted", "ended", "post_free", "pages", "sending", next_at=INF, send_at=INF, land_at=INF, issue_at=INF,
+                     total=n, depth=blocks.depth)
+    return {
+        "block": block, "request": _records(FLYING, "bell", "left", "tag", number=-1, visible=INF),
+        "sending": np.zeros(FLYING, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
+        "ended": _records(FLYING, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
+        "block_first": np.array(blocks.first, np.int64), "block_count": np.array(blocks.count, np.int64),
+        "block_time": np.zeros(n, np.int64) if blocks.times is None else np.array(blocks.times, np.int64),
+        "block_submitted": np.zeros(n, np.int64), "block_completed": np.zeros(n, np.int64)}

@@ -7,6 +7,8 @@ goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 
 from __future__ import annotations
 
+from .block import block_event
+from .block_host import host_at
 from .compiled import apart, compiled, within
 from .features import resolve
 from .flash import flash_event
@@ -16,7 +18,7 @@ from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
-__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "next_at", "step", "wait"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "end_blocks", "step", "until", "wait"]
 
 DRAINED, SLICED, COMPLETE = range(3)
 
@@ -33,9 +35,13 @@ def step(d, a, m):
     walk = a.s[0].walk_at
     if merge < INF:
         merge = max(merge, a.s[0].merge_free)
-        if merge < at and merge <= walk:
-            _merge(d, a, m, merge)
-            return merge
+    if d.block_reads and a.block[0].next_at < min(min(at, walk), merge):
+        at = a.block[0].next_at
+        block_event(d, a)
+        return at
+    if merge < at and merge <= walk:
+        _merge(d, a, m, merge)
+        return merge
     if walk < at:
         _put(d, a, m, walk)
         return walk
@@ -52,6 +58,8 @@ def next_at(d, a):
         at = min(at, a.channel[c].next_at)
         if a.channel[c].merge_head != a.channel[c].merge_tail:
             merge = min(merge, a.merging[c, a.channel[c].merge_head % d.tags].time)
+    if d.block_reads:
+        at = min(at, a.block[0].next_at)
     return min(at, max(merge, a.s[0].merge_free))
 
 
@@ -71,6 +79,26 @@ def wait(d, a, m, what, which):
             return
         if step(d, a, m) == INF:
             raise RuntimeError("what is waited for does not come and nothing is under way")
+
+
+@apart
+def until(d, a, m, at):
+    """What happens before cycle ``at``."""
+    while next_at(d, a) < at:
+        step(d, a, m)
+
+
+@apart
+def end_blocks(d, a, m):
+    """Until block I/O is at rest: the last command is complete, after which no request is sent; or there was none."""
+    b, s = a.block[0], a.s[0]
+    if s.command > 0:
+        until(d, a, m, s.host_now + 1)
+        b.total = b.sent
+        host_at(d, a)
+    while b.flying > 0 or b.sent < b.total:
+        if step(d, a, m) == INF:
+            raise RuntimeError("a request does not end and nothing is under way")
 
 
 @within

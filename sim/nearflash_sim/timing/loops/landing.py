@@ -1,0 +1,114 @@
+"""Pages of block I/O on their way to the host (``nearflash_hw.block``: landing, sender, ledger).
+
+A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
+takes a beat a cycle, so the buses of several channels that send at once stretch. From there pages go on in the order in
+which they come, and when each is in host memory is arithmetic.
+"""
+
+from __future__ import annotations
+
+from .block_host import plan_block
+from .compiled import apart, compiled
+from .state import FLYING, INF
+
+__all__ = ["begin_out", "end_out", "landed", "room", "room_at", "written"]
+
+
+@compiled
+def room_at(a, c, wanted):
+    """A die of channel ``c`` has a page from cycle ``wanted`` on: when a slot can be set aside for it."""
+    free = INF
+    for slot in range(len(a.read_slot)):
+        free = min(free, a.read_slot[slot])
+    return max(max(wanted, a.channel[c].room_from), free)
+
+
+@compiled
+def room(d, a, c, now):
+    """A slot is set aside for channel ``c``, which asks for it from cycle ``now`` on."""
+    b = a.block[0]
+    slot = 0
+    while a.read_slot[slot] > now:
+        slot += 1
+    a.read_slot[slot] = INF
+    a.channel[c].slot = slot
+    a.channel[c].room = now + d.k.ROOM_GIVEN + (c - b.turn) % d.channels
+    b.turn = (c + 1) % d.channels
+
+
+@compiled
+def _at_pace(d, a, at, sending):
+    """From cycle ``at`` on ``sending`` channels send pages: when each is through."""
+    b = a.block[0]
+    before, pace = max(d.bus_beat_q16, b.sending << 16), max(d.bus_beat_q16, sending << 16)  # of a beat, in 1/65536 cycle
+    for c in range(d.channels):
+        if a.channel[c].page_end < INF:
+            if at > a.channel[c].page_since:
+                moved = (at - a.channel[c].page_since << 32) // before
+                a.channel[c].page_left = max(0, a.channel[c].page_left - moved)
+                a.channel[c].page_since = at
+            a.channel[c].page_end = a.channel[c].page_since - (-a.channel[c].page_left * pace >> 32)
+    b.sending = sending
+
+
+@compiled
+def begin_out(d, a, c, at):
+    """Channel ``c`` moves a page's beats from the cycle after ``at`` on."""
+    a.channel[c].page_since, a.channel[c].page_left = at, a.table[len(a.table) - 1].beats << 16
+    a.channel[c].page_end = at
+    _at_pace(d, a, at, a.block[0].sending + 1)
+
+
+@compiled
+def end_out(d, a, c, at):
+    """It moved the last in cycle ``at``."""
+    a.channel[c].page_end = INF
+    _at_pace(d, a, at, a.block[0].sending - 1)
+
+
+@apart
+def landed(d, a, c, tag, end):
+    """The last beat of the page of ``tag`` leaves channel ``c``'s bus in cycle ``end``."""
+    b = a.block[0]
+    a.channel[c].room = INF
+    a.channel[c].room_from = end + d.k.ROOM_AGAIN
+    beats = a.table[a.tag[tag].table].beats
+    begin = max(end + d.k.LANDED, b.sender_free)
+    last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1  # its last beat is read from the buffer
+    b.sender_free = last + 1
+    place = b.pages % len(a.burst)
+    b.pages += 1
+    a.burst[place].asked, a.burst[place].end = begin + d.k.PIECE_ASK - 1, last + d.k.PAGE_ON_BUS
+    a.read_slot[a.channel[c].slot] = last + d.k.SLOT_BACK
+    retired = last + d.k.PAGE_WRITTEN
+    place = a.tag[tag].sample
+    a.request[place].left -= 1
+    if a.request[place].left == 0:
+        _back(d, a, a.request[place].tag, retired + d.k.READ_TAG_BACK)
+    if tag != a.request[place].tag:
+        _back(d, a, tag, retired + d.k.READ_TAG_BACK)
+    if a.request[place].left == 0:
+        a.ended[b.ended % FLYING].place, a.ended[b.ended % FLYING].time = place, retired + d.k.READ_DONE
+        b.ended += 1
+    plan_block(a)
+
+
+@compiled
+def written(a, asked):
+    """From when on the host's write bus is free for who asks in cycle ``asked``: pages that asked before go first."""
+    at = asked
+    for k in range(len(a.burst)):
+        if a.burst[k].asked <= asked:
+            at = max(at, a.burst[k].end + 1)
+    return at
+
+
+@compiled
+def _back(d, a, tag, at):
+    """A page's tag may be taken from cycle ``at`` on; who waits for one takes it then."""
+    b = a.block[0]
+    a.read_tag[b.tag_tail % d.block_reads].tag, a.read_tag[b.tag_tail % d.block_reads].time = tag, at
+    b.tag_tail += 1
+    if b.waits_for_tag:
+        b.waits_for_tag = 0
+        b.issue_at = max(b.wanted, at)
