@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 RUN_ARGS ?= --board pynq-z2
+# pip compiles nothing (see below), and tests start a hundred Pythons: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 SEED ?= $(shell date +%s)
 BENCH_ARGS ?= --quick
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["cache_dir", "cache_entry", "digest", "interrupted", "main", "prune", "sources_digest"]
+__all__ = ["cache_dir", "cache_entry", "digest", "filled_alone", "interrupted", "main", "prune", "sources_digest"]
 
 IN_USE = 3600  # seconds since its last use in which an entry is never removed: whoever asked for it may still read it
 
@@ -89,6 +89,16 @@ def cache_entry(folder: Path) -> Iterator[Path | None]:
                 shutil.rmtree(work, ignore_errors=True)
             raise
         work.rename(folder)
+
+
+@contextlib.contextmanager
+def filled_alone(folder: Path) -> Iterator[None]:
+    """One process at a time: of those that want what a library keeps in cache entry ``folder`` by itself, the first makes it
+    while the others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(_lock_file(folder)):
+        os.utime(folder)
+        yield
 
 
 def _lock_file(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nearflash import cache
 from nearflash.compiler import compile_device
 from nearflash.compiler.timing import DENSE, POOLED, inference_cycles
 from nearflash.contract import DataError, DeviceConfig, RowFormat, TableSpec
@@ -15,6 +16,8 @@ from nearflash.contract.modelled import Modelled
 from nearflash.contract.table import PoolMode
 from nearflash.models import ModelSpec, RecModel
 from nearflash.quantize import QuantizeOptions, compile_model
+from nearflash_sim.timing import simulator
+from nearflash_sim.timing.loops import compiled as loops
 from nearflash_sim.timing.loops.mlp import advance, arrive, new_mlp
 from nearflash_sim.timing.loops.pipe import CONVERT, entered, passed, stalled
 from nearflash_sim.timing.loops.state import new_state
@@ -189,6 +192,27 @@ def test_inferences_on_several_channels_and_dies(models_on_several_dies, depth, 
     rtl, simulated = both_infers(device, spec, depth, samples, commands=3)
     assert close(simulated, rtl, share)
     assert abs(simulated.completed[-1] - rtl.completed[-1]) <= 0.001 * rtl.completed[-1]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_one_process_compiles_the_loops(known, tmp_path, monkeypatch):
+    """Whoever calls them first in a process has the lock meanwhile; whoever has them already needs none."""
+    lock, held = tmp_path / "loops.lock", []
+
+    class Loops:
+        signatures = [()] if known else []
+
+        def __call__(self, *arguments):
+            held.append(lock.exists())
+            if lock.exists():
+                with pytest.raises(BlockingIOError), cache._locked(lock, wait=False):
+                    pass
+            return 0
+
+    monkeypatch.setattr(loops, "_FOLDER", lock.with_suffix(""))
+    monkeypatch.setattr(simulator, "run", Loops())
+    Simulator(SMALL, []).wait(0)
+    assert held == [not known]
 
 
 def pipeline(entries: list[int], ready: list[int], stages: int) -> tuple[list[int], list[int]]:

@@ -1,11 +1,12 @@
 """What is kept by content: made once, and pruned by age and size, never from under who uses it."""
 
 import os
+import threading
 import time
 
 import pytest
 from nearflash import cache
-from nearflash.cache import cache_entry, prune
+from nearflash.cache import cache_entry, filled_alone, prune
 
 HOUR = 3600
 
@@ -85,6 +86,28 @@ def test_a_lock_removed_while_waited_for_is_not_taken(tmp_path, monkeypatch):
         with pytest.raises(BlockingIOError), cache._locked(path, wait=False):
             pass
     assert len(calls) == 2
+
+
+def test_what_a_library_keeps_is_filled_by_one_at_a_time_and_pruned(tmp_path):
+    folder, order = tmp_path / "kind" / "l", []
+
+    def second():
+        with filled_alone(folder):
+            order.append((folder / "content").read_text())
+
+    with filled_alone(folder):
+        other = threading.Thread(target=second)
+        other.start()
+        used(folder, 5)
+        used(folder.with_name("l.lock"), 5)
+        assert prune(tmp_path, 0, 0) == 0  # one is at it
+        (folder / "content").write_text("whole")
+        order.append("first")
+    other.join(60)
+    assert order == ["first", "whole"]
+    used(folder, 5)
+    assert prune(tmp_path, 1e9, HOUR) == 5
+    assert not folder.exists()
 
 
 def test_command(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ from nearflash.contract.modelled import Modelled
 from nearflash.data.block_traces import BlockLoad
 from nearflash.timeline import Slice
 
+from .loops.compiled import first_call
 from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
@@ -112,11 +113,12 @@ class Simulator:
         blocks, keys = (np.concatenate(parts) for parts in zip(*places, strict=True))
         lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)
-        n = run(self._device, self._arrays, self._mlp, self.depth, left, after, self._each(b.infer for b in chunk),
-                self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
-                self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
-                self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
-                np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), blocks, keys, out[0], out[1])
+        with first_call(run):
+            n = run(self._device, self._arrays, self._mlp, self.depth, left, after, self._each(b.infer for b in chunk),
+                    self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
+                    self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
+                    self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
+                    np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), blocks, keys, out[0], out[1])
         return out[0, :n], out[1, :n]
 
     @staticmethod

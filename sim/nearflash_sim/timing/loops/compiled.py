@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from nearflash.cache import cache_dir, sources_digest
+from nearflash.cache import cache_dir, filled_alone, sources_digest
+from nearflash_hw.elaboration import without_gc
 from numba import config, njit
 
-__all__ = ["apart", "compiled", "entry", "within"]
+__all__ = ["apart", "compiled", "entry", "first_call", "within"]
 
 # numba asks for a function anew only when its own file changes, not when one that it calls does: a folder for each state of
 # the sources.
-_FOLDER = str(cache_dir() / "timing" / sources_digest("nearflash_sim.timing.loops"))
+_FOLDER = cache_dir() / "timing" / sources_digest("nearflash_sim.timing.loops")
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     before = config.CACHE_DIR
-    config.CACHE_DIR = _FOLDER
+    config.CACHE_DIR = str(_FOLDER)
     try:
         # Most arguments are arrays. References to them aren't counted, since nothing here makes one (8 times the speed).
         given: dict[str, Any] = {"error_model": "numpy", "_nrt": False, **options}
@@ -29,6 +31,18 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
 def entry(function: Callable[..., Any]) -> Any:
     """``function``, compiled at its first call from Python, or taken from the cache."""
     return _compiled(function)
+
+
+@contextlib.contextmanager
+def first_call(function: Any) -> Iterator[None]:
+    """Around a call of ``function``, an :func:`entry`: of the processes that call it for the first time, one compiles it, a
+    minute's work, and the others find it in the cache. numba copies a function with all its names once for each block of
+    what becomes part of it, through which the garbage collector would go again and again."""
+    if function.signatures:
+        yield
+        return
+    with filled_alone(_FOLDER), without_gc():
+        yield
 
 
 def compiled(function: Callable[..., Any]) -> Any:
