@@ -265,14 +265,16 @@ class Lines:
 
     def __init__(self, config):
         self.ways = config.row_cache.ways
-        self.bits = (config.row_cache.sets - 1).bit_length()
-        self.ppn_bits = config.flash.ppn_bits
+        self.number = config.row_cache.sets
+        self.pages, self.page_lines = config.flash.total_pages, config.page_beats // LINE_BEATS
         self.sets = {}
 
     def of(self, row):
-        number, at = row[0] | row[1] << self.ppn_bits, 0
+        page, (line, beat), at = row[0], divmod(row[1], LINE_BEATS), 0
+        number = line + self.page_lines * (page + self.pages * beat)
         while number:
-            at, number = at ^ number & (1 << self.bits) - 1, number >> self.bits
+            number, digit = divmod(number, self.number)
+            at ^= digit
         return self.sets.setdefault(at, [None] * self.ways)
 
     def look(self, row):
