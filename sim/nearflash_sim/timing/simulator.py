@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
-from nearflash.contract.row_cache import line_key
+from nearflash.contract.row_cache import folded, line_key
 from nearflash.timeline import Slice
 
 from .loops.mlp import new_mlp
@@ -127,7 +127,8 @@ class Simulator:
             to += np.arange(len(rows))
             blocks[to] = locate(self.config, self.tables[t], rows)
             column = rows % self.tables[t].rows_per_page(self.config) * self.tables[t].stride_beats(self.config)
-            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else blocks[to]
+            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else folded(
+                blocks[to], self.config.flash.ppn_bits, self.modelled.sets(self.config))
         return blocks, keys
 
     def counters(self) -> dict[str, int]:
