@@ -26,7 +26,8 @@ class Op(Enum, shape=2):
 
 
 class TagStore(wiring.Component):
-    """Sets of row_cache.ways lines. One of these at a time, 3 cycles each; lookups and the writer take turns:
+    """Sets of row_cache.ways lines; which set a row is in, and its tag, says ``line_key`` of the contract.
+    One of these at a time, 3 cycles each; lookups and the writer take turns:
 
     * ``look``: is the row here? The answer leaves on ``found``; a line that is found counts one more. The next lookup begins
       when it has left: one in 4 cycles.
