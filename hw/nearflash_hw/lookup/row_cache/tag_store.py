@@ -76,11 +76,10 @@ class TagStore(wiring.Component):
         m.submodules.lines = lines = Memory(shape=data.ArrayLayout(line, ways), depth=sets, init=[])
         read, write = lines.read_port(), lines.write_port(granularity=1)
 
-        def key_of(row):
-            return line_key(c, row.ppn, row.column[:page_beat_bits])
-
         # -- which next: the writer after a lookup, else a lookup
         op, row, placed = Signal(Op), Signal(lay.row_place), Signal(lay.placed, reset_less=True)
+        held_row = Signal(lay.row_place, reset_less=True)
+        key, held_key = Signal(key_bits), Signal(key_bits)
         given = Signal(lay.line_bits, reset_less=True)
         looked = Signal()
         able, writer, lookup, begins = Signal(), Signal(), Signal(), Signal()
@@ -91,10 +90,10 @@ class TagStore(wiring.Component):
             lookup.eq(able & ~(writer & looked)),
             row.eq(Mux(lookup, self.look.payload.row,
                        Mux(self.admit.valid, self.admit.payload, self.publish.payload.row))),
-            read.addr.eq(key_of(row)[:set_bits]),
+            *(to.eq(line_key(c, of.ppn, of.column[:page_beat_bits])) for to, of in ((key, row), (held_key, held_row))),
+            read.addr.eq(key),
             read.en.eq(begins),  # what was read stays until the set is written
         ]
-        held_row = Signal(lay.row_place, reset_less=True)
         found, verdict = self.found.payload, self.verdict.payload
         with m.If(self.found.ready):
             m.d.sync += self.found.valid.eq(0)
@@ -105,7 +104,7 @@ class TagStore(wiring.Component):
         fit, fits = Signal(), Signal()
         acts, clearing = Signal(), Signal()
         walk = Signal(set_bits)
-        tag, beats = key_of(held_row)[set_bits:key_bits], held_row.beats[: lay.line_beat_bits]
+        tag, beats = held_key[set_bits:], held_row.beats[: lay.line_beat_bits]
         m.d.comb += fit.eq((held_row.beats <= lay.line_beats) & (held_row.column < c.page_beats))
         with m.FSM():
             with m.State("IDLE"):
