@@ -9,7 +9,6 @@ Some of the commands are asked again at the end, with a full cache, and their an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from nearflash.contract import Opcode
 from nearflash.contract.row_cache import with_row_cache
 from nearflash.data import QueryBatch
 from nearflash.evaluate.workload import stored, synthetic
-from nearflash.models import ModelSpec, RecModel, model_spec
-from nearflash.training import Recipe, load_checkpoint, replay
+from nearflash.models import ModelSpec, model_spec
+from nearflash.training import SHIPPED, Recipe, load_checkpoint, replay
 from nearflash_sim.small.device import Table, load, make_table
 from nearflash_sim.timing.rtl import Query
 from nearflash_sim.timing.rtl import measure as measure_rtl
@@ -30,7 +29,7 @@ from nearflash_sim.timing.workload import Batch
 from .lookup import device_config
 from .report import Rows, console, progress, show_rows
 
-__all__ = ["DATASET", "LINE_BYTES", "K", "held_out", "measure", "shipped"]
+__all__ = ["DATASET", "LINE_BYTES", "K", "held_out", "measure"]
 
 DIES, WINDOW, CACHE_MIB, BATCH, K = 4, 256, 1.0, 8, 0.3
 LINE_BYTES = 128  # of the cache, for rows of 32 elements in fp32
@@ -40,14 +39,9 @@ ROWS = 100_000  # of RMC1's tables, so that rows asked for seldom share a page
 DATASET = Path(__file__).parents[2] / "shared" / "data" / "movietweetings"
 
 
-def shipped() -> tuple[RecModel, dict[str, Any]]:
-    """The model for MovieTweetings that ships, and what its checkpoint says of it."""
-    return load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
-
-
 def held_out() -> tuple[ModelSpec, QueryBatch]:
-    """That model, and MovieTweetings' queries that it was not trained on."""
-    model, about = shipped()
+    """The shipped model, and MovieTweetings' queries that it was not trained on."""
+    model, about = load_checkpoint(SHIPPED)
     _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
     return model.spec, test
 

@@ -19,9 +19,9 @@ from nearflash.data import QueryBatch
 from nearflash.evaluate.device import widest_row
 from nearflash.evaluate.placement import compare_orders, halves
 from nearflash.evaluate.workload import stored
-from nearflash.training import Recipe, every_query
+from nearflash.training import SHIPPED, Recipe, every_query, load_checkpoint
 
-from .locality import DATASET, shipped
+from .locality import DATASET
 from .report import Rows, console, progress, show_rows
 
 __all__ = ["measure"]
@@ -44,7 +44,7 @@ def measure(quick: bool = False) -> Rows:
     if not DATASET.is_dir():
         console.print(f"NOT measured: MovieTweetings' queries, which are not in {DATASET}")
         return []
-    model, about = shipped()
+    model, about = load_checkpoint(SHIPPED)
     first, second = halves(every_query(DATASET, model.spec, Recipe.from_dict(about["recipe"])), 0.5)
     if quick:
         second = second[:5000]
