@@ -9,7 +9,7 @@ configuration out in turn, and those of the package's coefficients. ``--write`` 
 all units share, times a factor of its kind. It keeps the package's coefficients, and the factors of kinds that no
 configuration has, so that few configurations are enough and none need hold an MLP: ``--factors --devices 1 --engines 0``.
 ``--tensors`` adds tensor engines, the first of :data:`TENSORS`: ``--factors --devices 0 --engines 0 --tensors 2`` for a
-change of those alone.
+change of those alone. ``--caches`` does so with row caches, of :data:`CACHES`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ from nearflash.contract import (
     LookupConfig,
     MlpConfig,
     Node,
+    RowCacheConfig,
     TensorConfig,
 )
 from nearflash.contract.resources import Resources
 from nearflash_hw.device import Device
+from nearflash_hw.lookup.row_cache import RowCache
 from nearflash_hw.mlp import MlpEngine
 from nearflash_hw.synthesis import estimate
 from nearflash_hw.synthesis.estimate.features import features_of
 from nearflash_hw.synthesis.estimate.model import FF_TERMS, LUT_TERMS, exact_part, ff_terms, kind_of, lut_terms
-from nearflash_hw.synthesis.netlist import Unit, units
+from nearflash_hw.synthesis.netlist import Unit, subtree, units
 from nearflash_hw.synthesis.yosys import FAMILIES, synthesise, yosys_version
 from nearflash_hw.tensor.engine import TensorEngine
 
@@ -59,6 +61,9 @@ TENSOR_BASE = 0  # of the region: the netlists of `bench tensor_size`
 TENSORS = {
     "xc7": ((8, TensorConfig(8, 16, True, 64, 8, 8, max_keys=256)), (8, TensorConfig(8, 16, True, 64, 4, 8, max_keys=256))),
     "xcup": ((16, TensorConfig(32, 32, True, 64, 16, 16)), (16, TensorConfig(16, 32, True, 64, 8, 32, max_keys=256)))}
+#: Row caches by themselves: that of `bench locality`, and a small one.
+CACHES = (replace(DeviceConfig.preset("paper", dies=4), row_cache=RowCacheConfig(8192)),
+          replace(DeviceConfig.preset("tiny"), row_cache=RowCacheConfig(1024, 4, 64)))
 
 
 def random_device(rng: random.Random) -> DeviceConfig:
@@ -130,8 +135,9 @@ class _Sample:
     measured: Resources
 
 
-def _configurations(family: str, devices: int, engines: int, tensors: int, seed: int) -> list[tuple[DeviceConfig, str]]:
-    """What is synthesised, and of which only one engine: "mlp" or "tensor"."""
+def _configurations(family: str, devices: int, engines: int, tensors: int, caches: int, seed: int
+                    ) -> list[tuple[DeviceConfig, str]]:
+    """What is synthesised, and of which only one room, or part of one: "mlp", "tensor" or "lookup.row_cache"."""
     rng = random.Random(seed)
     todo = [(random_device(rng), "") for _ in range(devices)]
     todo += [(random_engine(rng, PRIMITIVE[family]), "mlp") for _ in range(engines)]
@@ -141,12 +147,14 @@ def _configurations(family: str, devices: int, engines: int, tensors: int, seed:
     todo += [(replace(paper, beat_bytes=beat, lookup=replace(paper.lookup, lanes=beat // 4), tensor=tensor,
                       mlp=replace(paper.mlp, primitive=PRIMITIVE[family])), "tensor")
              for beat, tensor in TENSORS[family][:tensors]]
-    return todo
+    return todo + [(config, "lookup.row_cache") for config in CACHES[:caches]]
 
 
 def _units(config: DeviceConfig, engine: str) -> list[Unit]:
     if not engine:
         return units(Device(config))
+    if engine == "lookup.row_cache":
+        return [Unit(engine, subtree(RowCache(config), ""))]
     room = MlpEngine(config) if engine == "mlp" else TensorEngine(config, base=TENSOR_BASE)
     return [Unit(f"{engine}.{u.path}" if u.path else engine, u.rtlil) for u in units(room, room=True)]
 
@@ -225,13 +233,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--engines", type=int, default=32)
     parser.add_argument("--tensors", type=int, default=0, help="tensor engines, 2 at most")
+    parser.add_argument("--caches", type=int, default=0, help="row caches, 2 at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--factors", action="store_true", help="fit the factors alone, keep the coefficients")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="syntheses at a time")
     parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
-    todo = _configurations(args.family, args.devices, args.engines, args.tensors, args.seed)
+    todo = _configurations(args.family, args.devices, args.engines, args.tensors, args.caches, args.seed)
     samples: list[_Sample] = []
     with progress() as bar:
         task = bar.add_task("synthesising", total=len(todo), note="")

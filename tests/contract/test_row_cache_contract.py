@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from nearflash.contract import ConfigError, DeviceConfig, RowCacheConfig, register_map
 from nearflash.contract.registers import counters
-from nearflash.contract.row_cache import with_row_cache
+from nearflash.contract.row_cache import line_key, with_row_cache
 
 PAPER = DeviceConfig.preset("paper")
 
@@ -54,3 +55,26 @@ def test_a_cache_of_so_many_mib():
                            (256, 128, "must be at most 128 MiB with lines of 128 bytes")):
         with pytest.raises(ConfigError, match=says):
             with_row_cache(PAPER, mib, row)
+
+
+def test_the_key_of_a_place():
+    """By hand: 128 sets, pages of 32 lines of 8 beats, 2**16 pages."""
+    on = replace(PAPER, row_cache=RowCacheConfig(lines=1024))
+    assert line_key(on, 0, 24) == 3
+    assert line_key(on, 3, 24) == 3 * 32 + 3
+    assert line_key(on, 5, 24) == 0b1_0100011 ^ 0b1  # what is above the 7 bits of a set, onto them
+    assert line_key(on, 5, 28) == (4 << 21 | 0b1_0100011) ^ 0b1 ^ 4  # the beat in its line on top
+    assert line_key(on, np.array([3, 5]), np.array([24, 28])).tolist() == [line_key(on, 3, 24), line_key(on, 5, 28)]
+
+
+@pytest.mark.parametrize("cache", [RowCacheConfig(lines=1024), RowCacheConfig(64, 4, 64), RowCacheConfig(2, 1, 4096),
+                                   RowCacheConfig(1 << 20, 2, 16)])
+def test_each_place_has_a_key_of_its_own_and_neighbours_have_all_sets(cache):
+    on = replace(PAPER, row_cache=cache)
+    page, column = (x.ravel() for x in np.mgrid[: on.flash.total_pages, : on.page_beats])
+    keys = line_key(on, page, column)
+    assert len(np.unique(keys)) == len(keys)
+    assert 0 <= keys.min() <= keys.max() < on.flash.total_pages * on.page_beats
+    lines = keys[column % (cache.line_bytes // on.beat_bytes) == 0]
+    whole = lines[: len(lines) // cache.sets * cache.sets].reshape(-1, cache.sets)
+    assert (np.sort(whole % cache.sets, axis=1) == np.arange(cache.sets)).all()

@@ -165,7 +165,8 @@ def test_lookups_with_a_row_cache(cached_device, depth, samples, bag, commands):
     rtl, simulated = both_lookups(cached_device, depth, samples, bag, commands)
     assert close(simulated, rtl, 0.001)
     assert all(simulated.counters[k] == rtl.counters[k] for k in simulated.counters
-               if "reads" in k or "misses" in k or k in ("cache_hits_count", "cache_dropped_count"))
+               if "reads" in k or "misses" in k or k == "cache_hits_count")
+    assert abs(simulated.counters["cache_dropped_count"] - rtl.counters["cache_dropped_count"]) <= 1
     assert rtl.counters["cache_kept_count"] - 2 <= simulated.counters["cache_kept_count"] <= rtl.counters["cache_kept_count"]
     assert rtl.counters["cache_hits_count"] > 100
 

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
+from nearflash.contract.row_cache import folded, line_key
 from nearflash.data.block_traces import BlockLoad
 from nearflash.timeline import Slice
 
@@ -126,7 +127,8 @@ class Simulator:
         return np.fromiter(values, np.int64)
 
     def _places(self, b: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Of each lookup, sample after sample, table after table: its logical block, and a number of the row's own."""
+        """Of each lookup, sample after sample, table after table: its logical block, and what a cache knows it by: the row's
+        key, or the number of its page."""
         per_bag = b.lengths.T.reshape(-1)
         starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
         blocks, keys = np.empty(b.lookups, np.int64), np.empty(b.lookups, np.int64)
@@ -135,7 +137,8 @@ class Simulator:
             to += np.arange(len(rows))
             blocks[to] = locate(self.config, self.tables[t], rows)
             column = rows % self.tables[t].rows_per_page(self.config) * self.tables[t].stride_beats(self.config)
-            keys[to] = blocks[to] | column << self.config.flash.ppn_bits
+            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else folded(
+                blocks[to], self.config.flash.ppn_bits, self.modelled.sets(self.config))
         return blocks, keys
 
     def counters(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from .errors import ConfigError
 if TYPE_CHECKING:
     from .config import DeviceConfig
 
-__all__ = ["RowCacheConfig", "with_row_cache"]
+__all__ = ["RowCacheConfig", "folded", "line_key", "with_row_cache"]
 
 MOST_LINES = 1 << 20
 MOST_WAYS = 16
@@ -55,6 +55,31 @@ class RowCacheConfig:
              f"0 (no cache) or a power of two from two sets ({2 * self.ways}) to {MOST_LINES}")
         need(pow2(self.line_bytes) and beat_bytes <= self.line_bytes <= page_bytes, "line_bytes",
              f"a power of two from beat_bytes ({beat_bytes}) to flash.page_bytes ({page_bytes})")
+
+
+def line_key(config: DeviceConfig, page: Any, column: Any) -> Any:
+    """What the cache knows the row by that lies at beat ``column`` of physical page ``page``: a number of its own, below
+    total_pages x page_beats. The lowest log2(sets) bits are the row's set, the others its tag. Of ints, of int64 arrays and
+    of Amaranth values alike.
+
+    The place is counted in lines from the first page on, so neighbours are in sets of their own, and then :func:`folded`. On
+    top is the beat of a line at which a row begins, for rows shorter than a line.
+    """
+    in_line = (config.row_cache.line_bytes // config.beat_bytes).bit_length() - 1  # bits of a beat's number
+    in_page = config.page_beats.bit_length() - 1
+    bits = config.flash.ppn_bits + in_page
+    place = column >> in_line | page << in_page - in_line | (column & (1 << in_line) - 1) << bits - in_line
+    return folded(place, bits, config.row_cache.sets)
+
+
+def folded(number: Any, bits: int, sets: int) -> Any:
+    """``number`` of ``bits`` bits, those above the lowest log2(``sets``) folded onto these by exclusive or: so hot places a
+    power of two apart are in different sets. Without sets as it is."""
+    step = sets.bit_length() - 1
+    out = number
+    for k in range(step, bits, step):
+        out = out ^ (number >> k & (1 << step) - 1)
+    return out
 
 
 def with_row_cache(config: DeviceConfig, mib: float, row_bytes: int) -> DeviceConfig:

@@ -265,14 +265,16 @@ class Lines:
 
     def __init__(self, config):
         self.ways = config.row_cache.ways
-        self.bits = (config.row_cache.sets - 1).bit_length()
-        self.ppn_bits = config.flash.ppn_bits
+        self.number = config.row_cache.sets
+        self.pages, self.page_lines = config.flash.total_pages, config.page_beats // LINE_BEATS
         self.sets = {}
 
     def of(self, row):
-        number, at = row[0] | row[1] << self.ppn_bits, 0
+        page, (line, beat), at = row[0], divmod(row[1], LINE_BEATS), 0
+        number = line + self.page_lines * (page + self.pages * beat)
         while number:
-            at, number = at ^ number & (1 << self.bits) - 1, number >> self.bits
+            number, digit = divmod(number, self.number)
+            at ^= digit
         return self.sets.setdefault(at, [None] * self.ways)
 
     def look(self, row):
@@ -308,13 +310,14 @@ def test_who_is_kept(cache):
     assert 0 < sum(want) < len(want)
 
 
-def test_a_row_longer_than_a_line_is_never_kept():
-    """Not even where its length differs from a line's in bits that a line does not need."""
+@pytest.mark.parametrize("never", [(5, 8, LINE_BEATS + 16), (5, small_config(graph=False).page_beats + 8, LINE_BEATS)])
+def test_a_row_longer_than_a_line_or_outside_a_page_is_never_kept(never):
+    """Not even where it differs from one that is in bits that a line does not need."""
     config = config_of()
-    long, short = (5, 8, LINE_BEATS + 16), (5, 8, LINE_BEATS)
-    world = World(config, [long, long, short, short, long, short] * 6, seed=9, in_flight=1, pause=40)
+    short = (5, 8, LINE_BEATS)
+    world = World(config, [never, never, short, short, never, short] * 6, seed=9, in_flight=1, pause=40)
     answers = world.run()
-    assert [a for a, row in zip(answers, world.lookups, strict=True) if row == long] == [0] * 18
+    assert [a for a, row in zip(answers, world.lookups, strict=True) if row == never] == [0] * 18
     assert sum(answers) == 17
 
 

@@ -1,14 +1,13 @@
 """The row cache's tags: which row each line holds, and how often it was found."""
 
-from functools import reduce
-
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import Enum
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
+from nearflash.contract.row_cache import line_key
 
 from ..layouts import LookupLayouts
 
@@ -27,7 +26,8 @@ class Op(Enum, shape=2):
 
 
 class TagStore(wiring.Component):
-    """Sets of row_cache.ways lines. One of these at a time, 3 cycles each; lookups and the writer take turns:
+    """Sets of row_cache.ways lines; which set a row is in, and its tag, says ``line_key`` of the contract.
+    One of these at a time, 3 cycles each; lookups and the writer take turns:
 
     * ``look``: is the row here? The answer leaves on ``found``; a line that is found counts one more. The next lookup begins
       when it has left: one in 4 cycles.
@@ -69,23 +69,17 @@ class TagStore(wiring.Component):
         c, lay = self.config, LookupLayouts.of(self.config)
         ways, sets = c.row_cache.ways, c.row_cache.sets
         set_bits = log2(sets)
-        number_bits = max(lay.ppn_bits + lay.column_bits, set_bits + 1)
+        page_beat_bits = log2(c.page_beats)
+        key_bits = max(c.flash.ppn_bits + page_beat_bits, set_bits + 1)
         line = data.StructLayout({
-            "held": 1, "count": COUNT_BITS, "number": number_bits - set_bits, "beats": lay.line_beat_bits})
+            "held": 1, "count": COUNT_BITS, "tag": key_bits - set_bits, "beats": lay.line_beat_bits})
         m.submodules.lines = lines = Memory(shape=data.ArrayLayout(line, ways), depth=sets, init=[])
         read, write = lines.read_port(), lines.write_port(granularity=1)
 
-        def number_of(row):
-            return Cat(row.ppn, row.column, Const(0, number_bits - lay.ppn_bits - lay.column_bits))
-
-        def set_of(row):
-            # Pages' numbers differ in their low bits, columns in their high ones; what remains of the number tells rows of
-            # one set apart.
-            number = number_of(row)
-            return reduce(lambda a, b: a ^ b, (number[k : k + set_bits] for k in range(0, number_bits, set_bits)))
-
         # -- which next: the writer after a lookup, else a lookup
         op, row, placed = Signal(Op), Signal(lay.row_place), Signal(lay.placed, reset_less=True)
+        held_row = Signal(lay.row_place, reset_less=True)
+        key, held_key = Signal(key_bits), Signal(key_bits)
         given = Signal(lay.line_bits, reset_less=True)
         looked = Signal()
         able, writer, lookup, begins = Signal(), Signal(), Signal(), Signal()
@@ -96,10 +90,10 @@ class TagStore(wiring.Component):
             lookup.eq(able & ~(writer & looked)),
             row.eq(Mux(lookup, self.look.payload.row,
                        Mux(self.admit.valid, self.admit.payload, self.publish.payload.row))),
-            read.addr.eq(set_of(row)),
+            *(to.eq(line_key(c, of.ppn, of.column[:page_beat_bits])) for to, of in ((key, row), (held_key, held_row))),
+            read.addr.eq(key),
             read.en.eq(begins),  # what was read stays until the set is written
         ]
-        held_row = Signal(lay.row_place, reset_less=True)
         found, verdict = self.found.payload, self.verdict.payload
         with m.If(self.found.ready):
             m.d.sync += self.found.valid.eq(0)
@@ -110,8 +104,8 @@ class TagStore(wiring.Component):
         fit, fits = Signal(), Signal()
         acts, clearing = Signal(), Signal()
         walk = Signal(set_bits)
-        number, beats = number_of(held_row)[set_bits:], held_row.beats[: lay.line_beat_bits]
-        m.d.comb += fit.eq(held_row.beats <= lay.line_beats)
+        tag, beats = held_key[set_bits:], held_row.beats[: lay.line_beat_bits]
+        m.d.comb += fit.eq((held_row.beats <= lay.line_beats) & (held_row.column < c.page_beats))
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(self.clear):
@@ -143,7 +137,7 @@ class TagStore(wiring.Component):
             with m.State("COMPARE"):
                 m.d.sync += [
                     fits.eq(fit),
-                    *(match[w].eq(read.data[w].held & (read.data[w].number == number) & (read.data[w].beats == beats) & fit)
+                    *(match[w].eq(read.data[w].held & (read.data[w].tag == tag) & (read.data[w].beats == beats) & fit)
                       for w in range(ways)),
                     *(empty[w].eq(~read.data[w].held) for w in range(ways)),
                     *(zero[w].eq(read.data[w].count == 0) for w in range(ways)),
@@ -203,7 +197,7 @@ class TagStore(wiring.Component):
         for w in range(ways):
             old, new = read.data[w], write.data[w]
             m.d.comb += [
-                new.number.eq(Mux(op == Op.PUBLISH, number, old.number)),
+                new.tag.eq(Mux(op == Op.PUBLISH, tag, old.tag)),
                 new.beats.eq(Mux(op == Op.PUBLISH, beats, old.beats)),
                 new.held.eq(~clearing & ((op != Op.ADMIT) | ~room)),
                 new.count.eq(Mux(op == Op.PUBLISH, 1, Mux(op == Op.ADMIT, old.count - 1,

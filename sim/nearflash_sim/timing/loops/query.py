@@ -195,7 +195,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
     hit, keep = False, False
     if d.sources > d.channels:
         beats = d.page_unit if d.page_unit else a.table[table].beats
-        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), block if d.page_unit else key)
+        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), key)
         keep = not hit and beats <= d.line_beats
         s.last_issue = a.issued[i % 4] = taken
         issue = taken + d.k.FOUND
@@ -367,8 +367,8 @@ def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, word
         submitted, completed):
     """Commands with at most ``depth`` in flight, none submitted before cycle ``after``; until ``left`` are not complete.
     One entry of ``infer`` to ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups
-    in ``blocks``: logical ones, each of which lies in the page of its number, and in ``keys``: a number of its own for each
-    row. Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
+    in ``blocks``: logical ones, each of which lies in the page of its number, and in ``keys``: what a cache knows them by.
+    Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
     if d.block_reads and s.command == 0:

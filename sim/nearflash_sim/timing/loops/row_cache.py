@@ -30,12 +30,7 @@ def new_cache(sets: int, ways: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @compiled
 def _set_of(a, key):
-    sets = a.cached.shape[0]
-    at = 0
-    while key > 0:
-        at ^= key & sets - 1
-        key //= sets
-    return at
+    return key & a.cached.shape[0] - 1
 
 
 @compiled
