@@ -95,6 +95,8 @@ class Device(wiring.Component):
             ftl.enable.eq(nvme.enabled),
             nvme.ftl_ready.eq(ftl.ready & queries.lookup.cleared & queries.pooling.cleared if queries else ftl.ready),
         ]
+        if queries:
+            m.d.comb += nvme.infer_idle.eq(queries.lookup.idle)
         for command in ("read_cmd", "write_cmd", "trim_cmd"):
             connect(m, getattr(nvme, command), getattr(block_io, command))
         connect(m, block_io.completion, nvme.block_completion)
@@ -188,10 +190,7 @@ class Device(wiring.Component):
         connect(m, nvme.infer_cmd, lookup.infer_cmd)
         connect(m, lookup.completion, nvme.infer_completion)
         # Admin commands that read host memory wait until no inference command is in flight.
-        m.d.comb += [
-            nvme.infer_idle.eq(lookup.idle),
-            reader.owner.eq(~lookup.idle),
-        ]
+        m.d.comb += reader.owner.eq(~lookup.idle)
         connect(m, nvme.admin_req, reader.req[0])
         connect(m, reader.data[0], nvme.admin_data)
         connect(m, lookup.host_req, reader.req[1])
@@ -211,7 +210,7 @@ class Device(wiring.Component):
         connect(m, pooling.retire, lookup.retire)
         connect(m, pooling.drained, lookup.drained)
         connect(m, pooling.pooled, lookup.pooled)
-        busy, mac_step = Signal(name="mlp_busy"), Signal(name="mac_step")
+        busy, mac_step = Signal(), Signal()
         if c.mlp.graph:
             m.submodules.mlp = mlp = MlpEngine(c)
             connect(m, lookup.dense, mlp.dense)

@@ -64,16 +64,19 @@ class Admin(wiring.Component):
         cmd, done = self.cmd, self.completion
         p = cmd.payload
         m.submodules.identify = identify = Identify(self.config)
+        tables = TableManager(self.config) if self.config.lookup.max_tables else None
         connect(m, identify.mem_write, flipped(self.identify_write))
-        m.d.comb += identify.req.payload.cns.eq(p.cdw10[:8])
-        infers = self.config.lookup.max_tables > 0
-        engines: dict[tuple[AdminOpcode, ...], Any] = {(AdminOpcode.IDENTIFY,): identify}
-        readers = []
-        if infers:
-            m.submodules.tables = tables = TableManager(self.config)
+        if tables:
+            m.submodules.tables = tables
             m.d.comb += [
                 self.table_valid.eq(tables.table_valid),
                 self.table.eq(tables.table),
+            ]
+        m.d.comb += identify.req.payload.cns.eq(p.cdw10[:8])
+        engines: dict[tuple[AdminOpcode, ...], Any] = {(AdminOpcode.IDENTIFY,): identify}
+        readers = []
+        if tables:
+            m.d.comb += [
                 tables.req.payload.table.eq(p.cdw10),
                 tables.req.payload.delete.eq(p.opcode == AdminOpcode.TABLE_DELETE),
             ]
@@ -118,15 +121,15 @@ class Admin(wiring.Component):
                     done.payload.dw0.eq(e.result.payload.dw0 if e is not identify else 0),
                 ]
 
-        m.d.comb += done.payload.cid.eq(p.cid)
-        if infers:
+        if tables:
             m.d.comb += self.hold_infer.eq(cmd.valid & (p.opcode != AdminOpcode.IDENTIFY))
+        m.d.comb += done.payload.cid.eq(p.cid)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(cmd.valid):
                     m.next = "QUIET"
             with m.State("QUIET"):
-                with m.If(~self.hold_infer | self.infer_quiet if infers else 1):
+                with m.If(~self.hold_infer | self.infer_quiet if tables else 1):
                     m.next = "WORK"
             with m.State("WORK"):
                 m.d.comb += working.eq(1)

@@ -4,7 +4,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
@@ -174,8 +174,8 @@ class Dispatcher(wiring.Component):
                 with m.Elif(is_admin):
                     m.d.sync += target.eq(number[Target.ADMIN])
                 with m.Elif(is_block):
-                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, number[Target.TRIM],
-                                              Mux(sqe.opcode == Opcode.READ, number[Target.READ], number[Target.WRITE])))
+                    trim, read, write = (Const(number[t], len(target)) for t in (Target.TRIM, Target.READ, Target.WRITE))
+                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, trim, Mux(sqe.opcode == Opcode.READ, read, write)))
                 if Target.INFER in number:
                     with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
                         # Not while a program is being loaded: the command then waits for what comes of it.

@@ -81,9 +81,11 @@ class Ftl(wiring.Component):
         c, f = self.config, self.config.flash
         m.submodules.cache = cache = MapCache(c)
         m.submodules.writer = writer = SmallWrite(c.beat_bytes, 2)
-        for k, client in enumerate(("lookup", "block")[-clients(c):]):
-            connect(m, flipped(getattr(self, f"{client}_req")), cache.req[k])
-            connect(m, cache.rsp[k], flipped(getattr(self, f"{client}_rsp")))
+        names = ("lookup", "block")[-clients(c):]
+        for k, name in enumerate(names):
+            connect(m, flipped(getattr(self, f"{name}_req")), cache.req[k])
+        for k, name in enumerate(names):
+            connect(m, cache.rsp[k], flipped(getattr(self, f"{name}_rsp")))
         connect(m, cache.write, writer.i[0])
         connect(m, writer.done[0], cache.write_done)
         connect(m, writer.mem_write, flipped(self.mem_write))

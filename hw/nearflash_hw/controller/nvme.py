@@ -151,20 +151,31 @@ class Nvme(wiring.Component):
             queues.target_free.eq(dispatcher.target_free),
             dispatcher.take.eq(queues.take),
         ]
+        if config.lookup.max_tables:
+            m.d.comb += [
+                dispatcher.hold_infer.eq(admin.hold_infer),
+                dispatcher.program_loaded.eq(admin.program_loaded),
+            ]
         connect(m, queues.sq_read, flipped(self.sq_read))
         connect(m, queues.cq_write, flipped(self.cq_write))
         connect(m, dispatcher.read_cmd, flipped(self.read_cmd))
         connect(m, dispatcher.write_cmd, flipped(self.write_cmd))
         connect(m, dispatcher.trim_cmd, flipped(self.trim_cmd))
+        if config.lookup.max_tables:
+            connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
         connect(m, dispatcher.admin_cmd, admin.cmd)
+
+        if config.lookup.max_tables:
+            connect(m, admin.host_req, flipped(self.admin_req))
+            connect(m, flipped(self.admin_data), admin.host_data)
         connect(m, admin.identify_write, flipped(self.identify_write))
         if config.lookup.max_tables:
-            self._connect_infer(m, dispatcher, admin)
-        if config.tensor.rows:
-            connect(m, dispatcher.tensor_cmd, flipped(self.tensor_cmd))
+            self._connect_changes(m, admin)
 
         connect(m, dispatcher.reject, completions.i[0])
         connect(m, admin.completion, completions.i[1])
+        if config.tensor.rows:
+            connect(m, dispatcher.tensor_cmd, flipped(self.tensor_cmd))
         for k, port in enumerate(answers, 2):
             m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
             connect(m, flipped(port), slice_.i)
@@ -172,18 +183,14 @@ class Nvme(wiring.Component):
         connect(m, completions.o, queues.completion)
         return m
 
-    def _connect_infer(self, m: Module, dispatcher: Dispatcher, admin: Admin) -> None:
-        connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
-        connect(m, admin.host_req, flipped(self.admin_req))
-        connect(m, flipped(self.admin_data), admin.host_data)
+    def _connect_changes(self, m: Module, admin: Admin) -> None:
+        """Of tables and program, while no inference command is in flight."""
         connect(m, admin.dram_write, flipped(self.dram_write))
         connect(m, admin.parameter, flipped(self.parameter))
         m.d.comb += [
             self.table_valid.eq(admin.table_valid),
             self.table.eq(admin.table),
             self.program_loaded.eq(admin.program_loaded),
-            dispatcher.hold_infer.eq(admin.hold_infer),
-            dispatcher.program_loaded.eq(admin.program_loaded),
         ]
         # The engine's own idle may lag a command it just took: count what is between here and its completion.
         inferring = Signal(bits_for(self.config.host.queue_pairs * self.config.host.queue_entries))

@@ -202,8 +202,9 @@ class Channel(wiring.Component):
             m.submodules[f"die{d}"] = die
 
         # -- commands to dies
-        for k, (name, queue) in enumerate(zip(names, queues, strict=True)):
+        for name, queue in zip(names, queues, strict=True):
             connect(m, flipped(getattr(self, f"{name}_cmd")), queue.i)
+        for k, queue in enumerate(queues):
             connect(m, queue.o, scheduler.command[k])
             if popped:
                 connect(m, scheduler.pop[k], queue.pop)

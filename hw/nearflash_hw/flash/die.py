@@ -105,13 +105,13 @@ class Die(wiring.Component):
         ]
         observe(m, platform, "die", array=timer.run, tag=self.current.tag, block=self.path)
         with m.If(take):
+            m.d.sync += self.current.eq(self.command.payload.command)
+            if c.lookup.max_tables:
+                m.d.sync += self.path.eq(self.command.payload.path)
             m.d.sync += [
-                self.current.eq(self.command.payload.command),
                 self.error.eq(0),
                 loaded.eq(1),
             ]
-            if c.lookup.max_tables:
-                m.d.sync += self.path.eq(self.command.payload.path)
         if not c.lookup.max_tables:
             m.d.comb += self.path.eq(1)
         with m.FSM() as fsm:
