@@ -361,6 +361,10 @@ class DeviceConfig:
         spare = max(f.total_pages // 8, f.channels * f.dies * f.pages)
         return f.total_pages - spare if f.total_pages > 2 * spare else f.total_pages // 2
 
+    def require_lookup(self) -> None:
+        """Raises :class:`ConfigError` for a device without a lookup engine."""
+        _check(self.lookup.max_tables > 0, "lookup.max_tables", 0, "must be above 0: this device has no lookup engine")
+
     @property
     def tag_bits(self) -> int:
         """Width of a lookup's path tag."""
