@@ -1,4 +1,5 @@
-"""How many cycles a descriptor takes, without simulating it: what ``nearflash fit`` chooses an engine by.
+"""How many cycles a descriptor takes, without simulating it: by this `nearflash fit` chooses an engine, and a device gets
+its time limit and its progress bar.
 
 A descriptor is a pipeline over tiles: its input comes, the array or the operator's own arithmetic works on it, the outputs
 leave. A tile takes as long as the slowest of these, and of the read channel that all share; before the first tile and behind
@@ -10,13 +11,15 @@ bench tensor_tile`` prints prediction beside simulation, operator by operator.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+from ..contract.config import DeviceConfig
 from ..contract.tensor import ENTRY_BYTES, TABLE_BYTES, Descriptor, Op, TensorConfig, input_words, pixel_bytes
 from .tile import BETWEEN, DEPTHWISE_TAPS, cut, plan_tile
 
-__all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "retiled"]
+__all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "program_cycles", "retiled"]
 
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
@@ -81,6 +84,12 @@ def descriptor_cycles(d: Descriptor, t: Timing) -> float:
            Op.ATTENTION: _attention}[Op(d["op"])](d, t)
     table = TABLE_BYTES / t.beat_bytes + t.trip + TABLE if d["lookup"] else 0
     return BEGIN[Op(d["op"])] + table + own
+
+
+def program_cycles(descriptors: Iterable[Descriptor], config: DeviceConfig) -> int:
+    """Cycles of checked ``descriptors``, one after the other, on ``config``'s engine."""
+    timing = Timing(config.tensor, config.beat_bytes)
+    return round(sum(descriptor_cycles(d, timing) for d in descriptors))
 
 
 def _tiles(d: Descriptor) -> list[tuple[int, int, int, int, int]]:
