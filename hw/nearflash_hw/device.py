@@ -32,14 +32,15 @@ __all__ = ["Device"]
 
 @dataclass
 class _Memory:
-    """Clients of the two memories, in the order in which they are numbered. ``deep_reads``: of those of DRAM with more reads
-    under way than others, how many."""
+    """Clients of the two memories, in the order in which they are numbered. ``deep_reads``: of DRAM's with more reads under
+    way than others, how many; ``dense_writes``: those that are granted a write every cycle."""
 
     host_reads: list[Any]
     host_writes: list[Any]
     dram_reads: list[Any]
     dram_writes: list[Any]
     deep_reads: dict[int, int] = field(default_factory=dict)
+    dense_writes: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -161,7 +162,7 @@ class Device(wiring.Component):
         m.submodules.dram_interconnect = dram = MemInterconnect(
             c.beat_bytes, len(memory.dram_reads), len(memory.dram_writes), c.bus, reach_bits=(c.layout.end - 1).bit_length(),
             based=True, outstanding_writes=OUTSTANDING_WRITES if c.tensor.rows else None,
-            outstanding_reads=memory.deep_reads)
+            outstanding_reads=memory.deep_reads, dense_writes=memory.dense_writes)
         m.d.comb += [
             dram.base.eq(nvme.dram_base),  # silent: in the order of register bus_status
             nvme.bus_silent.eq(Cat(host.silent_reads, host.silent_writes, dram.silent_reads, dram.silent_writes)),
@@ -248,6 +249,7 @@ class Device(wiring.Component):
         memory.dram_reads += [*tensor.mem_read, commands.dram_read]
         memory.host_reads += [commands.list_read, commands.data_read]
         memory.host_writes.append(commands.host_write)
+        memory.dense_writes.append(len(memory.dram_writes))
         memory.dram_writes += [tensor.mem_write, commands.dram_write]
 
     def _row_cache(self, m: Module, nvme: Nvme, lookup: LookupEngine, flash: list[Channel], memory: _Memory

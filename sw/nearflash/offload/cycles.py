@@ -1,11 +1,11 @@
 """How many cycles a descriptor takes, without simulating it: by this `nearflash fit` chooses an engine, and a device gets
 its time limit and its progress bar.
 
-A descriptor is a pipeline over tiles: its input comes, the array or the operator's own arithmetic works on it, the outputs
-leave. A tile takes as long as the slowest of these, and of the read channel that all share; before the first tile and behind
-the last the stages wait for each other. Sizes and loops are docs/offload.md's ("Loop order and bounds"), rates the
-gateware's: a client of memory is granted a request every other cycle and has so many under way in a round trip. ``python -m
-bench tensor_tile`` prints prediction beside simulation, operator by operator.
+A descriptor is a pipeline over tiles: its input comes, the array or the operator's own arithmetic works on it, the
+outputs leave. A tile takes as long as the slowest of these, and of the read channel that all share; before the first
+tile and behind the last the stages wait for each other. Sizes and loops are docs/offload.md's ("Loop order and bounds"),
+rates the gateware's: a reader is granted a request every other cycle, a writer every cycle, with so many under way in a
+round trip. ``python -m bench tensor_tile`` prints prediction beside simulation, operator by operator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "program_cycles", "ret
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
 READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
-GRANT = 2  # cycles from a client's request to its next
+GRANT = 2  # cycles from a reader's request to its next
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
 BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNORM: 457, Op.ATTENTION: 529}
 PLAN = 105  # cycles of the planner, for convolutions
@@ -54,7 +54,7 @@ class Timing:
 
     def write(self, beats: float) -> float:
         """Cycles from a write of ``beats`` to the same client's next."""
-        return max(GRANT, beats, self.trip / WRITES)
+        return max(beats, self.trip / WRITES)
 
     def place(self, wide: int) -> int:
         """Beats of ``lanes`` elements, ``wide`` ones of 16 bits."""
