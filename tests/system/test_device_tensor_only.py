@@ -1,5 +1,6 @@
-"""A device with the tensor engine alone: no lookup engine, nor what serves it; and one with neither, a plain controller."""
+"""A device with the tensor engine alone: no lookup engine, nor what serves it. With neither it is a plain controller."""
 
+import re
 import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
@@ -12,15 +13,15 @@ from nearflash.contract import AdminOpcode, ConfigError, DeviceConfig, Opcode, S
 from nearflash.contract.registers import counters
 from nearflash.contract.shell import DEVICE
 from nearflash.contract.tensor import Op
-from nearflash.offload.fabric import DeviceFabric
 from nearflash.reference.tensor import TensorModel
 from nearflash.runtime import Device
+from nearflash_hw.device import Device as Controller
+from nearflash_hw.verilog import to_verilog
 from random_programs import OPS, random_program
 from small_despeckler import TENSORS
 
 ADMIN, FIRST, BLOCK = 0, 1, 2
 ALONE = replace(TENSORS, name="tensor-alone", lookup=replace(TENSORS.lookup, max_tables=0))
-PLAIN = replace(DeviceConfig.preset("tiny", dies=1), name="plain", lookup=replace(ALONE.lookup, max_tables=0))
 
 
 def storage(device: Device, rng: np.random.Generator, steps: int) -> None:
@@ -74,22 +75,20 @@ def test_gated_and_ungated_models_are_one_device():
     assert len(gated) == len(ungated)
 
 
-@pytest.mark.parametrize("config", [ALONE, PLAIN], ids=lambda c: c.name)
-def test_block_io_goes_on_without_a_lookup_engine(config):
-    with open_device(config) as device:
+def test_block_io_goes_on_without_a_lookup_engine():
+    with open_device(ALONE) as device:
         storage(device, np.random.default_rng(5), 40)
         count = device.counters()
-    assert tuple(count) == counters(config)
+    assert tuple(count) == counters(ALONE)
     assert not {"lookups_count", "samples_count", "mlp_busy", "mlp_mac_steps_count"} & set(count)
     assert count["map_misses_count"] > 0
-    assert all(count[f"channel{k}_programs_count"] > 0 for k in range(config.flash.channels))
+    assert all(count[f"channel{k}_programs_count"] > 0 for k in range(ALONE.flash.channels))
 
 
-@pytest.mark.parametrize("config", [ALONE, PLAIN], ids=lambda c: c.name)
-def test_commands_for_queries_are_refused_and_the_device_goes_on(config):
+def test_commands_for_queries_are_refused_and_the_device_goes_on():
     opcodes = [(ADMIN, c) for c in AdminOpcode if c != AdminOpcode.IDENTIFY]
     opcodes += [(FIRST, Opcode.INFER), (FIRST, Opcode.LOOKUP)]
-    with open_device(config) as device:
+    with open_device(ALONE) as device:
         source = device.driver.buffer(4096)
         for queue, opcode in opcodes:
             found = call(device, queue, opcode, prp1=source.address, cdw10=16, cdw11=1, cdw12=1, cdw14=source.address)
@@ -101,8 +100,8 @@ def test_commands_for_queries_are_refused_and_the_device_goes_on(config):
                 refused()
         found = device.identify()
         storage(device, np.random.default_rng(6), 3)
-    assert found["design_id"] == config.design_id
-    assert found["lbas"] == config.lbas
+    assert found["design_id"] == ALONE.design_id
+    assert found["lbas"] == ALONE.lbas
     queries = ("max_tables", "max_extents", "max_dim", "max_bag", "max_batch", "accumulators", "acc_bits", "formats",
                "modes", "act_bits", "n_batch", "outputs", "dense", "tables")
     assert not any(found[name] for name in queries)
@@ -130,6 +129,9 @@ def test_the_self_test_checks_what_is_there(monkeypatch):
     assert [(o.name, o.passed) for o in wrong][-1] == ("tensors", False)
 
 
-def test_an_engine_that_is_not_there_is_named():
-    with open_device(PLAIN) as plain, pytest.raises(ConfigError, match=r"tensor\.rows"):
-        DeviceFabric(plain)
+@pytest.mark.parametrize("dies", [1, 2])
+def test_with_neither_engine_nothing_of_either_is_generated(dies):
+    plain = replace(DeviceConfig.preset("tiny", dies=dies), lookup=ALONE.lookup)
+    modules = set(re.findall(r"^module \\device\.(\w+)", to_verilog(Controller(plain), "device"), re.MULTILINE))
+    assert modules == {"nvme", "ftl", "block_io", "block_prp", "arrays", "channel0", "channel1", "host_interconnect",
+                       "dram_interconnect"}
