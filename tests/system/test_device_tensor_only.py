@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from device_bench import TIMEOUT, Recorded, call, open_device
+from nearflash.cli.app import app
 from nearflash.contract import AdminOpcode, ConfigError, DeviceConfig, Opcode, Status, TableSpec
 from nearflash.contract.registers import counters
 from nearflash.contract.shell import DEVICE
@@ -18,7 +19,8 @@ from nearflash.runtime import Device
 from nearflash_hw.device import Device as Controller
 from nearflash_hw.verilog import to_verilog
 from random_programs import OPS, random_program
-from small_despeckler import TENSORS
+from small_despeckler import TENSORS, write_despeckler
+from typer.testing import CliRunner
 
 ADMIN, FIRST, BLOCK = 0, 1, 2
 ALONE = replace(TENSORS, name="tensor-alone", lookup=replace(TENSORS.lookup, max_tables=0))
@@ -105,6 +107,21 @@ def test_commands_for_queries_are_refused_and_the_device_goes_on():
     queries = ("max_tables", "max_extents", "max_dim", "max_bag", "max_batch", "accumulators", "acc_bits", "formats",
                "modes", "act_bits", "n_batch", "outputs", "dense", "tables")
     assert not any(found[name] for name in queries)
+
+
+def test_a_despeckler_runs_on_it(tmp_path):
+    """`despeckle --device fabric`: the bytes of the integer model, whatever else the model's device has."""
+    weights, both = write_despeckler(tmp_path)
+    (tmp_path / "alone.toml").write_text(ALONE.to_toml())
+    np.save(tmp_path / "a.npy", np.sqrt(np.random.default_rng(4).gamma(4, 1 / 4, (24, 30))).astype(np.float32))
+    outputs = []
+    for device, config in (("fabric", tmp_path / "alone.toml"), ("fabric-model", both)):
+        run = CliRunner().invoke(app, ["despeckle", str(tmp_path / "a.npy"), "-o", str(tmp_path / f"{device}.npy"),
+                                       "--method", "tiny", "--domain", "amplitude", "--looks", "4", "--device", device,
+                                       "--config", str(config), "--checkpoint", str(weights)])
+        assert run.exit_code == 0, run.output + repr(run.exception)
+        outputs.append((tmp_path / f"{device}.npy").read_bytes())
+    assert outputs[0] == outputs[1]
 
 
 def test_the_self_test_checks_what_is_there(monkeypatch):
