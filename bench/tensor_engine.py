@@ -37,7 +37,8 @@ class _Top(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.engine = TensorEngine(config, base=0)
         self.bus = MemInterconnect(config.beat_bytes, len(self.engine.mem_read), 1, config.bus, reach_bits=32,
-                                   outstanding_writes=OUTSTANDING_WRITES, outstanding_reads=OUTSTANDING_READS)
+                                   outstanding_writes=OUTSTANDING_WRITES, outstanding_reads=OUTSTANDING_READS,
+                                   dense_writes=(0,))
         super().__init__({
             "start": In(1), "ready": Out(1), "offset": In(32), "input_bytes": In(32), "done": Out(1), "status": Out(11),
             "dw0": Out(16), "dw1": Out(5), **dict.fromkeys(SEEN, Out(1)),

@@ -556,7 +556,7 @@ class Layouts:
         self.bag_bits = bits_for(lk.max_bag)
         self.nb_bits = bits_for(m.n_batch)
         # of a lookup, of a page that is read, or of a page slot and whether it is erased or programmed
-        self.tag_bits = max(config.tag_bits, index_bits(h.block_reads), index_bits(h.page_slots) + 1)
+        self.tag_bits = max(config.tag_bits if lk.max_tables else 0, index_bits(h.block_reads), index_bits(h.page_slots) + 1)
 
     @classmethod
     @lru_cache(maxsize=16)

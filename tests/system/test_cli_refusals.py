@@ -1,6 +1,7 @@
 """What a command refuses, before any work: one plain line on standard error that names option and value, exit code 2."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,14 @@ def test_outputs_that_cannot_be_written(nearflash, monkeypatch, args, says):
 ])
 def test_options_are_never_ignored(nearflash, monkeypatch, args, says):
     refused(nearflash, monkeypatch, args, says)
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_queries_for_a_device_without_a_lookup_engine(nearflash, monkeypatch, tmp_path, command):
+    config, file = DeviceConfig.preset("tiny"), tmp_path / "alone.toml"
+    file.write_text(replace(config, lookup=replace(config.lookup, max_tables=0)).to_toml())
+    refused(nearflash, monkeypatch, (command, "--model", "rmc1", "--rows", 100, "--config", file),
+            "lookup.max_tables = 0: must be above 0: this device has no lookup engine")
 
 
 def test_names_are_shown_as_they_are(nearflash, monkeypatch, tmp_path):

@@ -138,8 +138,8 @@ def test_time_is_announced_and_progress_goes_on_within_a_tile(method, monkeypatc
     assert shares[first] == pytest.approx(0.5, abs=0.05)
     assert max(shares) > 0.8
     said = capsys.readouterr()
-    least = method.offloaded.least_cycles(next(iter(method.offloaded._compiled.values())).programs[0])
-    assert f"{least / 1e6:.2f} M cycles a tile at least, 2 to do: about" in " ".join((said.out + said.err).split())
+    cycles = method.offloaded.predicted_cycles(next(iter(method.offloaded._compiled.values())).programs[0])
+    assert f"{cycles / 1e6:.2f} M cycles a tile predicted, 2 to do: about" in " ".join((said.out + said.err).split())
 
 
 def test_a_program_corrupted_in_memory_is_named_and_loaded_again(method):

@@ -1,5 +1,7 @@
 """The admin command set, one command at a time."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -18,7 +20,8 @@ class Admin(wiring.Component):
     """Carries out ``cmd`` (IDENTIFY, TABLE_CREATE, TABLE_DELETE, PROGRAM_LOAD) and answers with ``completion``.
 
     Commands that change what inference works with raise ``hold_infer`` and wait for ``infer_quiet`` (no inference command
-    in flight) before they begin. A device without an MLP has no program loader: ``program_loaded`` stays 0.
+    in flight) before they begin. A device without an MLP has no program loader: ``program_loaded`` stays 0. One without a
+    lookup engine has IDENTIFY alone.
     """
 
     model_clock = "own"
@@ -26,11 +29,7 @@ class Admin(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        super().__init__({
-            #: Admin commands that passed their checks, one at a time.
-            "cmd": In(stream.Signature(layouts.admin_command)),
-            #: One for each.
-            "completion": Out(stream.Signature(layouts.completion)),
+        infer = {
             #: No inference command may be sent to the engine,
             "hold_infer": Out(1),
             #: and none is in flight.
@@ -47,10 +46,17 @@ class Admin(wiring.Component):
             "host_req": Out(stream.Signature(layouts.prp_request)),
             #: beat by beat.
             "host_data": In(stream.Signature(layouts.host_data)),
-            #: IDENTIFY's pages, to host memory.
-            "identify_write": Out(MemWriteSignature(config.beat_bytes)),
             #: Weights that lie in DRAM.
             "dram_write": Out(MemWriteSignature(config.beat_bytes)),
+        } if config.lookup.max_tables else {}
+        super().__init__({
+            #: Admin commands that passed their checks, one at a time.
+            "cmd": In(stream.Signature(layouts.admin_command)),
+            #: One for each.
+            "completion": Out(stream.Signature(layouts.completion)),
+            #: IDENTIFY's pages, to host memory.
+            "identify_write": Out(MemWriteSignature(config.beat_bytes)),
+            **infer,
         })
 
     def elaborate(self, platform):
@@ -58,20 +64,24 @@ class Admin(wiring.Component):
         cmd, done = self.cmd, self.completion
         p = cmd.payload
         m.submodules.identify = identify = Identify(self.config)
-        m.submodules.tables = tables = TableManager(self.config)
+        tables = TableManager(self.config) if self.config.lookup.max_tables else None
         connect(m, identify.mem_write, flipped(self.identify_write))
-        m.d.comb += [
-            self.table_valid.eq(tables.table_valid),
-            self.table.eq(tables.table),
-            identify.req.payload.cns.eq(p.cdw10[:8]),
-            tables.req.payload.table.eq(p.cdw10),
-            tables.req.payload.delete.eq(p.opcode == AdminOpcode.TABLE_DELETE),
-        ]
-        engines = {
-            (AdminOpcode.IDENTIFY,): identify,
-            (AdminOpcode.TABLE_CREATE, AdminOpcode.TABLE_DELETE): tables,
-        }
-        readers = [tables]
+        if tables:
+            m.submodules.tables = tables
+            m.d.comb += [
+                self.table_valid.eq(tables.table_valid),
+                self.table.eq(tables.table),
+            ]
+        m.d.comb += identify.req.payload.cns.eq(p.cdw10[:8])
+        engines: dict[tuple[AdminOpcode, ...], Any] = {(AdminOpcode.IDENTIFY,): identify}
+        readers = []
+        if tables:
+            m.d.comb += [
+                tables.req.payload.table.eq(p.cdw10),
+                tables.req.payload.delete.eq(p.opcode == AdminOpcode.TABLE_DELETE),
+            ]
+            engines[AdminOpcode.TABLE_CREATE, AdminOpcode.TABLE_DELETE] = tables
+            readers.append(tables)
         if self.config.mlp.graph:
             m.submodules.loader = loader = ProgramLoader(self.config)
             engines[(AdminOpcode.PROGRAM_LOAD,)] = loader
@@ -111,16 +121,15 @@ class Admin(wiring.Component):
                     done.payload.dw0.eq(e.result.payload.dw0 if e is not identify else 0),
                 ]
 
-        m.d.comb += [
-            self.hold_infer.eq(cmd.valid & (p.opcode != AdminOpcode.IDENTIFY)),
-            done.payload.cid.eq(p.cid),
-        ]
+        if tables:
+            m.d.comb += self.hold_infer.eq(cmd.valid & (p.opcode != AdminOpcode.IDENTIFY))
+        m.d.comb += done.payload.cid.eq(p.cid)
         with m.FSM():
             with m.State("IDLE"):
                 with m.If(cmd.valid):
                     m.next = "QUIET"
             with m.State("QUIET"):
-                with m.If(~self.hold_infer | self.infer_quiet):
+                with m.If(~self.hold_infer | self.infer_quiet if tables else 1):
                     m.next = "WORK"
             with m.State("WORK"):
                 m.d.comb += working.eq(1)

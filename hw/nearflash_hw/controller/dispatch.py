@@ -4,7 +4,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
@@ -18,7 +18,7 @@ __all__ = ["Dispatcher", "Target", "targets"]
 
 class Target(IntEnum):
     """Where a command goes: answered at once, the admin engine, READs, WRITEs and FLUSHes, inference, dataset management,
-    the tensor engine (where there is one)."""
+    the tensor engine."""
 
     REJECT = 0
     ADMIN = 1
@@ -30,8 +30,13 @@ class Target(IntEnum):
 
 
 def targets(config: DeviceConfig) -> list[Target]:
-    """Those that a device of ``config`` has."""
-    return [t for t in Target if config.tensor.rows or t != Target.TENSOR]
+    """Those that a device of ``config`` has; a :class:`Dispatcher` numbers them in this order."""
+    engines = {Target.INFER: config.lookup.max_tables, Target.TENSOR: config.tensor.rows}
+    return [t for t in Target if engines.get(t, 1)]
+
+
+_PORTS = {Target.REJECT: "reject", Target.ADMIN: "admin_cmd", Target.READ: "read_cmd", Target.WRITE: "write_cmd",
+          Target.INFER: "infer_cmd", Target.TRIM: "trim_cmd", Target.TENSOR: "tensor_cmd"}
 
 
 NSID = 1
@@ -44,8 +49,8 @@ class Dispatcher(wiring.Component):
     Each target has a one-entry register behind it, ``target_free`` while that is empty: ``reject`` (a completion with the
     status of a command that failed a check), ``admin_cmd``, ``read_cmd``, ``write_cmd`` (WRITE and FLUSH) and ``trim_cmd``
     (dataset management), which must not wait for each other: they take from microseconds to as long as the device is large;
-    ``infer_cmd``; ``tensor_cmd`` (of a device with a tensor engine). ``hold_infer`` keeps ``infer_cmd`` from being filled.
-    Latency: 4 cycles from ``entry_valid`` to the command's stream.
+    ``infer_cmd`` (with a lookup engine), which ``hold_infer`` keeps from being filled; ``tensor_cmd`` (with a tensor
+    engine). Latency: 4 cycles from ``entry_valid`` to the command's stream.
 
     Checks, first to fail wins: opcode, FUSE and PSDT (must be 0), NSID (1; FLUSH takes FFFFFFFFh too), LBA range,
     transfer size, PRP1 alignment, a loaded program for INFER. What the query stream says is checked by the lookup engine.
@@ -55,6 +60,13 @@ class Dispatcher(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         tensor = {"tensor_cmd": Out(stream.Signature(layouts.tensor_command))} if config.tensor.rows else {}
+        infer = {"infer_cmd": Out(stream.Signature(layouts.infer_command))} if config.lookup.max_tables else {}
+        holds = {
+            #: No inference command is ``acceptable``.
+            "hold_infer": In(1),
+            #: INFER has what it needs.
+            "program_loaded": In(1),
+        } if config.lookup.max_tables else {}
         super().__init__({
             #: The queues offer ``entry``, until ``take``.
             "entry_valid": In(1),
@@ -69,17 +81,14 @@ class Dispatcher(wiring.Component):
             "take": In(1),
             #: A bit per :class:`Target`: its register is empty.
             "target_free": Out(len(targets(config))),
-            #: No inference command is ``acceptable``.
-            "hold_infer": In(1),
-            #: INFER has what it needs.
-            "program_loaded": In(1),
+            **holds,
             #: Commands that failed a check.
             "reject": Out(stream.Signature(layouts.completion)),
             #: Commands that passed, by target.
             "admin_cmd": Out(stream.Signature(layouts.admin_command)),
             "read_cmd": Out(stream.Signature(layouts.block_command)),
             "write_cmd": Out(stream.Signature(layouts.block_command)),
-            "infer_cmd": Out(stream.Signature(layouts.infer_command)),
+            **infer,
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
             **tensor,
         })
@@ -91,10 +100,16 @@ class Dispatcher(wiring.Component):
         prp1, prp2 = layouts.host_address(sqe.prp1), layouts.host_address(sqe.prp2)
         is_admin, is_rw, is_flush, is_block, is_infer, known = (
             Signal(name=s) for s in ("is_admin", "is_rw", "is_flush", "is_block", "is_infer", "known"))
-        admin_codes: list[int] = [c for c in AdminOpcode if config.mlp.graph or c != AdminOpcode.PROGRAM_LOAD]
-        io_codes: list[int] = [Opcode.INFER, Opcode.LOOKUP]  # of no namespace
-        tensor = [self.tensor_cmd] if config.tensor.rows else []
-        if tensor:
+        number = {t: k for k, t in enumerate(targets(config))}
+        ports = {t: getattr(self, _PORTS[t]) for t in number}
+        admin_codes: list[int] = [AdminOpcode.IDENTIFY]
+        io_codes: list[int] = []  # of no namespace
+        if Target.INFER in number:
+            admin_codes += [AdminOpcode.TABLE_DELETE, AdminOpcode.TABLE_CREATE]
+            io_codes += [Opcode.INFER, Opcode.LOOKUP]
+        if config.mlp.graph:
+            admin_codes.append(AdminOpcode.PROGRAM_LOAD)
+        if Target.TENSOR in number:
             admin_codes.append(TENSOR_LOAD)
             io_codes.append(TENSOR_RUN)
 
@@ -109,8 +124,7 @@ class Dispatcher(wiring.Component):
         target, free = self.target, self.target_free
         m.d.comb += [
             self.acceptable.eq(free.bit_select(target, 1) & ~held),
-            free.eq(Cat(~self.reject.valid, ~self.admin_cmd.valid, ~self.read_cmd.valid, ~self.write_cmd.valid,
-                        ~self.infer_cmd.valid & ~self.hold_infer, ~self.trim_cmd.valid, *(~p.valid for p in tensor))),
+            free.eq(Cat(~p.valid & ~self.hold_infer if t == Target.INFER else ~p.valid for t, p in ports.items())),
         ]
 
         with m.FSM():
@@ -119,7 +133,7 @@ class Dispatcher(wiring.Component):
                     is_admin.eq(entry.qid == 0),
                     is_rw.eq((sqe.opcode == Opcode.READ) | (sqe.opcode == Opcode.WRITE)),
                     is_flush.eq(sqe.opcode == Opcode.FLUSH),
-                    is_infer.eq(reduce(or_, (sqe.opcode == c for c in io_codes))),
+                    is_infer.eq(reduce(or_, (sqe.opcode == c for c in io_codes)) if io_codes else 0),
                     end.eq(sqe.cdw10 + nlb + 1),
                 ]
                 with m.If(self.entry_valid):
@@ -138,7 +152,7 @@ class Dispatcher(wiring.Component):
                 m.next = "TARGET"
             with m.State("TARGET"):
                 m.d.sync += [
-                    target.eq(Target.REJECT),
+                    target.eq(number[Target.REJECT]),
                     status.eq(0),
                     held.eq(0),
                 ]
@@ -154,33 +168,34 @@ class Dispatcher(wiring.Component):
                     m.d.sync += status.eq(Status.INVALID_FIELD)
                 with m.Elif(prp_bad):
                     m.d.sync += status.eq(Status.INVALID_PRP_OFFSET)
-                if tensor:
+                if Target.TENSOR in number:
                     with m.Elif(Mux(is_admin, sqe.opcode == TENSOR_LOAD, sqe.opcode == TENSOR_RUN)):
-                        m.d.sync += target.eq(Target.TENSOR)
+                        m.d.sync += target.eq(number[Target.TENSOR])
                 with m.Elif(is_admin):
-                    m.d.sync += target.eq(Target.ADMIN)
+                    m.d.sync += target.eq(number[Target.ADMIN])
                 with m.Elif(is_block):
-                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, Target.TRIM,
-                                              Mux(sqe.opcode == Opcode.READ, Target.READ, Target.WRITE)))
-                with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
-                    # Not while a program is being loaded: the command then waits for what comes of it.
-                    m.d.sync += status.eq(Status.NO_PROGRAM)
-                with m.Else():
-                    m.d.sync += [
-                        target.eq(Target.INFER),
-                        held.eq(self.hold_infer),
-                    ]
+                    trim, read, write = (Const(number[t], len(target)) for t in (Target.TRIM, Target.READ, Target.WRITE))
+                    m.d.sync += target.eq(Mux(sqe.opcode == Opcode.DSM, trim, Mux(sqe.opcode == Opcode.READ, read, write)))
+                if Target.INFER in number:
+                    with m.Elif((sqe.opcode == Opcode.INFER) & ~self.program_loaded & ~self.hold_infer):
+                        # Not while a program is being loaded: the command then waits for what comes of it.
+                        m.d.sync += status.eq(Status.NO_PROGRAM)
+                    with m.Else():
+                        m.d.sync += [
+                            target.eq(number[Target.INFER]),
+                            held.eq(self.hold_infer),
+                        ]
                 m.next = "VERDICT"
             with m.State("VERDICT"):
                 m.d.comb += self.verdict.eq(1)
                 m.next = "IDLE"
 
-        for port in (self.reject, self.admin_cmd, self.read_cmd, self.write_cmd, self.infer_cmd, self.trim_cmd, *tensor):
+        for port in ports.values():
             with m.If(port.valid & port.ready):
                 m.d.sync += port.valid.eq(0)
         with m.If(self.take):
             with m.Switch(target):
-                with m.Case(Target.REJECT):
+                with m.Case(number[Target.REJECT]):
                     p = self.reject.payload
                     m.d.sync += [
                         self.reject.valid.eq(1),
@@ -190,7 +205,7 @@ class Dispatcher(wiring.Component):
                         p.dw0.eq(0),
                         p.dw1.eq(0),
                     ]
-                with m.Case(Target.ADMIN):
+                with m.Case(number[Target.ADMIN]):
                     p = self.admin_cmd.payload
                     m.d.sync += [
                         self.admin_cmd.valid.eq(1),
@@ -200,11 +215,11 @@ class Dispatcher(wiring.Component):
                         p.prp2.eq(prp2),
                         p.cdw10.eq(sqe.cdw10),
                     ]
-                for number, port in ((Target.READ, self.read_cmd), (Target.WRITE, self.write_cmd)):
-                    with m.Case(number):
-                        p = port.payload
+                for t in (Target.READ, Target.WRITE):
+                    with m.Case(number[t]):
+                        p = ports[t].payload
                         m.d.sync += [
-                            port.valid.eq(1),
+                            ports[t].valid.eq(1),
                             p.opcode.eq(sqe.opcode),
                             p.qid.eq(entry.qid),
                             p.cid.eq(sqe.cid),
@@ -213,7 +228,7 @@ class Dispatcher(wiring.Component):
                             p.prp1.eq(prp1),
                             p.prp2.eq(prp2),
                         ]
-                with m.Case(Target.TRIM):
+                with m.Case(number[Target.TRIM]):
                     p = self.trim_cmd.payload
                     m.d.sync += [
                         self.trim_cmd.valid.eq(1),
@@ -225,11 +240,11 @@ class Dispatcher(wiring.Component):
                         p.prp2.eq(prp2),
                         p.deallocate.eq(sqe.cdw11[2]),
                     ]
-                for port in tensor:
-                    with m.Case(Target.TENSOR):
-                        p = port.payload
+                if Target.TENSOR in number:
+                    with m.Case(number[Target.TENSOR]):
+                        p = self.tensor_cmd.payload
                         m.d.sync += [
-                            port.valid.eq(1),
+                            self.tensor_cmd.valid.eq(1),
                             p.load.eq(is_admin),
                             p.qid.eq(entry.qid),
                             p.cid.eq(sqe.cid),
@@ -239,20 +254,21 @@ class Dispatcher(wiring.Component):
                             p.offset.eq(Mux(is_admin, sqe.cdw12, sqe.cdw11)),
                             p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
                         ]
-                with m.Case(Target.INFER):
-                    p = self.infer_cmd.payload
-                    m.d.sync += [
-                        self.infer_cmd.valid.eq(1),
-                        p.opcode.eq(sqe.opcode),
-                        p.qid.eq(entry.qid),
-                        p.cid.eq(sqe.cid),
-                        p.prp1.eq(prp1),
-                        p.prp2.eq(prp2),
-                        p.words.eq(sqe.cdw10),
-                        p.batch.eq(sqe.cdw11[:16]),
-                        p.weighted.eq(sqe.cdw11[16]),
-                        p.tables.eq(sqe.cdw12[:8]),
-                        p.dense.eq(sqe.cdw12[16:]),
-                        p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
-                    ]
+                if Target.INFER in number:
+                    with m.Case(number[Target.INFER]):
+                        p = self.infer_cmd.payload
+                        m.d.sync += [
+                            self.infer_cmd.valid.eq(1),
+                            p.opcode.eq(sqe.opcode),
+                            p.qid.eq(entry.qid),
+                            p.cid.eq(sqe.cid),
+                            p.prp1.eq(prp1),
+                            p.prp2.eq(prp2),
+                            p.words.eq(sqe.cdw10),
+                            p.batch.eq(sqe.cdw11[:16]),
+                            p.weighted.eq(sqe.cdw11[16]),
+                            p.tables.eq(sqe.cdw12[:8]),
+                            p.dense.eq(sqe.cdw12[16:]),
+                            p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
+                        ]
         return m

@@ -9,7 +9,7 @@ from nearflash.contract.onflash import SUPERBLOCK_MAGIC
 
 from ..interfaces import Layouts
 from ..primitives.memport import MemReadSignature, MemWriteSignature
-from .map_cache import ERROR, MapCache
+from .map_cache import ERROR, MapCache, clients
 from .small_write import SmallWrite
 
 __all__ = ["Ftl"]
@@ -18,7 +18,8 @@ __all__ = ["Ftl"]
 class Ftl(wiring.Component):
     """Page-map FTL over a log without garbage collection (formats: :mod:`nearflash.contract.onflash`).
 
-    ``lookup_req``/``lookup_rsp``, ``block_req``/``block_rsp``: translation (see :class:`MapCache` for the latencies).
+    ``lookup_req``/``lookup_rsp`` (with a lookup engine), ``block_req``/``block_rsp``: translation (see :class:`MapCache` for
+    the latencies).
     ``update``/``update_done``: change one map entry, in DRAM and visible to every later translation once done.
     ``allocate``: hands out the pages of the log in PPN order; ``full``: none is left; ``stalled``: none is offered because
     the superblock could not be written. ``sync``/``sync_done``: writes the superblock. ``enable``: on its rising edge the
@@ -40,10 +41,13 @@ class Ftl(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         lay = Layouts.of(config)
-        super().__init__({
+        lookups = {
             #: Translations for the lookup engine.
             "lookup_req": In(stream.Signature(lay.translate_request)),
             "lookup_rsp": Out(stream.Signature(lay.translate_response)),
+        } if config.lookup.max_tables else {}
+        super().__init__({
+            **lookups,
             #: Translations for block I/O.
             "block_req": In(stream.Signature(lay.translate_request)),
             "block_rsp": Out(stream.Signature(lay.translate_response)),
@@ -77,10 +81,11 @@ class Ftl(wiring.Component):
         c, f = self.config, self.config.flash
         m.submodules.cache = cache = MapCache(c)
         m.submodules.writer = writer = SmallWrite(c.beat_bytes, 2)
-        connect(m, flipped(self.lookup_req), cache.req[0])
-        connect(m, flipped(self.block_req), cache.req[1])
-        connect(m, cache.rsp[0], flipped(self.lookup_rsp))
-        connect(m, cache.rsp[1], flipped(self.block_rsp))
+        names = ("lookup", "block")[-clients(c):]
+        for k, name in enumerate(names):
+            connect(m, flipped(getattr(self, f"{name}_req")), cache.req[k])
+        for k, name in enumerate(names):
+            connect(m, cache.rsp[k], flipped(getattr(self, f"{name}_rsp")))
         connect(m, cache.write, writer.i[0])
         connect(m, writer.done[0], cache.write_done)
         connect(m, writer.mem_write, flipped(self.mem_write))

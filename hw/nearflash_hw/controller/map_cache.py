@@ -1,5 +1,8 @@
 """The FTL's map from logical to physical pages: in DRAM, with an on-chip cache in front."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -13,7 +16,7 @@ from ..primitives.memport import MemReadSignature
 from ..primitives.register_slice import RegisterSlice
 from .small_write import Write
 
-__all__ = ["ERROR", "MapCache"]
+__all__ = ["ERROR", "MapCache", "clients"]
 
 LINE_BEATS = 4
 RESPONSES = 4  # translations in flight per client
@@ -21,11 +24,16 @@ RESPONSES = 4  # translations in flight per client
 ERROR = data.StructLayout({"error": 1})
 
 
+def clients(config: DeviceConfig) -> int:
+    """Who asks for translations: the lookup engine, where there is one, and block I/O."""
+    return 2 if config.lookup.max_tables else 1
+
+
 class MapCache(wiring.Component):
     """Direct-mapped, write-through cache of the map (one entry: u32, 0 or ppn + 1) in lines of four beats.
 
-    ``req[k]`` / ``rsp[k]``: two clients, round-robin, each answered in order; a client that does not take its responses
-    holds up nobody else. ``update``: writes the entry to DRAM through ``write`` / ``write_done``, then the cached copy,
+    ``req[k]`` / ``rsp[k]``: :func:`clients`, round-robin, each answered in order; one that does not take its responses holds
+    up nobody else. ``update``: writes the entry to DRAM through ``write`` / ``write_done``, then the cached copy,
     then answers ``update_done``. ``serve``: requests are taken. ``invalidate``: level; the cache is emptied, then
     ``invalidated`` pulses. A logical page beyond the device is unmapped.
 
@@ -36,10 +44,10 @@ class MapCache(wiring.Component):
         self.config = config
         lay = Layouts.of(config)
         super().__init__({
-            #: Translations of two clients,
-            "req": In(stream.Signature(lay.translate_request)).array(2),
+            #: Translations of each client,
+            "req": In(stream.Signature(lay.translate_request)).array(clients(config)),
             #: to each in its order.
-            "rsp": Out(stream.Signature(lay.translate_response)).array(2),
+            "rsp": Out(stream.Signature(lay.translate_response)).array(clients(config)),
             #: Changes of the map,
             "update": In(stream.Signature(Layouts.of(config).map_update)),
             #: each once every later translation sees it.
@@ -87,25 +95,27 @@ class MapCache(wiring.Component):
         line_rd, line_wr = content.read_port(), content.write_port(granularity=32)
 
         # -- which request next: a pending cache patch, else the clients in turn
-        responses = [StreamFifo(lay.translate_response, RESPONSES) for _ in range(2)]
-        credits = [Signal(range(RESPONSES + 1), init=RESPONSES, name=f"credit{k}") for k in range(2)]
-        able = [Signal(name=f"able{k}") for k in range(2)]
+        n = clients(c)
+        responses = [StreamFifo(lay.translate_response, RESPONSES) for _ in range(n)]
+        credits = [Signal(range(RESPONSES + 1), init=RESPONSES, name=f"credit{k}") for k in range(n)]
+        able = [Signal(name=f"able{k}") for k in range(n)]
         last_client = Signal()
         pick = Signal()
         patch = Signal()  # an update is in DRAM and must reach the cached copy
         patched = Signal()
         upd_lpn, upd_entry, upd_error, upd_in_range = Signal(32), Signal(32), Signal(), Signal()
         sel_lpn = Signal(32)
-        for k in range(2):
+        for k in range(n):
             m.submodules[f"responses{k}"] = responses[k]
             m.submodules[f"response{k}"] = response = RegisterSlice(lay.translate_response, "half")
             connect(m, responses[k].o, response.i)
             connect(m, response.o, flipped(self.rsp[k]))
             m.d.comb += able[k].eq(self.req[k].valid & (credits[k] != 0))
-        m.d.comb += [
-            pick.eq(Mux(able[0] & able[1], ~last_client, able[1])),
-            sel_lpn.eq(Mux(patch, upd_lpn, Mux(pick, self.req[1].payload.lpn, self.req[0].payload.lpn))),
-        ]
+        asked = self.req[0].payload.lpn
+        if n > 1:
+            m.d.comb += pick.eq(Mux(able[0] & able[1], ~last_client, able[1]))
+            asked = Mux(pick, self.req[1].payload.lpn, asked)
+        m.d.comb += sel_lpn.eq(Mux(patch, upd_lpn, asked))
 
         # -- the request being looked up
         lpn = Signal(32)
@@ -153,9 +163,9 @@ class MapCache(wiring.Component):
                 with m.Elif(self.invalidate):
                     m.d.sync += clear.eq(0)
                     m.next = "CLEAR"
-                with m.Elif(self.serve & (able[0] | able[1])):
+                with m.Elif(self.serve & reduce(or_, able)):
                     m.d.comb += taking.eq(1)
-                    for k in range(2):
+                    for k in range(n):
                         m.d.comb += self.req[k].ready.eq((pick == k) & able[k])
                     m.d.sync += [
                         lpn.eq(sel_lpn),
@@ -222,7 +232,7 @@ class MapCache(wiring.Component):
                     m.next = "READY"
 
         # -- responses
-        for k in range(2):
+        for k in range(n):
             answer = responses[k].i
             m.d.comb += [
                 answer.valid.eq(push & (client == k)),

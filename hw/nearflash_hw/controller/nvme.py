@@ -29,6 +29,8 @@ class Nvme(wiring.Component):
     exactly one each; both sides must always accept what is in flight, even after CC.EN fell (the completions are then
     dropped). Opened and closed tables, and the loaded program, outlive CC.EN = 0.
 
+    What serves queries is there with a lookup engine alone, what serves programs with a tensor engine.
+
     Changes to tables and program wait until no inference command is in flight, by the count of commands sent and
     completed here and by ``infer_idle``. ``table`` is a pulse with ``table_valid``.
 
@@ -52,6 +54,28 @@ class Nvme(wiring.Component):
             "tensor_cmd": Out(stream.Signature(layouts.tensor_command)),
             "tensor_completion": In(stream.Signature(layouts.completion)),
         } if config.tensor.rows else {}
+        infer = {
+            #: Checked INFER and LOOKUP commands.
+            "infer_cmd": Out(stream.Signature(layouts.infer_command)),
+            #: Exactly one for each, in any order.
+            "infer_completion": In(stream.Signature(layouts.completion)),
+            #: The engine has no command.
+            "infer_idle": In(1),
+            #: Pulses: a table is opened or closed.
+            #: It, as ``table_valid`` pulses.
+            "table_valid": Out(1),
+            "table": Out(layouts.table_write),
+            #: The MLP has all its parameters.
+            "program_loaded": Out(1),
+            #: To the MLP, beat by beat.
+            "parameter": Out(stream.Signature(layouts.parameter)),
+            #: Descriptors and parameter images in host memory,
+            "admin_req": Out(stream.Signature(layouts.prp_request)),
+            #: beat by beat.
+            "admin_data": In(stream.Signature(layouts.host_data)),
+            #: Weights that lie in DRAM.
+            "dram_write": Out(MemWriteSignature(beat)),
+        } if config.lookup.max_tables else {}
         super().__init__({
             #: Registers and doorbells.
             "axil": In(AxiLiteSignature(ADDRESS_BITS)),
@@ -67,40 +91,21 @@ class Nvme(wiring.Component):
             "trim_cmd": Out(stream.Signature(layouts.block_command)),
             #: Exactly one for each of the first three's, in any order.
             "block_completion": In(stream.Signature(layouts.completion)),
-            #: Checked INFER and LOOKUP commands.
-            "infer_cmd": Out(stream.Signature(layouts.infer_command)),
-            #: Exactly one for each, in any order.
-            "infer_completion": In(stream.Signature(layouts.completion)),
-            #: The engine has no command.
-            "infer_idle": In(1),
             #: A bit per bus of register bus_status; any is fatal.
             "bus_silent": In(len(BUSES)),
             #: What the DRAM's addresses begin at, in 4 KiB.
             "dram_base": Out(config.bus.address_bits - 12),
-            #: Pulses: a table is opened or closed.
-            #: It, as ``table_valid`` pulses.
-            "table_valid": Out(1),
-            "table": Out(layouts.table_write),
-            #: The MLP has all its parameters.
-            "program_loaded": Out(1),
-            #: To the MLP, beat by beat.
-            "parameter": Out(stream.Signature(layouts.parameter)),
             #: Submission queues.
             "sq_read": Out(MemReadSignature(beat)),
             #: Completion queues.
             "cq_write": Out(MemWriteSignature(beat)),
-            #: Descriptors and parameter images in host memory,
-            "admin_req": Out(stream.Signature(layouts.prp_request)),
-            #: beat by beat.
-            "admin_data": In(stream.Signature(layouts.host_data)),
             #: IDENTIFY's pages.
             "identify_write": Out(MemWriteSignature(beat)),
-            #: Weights that lie in DRAM.
-            "dram_write": Out(MemWriteSignature(beat)),
             #: A bit per counter, added every cycle.
             "perf": In(data.ArrayLayout(1, len(counters(config)))),
             #: Checked TENSOR_LOAD and TENSOR_RUN commands, and exactly one completion for each, in order.
             **tensor,
+            **infer,
         })
 
     def elaborate(self, platform):
@@ -110,7 +115,12 @@ class Nvme(wiring.Component):
         m.submodules.queues = queues = Queues(config, len(targets(config)))
         m.submodules.dispatcher = dispatcher = Dispatcher(config)
         m.submodules.admin = admin = Admin(config)
-        m.submodules.completions = completions = StreamArbiter(Layouts.of(config).completion, 5 if config.tensor.rows else 4)
+        answers = [self.block_completion]
+        if config.lookup.max_tables:
+            answers.append(self.infer_completion)
+        if config.tensor.rows:
+            answers.append(self.tensor_completion)
+        m.submodules.completions = completions = StreamArbiter(Layouts.of(config).completion, 2 + len(answers))
 
         connect(m, flipped(self.axil), registers.axil)
         wraps = Signal()
@@ -140,20 +150,41 @@ class Nvme(wiring.Component):
             queues.acceptable.eq(dispatcher.acceptable),
             queues.target_free.eq(dispatcher.target_free),
             dispatcher.take.eq(queues.take),
-            dispatcher.hold_infer.eq(admin.hold_infer),
-            dispatcher.program_loaded.eq(admin.program_loaded),
         ]
+        if config.lookup.max_tables:
+            m.d.comb += [
+                dispatcher.hold_infer.eq(admin.hold_infer),
+                dispatcher.program_loaded.eq(admin.program_loaded),
+            ]
         connect(m, queues.sq_read, flipped(self.sq_read))
         connect(m, queues.cq_write, flipped(self.cq_write))
         connect(m, dispatcher.read_cmd, flipped(self.read_cmd))
         connect(m, dispatcher.write_cmd, flipped(self.write_cmd))
         connect(m, dispatcher.trim_cmd, flipped(self.trim_cmd))
-        connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
+        if config.lookup.max_tables:
+            connect(m, dispatcher.infer_cmd, flipped(self.infer_cmd))
         connect(m, dispatcher.admin_cmd, admin.cmd)
 
-        connect(m, admin.host_req, flipped(self.admin_req))
-        connect(m, flipped(self.admin_data), admin.host_data)
+        if config.lookup.max_tables:
+            connect(m, admin.host_req, flipped(self.admin_req))
+            connect(m, flipped(self.admin_data), admin.host_data)
         connect(m, admin.identify_write, flipped(self.identify_write))
+        if config.lookup.max_tables:
+            self._connect_changes(m, admin)
+
+        connect(m, dispatcher.reject, completions.i[0])
+        connect(m, admin.completion, completions.i[1])
+        if config.tensor.rows:
+            connect(m, dispatcher.tensor_cmd, flipped(self.tensor_cmd))
+        for k, port in enumerate(answers, 2):
+            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
+            connect(m, flipped(port), slice_.i)
+            connect(m, slice_.o, completions.i[k])
+        connect(m, completions.o, queues.completion)
+        return m
+
+    def _connect_changes(self, m: Module, admin: Admin) -> None:
+        """Of tables and program, while no inference command is in flight."""
         connect(m, admin.dram_write, flipped(self.dram_write))
         connect(m, admin.parameter, flipped(self.parameter))
         m.d.comb += [
@@ -161,23 +192,9 @@ class Nvme(wiring.Component):
             self.table.eq(admin.table),
             self.program_loaded.eq(admin.program_loaded),
         ]
-
         # The engine's own idle may lag a command it just took: count what is between here and its completion.
-        inferring = Signal(bits_for(config.host.queue_pairs * config.host.queue_entries))
+        inferring = Signal(bits_for(self.config.host.queue_pairs * self.config.host.queue_entries))
         begun = self.infer_cmd.valid & self.infer_cmd.ready
         ended = self.infer_completion.valid & self.infer_completion.ready
         m.d.sync += inferring.eq(inferring + begun - ended)
         m.d.comb += admin.infer_quiet.eq((inferring == 0) & ~self.infer_cmd.valid & self.infer_idle)
-
-        connect(m, dispatcher.reject, completions.i[0])
-        connect(m, admin.completion, completions.i[1])
-        answers = [self.block_completion, self.infer_completion]
-        if config.tensor.rows:
-            connect(m, dispatcher.tensor_cmd, flipped(self.tensor_cmd))
-            answers.append(self.tensor_completion)
-        for k, port in enumerate(answers, 2):
-            m.submodules[f"completion{k}"] = slice_ = RegisterSlice(Layouts.of(config).completion, "half")
-            connect(m, flipped(port), slice_.i)
-            connect(m, slice_.o, completions.i[k])
-        connect(m, completions.o, queues.completion)
-        return m

@@ -35,6 +35,7 @@ class ChannelBus(wiring.Component):
         self.config = config
         layouts = Layouts.of(config)
         dies = config.flash.dies
+        lookups = {"lookup_data": Out(stream.Signature(layouts.flash_data))} if config.lookup.max_tables else {}
         address_bits = index_bits(dies * config.raw_page_beats)
         super().__init__({
             #: Of each die.
@@ -60,7 +61,7 @@ class ChannelBus(wiring.Component):
             #: Data-in, of the dies in the order of their phases.
             "block_in": In(stream.Signature(layouts.data_bits)),
             #: Data-out.
-            "lookup_data": Out(stream.Signature(layouts.flash_data)),
+            **lookups,
             "block_data": Out(stream.Signature(layouts.flash_data)),
             #: The page memory: a beat is wanted, and on ``read_data`` in the next cycle only.
             "read_en": Out(1),
@@ -79,18 +80,20 @@ class ChannelBus(wiring.Component):
         c = self.config
         layouts = Layouts.of(c)
         dies = c.flash.dies
-        m.submodules.lookup_out = lookup_out = RegisterSlice(layouts.flash_data, "through")
-        m.submodules.block_out = block_out = RegisterSlice(layouts.flash_data, "through")
-        wiring.connect(m, lookup_out.o, wiring.flipped(self.lookup_data))
-        wiring.connect(m, block_out.o, wiring.flipped(self.block_data))
+        outs = []  # by path
+        for name in ("lookup", "block") if c.lookup.max_tables else ("block",):
+            m.submodules[f"{name}_out"] = out = RegisterSlice(layouts.flash_data, "through")
+            wiring.connect(m, out.o, wiring.flipped(getattr(self, f"{name}_data")))
+            outs.append(out)
+        block_out = outs[-1]
 
         # -- who is next
         can_move = Signal(dies)
-        out_free = Signal(2)
-        m.d.comb += out_free.eq(Cat(~lookup_out.o.valid, ~block_out.o.valid & ~self.block_hold))
+        out_free = Signal(len(outs))
+        m.d.comb += out_free.eq(Cat(*(~out.o.valid for out in outs[:-1]), ~block_out.o.valid & ~self.block_hold))
         for d in range(dies):
-            m.d.comb += can_move[d].eq((self.want_in[d] & self.block_in.valid)
-                                       | (self.want_out[d] & out_free.bit_select(self.paths[d], 1)))
+            free = out_free.bit_select(self.paths[d], 1) if len(outs) > 1 else out_free
+            m.d.comb += can_move[d].eq((self.want_in[d] & self.block_in.valid) | (self.want_out[d] & free))
         last_command = Signal(index_bits(dies), init=dies - 1)
         last_move = Signal(index_bits(dies), init=dies - 1)
         next_command = round_robin(m, self.want_command, last_command, "next_command")
@@ -130,8 +133,7 @@ class ChannelBus(wiring.Component):
             beat.tag.eq(tag),
             beat.last.eq(left == 1),
             beat.error.eq(error),
-            lookup_out.i.payload.eq(beat),
-            block_out.i.payload.eq(beat),
+            *(out.i.payload.eq(beat) for out in outs),
             self.read_addr.eq(address),
         ]
         m.d.sync += self.write_en.eq(0)
@@ -182,16 +184,17 @@ class ChannelBus(wiring.Component):
                 m.d.sync += address.eq(address + 1)
                 m.next = "OUT"
             with m.State("OUT"):
-                with m.If(path):
+                with m.If(path if len(outs) > 1 else 1):
                     m.d.comb += [
                         block_out.i.valid.eq(due),
                         move.eq(due & block_out.i.ready),
                     ]
-                with m.Else():
-                    m.d.comb += [
-                        lookup_out.i.valid.eq(due),
-                        move.eq(due & lookup_out.i.ready),
-                    ]
+                if len(outs) > 1:
+                    with m.Else():
+                        m.d.comb += [
+                            outs[0].i.valid.eq(due),
+                            move.eq(due & outs[0].i.ready),
+                        ]
                 with m.If(move):
                     with m.If(left == 1):
                         m.d.comb += self.out_done.bit_select(die, 1).eq(1)

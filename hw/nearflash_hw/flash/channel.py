@@ -1,6 +1,9 @@
 """One flash channel."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -17,16 +20,21 @@ from .server import ArraySignature
 
 __all__ = ["Channel", "DieScheduler"]
 
-LOOKUP, BLOCK = 0, 1
+LOOKUP, BLOCK = 0, -1  # of the paths
+
+
+def path_names(config: DeviceConfig) -> tuple[str, ...]:
+    """The paths that commands come by, by number: that of lookups where there is a lookup engine, and block I/O's."""
+    return ("lookup", "block") if config.lookup.max_tables else ("block",)
 
 
 def popped_queues(config: DeviceConfig) -> bool:
     """Whether a channel's queues are :class:`~.queue.DieQueues`: it has several dies, or takes reads out of turn."""
-    return config.flash.dies > 1 or config.lookup.page_window > 0
+    return config.flash.dies > 1 or (config.lookup.max_tables > 0 and config.lookup.page_window > 0)
 
 
 class DieScheduler(wiring.Component):
-    """Gives free dies (idle, or in their last data-out) their next command from the queues of the two paths (lookup, block).
+    """Gives free dies (idle, or in their last data-out) their next command from the queues of the paths (lookup, block).
 
     A path has work for a die when the die's queue is not empty and, for the block path, its oldest command may start
     (``startable``). Where both have, they alternate, so a command waits for at most one of the other path. Dies are
@@ -37,50 +45,50 @@ class DieScheduler(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        dies = config.flash.dies
+        dies, paths = config.flash.dies, len(path_names(config))
         pop = Out(stream.Signature(index_bits(dies)))
         command = In(stream.Signature(layouts.flash_command))
         super().__init__({
             #: A bit per die: it takes a command.
             "free": In(dies),
             #: A bit per die, of each path: a command waits for it.
-            "pending": In(dies).array(2),
+            "pending": In(dies).array(paths),
             #: A bit per die: the block path's command may start.
             "startable": In(dies),
             #: Of each path: which die's command is wanted.
-            "pop": pop.array(2),
+            "pop": pop.array(paths),
             #: Of each path: that command.
-            "command": command.array(2),
+            "command": command.array(paths),
             #: Of each die.
             "o": Out(stream.Signature(DieCommand(layouts))).array(dies),
         })
 
     def elaborate(self, platform):
         m = Module()
-        dies = self.config.flash.dies
-        work = [Signal(dies, name="lookup_work"), Signal(dies, name="block_work")]
-        m.d.comb += [
-            work[LOOKUP].eq(self.free & self.pending[LOOKUP]),
-            work[BLOCK].eq(self.free & self.pending[BLOCK] & self.startable),
-        ]
+        dies, names = self.config.flash.dies, path_names(self.config)
+        two = len(names) > 1
+        work = [Signal(dies, name=f"{name}_work") for name in names]
+        if two:
+            m.d.comb += work[LOOKUP].eq(self.free & self.pending[LOOKUP])
+        m.d.comb += work[BLOCK].eq(self.free & self.pending[BLOCK] & self.startable)
         any_work = Signal(dies)
-        m.d.comb += any_work.eq(work[LOOKUP] | work[BLOCK])
+        m.d.comb += any_work.eq(reduce(or_, work))
         last_die = Signal(index_bits(dies), init=dies - 1)
         last_path = Signal(dies)  # per die; 0: the first tie goes to the block path
         die = round_robin(m, any_work, last_die, "die")
         path = Signal()
+        chosen = [path == k for k in range(2)] if two else [Const(1)]
         with m.FSM():
             with m.State("CHOOSE"):
                 with m.If(any_work.any()):
-                    m.d.sync += [
-                        last_die.eq(die),
-                        path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1)),
-                    ]
+                    m.d.sync += last_die.eq(die)
+                    if two:
+                        m.d.sync += path.eq((work[BLOCK] & ~(work[LOOKUP] & last_path)).bit_select(die, 1))
                     m.next = "POP" if popped_queues(self.config) else "GIVE"
             if popped_queues(self.config):
                 with m.State("POP"):
-                    for k in (LOOKUP, BLOCK):
-                        with m.If(path == k):
+                    for k, mine in enumerate(chosen):
+                        with m.If(mine):
                             m.d.comb += [
                                 self.pop[k].valid.eq(1),
                                 self.pop[k].payload.eq(last_die),
@@ -88,29 +96,33 @@ class DieScheduler(wiring.Component):
                             with m.If(self.pop[k].ready):
                                 m.next = "GIVE"
             with m.State("GIVE"):
-                m.d.sync += last_path.bit_select(last_die, 1).eq(path)
-                for k in (LOOKUP, BLOCK):
-                    with m.If((path == k) & self.command[k].valid):
+                if two:
+                    m.d.sync += last_path.bit_select(last_die, 1).eq(path)
+                for k, mine in enumerate(chosen):
+                    with m.If(mine & self.command[k].valid):
                         m.d.comb += self.command[k].ready.eq(1)  # a free die stays free until it takes a command
                         m.next = "CHOOSE"
+                first, last = self.command[0], self.command[-1]
                 for d in range(dies):
                     m.d.comb += [
-                        self.o[d].valid.eq((last_die == d) & Mux(path, self.command[1].valid, self.command[0].valid)),
-                        self.o[d].payload.path.eq(path),
+                        self.o[d].valid.eq((last_die == d) & (Mux(path, last.valid, first.valid) if two else last.valid)),
                         self.o[d].payload.command.eq(
-                            Mux(path, self.command[1].payload.as_value(), self.command[0].payload.as_value())),
+                            Mux(path, last.payload.as_value(), first.payload.as_value()) if two else last.payload),
                     ]
+                    if two:
+                        m.d.comb += self.o[d].payload.path.eq(path)
         return m
 
 
 class Channel(wiring.Component):
     """One channel: ``config.flash.dies`` dies on one bus, their ``array`` emulated in DRAM (:class:`~.server.ArrayServer`).
 
-    ``lookup_cmd``: READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on ``block_data``, PROGRAMs and
-    ERASEs, answered on ``block_done``, once each. Each answer has its command's tag; answers of different dies come in
-    any order. A die takes the commands of one path in order, but lookups of the page that it reads before others where
-    there is a ``lookup.page_window`` (:class:`~.queue.DieQueues` says which); where both paths wait for it, it takes them in
-    turn. A READ has ``beats`` of at least 1 and ``column + beats`` of at most raw_page_beats.
+    ``lookup_cmd`` (with a lookup engine): READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on
+    ``block_data``, PROGRAMs and ERASEs, answered on ``block_done``, once each. Each answer has its command's tag;
+    answers of different dies come in any order. A die takes the commands of one path in order, but lookups of the page
+    that it reads before others where there is a ``lookup.page_window`` (:class:`~.queue.DieQueues` says which); where
+    both paths wait for it, it takes them in turn. A READ has ``beats`` of at least 1 and ``column + beats`` of at most
+    raw_page_beats.
 
     ``block_in``: the raw pages (page beats, then OOB beats) of the PROGRAMs, in the order their commands were accepted.
     A PROGRAM starts when those accepted before it have their data and its own first beat waits here; until then its die
@@ -135,11 +147,14 @@ class Channel(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        super().__init__({
+        lookups = {
             #: READs, in any order of dies.
             "lookup_cmd": In(stream.Signature(layouts.flash_command)),
             #: Their data, vector by vector.
             "lookup_data": Out(stream.Signature(layouts.flash_data)),
+        } if config.lookup.max_tables else {}
+        super().__init__({
+            **lookups,
             #: READs, PROGRAMs and ERASEs.
             "block_cmd": In(stream.Signature(layouts.flash_command)),
             #: Raw pages, in the order in which their PROGRAMs came.
@@ -171,12 +186,15 @@ class Channel(wiring.Component):
         n = c.flash.dies
         popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
-        queues = []
-        for depth, flag, window in ((c.lookup.tags, None, c.lookup.page_window),
-                                    (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0)):
-            queues.append(DieQueues(layouts.flash_command, n, depth, flag, window) if popped
-                          else DieQueue(layouts.flash_command, depth, flag))
-        m.submodules.lookup_queue, m.submodules.block_queue = lookup_queue, block_queue = queues
+        names, queues = path_names(c), []
+        kinds = {"lookup": (c.lookup.tags, None, c.lookup.page_window),
+                 "block": (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0)}
+        for name in names:
+            depth, flag, window = kinds[name]
+            m.submodules[f"{name}_queue"] = queue = (DieQueues(layouts.flash_command, n, depth, flag, window) if popped
+                                                     else DieQueue(layouts.flash_command, depth, flag))
+            queues.append(queue)
+        block_queue = queues[BLOCK]
         m.submodules.scheduler = scheduler = DieScheduler(c)
         m.submodules.bus = bus = ChannelBus(c)
         dies = [Die(c) for _ in range(n)]
@@ -184,9 +202,9 @@ class Channel(wiring.Component):
             m.submodules[f"die{d}"] = die
 
         # -- commands to dies
-        connect(m, flipped(self.lookup_cmd), lookup_queue.i)
-        connect(m, flipped(self.block_cmd), block_queue.i)
-        for k, queue in enumerate((lookup_queue, block_queue)):
+        for name, queue in zip(names, queues, strict=True):
+            connect(m, flipped(getattr(self, f"{name}_cmd")), queue.i)
+        for k, queue in enumerate(queues):
             connect(m, queue.o, scheduler.command[k])
             if popped:
                 connect(m, scheduler.pop[k], queue.pop)
@@ -213,8 +231,8 @@ class Channel(wiring.Component):
 
         # -- the bus
         connect(m, flipped(self.block_in), bus.block_in)
-        connect(m, bus.lookup_data, flipped(self.lookup_data))
-        connect(m, bus.block_data, flipped(self.block_data))
+        for name in names:
+            connect(m, getattr(bus, f"{name}_data"), flipped(getattr(self, f"{name}_data")))
         m.d.comb += [
             bus.paths.eq(Cat(die.path for die in dies)),
             bus.errors.eq(Cat(die.error for die in dies)),

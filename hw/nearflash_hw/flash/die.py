@@ -18,8 +18,8 @@ class DieCommand(data.StructLayout):
     def __init__(self, lay: Layouts):
         super().__init__({
             "command": lay.flash_command,
-            #: 0 lookup, 1 block.
-            "path": 1,
+            #: 0 lookup, 1 block; with a lookup engine.
+            **({"path": 1} if lay.config.lookup.max_tables else {}),
         })
 
 
@@ -105,12 +105,15 @@ class Die(wiring.Component):
         ]
         observe(m, platform, "die", array=timer.run, tag=self.current.tag, block=self.path)
         with m.If(take):
+            m.d.sync += self.current.eq(self.command.payload.command)
+            if c.lookup.max_tables:
+                m.d.sync += self.path.eq(self.command.payload.path)
             m.d.sync += [
-                self.current.eq(self.command.payload.command),
-                self.path.eq(self.command.payload.path),
                 self.error.eq(0),
                 loaded.eq(1),
             ]
+        if not c.lookup.max_tables:
+            m.d.comb += self.path.eq(1)
         with m.FSM() as fsm:
             m.d.comb += [
                 self.busy.eq(~fsm.ongoing("IDLE")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -110,11 +110,11 @@ class BurstSplitter(wiring.Component):
 class MemInterconnect(wiring.Component):
     """Connects ``n_read`` read clients and ``n_write`` write clients to one AXI4 port.
 
-    Requests of different clients are granted round-robin, of one client every other cycle at most, and cut into AXI bursts
-    (:class:`BurstSplitter`); a client that has ``outstanding`` bursts under way (a writer: ``outstanding_writes``; reader k:
-    ``outstanding_reads[k]``, if it is there) waits: one of single beats gets that many in a round trip. The AXI ID is the
-    client's index, so a memory may interleave the clients' read data; each client's data and answers come in the order of
-    its requests.
+    Requests of different clients are granted round-robin, of one client every other cycle at most (a writer in
+    ``dense_writes``: every cycle), and cut into AXI bursts (:class:`BurstSplitter`); a client that has ``outstanding``
+    bursts under way (a writer: ``outstanding_writes``; reader k: ``outstanding_reads[k]``, if it is there) waits: one of
+    single beats gets that many in a round trip. The AXI ID is the client's index, so a memory may interleave the
+    clients' read data; each client's data and answers come in the order of its requests.
     ``rsp.last`` and ``done`` come once for a client's request, whatever it was cut into; ``done.error`` is set if any of
     its bursts failed, ``rsp.error`` marks each failed beat. R and W run at one beat per cycle, also across bursts and
     clients.
@@ -141,7 +141,7 @@ class MemInterconnect(wiring.Component):
 
     def __init__(self, beat_bytes: int, n_read: int, n_write: int, bus: BusConfig | None = None, outstanding: int = 8,
                  reach_bits: int | None = None, based: bool = False, outstanding_writes: int | None = None,
-                 outstanding_reads: Mapping[int, int] | None = None):
+                 outstanding_reads: Mapping[int, int] | None = None, dense_writes: Collection[int] = ()):
         self.bus = bus = bus or BusConfig()
         reach_bits = bus.address_bits if reach_bits is None else reach_bits
         if max(n_read, n_write) > 1 << bus.id_bits:
@@ -157,7 +157,7 @@ class MemInterconnect(wiring.Component):
         if not 13 <= reach_bits <= bus.address_bits:
             raise ValueError(f"reach_bits = {reach_bits}: must be from 13 (two pages) to {bus.address_bits}")
         self.beat_bytes, self.n_read, self.n_write = beat_bytes, n_read, n_write
-        self.outstanding_reads, self.outstanding_writes = reads, outstanding_writes
+        self.outstanding_reads, self.outstanding_writes, self.dense_writes = reads, outstanding_writes, dense_writes
         self.reach_bits, self.based = reach_bits, based
         super().__init__({
             #: Clients; the AXI ID is the index.
@@ -187,8 +187,8 @@ class MemInterconnect(wiring.Component):
             self._elaborate_write(m)
         return m
 
-    def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room,
-                         outstanding: list[int]) -> tuple[StreamArbiter, BurstSplitter, list[StreamFifo]]:
+    def _address_channel(self, m: Module, ch: str, clients: list, gates: list, room, outstanding: list[int],
+                         dense: Collection[int] = ()) -> tuple[StreamArbiter, BurstSplitter, list[StreamFifo]]:
         """Arbiter, splitter and address register of one direction; ``room``: the address register may be loaded. Returns the
         first two (the splitter's output transfers as a burst enters the address register) and, per client, the queue of
         ``final`` flags of the bursts under way. ``gates[k]``, once high, must stay high until client k's request is
@@ -204,7 +204,7 @@ class MemInterconnect(wiring.Component):
         for k, (client, gate) in enumerate(zip(clients, gates, strict=True)):
             m.submodules[f"{ch}_flags{k}"] = flags = StreamFifo(1, outstanding[k])
             m.submodules[f"{ch}_slice{k}"] = slice_ = RegisterSlice(
-                data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "half")
+                data.StructLayout({"addr": bits, "beats": BEATS_BITS}), "through" if k in dense else "half")
             given, i = slice_.o.payload, arbiter.i[k]
             # The queue has a place, in a register: grants and the splitter wait for it. One that comes free is seen late.
             place = Signal(init=1, name=f"{ch}_place{k}")
@@ -297,7 +297,7 @@ class MemInterconnect(wiring.Component):
         gates = [offered[k] | word.valid for k, word in enumerate(words)]
         arbiter, split, queues = self._address_channel(
             m, "aw", list(self.write), gates, (~axi.awvalid | axi.awready) & spare,
-            [self.outstanding_writes] * self.n_write)
+            [self.outstanding_writes] * self.n_write, self.dense_writes)
         m.d.comb += [
             order.i.payload.client.eq(axi.awid),
             order.i.payload.len.eq(axi.awlen),

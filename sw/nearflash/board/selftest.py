@@ -23,9 +23,11 @@ from ..contract import CommandError, DeviceTimeout, Opcode, Status
 from ..contract.registers import register_map
 from ..contract.shell import DEVICE
 from ..reference.model import IntegerModel
+from ..reference.tensor import TensorModel
 from ..runtime.device import Device
 from ..runtime.device import open as open_device
 from .random_model import random_model, random_queries
+from .random_tensors import random_tensors
 
 __all__ = ["CHECKS", "Outcome", "check_board", "report", "run"]
 
@@ -96,6 +98,8 @@ def _block_io(device: Device, overlay: Any) -> str:
 @check
 def _lookups(device: Device, overlay: Any) -> str:
     """Pooled vectors equal the reference's bits."""
+    if not device.config.lookup.max_tables:
+        return "this device has no lookup engine: nothing to check"
     model = random_model(device.config)
     device.load(model, preload=False)
     _, bags = random_queries(model, 8)
@@ -135,6 +139,19 @@ def _in_a_loop(coroutine: Any) -> Any:
     """The result of a coroutine, in an event loop of PYNQ's: its interrupts belong to the one that was current first."""
     loop = asyncio.get_event_loop_policy().get_event_loop()
     return loop.run_until_complete(coroutine)
+
+
+@check
+def _tensors(device: Device, overlay: Any) -> str:
+    """A program of every operator that the tensor engine has gives the integer model's bytes."""
+    if not device.config.tensor.rows:
+        return "this device has no tensor engine: nothing to check"
+    program, model = random_tensors(device.config), TensorModel(device.config)
+    model.load(0, program.image)
+    want = model.run(0, program.content)
+    device.load_tensors(0, program.image)
+    _same("codes", np.frombuffer(device.run_tensors(0, program.content, len(want)), np.int8), np.frombuffer(want, np.int8))
+    return f"{program.operators} operators, {len(want)} B"
 
 
 @check

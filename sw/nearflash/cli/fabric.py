@@ -66,7 +66,7 @@ class Watch:
         """The next tile is the first of so many."""
         self._tiles, self._first, self._announced, self._begun = tiles * self._runs, 0, False, None
 
-    def _told(self, image: int, cycles: int, least: int) -> None:
+    def _told(self, image: int, cycles: int, whole: int) -> None:
         assert self.fabric is not None
         self._first = self._first or image
         now = time.perf_counter()
@@ -75,11 +75,11 @@ class Watch:
         elif not self._announced and cycles > self._begun[0]:
             self._announced = True
             rate = (cycles - self._begun[0]) / (now - self._begun[1])
-            seconds = self._tiles * least / rate
+            seconds = self._tiles * whole / rate
             if seconds > LONG_S:
-                console.print(f"{least / 1e6:.2f} M cycles a tile at least, {self._tiles} to do: about "
+                console.print(f"{whole / 1e6:.2f} M cycles a tile predicted, {self._tiles} to do: about "
                               f"{_duration(seconds)} at {rate / 1e3:,.0f} kHz", style="yellow")
-        self.update(min((image - self._first + min(cycles / least, 1)) / self._tiles, 1))
+        self.update(min((image - self._first + min(cycles / whole, 1)) / self._tiles, 1))
 
     def record(self) -> dict[str, Any]:
         """For JSON: the device, and the cycles that it took with its commands."""

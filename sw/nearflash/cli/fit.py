@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -30,10 +30,7 @@ READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
 FORMAT_QUERIES = 64
 PACES = (1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0)  # tried one after the other; each is a search
-#: Of a device whose lookups nobody asks for.
-SMALLEST_LOOKUP: dict[str, Any] = {"max_tables": 1, "max_extents": 1, "max_dim": 64, "max_bag": 256, "tags": 32,
-                                   "sample_slots": 2, "map_cache_lines": 64, "accumulators": 64, "formats": ("fp32",),
-                                   "modes": ("sum",)}
+MAP_LINES = 64  # of a device whose lookups nobody asks for
 SPEC_ROWS = 2000  # rows a table of a built-in model has here: they change the flash's size, not the logic
 
 
@@ -187,11 +184,12 @@ def board_config(board: Board, clock: float | None = None, dies: int = 1, channe
 
 def sar_config(board: Board, sar: str, clock: float | None = None, dies: int = 1, channels: int = 1, preset: str = "paper"
                ) -> DeviceConfig:
-    """What a device for a despeckler alone starts from: :func:`board_config` with the smallest lookup engine there is."""
+    """What a device for a despeckler alone starts from: :func:`board_config` without a lookup engine."""
     from ..compiler.fit import PRIMITIVE
 
     base = board_config(board, clock, dies, channels, preset)
-    return replace(base, name=f"{base.name}-{sar}-{board.name}", lookup=replace(base.lookup, **SMALLEST_LOOKUP),
+    return replace(base, name=f"{base.name}-{sar}-{board.name}",
+                   lookup=replace(base.lookup, max_tables=0, map_cache_lines=MAP_LINES),
                    mlp=replace(base.mlp, primitive=PRIMITIVE[board.part.family]))  # the tensor engine's products, too
 
 

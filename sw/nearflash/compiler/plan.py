@@ -288,6 +288,7 @@ def compile_device(spec: ModelSpec, base: DeviceConfig, options: PlanOptions | N
     """A device for ``spec``: ``base`` with the MLP graph, lookup limits and flash blocks raised where the model needs more,
     and pooling for the model's table formats and modes alone. ``base``'s timing, width and host interface stay. Raises
     :class:`ModelError` or :class:`~nearflash.contract.ConfigError` for what cannot be built."""
+    base.require_lookup()
     options = options or PlanOptions()
     graph, n_batch = plan_graph(spec, base, options)
     lk = base.lookup

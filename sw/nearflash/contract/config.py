@@ -98,9 +98,10 @@ class HostConfig:
 
 @dataclass(frozen=True)
 class LookupConfig:
-    """Embedding lookup engine (paper: EV translator, path buffer, EV Sum)."""
+    """Embedding lookup engine (paper: EV translator, path buffer, EV Sum). No tables: no engine, and of what follows the map
+    cache alone, which block I/O has too."""
 
-    max_tables: int = 32  #: open at once
+    max_tables: int = 32  #: open at once; 0: no engine
     max_extents: int = 4  #: per table, all compared at once
     max_dim: int = 1024  #: elements of a vector
     max_bag: int = 4096  #: lookups of one bag
@@ -113,6 +114,33 @@ class LookupConfig:
     formats: tuple[str, ...] = FORMATS  #: of tables' rows that pooling is generated for, in this order
     modes: tuple[str, ...] = MODES  #: of pooling; without "mean" there is no divider
     page_window: int = 0  #: reads of a die's queue looked at, for each page it reads, for more from that page; 0: off
+
+    def validate(self, beat_bytes: int, flash: FlashConfig) -> None:
+        """Raises :class:`ConfigError`."""
+        _check(_pow2(self.map_cache_lines) and self.map_cache_lines <= MOST_WORDS, "lookup.map_cache_lines",
+               self.map_cache_lines, f"must be a power of two of at most {MOST_WORDS}")
+        if not self.max_tables:
+            return
+        _check(self.max_tables <= 256, "lookup.max_tables", self.max_tables, "must be at most 256")
+        _check(self.max_extents <= 16, "lookup.max_extents", self.max_extents, "must be at most 16")
+        _check(_pow2(self.tags) and 4 <= self.tags <= 4096, "lookup.tags", self.tags, "must be a power of two, 4 to 4096")
+        _check(_pow2(self.sample_slots) and 2 <= self.sample_slots <= 64, "lookup.sample_slots", self.sample_slots,
+               "must be a power of two from 2 to 64")
+        _check(self.lanes == beat_bytes // 4, "lookup.lanes", self.lanes,
+               f"must be beat_bytes / 4 = {beat_bytes // 4}: one beat of fp32 per cycle")
+        _check(40 <= self.acc_bits <= 64, "lookup.acc_bits", self.acc_bits, "must be from 40 to 64")
+        _check(_pow2(self.accumulators) and self.lanes <= self.accumulators <= MOST_WORDS, "lookup.accumulators",
+               self.accumulators, f"must be a power of two from lanes ({self.lanes}) to {MOST_WORDS}")
+        _check(self.max_dim * 4 <= flash.page_bytes, "lookup.max_dim", self.max_dim,
+               f"a vector must fit a page: at most {flash.page_bytes // 4}")
+        for name, v, known in (("formats", self.formats, FORMATS), ("modes", self.modes, MODES)):
+            _check(len(v) > 0 and v == tuple(k for k in known if k in v), f"lookup.{name}", v,
+                   f"must be one or more of {known}, each once and in this order")
+        _check(self.max_bag < 65536, "lookup.max_bag", self.max_bag, "must be below 65536")
+        _check(self.page_window <= LARGEST_WINDOW, "lookup.page_window", self.page_window,
+               f"must be from 0 (off) to {LARGEST_WINDOW} reads")
+        _check(not self.page_window or flash.t_ccs_ns > 0, "lookup.page_window", self.page_window,
+               "needs flash.t_ccs_ns of at least 1: without a change-read-column every READ pays tR")
 
 
 @dataclass(frozen=True)
@@ -192,7 +220,7 @@ class DeviceConfig:
                 v = getattr(obj, fl.name)
                 if not isinstance(v, int):
                     continue
-                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "page_window") else 1
+                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "max_tables", "page_window") else 1
                 _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
                 if fl.name.endswith("_ns"):
                     _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
@@ -216,28 +244,7 @@ class DeviceConfig:
         _check(h.mdts_pages <= 512, "host.mdts_pages", h.mdts_pages, "must be at most 512 (one PRP list page)")
         _check(h.infer_depth <= 16, "host.infer_depth", h.infer_depth, "must be at most 16")
         _check(h.max_batch <= 65535, "host.max_batch", h.max_batch, "must be at most 65535")
-        _check(lk.max_tables <= 256, "lookup.max_tables", lk.max_tables, "must be at most 256")
-        _check(lk.max_extents <= 16, "lookup.max_extents", lk.max_extents, "must be at most 16")
-        _check(_pow2(lk.tags) and 4 <= lk.tags <= 4096, "lookup.tags", lk.tags, "must be a power of two, 4 to 4096")
-        _check(_pow2(lk.sample_slots) and 2 <= lk.sample_slots <= 64, "lookup.sample_slots", lk.sample_slots,
-               "must be a power of two from 2 to 64")
-        _check(_pow2(lk.map_cache_lines) and lk.map_cache_lines <= MOST_WORDS, "lookup.map_cache_lines", lk.map_cache_lines,
-               f"must be a power of two of at most {MOST_WORDS}")
-        _check(lk.lanes == c.beat_bytes // 4, "lookup.lanes", lk.lanes,
-               f"must be beat_bytes / 4 = {c.beat_bytes // 4}: one beat of fp32 per cycle")
-        _check(40 <= lk.acc_bits <= 64, "lookup.acc_bits", lk.acc_bits, "must be from 40 to 64")
-        _check(_pow2(lk.accumulators) and lk.lanes <= lk.accumulators <= MOST_WORDS, "lookup.accumulators", lk.accumulators,
-               f"must be a power of two from lanes ({lk.lanes}) to {MOST_WORDS}")
-        _check(lk.max_dim * 4 <= f.page_bytes, "lookup.max_dim", lk.max_dim,
-               f"a vector must fit a page: at most {f.page_bytes // 4}")
-        for name, v, known in (("formats", lk.formats, FORMATS), ("modes", lk.modes, MODES)):
-            _check(len(v) > 0 and v == tuple(k for k in known if k in v), f"lookup.{name}", v,
-                   f"must be one or more of {known}, each once and in this order")
-        _check(lk.max_bag < 65536, "lookup.max_bag", lk.max_bag, "must be below 65536")
-        _check(lk.page_window <= LARGEST_WINDOW, "lookup.page_window", lk.page_window,
-               f"must be from 0 (off) to {LARGEST_WINDOW} reads")
-        _check(not lk.page_window or f.t_ccs_ns > 0, "lookup.page_window", lk.page_window,
-               "needs flash.t_ccs_ns of at least 1: without a change-read-column every READ pays tR")
+        lk.validate(c.beat_bytes, f)
         _check(m.act_bits in (8, 16), "mlp.act_bits", m.act_bits, "must be 8 or 16")
         _check(_pow2(m.n_batch) and m.n_batch <= 64, "mlp.n_batch", m.n_batch, "must be a power of two, 1 to 64")
         _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
@@ -259,6 +266,9 @@ class DeviceConfig:
                f"must hold the model's pooled vectors ({widths} elements)")
         n_tables = sum(len(n.tables) for n in m.graph)
         _check(n_tables <= lk.max_tables, "lookup.max_tables", lk.max_tables, f"the model has {n_tables} tables")
+        if not lk.max_tables:  # what is fed by the lookup engine
+            _check(not m.graph, "mlp.graph", [n.name for n in m.graph], "must be empty with lookup.max_tables = 0")
+            _check(not c.row_cache.lines, "row_cache.lines", c.row_cache.lines, "must be 0 with lookup.max_tables = 0")
         c.bus.validate()
         c.tensor.validate(c.beat_bytes)
         c.row_cache.validate(c.beat_bytes, f.page_bytes)
@@ -351,6 +361,10 @@ class DeviceConfig:
         spare = max(f.total_pages // 8, f.channels * f.dies * f.pages)
         return f.total_pages - spare if f.total_pages > 2 * spare else f.total_pages // 2
 
+    def require_lookup(self) -> None:
+        """Raises :class:`ConfigError` for a device without a lookup engine."""
+        _check(self.lookup.max_tables > 0, "lookup.max_tables", 0, "must be above 0: this device has no lookup engine")
+
     @property
     def tag_bits(self) -> int:
         """Width of a lookup's path tag."""
@@ -392,7 +406,10 @@ class DeviceConfig:
         del d["name"], d["mlp"]["primitive"]
         for node in d["mlp"]["graph"]:
             del node["lut_rows"]
-        # Without the engine, or the cache, its other values are no part of the design.
+        # Without an engine, or the cache, its other values are no part of the design.
+        if not self.lookup.max_tables:
+            d["lookup"] = {name: d["lookup"][name] for name in ("max_tables", "map_cache_lines")}
+            del d["mlp"], d["host"]["infer_depth"], d["host"]["max_batch"]
         if not self.tensor.rows:
             del d["tensor"]
         if not self.row_cache.lines:

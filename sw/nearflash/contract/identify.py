@@ -71,16 +71,18 @@ def _device(config: DeviceConfig) -> dict[int, bytes]:
 
 
 def limits(config: DeviceConfig) -> dict[str, int]:
-    """The device limits page (CNS C0h): 32-bit words in this order."""
+    """The device limits page (CNS C0h): 32-bit words in this order. Without a lookup engine those of queries are 0."""
     lk, m = config.lookup, config.mlp
-    return {
-        "version": 1, "design_id": config.design_id, "max_tables": lk.max_tables, "max_extents": lk.max_extents,
-        "max_dim": lk.max_dim, "max_bag": lk.max_bag, "max_batch": config.host.max_batch,
-        "accumulators": lk.accumulators, "acc_bits": lk.acc_bits, "formats": sum(1 << FORMATS.index(f) for f in lk.formats),
-        "modes": sum(1 << MODES.index(f) for f in lk.modes),
+    queries = {
+        "max_tables": lk.max_tables, "max_extents": lk.max_extents, "max_dim": lk.max_dim, "max_bag": lk.max_bag,
+        "max_batch": config.host.max_batch, "accumulators": lk.accumulators, "acc_bits": lk.acc_bits,
+        "formats": sum(1 << FORMATS.index(f) for f in lk.formats), "modes": sum(1 << MODES.index(f) for f in lk.modes),
         "act_bits": m.act_bits, "n_batch": m.n_batch, "outputs": m.graph[-1].width if m.graph else 0,
         "dense": sum(n.width for n in m.graph if n.kind == "dense"),
         "tables": sum(len(n.tables) for n in m.graph if n.kind == "tables"),
+    }
+    return {
+        "version": 1, "design_id": config.design_id, **(queries if lk.max_tables else dict.fromkeys(queries, 0)),
         "lba_bytes": config.lba_bytes, "lbas": config.lbas, "beat_bytes": config.beat_bytes,
         "mdts_pages": config.host.mdts_pages, "queue_pairs": config.host.queue_pairs,
         "queue_entries": config.host.queue_entries,

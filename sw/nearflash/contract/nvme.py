@@ -13,6 +13,8 @@ INFER and LOOKUP (one command is one batch)::
   cdw12      bits 7:0 number of tables T in use (tables 0..T-1, all open), bits 31:16 dense features per sample
   cdw14/15   host address (low/high), beat-aligned, of the results; contiguous
 
+A device without a lookup engine answers INVALID_OPCODE to both, and to admin commands but IDENTIFY.
+
 INFER returns fp32 logits, [samples][outputs]; LOOKUP returns pooled fp32 vectors, [samples][tables][dim].
 
 The query stream is little-endian 32-bit words, sample-major; per sample: the dense features (fp32), then for each table

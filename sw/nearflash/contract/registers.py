@@ -163,9 +163,10 @@ def doorbell(q: int, completion: bool) -> int:
 
 def counters(config: DeviceConfig) -> tuple[str, ...]:
     """Names of the performance counters, by ``perf_index``. All count cycles unless named otherwise."""
-    f = config.flash
+    f, lookups = config.flash, config.lookup.max_tables > 0
     return (
-        "cycles", "lookups_count", "samples_count", "map_misses_count", "mlp_busy", "mlp_mac_steps_count",
+        "cycles", *(("lookups_count", "samples_count") if lookups else ()), "map_misses_count",
+        *(("mlp_busy", "mlp_mac_steps_count") if lookups else ()),
         *(f"channel{c}_{what}_count" for c in range(f.channels) for what in ("reads", "programs")),
         *(f"channel{c}_bus_busy" for c in range(f.channels)),
         *(f"channel{c}_die{d}_busy" for c in range(f.channels) for d in range(f.dies)),

@@ -76,7 +76,8 @@ def magic_divide(divisor: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table as the device knows it. Raises :class:`DataError` from :meth:`validate`."""
+    """A table as the device knows it. :meth:`validate` raises :class:`DataError`, and :class:`ConfigError` for a device
+    without a lookup engine."""
 
     rows: int
     dim: int
@@ -107,6 +108,7 @@ class TableSpec:
         return -(-self.rows // self.rows_per_page(config))
 
     def validate(self, config: DeviceConfig) -> None:
+        config.require_lookup()
         lk = config.lookup
         if not 1 <= self.rows < 1 << MAX_ROW_BITS:
             raise DataError("table.rows", self.rows, "must be from 1 to 2**31 - 1")

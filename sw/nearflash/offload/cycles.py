@@ -1,27 +1,30 @@
-"""How many cycles a descriptor takes, without simulating it: what ``nearflash fit`` chooses an engine by.
+"""How many cycles a descriptor takes, without simulating it: by this `nearflash fit` chooses an engine, and a device gets
+its time limit and its progress bar.
 
-A descriptor is a pipeline over tiles: its input comes, the array or the operator's own arithmetic works on it, the outputs
-leave. A tile takes as long as the slowest of these, and of the read channel that all share; before the first tile and behind
-the last the stages wait for each other. Sizes and loops are docs/offload.md's ("Loop order and bounds"), rates the
-gateware's: a client of memory is granted a request every other cycle and has so many under way in a round trip. ``python -m
-bench tensor_tile`` prints prediction beside simulation, operator by operator.
+A descriptor is a pipeline over tiles: its input comes, the array or the operator's own arithmetic works on it, the
+outputs leave. A tile takes as long as the slowest of these, and of the read channel that all share; before the first
+tile and behind the last the stages wait for each other. Sizes and loops are docs/offload.md's ("Loop order and bounds"),
+rates the gateware's: a reader is granted a request every other cycle, a writer every cycle, with so many under way in a
+round trip. ``python -m bench tensor_tile`` prints prediction beside simulation, operator by operator.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+from ..contract.config import DeviceConfig
 from ..contract.tensor import ENTRY_BYTES, TABLE_BYTES, Descriptor, Op, TensorConfig, input_words, pixel_bytes
 from .tile import BETWEEN, DEPTHWISE_TAPS, cut, plan_tile
 
-__all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "retiled"]
+__all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "program_cycles", "retiled"]
 
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
 READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
-GRANT = 2  # cycles from a client's request to its next
+GRANT = 2  # cycles from a reader's request to its next
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
 BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNORM: 457, Op.ATTENTION: 529}
 PLAN = 105  # cycles of the planner, for convolutions
@@ -51,7 +54,7 @@ class Timing:
 
     def write(self, beats: float) -> float:
         """Cycles from a write of ``beats`` to the same client's next."""
-        return max(GRANT, beats, self.trip / WRITES)
+        return max(beats, self.trip / WRITES)
 
     def place(self, wide: int) -> int:
         """Beats of ``lanes`` elements, ``wide`` ones of 16 bits."""
@@ -81,6 +84,12 @@ def descriptor_cycles(d: Descriptor, t: Timing) -> float:
            Op.ATTENTION: _attention}[Op(d["op"])](d, t)
     table = TABLE_BYTES / t.beat_bytes + t.trip + TABLE if d["lookup"] else 0
     return BEGIN[Op(d["op"])] + table + own
+
+
+def program_cycles(descriptors: Iterable[Descriptor], config: DeviceConfig) -> int:
+    """Cycles of checked ``descriptors``, one after the other, on ``config``'s engine."""
+    timing = Timing(config.tensor, config.beat_bytes)
+    return round(sum(descriptor_cycles(d, timing) for d in descriptors))
 
 
 def _tiles(d: Descriptor) -> list[tuple[int, int, int, int, int]]:

@@ -11,16 +11,16 @@ from typing import Any, Protocol
 
 from ..contract.config import DeviceConfig
 from ..contract.errors import ConfigError, DataError
-from ..contract.tensor import DESCRIPTOR_BYTES, DescriptorError, TensorConfig, unpack
+from ..contract.tensor import DESCRIPTOR_BYTES, Descriptor, DescriptorError, TensorConfig, check, unpack
 from ..reference.tensor import TensorModel
 from ..runtime.device import Device
 from ..runtime.device import open as open_device
-from .bounds import bound_cycles
+from .cycles import program_cycles
 
 __all__ = ["FABRICS", "DeviceFabric", "Fabric", "default_config", "open_fabric"]
 
 FABRICS = ("fabric-model", "sim", "pynq")
-SLOWEST = 20  # times the least cycles of a program, after which a device counts as dead
+SLOWEST = 20  # times the predicted cycles of a program, after which a device counts as dead
 
 
 class Fabric(Protocol):
@@ -35,10 +35,10 @@ class Fabric(Protocol):
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A program on the device: how long its output is, and the cycles it takes at least."""
+    """A program on the device: how long its output is, and its predicted cycles."""
 
     output_bytes: int
-    least_cycles: int
+    cycles: int
 
 
 class DeviceFabric:
@@ -47,8 +47,8 @@ class DeviceFabric:
     ``told``: where set, hears now and then how many cycles a program under way has taken.
 
     Raises :class:`ConfigError` for a device without one; its commands raise :class:`~nearflash.contract.CommandError`, and
-    :class:`~nearflash.contract.DeviceTimeout` after 20 times the least cycles of a program (or the device's own limit, if
-    that is longer).
+    :class:`~nearflash.contract.DeviceTimeout` after 20 times the predicted cycles of a program (or the device's own limit,
+    if that is longer).
     """
 
     def __init__(self, device: Device):
@@ -72,22 +72,23 @@ class DeviceFabric:
         self._programs = kept
         with contextlib.suppress(DescriptorError, struct.error):  # no header, or no bytes for one
             header = unpack(content[:DESCRIPTOR_BYTES], 0)
-            self._programs[offset] = _Loaded(header["output_bytes"], self._least_cycles(content, header["count"]))
+            self._programs[offset] = _Loaded(header["output_bytes"],
+                                             program_cycles(self._descriptors(content, header["count"]), self.config))
 
-    def _least_cycles(self, image: bytes, count: int) -> int:
-        cycles = 0
-        for n in range(1, count + 1):
-            with contextlib.suppress(DescriptorError, struct.error):  # what is broken ends the program
+    def _descriptors(self, image: bytes, count: int) -> Iterator[Descriptor]:
+        """Those of ``image`` up to the first that is broken, which ends the program."""
+        with contextlib.suppress(DescriptorError, struct.error):
+            for n in range(1, count + 1):
                 d = unpack(image[n * DESCRIPTOR_BYTES : (n + 1) * DESCRIPTOR_BYTES], n)
-                cycles += bound_cycles(d, self.config)
-        return cycles
+                check(d, self.config.tensor, self.config.beat_bytes)
+                yield d
 
     def run(self, program: int, content: bytes) -> bytes:
         """TENSOR_RUN. Raises :class:`DataError` for a program that was not loaded here."""
         if program not in self._programs:
             raise DataError("program", program, "must be where a program was loaded")
         known = self._programs[program]
-        timeout = max(self.device.driver.timeout, SLOWEST * known.least_cycles)
+        timeout = max(self.device.driver.timeout, SLOWEST * known.cycles)
         with self._timed():
             return self.device.run_tensors(program, content, known.output_bytes, timeout, self.told)
 

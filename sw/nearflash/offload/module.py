@@ -15,8 +15,8 @@ from torch.fx.node import map_arg
 from ..contract.errors import CommandError, DataError, DeviceTimeout, ModelError
 from ..contract.nvme import Status
 from ..contract.tensor_image import pack_tensor, unpack_tensor
-from .bounds import bound_cycles
 from .calibrate import LIMITS, Calibration, calibrate
+from .cycles import program_cycles
 from .fabric import DeviceFabric, Fabric
 from .lower import Program, lower
 from .match import Matched, match
@@ -97,7 +97,7 @@ class OffloadedModule(nn.Module):
     :func:`nearflash.offload.offload`.
 
     ``told``: where set, and on a device, hears now and then which image that works on (from 1), how many cycles it has
-    taken, and how many it takes at least.
+    taken, and how many are predicted.
     """
 
     def __init__(self, model: nn.Module, fabric: Fabric, blocks: Blocks, calibration: Calibration):
@@ -167,28 +167,28 @@ class OffloadedModule(nn.Module):
             self._loaded = compiled
         run = _Run(compiled.matched, self.fabric, self.calibration, inputs)
         self._images += 1
-        done, least = 0, sum(self.least_cycles(p) for p in compiled.programs)
+        done, whole = 0, sum(self.predicted_cycles(p) for p in compiled.programs)
         for _, nodes, program in compiled.order:
             if program:
-                self._listen(done, least)
+                self._listen(done, whole)
                 try:
                     run.program(program)
                 except (CommandError, DeviceTimeout):  # whatever became of the device's memory
                     self._loaded = None
                     raise
-                done += self.least_cycles(program)
+                done += self.predicted_cycles(program)
             for node in nodes:
                 run.host(node)
         return run.result
 
-    def least_cycles(self, program: Program) -> int:
-        """What the fabric takes for it at least: the sum of its descriptors' bounds."""
-        return sum(bound_cycles(d, self.fabric.config) for d in program.descriptors)
+    def predicted_cycles(self, program: Program) -> int:
+        """What the fabric takes for it (:mod:`.cycles`)."""
+        return program_cycles(program.descriptors, self.fabric.config)
 
-    def _listen(self, done: int, least: int) -> None:
+    def _listen(self, done: int, whole: int) -> None:
         told = self.told
         if isinstance(self.fabric, DeviceFabric):
-            self.fabric.told = None if told is None else lambda cycles: told(self._images, done + cycles, least)
+            self.fabric.told = None if told is None else lambda cycles: told(self._images, done + cycles, whole)
 
 
 class _Run:

@@ -388,6 +388,7 @@ class Device:
         return d, normal if self.placement is None else self.placement.bags(normal)
 
     def _send(self, opcode: Opcode, dense: np.ndarray | None, bags: list[Any]) -> Ticket:
+        self.config.require_lookup()
         words, batch, weighted = pack_batch(dense, bags)
         if not 1 <= batch <= self.config.host.max_batch:
             raise DataError("batch", batch, f"must be from 1 to host.max_batch ({self.config.host.max_batch})")

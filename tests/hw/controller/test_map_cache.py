@@ -1,13 +1,15 @@
 # amaranth: UnusedElaboratable=no
 import random
+from dataclasses import replace
 
 import pytest
 from nearflash.contract import DeviceConfig
-from nearflash_hw.controller.map_cache import MapCache
+from nearflash_hw.controller.map_cache import MapCache, clients
 from nearflash_sim.bench import StreamSink, StreamSource, reused, simulate
 from nearflash_sim.models import MemoryModel
 
 TINY = DeviceConfig.preset("tiny")
+ALONE = replace(TINY, lookup=replace(TINY.lookup, max_tables=0))  # block I/O's
 MAP, BEAT = TINY.layout.map, TINY.beat_bytes
 
 
@@ -15,20 +17,22 @@ def entry(memory, lpn):
     return int.from_bytes(memory.read(MAP + 4 * lpn, 4), "little")
 
 
+@pytest.mark.parametrize("config", [TINY, ALONE], ids=["two", "one"])
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-def test_translations_and_updates_against_a_dictionary(stall):
-    """Two clients translate while pages are mapped and unmapped; an update that was answered is seen by all that ask
+def test_translations_and_updates_against_a_dictionary(config, stall):
+    """All clients translate while pages are mapped and unmapped; an update that was answered is seen by all that ask
     later."""
-    rng, dut = random.Random(stall), reused(MapCache, TINY)
+    rng, dut, n = random.Random(stall), reused(MapCache, config), clients(config)
+    assert n == len(dut.req) == (2 if config is TINY else 1)
     memory = MemoryModel(BEAT, latency=7, stall=stall, seed=1)
     mapping = {lpn: rng.randrange(TINY.flash.total_pages) for lpn in rng.sample(range(TINY.lbas), TINY.lbas // 2)}
     for lpn, ppn in mapping.items():
         memory.write(MAP + 4 * lpn, (ppn + 1).to_bytes(4, "little"))
     hot = rng.sample(range(TINY.lbas), 12)
-    allowed = [[], []]  # per client, in order: (lpn, every answer that may come)
+    allowed = [[] for _ in range(n)]  # per client, in order: (lpn, every answer that may come)
     updates, pending = [], {}
-    requests = [StreamSource(dut.req[k], stall=stall, seed=2 + k) for k in range(2)]
-    answers = [StreamSink(dut.rsp[k], stall, seed=4 + k) for k in range(2)]
+    requests = [StreamSource(dut.req[k], stall=stall, seed=2 + k) for k in range(n)]
+    answers = [StreamSink(dut.rsp[k], stall, seed=4 + k) for k in range(n)]
     update, updated = StreamSource(dut.update, stall=stall, seed=6), StreamSink(dut.update_done, stall, seed=7)
     number = 150
 
@@ -51,23 +55,23 @@ def test_translations_and_updates_against_a_dictionary(stall):
                     mapping[lpn] = rng.randrange(TINY.flash.total_pages)
                     job = {"lpn": lpn, "ppn": mapping[lpn], "mapped": 1}
                 pending[lpn] = before
-                for k in range(2):  # what was asked and is not answered may see either
+                for k in range(n):  # what was asked and is not answered may see either
                     for asked, options in allowed[k][len(answers[k].items):]:
                         if asked == lpn:
                             options.add(seen(lpn))
                 updates.append(job)
                 update.items.append(job)
-            for k in range(2):
-                if len(allowed[k]) < number // 2 and requests[k].drained and rng.random() < 0.5:
+            for k in range(n):
+                if len(allowed[k]) < number // n and requests[k].drained and rng.random() < 0.5:
                     lpn = rng.choice([*hot, rng.randrange(TINY.lbas + 3), rng.getrandbits(32)])
                     options = {seen(lpn)} | ({pending[lpn]} if lpn in pending else set())
                     allowed[k].append((lpn, options))
                     requests[k].items.append({"lpn": lpn})
 
     simulate(dut, [script, memory.read_port(dut.mem_read), *requests, *answers, update, updated, _writer(dut, memory)],
-             max_cycles=40_000, until=lambda: sum(len(a.items) for a in answers) == number // 2 * 2
+             max_cycles=40_000, until=lambda: sum(len(a.items) for a in answers) == number // n * n
              and len(updates) == len(updated.items))
-    for k in range(2):
+    for k in range(n):
         for (lpn, options), got in zip(allowed[k], answers[k].items, strict=True):
             assert not got["error"]
             assert (got["ppn"] if got["mapped"] else None, got["mapped"]) in options, lpn

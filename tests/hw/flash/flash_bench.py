@@ -121,6 +121,15 @@ class Late:
         await self.actor.process(ctx)
 
 
+class Absent:
+    """In place of the source or sink at a port that the channel doesn't have."""
+
+    items, cycles, drained = (), (), True
+
+    async def process(self, ctx) -> None:
+        pass
+
+
 def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | None = None, lookups: Iterable[dict] = (),
                 blocks: Iterable[dict] = (), pages: Iterable[bytes] = (), memory: MemoryModel | None = None,
                 stall: float = 0.0, seed: int = 0, max_cycles: int = 20_000, settle: int = 400,
@@ -135,10 +144,12 @@ def run_channel(config: DeviceConfig, channel: int = 0, *, nand: NandArray | Non
         for address, content in nand.dram():
             memory.write(address, content)
     raw_beats = [b for p in pages for b in beats_of(config, p)]
-    lookup_src = StreamSource(dut.lookup_cmd, lookups, stall, seed + 1)
+    queries = config.lookup.max_tables > 0
+    assert queries or not lookups
+    lookup_src = StreamSource(dut.lookup_cmd, lookups, stall, seed + 1) if queries else Absent()
     block_src = StreamSource(dut.block_cmd, blocks, stall, seed + 2)
     page_src = StreamSource(dut.block_in, raw_beats, stall, seed + 3)
-    lookup_sink = StreamSink(dut.lookup_data, stall, seed + 4)
+    lookup_sink = StreamSink(dut.lookup_data, stall, seed + 4) if queries else Absent()
     block_sink = StreamSink(dut.block_data, stall, seed + 5)
     done_sink = StreamSink(dut.block_done, stall, seed + 6)
     n_lookup = sum(c["beats"] for c in lookups)

@@ -11,11 +11,11 @@ from nearflash_hw.interfaces import FlashOp
 from nearflash_sim.models import MemoryModel
 
 
-def small(beat_bytes: int = 8, **flash) -> DeviceConfig:
-    """tiny with shorter times and fewer blocks."""
+def small(beat_bytes: int = 8, max_tables: int = 8, **flash) -> DeviceConfig:
+    """tiny with shorter times and fewer blocks; without tables, of block I/O alone."""
     c = DeviceConfig.preset("tiny", **{"blocks": 4, "pages": 4, "t_read_ns": 500, "t_program_ns": 900,
                                        "t_erase_ns": 1_500, **flash})
-    return replace(c, beat_bytes=beat_bytes, lookup=replace(c.lookup, lanes=beat_bytes // 4))
+    return replace(c, beat_bytes=beat_bytes, lookup=replace(c.lookup, lanes=beat_bytes // 4, max_tables=max_tables))
 
 
 def random_window(config: DeviceConfig, rng: random.Random) -> tuple[int, int]:
@@ -73,12 +73,14 @@ def test_unwritten_pages_read_as_ff_whatever_the_dram_holds():
     assert r.lookups[3][1] != [ones] * 2
 
 
-@pytest.mark.parametrize(("beat_bytes", "channels", "dies", "channel"),
-                         [(8, 2, 2, 0), (16, 1, 1, 0), (32, 1, 4, 0), (16, 4, 2, 2)])
+@pytest.mark.parametrize(("beat_bytes", "channels", "dies", "channel", "tables"),
+                         [(8, 2, 2, 0, 8), (16, 1, 1, 0, 8), (32, 1, 4, 0, 8), (16, 4, 2, 2, 8), (8, 2, 2, 1, 0),
+                          (16, 1, 1, 0, 0)])
 @pytest.mark.parametrize("stall", [0.0, 0.3])
-def test_programs_erases_and_reads_match_the_model(beat_bytes, channels, dies, channel, stall):
-    config = small(beat_bytes, channels=channels, dies=dies, t_ccs_ns=300 if beat_bytes == 16 else 0)
+def test_programs_erases_and_reads_match_the_model(beat_bytes, channels, dies, channel, tables, stall):
+    config = small(beat_bytes, tables, channels=channels, dies=dies, t_ccs_ns=300 if beat_bytes == 16 else 0)
     rng = random.Random(beat_bytes * dies)
+    tags = 16 if tables else config.host.block_reads  # that there are
     nand = filled(config, rng, channel, {0: 2, 2: 4})
     memory = MemoryModel(beat_bytes, latency=7, stall=stall, seed=3)
     for address, content in nand.dram():
@@ -89,21 +91,22 @@ def test_programs_erases_and_reads_match_the_model(beat_bytes, channels, dies, c
         ppn = nand.ppn(block, 0, die, channel)
         kind = rng.choice(["erase", "program", "program", "program", "read"])
         if kind == "erase":
-            blocks.append(erase(tag % 16, die, block))
-            dones.append((die, tag % 16, 0 if nand.erase(ppn) else 1))
+            blocks.append(erase(tag % tags, die, block))
+            dones.append((die, tag % tags, 0 if nand.erase(ppn) else 1))
         elif kind == "program":
             page = min(nand.block(ppn).next_page, 3)
             if rng.random() < 0.2:
                 page = rng.randrange(4)  # often out of order
-            blocks.append(program(tag % 16, die, block, page))
+            blocks.append(program(tag % tags, die, block, page))
             pages.append(random_page(config, rng))
-            dones.append((die, tag % 16, int(not nand.program(nand.ppn(block, page, die, channel), pages[-1]))))
+            dones.append((die, tag % tags, int(not nand.program(nand.ppn(block, page, die, channel), pages[-1]))))
         else:
-            c = read(tag % 16, die, block, rng.randrange(4), *random_window(config, rng))
+            c = read(tag % tags, die, block, rng.randrange(4), *random_window(config, rng))
             blocks.append(c)
             reads.append(expect_read(nand, channel, c))  # commands of a die run in order
     # Lookups of a block that nobody writes run between.
-    lookups = [read(t % 16, rng.randrange(dies), 2, rng.randrange(4), *random_window(config, rng)) for t in range(20)]
+    lookups = [read(t % 16, rng.randrange(dies), 2, rng.randrange(4), *random_window(config, rng))
+               for t in range(20 if tables else 0)]
     r = run_channel(config, channel, lookups=lookups, blocks=blocks, pages=pages, memory=memory, stall=stall, seed=5,
                     max_cycles=30_000)
     assert sorted(r.lookups) == sorted(expect_read(nand, channel, c) for c in lookups)

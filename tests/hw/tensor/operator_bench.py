@@ -103,7 +103,8 @@ class OnAxi(wiring.Component):
 
     def __init__(self, unit, config: TensorConfig, beat_bytes: int):
         self.inner = Whole(unit, config, beat_bytes)
-        self.bus = MemInterconnect(beat_bytes, len(self.inner.mem_read), 1, outstanding_writes=OUTSTANDING_WRITES)
+        self.bus = MemInterconnect(beat_bytes, len(self.inner.mem_read), 1, outstanding_writes=OUTSTANDING_WRITES,
+                                  dense_writes=(0,))
         members = self.inner.signature.members
         super().__init__({name: members[name] for name in ("descriptor", "start", "done", "table", "idle")} | {
             "m_axi": Out(AxiSignature(self.bus.bus.address_bits, 8 * beat_bytes, self.bus.bus.id_bits))})
