@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,9 @@ class EngineFabric:
         self.config, self.max_cycles, self._told = config, max_cycles, PROGRESS(told)
         self.measured: list[np.ndarray] = []
         self.memory = np.zeros(config.tensor.dram_bytes, np.uint8)
-        verilog = cached_verilog(f"tensor engine alone {config!r}",
-                                 lambda: to_verilog(_Top(config), "tensor_engine", model=True, gated=False))
+        alike = replace(config, name="", mlp=replace(config.mlp, primitive="inferred"))  # instances have no content here
+        verilog = cached_verilog(f"tensor engine alone {alike!r}",
+                                 lambda: to_verilog(_Top(alike), "tensor_engine", model=True, gated=False))
         self._library = ctypes.CDLL(str(compiled(verilog, "tensor_engine", HARNESS, "-O2")))
         self._library.tile_create.restype = ctypes.c_void_p
         self._handle = ctypes.c_void_p(self._library.tile_create())

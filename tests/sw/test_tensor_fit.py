@@ -126,3 +126,23 @@ def test_buffers_that_are_too_small_are_refused():
     wide = conv(8, 1024, 64, 8)
     with pytest.raises(ModelError, match="in_channels"):
         TilePredictor([wide], 8)(TensorConfig(8, 16, input_bytes=16384))
+
+
+def test_engines_predicted_one_after_the_other_have_their_own_tiles():
+    """Whatever of an engine a tile is chosen by: a predictor that has seen other engines says what a new one says."""
+    first = TensorConfig(8, 16, lanes=8, depthwise=16, max_keys=256)
+    layers = [conv(48, 16, 16, 3), conv(30, 96, 24, 1), square(Op.DEPTHWISE, 40, 64, kernel_h=3, kernel_w=3, stride=1,
+                                                               pad_top=1, pad_left=1)]
+    for network in (NETWORK, layers):
+        seen = TilePredictor(network, 8)
+        for t in (first, replace(first, lanes=2), replace(first, depthwise=8), replace(first, pixels=128),
+                  replace(first, weight_bytes=16384), replace(first, input_bytes=16384), replace(first, rows=16)):
+            assert seen(t) == pytest.approx(TilePredictor(network, 8)(t))
+
+
+def test_the_smallest_engine_says_early_that_none_fits():
+    """Lookups that leave room for no engine: the fastest and the smallest are estimated, no other."""
+    costs = Costs(lane=4_000, rest=Resources(lut=29_000))
+    with pytest.raises(NothingFits, match=r"with 4 x 8 multipliers and 2 lanes lut [\d,]+ where 42,560"):
+        fit_tensor(NETWORK, BASE, Z020, costs)
+    assert len(costs.asked) == 2

@@ -5,12 +5,13 @@ All engines of :func:`candidates` are ordered by the cycles that :mod:`nearflash
 device, estimated, uses at most ``limit`` of every resource is taken. Estimating an engine means generating it, so what
 can't fit is left out before: an engine with too many DSP slices or too large buffers by themselves, one that is nowhere
 smaller than one that was too large, and one with as many lanes and multipliers as one that was a tenth too large: no other
-shape of the same size saves that much.
+shape of the same size saves that much. Where the first is too large, the smallest engine of all comes next, and then the
+smallest with as many lanes, which take most of the logic: what they are too large by, all others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
@@ -99,14 +100,17 @@ class TilePredictor:
         """Cycles by operator, with the tiles that the compiler chooses for the engine of ``config``. Raises
         :class:`ModelError` for a descriptor that its buffers are too small for."""
         timing, out = Timing(config, self.beat_bytes), {}
-        sizes = (config.rows, config.columns, config.pixels, config.input_bytes, config.weight_bytes)
+        conv = (config.rows, config.columns, config.pixels, config.lanes, config.input_bytes, config.weight_bytes)
+        sizes = {Op.CONV: conv, Op.DEPTHWISE: (*conv[:-1], config.depthwise)}  # what a tile follows from
         for key, count in self.counts.items():
-            if (key, sizes) not in self.tiles:
-                d = Descriptor(Op(dict(key)["op"]))
+            op = Op(dict(key)["op"])
+            tile = key, sizes.get(op)
+            if tile not in self.tiles:
+                d = Descriptor(op)
                 d.update(key)
-                self.tiles[key, sizes] = retiled(d, config, self.beat_bytes)
-            d = self.tiles[key, sizes]
-            name = Op(d["op"]).name.lower()
+                self.tiles[tile] = retiled(d, config, self.beat_bytes)
+            d = self.tiles[tile]
+            name = op.name.lower()
             out[name] = out.get(name, 0.0) + count * descriptor_cycles(d, timing)
         return out
 
@@ -136,6 +140,11 @@ def candidates(descriptors: list[Descriptor], beat_bytes: int, dram_bytes: int) 
             except ConfigError:
                 continue
             yield c
+
+
+def _smallest(some: Iterable[TensorConfig]) -> TensorConfig:
+    return min(some, key=lambda c: (c.lanes, c.rows * c.columns, c.depthwise, c.pixels, c.input_bytes + c.weight_bytes,
+                                    c.packed))
 
 
 def _least(c: TensorConfig) -> Resources:
@@ -175,25 +184,35 @@ def fit_tensor(descriptors: list[Descriptor], base: DeviceConfig, board: Board, 
             timed.append((sum(cycles.values()), c.packed, c.input_bytes + c.weight_bytes, c, cycles))
     timed.sort(key=lambda t: t[:3])
     failed: list[tuple[TensorConfig, set[str], Resources]] = []
-    estimated = 0
+    asked: dict[TensorConfig, tuple[set[str], Resources]] = {}
+
+    def too_large(c: TensorConfig) -> set[str]:
+        """Of what the engine of ``c`` takes too much; kept."""
+        if c not in asked:
+            progress(f"estimating an engine of {c.rows} x {c.columns} multipliers, {c.lanes} lanes")
+            used = rest + cost.tensor(replace(base, tensor=c))
+            asked[c] = _over(used, have), used
+            if asked[c][0]:
+                failed.append((c, *asked[c]))
+        return asked[c][0]
+
     for total, _, _, c, cycles in timed:
         if any(_at_least(c, other, over, used.lut > FAR * have["lut"]) for other, over, used in failed):
             continue
-        estimated += 1
-        progress(f"estimating an engine of {c.rows} x {c.columns} multipliers, {c.lanes} lanes")
+        if too_large(c):
+            if not too_large(_smallest(t[3] for t in timed)):
+                too_large(_smallest(t[3] for t in timed if t[3].lanes == c.lanes))
+            continue
+        progress("estimating the device")
         config = replace(base, tensor=c)
-        used = rest + cost.tensor(config)
+        resources = cost.device(config)
+        if (shell := cost.shell(base, board)) != Resources():
+            resources = {**resources, SHELL: shell}
+        used = sum(resources.values(), Resources())
         over = _over(used, have)
         if not over:
-            progress("estimating the device")
-            resources = cost.device(config)
-            if (shell := cost.shell(base, board)) != Resources():
-                resources = {**resources, SHELL: shell}
-            used = sum(resources.values(), Resources())
-            over = _over(used, have)
-            if not over:
-                return TensorFit(config, board, total, cycles, sum(map(macs, descriptors)), resources, limit, estimated,
-                                 len(every))
+            return TensorFit(config, board, total, cycles, sum(map(macs, descriptors)), resources, limit, len(asked),
+                             len(every))
         failed.append((c, over, used))
     raise NothingFits("board", board.name, f"no tensor engine fits in {limit:.0%} of {board.part.name}"
                       f"{_short(failed, have, rest)}. What would: a larger part, a higher --limit, a smaller device "

@@ -24,6 +24,7 @@ __all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "program_cycles", "ret
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
 READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
+RESIDUAL_READS = 15  # of the 16 of a convolution's residuals, whose reads are places
 GRANT = 2  # cycles from a reader's request to its next
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
 BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNORM: 457, Op.ATTENTION: 529}
@@ -48,9 +49,9 @@ class Timing:
     def trip(self) -> int:
         return self.latency + BUS
 
-    def read(self, beats: float) -> float:
+    def read(self, beats: float, under_way: int = READS) -> float:
         """Cycles from a read of ``beats`` to the same client's next."""
-        return max(GRANT, beats, self.trip / READS)
+        return max(GRANT, beats, self.trip / under_way)
 
     def write(self, beats: float) -> float:
         """Cycles from a write of ``beats`` to the same client's next."""
@@ -117,7 +118,7 @@ def _conv(d: Descriptor, t: Timing) -> float:
     # of the ``rows / lanes`` places of a block, those that exist
     places = square * ceil(d["out_channels"] / c.lanes) / blocks
     leaves = t.write(t.place(d["y16"]))
-    comes = t.read(t.place(d["r16"])) if d["residual"] else 0.0
+    comes = t.read(t.place(d["r16"]), RESIDUAL_READS) if d["residual"] else 0.0
     total = arrays = outs = 0.0
     for first in range(0, blocks, held):
         mine = min(held, blocks - first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..contract.errors import ModelError
 from ..contract.tensor import Descriptor, Op, TensorConfig, block_bytes, input_words, pixel_bytes
@@ -94,11 +95,17 @@ def _computing(d: Descriptor, config: TensorConfig, beat_bytes: int, down: Line,
     steps = max(1, d["shuffle"]) ** 2 * -(-d["out_channels"] // config.rows) * (
         d["kernel_h"] * d["kernel_w"] * input_words(d, config))
     word = config.rows * config.columns // beat_bytes + 1
-    sizes = Counter(down.outputs), Counter(right.outputs)  # most tiles are alike
-    return steps * sum(m * n * max(a * b, word) for a, m in sizes[0].items() for b, n in sizes[1].items()) + (
-        passes * tiles * BETWEEN)
+    return steps * _held(down.outputs, right.outputs, word) + passes * tiles * BETWEEN
 
 
+@lru_cache(maxsize=1 << 16)  # `nearflash fit` asks the same of hundreds of engines
+def _held(down: tuple[int, ...], right: tuple[int, ...], word: int) -> int:
+    """Cycles that a weight word is held in all tiles: a tile's pixels, and at least the ``word`` cycles to the next."""
+    sizes = Counter(down), Counter(right)  # most tiles are alike
+    return sum(m * n * max(a * b, word) for a, m in sizes[0].items() for b, n in sizes[1].items())
+
+
+@lru_cache(maxsize=1 << 16)
 def cut(size: int, tile: int, stride: int, kernel: int, pad: int, limit: int) -> Line:
     """Tiles of ``tile`` output rows, one after the other, of ``size``; ``limit``: rows of the input."""
     firsts = range(0, size, tile)
