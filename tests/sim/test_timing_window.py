@@ -125,11 +125,11 @@ def test_pages_in_turn_are_read_once_for_what_the_window_sees():
     assert times[0] - times[64] > 6 * (2800 - 100)
 
 
-def test_reads_of_one_row_each_have_a_transfer():
-    """Nothing is shared but the cell read: each vector crosses the channel bus by itself."""
+def test_reads_of_one_row_share_a_transfer():
+    """Of two rows of a page, one of them five times: one cell read, and two transfers."""
     plain, out = (paper_bag(PAPER.with_page_window(w), 64, [5, 5, 5, 9, 5, 5]) for w in (0, 64))
     assert (reads(plain), reads(out)) == (6, 1)
-    assert out.counters["channel0_bus_busy"] == plain.counters["channel0_bus_busy"]
+    assert out.counters["channel0_bus_busy"] * 3 == plain.counters["channel0_bus_busy"]
 
 
 def test_queues_of_several_dies_read_each_page_of_a_bag_once():
