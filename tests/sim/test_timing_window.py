@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,9 @@ from nearflash_sim.timing.workload import Batch, locate, place
 sys.path.append(str(Path(__file__).parents[1] / "system"))
 
 from device_bench import assert_same_bits, expected, open_device, submit_lookup
-from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.device import WINDOWED, load, make_table
 
-#: SMALL with a change-read-column and a window: two channels of two dies, 16 rows of 32 B a page. tCCS is longer than a row
-#: takes from DRAM: else it matters what DRAM gives first of what is asked for in one cycle, and that the simulator
-#: doesn't know.
-WINDOWED = replace(SMALL, name="windowed", flash=replace(SMALL.flash, t_ccs_ns=800),
-                   lookup=replace(SMALL.lookup, tags=64, page_window=24))
-ROWS, ROWS_A_PAGE = 640, 16
+ROWS, ROWS_A_PAGE = 640, 16  # of 32 B; pages lie on two channels of two dies
 
 
 @pytest.fixture(scope="module")
