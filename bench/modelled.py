@@ -1,7 +1,8 @@
 """What a row cache and a page window are worth, by the timing simulator.
 
-RMC1's lookups alone on tables of 30 GB (preset ``paper``, 4 channels), without either, with each and with
-both. SSD-S has a page cache that holds the repeats alone: a row's first lookup costs ``read_miss_us``, every other
+RMC1's lookups alone on tables of 30 GB (preset ``paper``, 4 channels; ``TAGS`` lookups in flight for each die, or the
+preset's if that is more), without either, with each and with both. SSD-S has a page cache that holds the repeats alone: a
+row's first lookup costs ``read_miss_us``, every other
 ``read_hit_us``. The bound reads each distinct row once, all dies and buses evenly loaded, without a command's beginning and
 end.
 """
@@ -25,6 +26,7 @@ from .report import Rows, progress, show_rows
 __all__ = ["measure"]
 
 QUERIES, BATCH = 240, 8
+TAGS = 64
 CACHE_MIB, WINDOW = 16.0, 256
 CASES = {"neither": (0, 0.0), "page window": (WINDOW, 0.0), "row cache": (0, CACHE_MIB), "both": (WINDOW, CACHE_MIB)}
 
@@ -37,7 +39,8 @@ def measure(quick: bool = False) -> Rows:
             commands = list(synthetic(spec, QUERIES, k).commands(BATCH))
             for dies in (2, 4, 8):
                 config = compile_device(spec, DeviceConfig.preset("paper", dies=dies), PlanOptions(onchip_bytes=1 << 40))
-                config = replace(config, mlp=replace(config.mlp, graph=()))
+                tags = max(config.lookup.tags, TAGS * config.flash.channels * dies)
+                config = replace(config, mlp=replace(config.mlp, graph=()), lookup=replace(config.lookup, tags=tags))
                 lookups = sum(len(i) for bags in commands for i, _ in bags)
                 distinct = sum(len(np.unique(np.concatenate([bags[t][0] for bags in commands])))
                                for t in range(len(spec.tables)))

@@ -1,6 +1,8 @@
 """The channel bus: command, data-in and data-out phases of all dies of a channel, one at a time."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Signal
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import DeviceConfig
@@ -26,6 +28,10 @@ class ChannelBus(wiring.Component):
     path waiting; inside a page or vector it stretches the bus. Overhead per phase: 1 cycle (command), 2 (data-in), 3
     (data-out).
 
+    With a ``lookup.page_window`` the vector sent last goes to lookup again for each tag on ``repeat``, out of the page
+    memory: a cycle, then a beat a cycle. Until there are no ``repeats`` no other data phase begins, for they share the
+    memory's read port, while command phases go on; ``repeating``, a bit per die, says whose page register is read.
+
     The page memory of the channel is outside: die d's page register starts at address d x raw_page_beats. ``read_data``
     is valid the cycle after ``read_en`` only. ``command_done``, ``in_done``, ``out_started``, ``out_done``: pulses, a bit
     per die; the die's command, path and error may change after ``out_started``.
@@ -37,6 +43,14 @@ class ChannelBus(wiring.Component):
         dies = config.flash.dies
         lookups = {"lookup_data": Out(stream.Signature(layouts.flash_data))} if config.lookup.max_tables else {}
         address_bits = index_bits(dies * config.raw_page_beats)
+        repeats = {
+            #: Tags of reads that want the vector that was sent last.
+            "repeat": In(stream.Signature(layouts.tag_bits)),
+            #: There are more of them.
+            "repeats": In(1),
+            #: A bit per die: its page register is read for them.
+            "repeating": Out(dies),
+        } if config.lookup.page_window else {}
         super().__init__({
             #: Of each die.
             "commands": In(data.ArrayLayout(layouts.flash_command, dies)),
@@ -73,6 +87,7 @@ class ChannelBus(wiring.Component):
             "write_data": Out(layouts.data_bits),
             #: A phase is under way.
             "busy": Out(1),
+            **repeats,
         })
 
     def elaborate(self, platform):
@@ -89,6 +104,7 @@ class ChannelBus(wiring.Component):
 
         # -- who is next
         can_move = Signal(dies)
+        held_up = Signal()  # by repeats
         out_free = Signal(len(outs))
         m.d.comb += out_free.eq(Cat(*(~out.o.valid for out in outs[:-1]), ~block_out.o.valid & ~self.block_hold))
         for d in range(dies):
@@ -148,7 +164,7 @@ class ChannelBus(wiring.Component):
                         command_left.eq(max(c.t_command, 1)),
                     ]
                     m.next = "COMMAND"
-                with m.Elif(can_move.any()):
+                with m.Elif(can_move.any() & ~held_up if c.lookup.page_window else can_move.any()):
                     m.d.sync += [
                         die.eq(next_move),
                         last_move.eq(next_move),
@@ -224,4 +240,54 @@ class ChannelBus(wiring.Component):
                 ]
             with m.Elif(~due):
                 m.d.sync += wait.eq(wait - (1 << 16))
+        if c.lookup.page_window:
+            self._repeats(m, fsm, held_up, die, command.beats, base[die] + command.column, outs[0].i, tag, address, left)
         return m
+
+    def _repeats(self, m: Module, fsm: Any, held_up: Signal, die: Signal, beats: Value, place: Value, out: Any, tag: Signal,
+                 address: Signal, left: Signal) -> None:
+        """Sends a vector of ``beats`` from ``place`` on again for each tag on ``repeat``. Data-outs leave their registers as
+        they were at their first beat, and nobody else uses them or the read port meanwhile, since all are ``held_up``."""
+        owner, first, length = Signal.like(die), Signal.like(address), Signal.like(left)
+        data_out = Signal()
+        m.d.comb += data_out.eq(fsm.ongoing("SETUP") | fsm.ongoing("FIRST") | fsm.ongoing("OUT"))
+        with m.If(fsm.ongoing("SETUP")):
+            m.d.sync += [
+                owner.eq(die),
+                first.eq(place),
+                length.eq(beats),
+            ]
+
+        def rewind():
+            m.d.sync += [
+                address.eq(first),
+                left.eq(length),
+            ]
+
+        with m.If(self.out_done.any()):
+            rewind()
+        with m.FSM() as again:
+            m.d.comb += [
+                held_up.eq(self.repeats | again.ongoing("SEND")),
+                self.repeating.bit_select(owner, 1).eq(held_up),
+            ]
+            with m.State("WAIT"):
+                m.d.comb += self.repeat.ready.eq(~data_out)
+                with m.If(self.repeat.valid & self.repeat.ready):
+                    m.d.comb += self.read_en.eq(1)
+                    m.d.sync += [
+                        tag.eq(self.repeat.payload),
+                        address.eq(address + 1),
+                    ]
+                    m.next = "SEND"
+            with m.State("SEND"):
+                m.d.comb += out.valid.eq(1)
+                with m.If(out.ready):
+                    m.d.comb += self.read_en.eq(left != 1)
+                    m.d.sync += [
+                        address.eq(address + 1),
+                        left.eq(left - 1),
+                    ]
+                    with m.If(left == 1):
+                        rewind()
+                        m.next = "WAIT"

@@ -30,7 +30,7 @@ def path_names(config: DeviceConfig) -> tuple[str, ...]:
 
 def popped_queues(config: DeviceConfig) -> bool:
     """Whether a channel's queues are :class:`~.queue.DieQueues`: it has several dies, or takes reads out of turn."""
-    return config.flash.dies > 1 or (config.lookup.max_tables > 0 and config.lookup.page_window > 0)
+    return config.flash.dies > 1 or config.lookup.page_window > 0
 
 
 class DieScheduler(wiring.Component):
@@ -242,6 +242,12 @@ class Channel(wiring.Component):
             bus.block_hold.eq(self.block_hold),
             self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
+        if c.lookup.page_window:
+            connect(m, lookup_queue.repeat, bus.repeat)
+            m.d.comb += [
+                lookup_queue.sent.eq(bus.out_started & ~bus.paths),
+                bus.repeats.eq(lookup_queue.repeats),
+            ]
         for d, die in enumerate(dies):
             m.d.comb += [
                 bus.commands[d].eq(die.current),
@@ -261,13 +267,16 @@ class Channel(wiring.Component):
         connect(m, dones.o, flipped(self.block_done))
         for d, die in enumerate(dies):
             is_read = Signal(name=f"is_read_{d}")
+            asked, taken = die.job.valid & is_read, reads.i[d].ready
+            if c.lookup.page_window:  # its page register is still read
+                asked, taken = asked & ~bus.repeating[d], taken & ~bus.repeating[d]
             m.d.comb += [
                 is_read.eq(die.current.op == FlashOp.READ),
                 reads.i[d].payload.eq(die.job.payload),
-                reads.i[d].valid.eq(die.job.valid & is_read),
+                reads.i[d].valid.eq(asked),
                 writes.i[d].payload.eq(die.job.payload),
                 writes.i[d].valid.eq(die.job.valid & ~is_read),
-                die.job.ready.eq(Mux(is_read, reads.i[d].ready, writes.i[d].ready)),
+                die.job.ready.eq(Mux(is_read, taken, writes.i[d].ready)),
                 die.job_done.eq(array.done[d]),
                 die.job_error.eq(Mux(is_read, array.read_error, array.write_error)),
             ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Signal, Value, ValueLike
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..interfaces import bits_for, index_bits
 from ..primitives.fifo import StreamFifo
+from .repeats import Repeats
 from .window import PageWindow
 
 __all__ = ["DieQueue", "DieQueues"]
@@ -25,11 +26,13 @@ class DieQueues(wiring.Component):
     (a die number whose ``pending`` bit is set) takes that die's first payload, which is on ``o`` one cycle later.
     ``flagged``: ``flag(payload)`` of each die's first payload; valid when ``pending`` is set and ``pop.ready`` is high.
 
-    With a ``window`` (no ``flag`` then; the layout has fields ``block`` and ``page``) reads of a page go together. When the
-    payload popped for a die has another page than the one before it, the next ``window`` payloads of the die's queue are
-    looked at in their order, those that come meanwhile too, and each of the same page is moved to the front
-    (:class:`~.window.PageWindow`). So a payload is passed over by at most ``window`` younger ones for each page that is read
-    until it is taken, and those are at most the one under way and one for each payload that was before it when it came.
+    With a ``window`` (no ``flag`` then; payloads are flash commands) reads of a page go together. For each page that is
+    read, the next ``window`` payloads of the die's queue are looked at in their order, those that come meanwhile too, and
+    each of the same page is moved to the front (:class:`~.window.PageWindow`). So a payload is passed over by at most
+    ``window`` younger ones for each page that is read until it is taken, and those are at most the one under way and one
+    for each payload that was before it when it came. One with the same column and beats too, found before the die's vector
+    is sent, isn't popped: its tag comes on ``repeat`` (:class:`~.repeats.Repeats`), and until the last has come, while
+    ``repeats``, no other vector may be sent.
     """
 
     def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None,
@@ -39,6 +42,14 @@ class DieQueues(wiring.Component):
         if window < 0 or (window and flag):
             raise ValueError(f"window = {window}: must be at least 0, and 0 with a flag")
         self.layout, self.dies, self.depth, self.flag, self.window = layout, dies, depth, flag, window
+        repeats = {
+            #: Pulses, a bit per die: the vector of its last command goes out on the bus.
+            "sent": In(dies),
+            #: The tags of commands that want the same.
+            "repeat": Out(stream.Signature(layout["tag"].shape)),
+            #: There are more of them.
+            "repeats": Out(1),
+        } if window else {}
         super().__init__({
             #: Commands of any dies.
             "i": In(stream.Signature(layout)),
@@ -50,6 +61,7 @@ class DieQueues(wiring.Component):
             "pending": Out(dies),
             #: A bit per die: its first command has the flag.
             "flagged": Out(dies),
+            **repeats,
         })
 
     def elaborate(self, platform):
@@ -122,9 +134,9 @@ class DieQueues(wiring.Component):
             with m.If(push & ~appends):
                 m.d.sync += self.flagged.bit_select(self.i.payload.die, 1).eq(pushed_flag)
 
-        still = 1  # nothing is moved forward
+        still, repeats = 1, None  # nothing is moved forward
         if self.window:
-            still = self._page_window(m, heads, tails, die, popped, push, out_valid, pop_entry, pop_link, push_link)
+            still, repeats = self._page_window(m, heads, tails, die, popped, push, out_valid, pop_entry, pop_link, push_link)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
@@ -136,6 +148,10 @@ class DieQueues(wiring.Component):
                     if not self.window:
                         m.d.sync += die.eq(self.pop.payload)
                     m.next = "UNLINK"
+                if repeats:
+                    with m.Elif(repeats.wanted & still & ~out_valid):
+                        m.d.comb += repeats.taken.eq(1)
+                        m.next = "REPEAT"
             with m.State("UNLINK"):
                 m.d.comb += [
                     free.i.valid.eq(1),
@@ -149,14 +165,23 @@ class DieQueues(wiring.Component):
                 if self.flag:
                     m.d.sync += self.flagged.bit_select(die, 1).eq(pop_flag.data)
                 m.next = "IDLE"
+            if repeats:
+                with m.State("REPEAT"):
+                    m.d.comb += [
+                        free.i.valid.eq(1),
+                        free.i.payload.eq(repeats.at),
+                    ]
+                    m.next = "IDLE"
         return m
 
     def _page_window(self, m: Module, heads: Array, tails: Array, die: Signal, popped: Signal, push: Signal,
-                     out_valid: Signal, entry: Any, link: Any, new_link: Any) -> Value:
-        """A :class:`~.window.PageWindow` at the memories' ports, which it has when no pop or push needs them; whether
-        nothing is moved. ``die``: the one that it is at, which in the cycle after a pop is the one popped."""
-        row = Cat(entry.data.block, entry.data.page)
-        m.submodules.window = window = PageWindow(len(row), self.dies, self.depth, self.window)
+                     out_valid: Signal, entry: Any, link: Any, new_link: Any) -> tuple[Value, Repeats]:
+        """A :class:`~.window.PageWindow` at the memories' ports, which it has when no pop, push or repeat needs them:
+        whether nothing is moved, and the repeats. ``die``: the one that it is at, after a pop for a cycle the one popped."""
+        row, place = Cat(entry.data.block, entry.data.page), Cat(entry.data.column, entry.data.beats)
+        m.submodules.window = window = PageWindow(len(row), len(place), self.dies, self.depth, self.window)
+        m.submodules.repeats = repeats = Repeats(self.dies, self.depth, len(self.repeat.payload))
+        connect(m, repeats.tag, flipped(self.repeat))
         m.d.comb += [
             die.eq(window.die),
             window.popped.eq(popped),
@@ -164,18 +189,31 @@ class DieQueues(wiring.Component):
             window.pushed.eq(push),
             window.pushed_die.eq(self.i.payload.die),
             window.rest.eq(~out_valid),
+            window.lent.eq(repeats.taken),
             window.head.eq(heads[die]),
             window.tail.eq(tails[die]),
             window.pending.eq(self.pending.bit_select(die, 1)),
             window.row.eq(row),
+            window.place.eq(place),
             window.link.eq(link.data),
+            window.open.eq(repeats.open),
+            window.follows.eq(repeats.follows),
+            repeats.popped.eq(popped),
+            repeats.popped_die.eq(self.pop.payload),
+            repeats.sent.eq(self.sent),
+            repeats.die.eq(die),
+            repeats.add.eq(window.aside),
+            repeats.entry.eq(window.entry),
+            repeats.link.eq(link.data),
+            repeats.read_tag.eq(entry.data.tag),
+            self.repeats.eq(repeats.more),
         ]
         with m.If(~popped):
             m.d.comb += [
                 entry.en.eq(~out_valid),
                 link.en.eq(~out_valid),
-                entry.addr.eq(window.at),
-                link.addr.eq(window.at),
+                entry.addr.eq(Mux(repeats.taken, repeats.at, window.at)),
+                link.addr.eq(Mux(repeats.taken, repeats.at, window.at)),
             ]
         with m.If(window.cut):
             m.d.comb += [
@@ -187,7 +225,11 @@ class DieQueues(wiring.Component):
             m.d.sync += heads[die].eq(window.entry)
         with m.If(window.shorten):
             m.d.sync += tails[die].eq(window.before)
-        return ~window.moving
+        with m.If(window.behead):
+            m.d.sync += heads[die].eq(window.following)
+        with m.If(window.empty):
+            m.d.sync += self.pending.bit_select(die, 1).eq(0)
+        return ~window.moving, repeats
 
 
 class DieQueue(wiring.Component):

@@ -12,7 +12,7 @@ from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash.runtime import Device
 
-__all__ = ["CACHED", "SMALL", "Table", "load", "make_table", "small_config"]
+__all__ = ["CACHED", "SMALL", "WINDOWED", "Table", "load", "make_table", "small_config"]
 
 
 def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
@@ -26,6 +26,10 @@ def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks:
 SMALL = small_config()
 #: The same with a row cache, smaller than the tables of most tests.
 CACHED = replace(small_config("cached"), row_cache=RowCacheConfig(lines=64, ways=4, line_bytes=32))
+#: The same with a change-read-column and a page window. tCCS is longer than a row takes from DRAM: else it matters what DRAM
+#: gives first of what is asked for in one cycle, and that the simulator of time doesn't know.
+WINDOWED = replace(SMALL, name="windowed", flash=replace(SMALL.flash, t_ccs_ns=800),
+                   lookup=replace(SMALL.lookup, tags=64, page_window=24))
 
 
 @dataclass

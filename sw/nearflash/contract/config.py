@@ -269,6 +269,7 @@ class DeviceConfig:
         if not lk.max_tables:  # what is fed by the lookup engine
             _check(not m.graph, "mlp.graph", [n.name for n in m.graph], "must be empty with lookup.max_tables = 0")
             _check(not c.row_cache.lines, "row_cache.lines", c.row_cache.lines, "must be 0 with lookup.max_tables = 0")
+            _check(not lk.page_window, "lookup.page_window", lk.page_window, "must be 0 with lookup.max_tables = 0")
         c.bus.validate()
         c.tensor.validate(c.beat_bytes)
         c.row_cache.validate(c.beat_bytes, f.page_bytes)

@@ -2,8 +2,8 @@
 
 A channel does three things, each at its earliest cycle: its queue takes a command, its scheduler gives a free die its first
 one, its bus begins a command phase or a data-out. What each changes takes effect in a later cycle, as through the gateware's
-registers, so things of one cycle may be done in any order. With a page window there is a fourth (:mod:`.window`), which of
-several in a cycle is done first: it keeps the others waiting.
+registers, so things of one cycle may be done in any order. With a page window there are two more (:mod:`.window`): in a
+cycle a push comes first, then a repeat is taken, then the walker goes on, as each keeps the next ones waiting.
 
 Commands come in order of time, but for those of a query whose features waited for a core whose results have no room until
 vectors are in: what happens until then is done before it is known when the features were taken.
@@ -17,7 +17,7 @@ from .landing import begin_out, end_out, landed, room, room_at
 from .state import INF
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
-from .window import SCAN, pop, scan, scan_at, seen
+from .window import REPEAT, SCAN, pop, repeat_at, scan, scan_at, seen, send_repeats, take_repeat
 
 __all__ = ["flash_event", "plan", "put", "put_block"]
 
@@ -31,9 +31,12 @@ def plan(d, a, c):
     at, what = INF, PUSH
     if d.window:
         at, what = scan_at(d, a, c), SCAN
+        repeat = repeat_at(d, a, c)
+        if repeat <= at:
+            at, what = repeat, REPEAT
     if a.channel[c].in_head != a.channel[c].in_tail:
         push = max(a.coming[c, a.channel[c].in_head % d.tags].time, a.channel[c].push_at)
-        if push < at:
+        if push <= at:
             at, what = push, PUSH
     choose, command, out = INF, INF, INF
     page = INF  # of block I/O
@@ -50,7 +53,7 @@ def plan(d, a, c):
             at, what = choose, CHOOSE
     bus = min(command, max(out, a.channel[c].out_at) if out < INF else INF)
     if page < INF:
-        bus = min(bus, max(page, _page_from(a, c)))
+        bus = min(bus, max(page, _page_from(d, a, c)))
         if a.channel[c].room == INF:
             asks = room_at(a, c, page)
             if asks < at:
@@ -73,9 +76,12 @@ def _waits(d, a, k):
 
 
 @compiled
-def _page_from(a, c):
+def _page_from(d, a, c):
     """From when on channel ``c`` may send a page of block I/O."""
-    return max(a.channel[c].room, a.channel[c].block_out_at)
+    at = max(a.channel[c].room, a.channel[c].block_out_at)
+    if d.window:
+        at = INF if a.channel[c].repeat >= 0 else max(at, a.channel[c].repeats_end + 1)
+    return at
 
 
 @compiled
@@ -107,7 +113,7 @@ def _wants(d, a, c, k, command):
         return a.die[k].want_command
     if d.block_reads:
         if a.die[k].tag >= d.tags:
-            return max(a.die[k].want_out, _page_from(a, c))
+            return max(a.die[k].want_out, _page_from(d, a, c))
         return max(a.die[k].want_out, a.channel[c].out_at)
     return a.die[k].want_out
 
@@ -204,6 +210,39 @@ def _array(d, a, tag, now):
 
 
 @compiled
+def _ask(d, a, c, k):
+    """Die ``k`` asks for its page when its page register is no longer read for others."""
+    at, tag = a.die[k].asks, a.die[k].tag
+    if d.window and a.channel[c].repeat_die == k:
+        at = max(at, a.channel[c].repeats_end + 1)
+    a.die[k].want_out = max(a.die[k].ready, _array(d, a, tag, at) + d.k.ARRAY_LEAVE)
+    note(a.s[0], a.trace, DIE, k, ARRAY, a.die[k].asks, a.die[k].want_out, a.tag[tag].table, a.tag[tag].sample)
+    a.die[k].asks = INF
+
+
+@compiled
+def _arrive(d, a, c, tag, beats, end):
+    """The last of a vector's ``beats`` leaves the bus in cycle ``end``."""
+    place = a.channel[c].merge_tail % d.tags
+    a.merging[c, place].tag = tag
+    a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
+    a.channel[c].merge_tail += 1
+    a.channel[c].out_at = end + 2  # the bus's output register is free again
+
+
+@compiled
+def _repeat(d, a, c, now):
+    tag, end = take_repeat(d, a, c, now)
+    a.tag[tag].again = 1
+    _arrive(d, a, c, tag, a.table[a.tag[tag].table].beats, end)
+    k = a.channel[c].repeat_die
+    if a.channel[c].repeat >= 0:
+        a.channel[c].out_at = INF
+    elif a.die[k].asks < INF:
+        _ask(d, a, c, k)
+
+
+@compiled
 def _bus(d, a, c, now):
     base = c * d.dies
     k = _after(d, a, c, now, True, a.channel[c].last_command)
@@ -224,12 +263,12 @@ def _bus(d, a, c, now):
         else:
             a.channel[c].reads += 1
         a.die[k].held = row
-        loaded = _array(d, a, tag, done + 1)
-        a.die[k].want_out = max(done + array + 1, loaded + d.k.ARRAY_LEAVE)
+        a.die[k].asks, a.die[k].ready = done + 1, done + array + 1
         s, t = a.s[0], a.tag[tag]
         note(s, a.trace, DIE, k, COMMAND, now, done + 1, t.table, t.sample)
         note(s, a.trace, BUS_TRACK, c, COMMAND, now, done + 1, t.table, t.sample)
-        note(s, a.trace, DIE, k, ARRAY, done + 1, a.die[k].want_out, t.table, t.sample)
+        if d.window == 0 or a.channel[c].repeat < 0 or a.channel[c].repeat_die != k:
+            _ask(d, a, c, k)
         return
     k = _after(d, a, c, now, False, a.channel[c].last_out)
     a.channel[c].last_out = k
@@ -244,7 +283,6 @@ def _bus(d, a, c, now):
     moving = -(-beats * d.bus_beat_q16 // 65536)
     end = now + d.k.OUT_OVERHEAD + moving
     a.channel[c].bus_at = end + 1
-    a.channel[c].out_at = end + 2  # the bus's output register is free again
     a.channel[c].bus_busy += end - now
     a.die[k].want_out = INF
     a.die[k].free_at = now + 2
@@ -252,10 +290,9 @@ def _bus(d, a, c, now):
     a.die[k].busy += end + 1
     note(a.s[0], a.trace, DIE, k, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
     note(a.s[0], a.trace, BUS_TRACK, c, OUT, now, end + 1, a.tag[tag].table, a.tag[tag].sample)
-    place = a.channel[c].merge_tail % d.tags
-    a.merging[c, place].tag = tag
-    a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
-    a.channel[c].merge_tail += 1
+    _arrive(d, a, c, tag, beats, end)
+    if d.window and send_repeats(d, a, c, k, now + 1, end):
+        a.channel[c].out_at = INF
 
 
 @compiled
@@ -314,6 +351,8 @@ def flash_event(d, a, c):
         room(d, a, c, now)
     elif a.channel[c].next_what == END:
         _page_ended(d, a, c, now)
+    elif a.channel[c].next_what == REPEAT:
+        _repeat(d, a, c, now)
     else:
         _bus(d, a, c, now)
     plan(d, a, c)
