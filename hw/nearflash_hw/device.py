@@ -202,8 +202,8 @@ class Device(wiring.Component):
         }
         for k, ch in enumerate(flash):
             events[f"channel{k}_bus_busy"] = ch.bus_busy
-            for d in range(c.flash.dies):
-                events[f"channel{k}_die{d}_busy"] = ch.die_busy[d]
+            for d, plane in enumerate(c.flash.plane_names):
+                events[f"channel{k}_{plane}_busy"] = ch.die_busy[d]
             events[f"channel{k}_reads_count"] = ch.read_started
             events[f"channel{k}_programs_count"] = ch.program_started
         if c.row_cache.lines:

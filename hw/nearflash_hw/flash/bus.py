@@ -34,7 +34,7 @@ class ChannelBus(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        dies = config.flash.dies
+        dies = config.flash.channel_planes
         address_bits = index_bits(dies * config.raw_page_beats)
         super().__init__({
             #: Of each die.
@@ -78,7 +78,7 @@ class ChannelBus(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        dies = c.flash.dies
+        dies = c.flash.channel_planes
         m.submodules.lookup_out = lookup_out = RegisterSlice(layouts.flash_data, "through")
         m.submodules.block_out = block_out = RegisterSlice(layouts.flash_data, "through")
         wiring.connect(m, lookup_out.o, wiring.flipped(self.lookup_data))

@@ -1,6 +1,8 @@
 """One flash channel."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -11,6 +13,7 @@ from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from .bus import ChannelBus
 from .die import Die, DieCommand
+from .planes import PlaneGate
 from .queue import DieQueue, DieQueues
 from .roundrobin import round_robin
 from .server import ArraySignature
@@ -22,7 +25,7 @@ LOOKUP, BLOCK = 0, 1
 
 def popped_queues(config: DeviceConfig) -> bool:
     """Whether a channel's queues are :class:`~.queue.DieQueues`: it has several dies, or takes reads out of turn."""
-    return config.flash.dies > 1 or config.lookup.page_window > 0
+    return config.flash.channel_planes > 1 or config.lookup.page_window > 0
 
 
 class DieScheduler(wiring.Component):
@@ -37,7 +40,7 @@ class DieScheduler(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        dies = config.flash.dies
+        dies = config.flash.channel_planes
         pop = Out(stream.Signature(index_bits(dies)))
         command = In(stream.Signature(layouts.flash_command))
         super().__init__({
@@ -57,7 +60,7 @@ class DieScheduler(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        dies = self.config.flash.dies
+        dies = self.config.flash.channel_planes
         work = [Signal(dies, name="lookup_work"), Signal(dies, name="block_work")]
         m.d.comb += [
             work[LOOKUP].eq(self.free & self.pending[LOOKUP]),
@@ -105,6 +108,8 @@ class DieScheduler(wiring.Component):
 
 class Channel(wiring.Component):
     """One channel: ``config.flash.dies`` dies on one bus, their ``array`` emulated in DRAM (:class:`~.server.ArrayServer`).
+    Where dies have several planes, each plane is a die in all that follows, but that a PROGRAM or ERASE has all of them to
+    itself (:class:`~.planes.PlaneGate`).
 
     ``lookup_cmd``: READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on ``block_data``, PROGRAMs and
     ERASEs, answered on ``block_done``, once each. Each answer has its command's tag; answers of different dies come in
@@ -157,7 +162,7 @@ class Channel(wiring.Component):
             #: A phase is under way.
             "bus_busy": Out(1),
             #: A bit per die: it has a command.
-            "die_busy": Out(config.flash.dies),
+            "die_busy": Out(config.flash.channel_planes),
             #: Pulses per READ that takes array time.
             "read_started": Out(1),
             #: Pulses per PROGRAM.
@@ -168,7 +173,7 @@ class Channel(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        n = c.flash.dies
+        n = c.flash.channel_planes
         popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         queues = []
@@ -218,7 +223,7 @@ class Channel(wiring.Component):
         m.d.comb += [
             bus.paths.eq(Cat(die.path for die in dies)),
             bus.errors.eq(Cat(die.error for die in dies)),
-            bus.want_command.eq(Cat(die.want_command for die in dies)),
+            bus.want_command.eq(self._wanted_commands(m, dies)),
             bus.want_in.eq(Cat(die.want_in for die in dies)),
             bus.want_out.eq(Cat(die.want_out for die in dies)),
             bus.block_hold.eq(self.block_hold),
@@ -277,3 +282,20 @@ class Channel(wiring.Component):
             self.program_started.eq(Cat(die.program_started for die in dies).any()),
         ]
         return m
+
+    def _wanted_commands(self, m: Module, dies: Sequence[Die]) -> Value:
+        """A bit per die: its command phase may begin."""
+        f = self.config.flash
+        if f.planes == 1:
+            return Cat(die.want_command for die in dies)
+        may: list[Value | None] = [None] * f.channel_planes
+        for d in range(f.dies):
+            planes = dies[d :: f.dies]
+            m.submodules[f"gate{d}"] = gate = PlaneGate(f.planes)
+            m.d.comb += [
+                gate.want.eq(Cat(die.want_command for die in planes)),
+                gate.free.eq(Cat(die.command.ready for die in planes)),
+                gate.alone.eq(Cat(die.current.op != FlashOp.READ for die in planes)),
+            ]
+            may[d :: f.dies] = list(gate.may)
+        return Cat(may)

@@ -12,7 +12,7 @@ from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash.runtime import Device
 
-__all__ = ["CACHED", "SMALL", "Table", "load", "make_table", "small_config"]
+__all__ = ["CACHED", "PLANES", "SMALL", "Table", "load", "make_table", "small_config"]
 
 
 def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
@@ -26,6 +26,8 @@ def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks:
 SMALL = small_config()
 #: The same with a row cache, smaller than the tables of most tests.
 CACHED = replace(small_config("cached"), row_cache=RowCacheConfig(lines=64, ways=4, line_bytes=32))
+#: The same with two planes in each of its dies.
+PLANES = replace(small_config("planes"), flash=replace(SMALL.flash, planes=2), lookup=replace(SMALL.lookup, tags=64))
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Device(NamedTuple):
 
     k: Latency
     channels: int
-    dies: int
+    dies: int  #: of a channel, of their planes each
     channel_bits: int
     die_bits: int
     t_read: int
@@ -133,7 +133,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
     line_beats = config.page_beats if modelled.page_cache_mib else config.row_cache.line_bytes // config.beat_bytes
     bag = lk.max_bag.bit_length() + 27  # bits of the divider's dividend, then rounded up to an even number
     return Device(
-        k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
+        k=k, channels=f.channels, dies=f.channel_planes, channel_bits=f.channels.bit_length() - 1,
+        die_bits=f.channel_planes.bit_length() - 1,
         t_read=config.t_read, t_command=max(config.t_command, 1),
         t_ccs=config.t_ccs,
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
@@ -153,7 +154,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
 def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, slices: int = 0) -> Arrays:
     """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's."""
     f, lk = config.flash, config.lookup
-    dies = f.channels * f.dies
+    dies = f.channels * f.channel_planes
     table = _records(len(tables), "beats", "words", "dim", "int8", "mean", "node")
     owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
     for number, (row, t) in enumerate(zip(table, tables, strict=True)):
@@ -165,7 +166,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     s["line_asked"] = -2
     cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
-    first = f.dies - 1  # round-robin begins after it
+    first = f.channel_planes - 1  # round-robin begins after it
     return Arrays(
         s=s, table=table, tag=_records(lk.tags, "page", "table", "sample", "next", "visible", "key", "again", "keep"),
         free=_records(lk.tags, "tag", "time"),
