@@ -121,7 +121,7 @@ def test_reads_of_a_dies_planes_share_their_array_time():
 def test_a_die_is_occupied_by_what_one_plane_writes(op):
     """A lookup of the other plane takes as long as one of the same plane would: until the end, and a READ. One of another
     die goes on."""
-    config = small(dies=2, channels=1, planes=2)
+    config = small(dies=2, channels=1, planes=2, t_program_ns=9_000, t_erase_ns=9_000)
     nand = filled(config, random.Random(1), 0, {0: 1})
     first = program(0, 0, 1, 0) if op == "program" else erase(0, 0, 1)
     nand.erase(nand.ppn(1, 0, 0, 0))
@@ -132,20 +132,22 @@ def test_a_die_is_occupied_by_what_one_plane_writes(op):
                         pages=[bytes(512 + 32)] * (op == "program"), settle=5)
         ends[die] = r.lookup_cycles[-1]
     assert ends[2] > busy + config.t_read
-    assert ends[1] < ends[2] - busy + 3 * config.t_read
+    assert ends[1] < ends[2] - busy / 2
 
 
-def test_lookups_of_both_planes_do_not_keep_a_program_waiting():
-    """Dozens of lookups are queued on each plane before a PROGRAM and an ERASE come: these end long before those."""
-    config = small(dies=1, channels=1, planes=2)
+def test_lookups_of_other_planes_do_not_keep_a_program_waiting():
+    """Dozens of lookups are queued on the other planes, one of which always reads, when a PROGRAM and an ERASE come: these
+    end long before those."""
+    config = small(dies=1, channels=1, planes=4)
     config = replace(config, lookup=replace(config.lookup, tags=64))
-    nand = filled(config, random.Random(1), 0, {0: 4, 1: 1})
-    lookups = [read(t % 16, t % 2, 0, t // 2 % 4, 0, 2) for t in range(60)]
-    r = run_channel(config, nand=nand, lookups=lookups, blocks=[program(0, 0, 1, 1), erase(1, 1, 1)],
+    nand = filled(config, random.Random(1), 0, {0: 3})
+    nand.erase(nand.ppn(0, 0, 0, 0))
+    lookups = [read(t % 16, 1 + t % 3, 0, t // 3 % 3, 0, 2) for t in range(60)]
+    r = run_channel(config, nand=nand, lookups=lookups, blocks=[program(0, 0, 0, 0), erase(1, 0, 0)],
                     pages=[random_page(config, random.Random(2))], settle=5)
     assert sorted(r.lookups) == sorted(expect_read(nand, 0, c) for c in lookups)
     assert sorted(r.dones) == [(0, 0), (1, 0)]
-    assert sum(cycle < max(r.done_cycles) for cycle in r.lookup_cycles) < 14
+    assert sum(cycle < max(r.done_cycles) for cycle in r.lookup_cycles) < 20
 
 
 def test_writes_of_both_planes_do_not_keep_lookups_waiting():
