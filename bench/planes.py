@@ -1,10 +1,12 @@
 """What planes that read on their own are worth: the simulator with 1, 2 and 4 of them a die, and the RTL with 1 and 2.
 
 Lookups alone, four channels of four dies (preset ``paper``): RMC1's at K = 0.3 on tables of 30 GB, and, where the data set
-is in ``../shared/data/movietweetings``, its held-out queries. The RTL (not with ``--quick``) runs what :mod:`.locality`
-does, and compares answers as there. Beside it what ONFI's multi-plane read would be worth: it reads pages of several planes
-in one array time if they have the same number in their blocks, so of the reads that wait for a die the oldest takes along
-each other plane's first of that number (:func:`together`).
+is in ``../shared/data/movietweetings``, its held-out queries. Beside them what ONFI's multi-plane read would be worth: it
+reads pages of several planes in one array time if they have the same number in their blocks, so of the reads that wait for
+a die the oldest takes along each other plane's first of that number (:func:`together`).
+
+The RTL runs random lookups on the tests' small devices without planes and with two a die, which have different numbers of
+tags; the simulator has both. The answers of one command are compared with the reference.
 """
 
 from __future__ import annotations
@@ -16,15 +18,17 @@ from typing import Any
 
 import nearflash.runtime as runtime
 import numpy as np
-from nearflash.contract import DeviceConfig
+from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.data import QueryBatch
 from nearflash.evaluate.device import tables_of
 from nearflash.evaluate.workload import scaled, stored, synthetic
 from nearflash.models import ModelSpec, model_spec
+from nearflash_sim.small.device import PLANES as PLANED
+from nearflash_sim.small.device import SMALL
 from nearflash_sim.timing.tool import simulate
 from nearflash_sim.timing.workload import locate, place
 
-from .locality import DATASET, answered, held_out, workloads
+from .locality import DATASET, answered, held_out
 from .lookup import device_config
 from .report import Rows, console, progress, show_rows
 
@@ -94,13 +98,12 @@ def measure(quick: bool = False) -> Rows:
         ("workload", "workload", ""), ("planes", "planes a die", ""), ("queries", "queries", ","), ("cycles", "cycles", ","),
         ("queries_per_second", "queries/s", ",.0f"), ("speedup_ratio", "times one plane", ".2f"),
         ("ceiling_share", "share of ceiling", ".1%"), ("multi_plane_ratio", "reads per tR if multi-plane", ".2f")), out)
-    if quick:
-        return out
-    rtl = _measured()
-    show_rows("the RTL", (
-        ("workload", "workload", ""), ("planes", "planes a die", ""), ("queries", "queries", ","), ("cycles", "cycles", ","),
+    rtl = _measured(quick)
+    show_rows("the RTL of the tests' small device: two channels of two dies", (
+        ("planes", "planes a die", ""), ("tags", "tags", ""), ("queries", "queries", ","), ("cycles", "cycles", ","),
         ("queries_per_second", "queries/s", ",.0f"), ("simulated_cycles", "simulator's cycles", ","),
-        ("total_error", "off", ".3%"), ("wrong_elements", "wrong elements", "")), rtl)
+        ("total_error", "off", ".3%"), ("equal_tags_cycles", f"simulator's, {PLANED.lookup.tags} tags", ","),
+        ("wrong_elements", "wrong elements", "")), rtl)
     return out + rtl
 
 
@@ -127,15 +130,21 @@ def _simulated(quick: bool) -> Rows:
     return out
 
 
-def _measured() -> Rows:
-    """Of the first of :mod:`.locality`'s workloads, in RTL."""
+def _measured(quick: bool) -> Rows:
+    """Random lookups on the devices that tests have: without planes and with two a die."""
+    rng = np.random.default_rng(0)
+    shapes, each = [(4096, 8)] * 2, 32
+    commands = [[(rng.integers(0, rows, BATCH * each), np.arange(BATCH) * each) for rows, _ in shapes]
+                for _ in range(4 if quick else 16)]
     out: Rows = []
-    name, given = next(iter(workloads(False).items()))
     with progress() as bar:
         task = bar.add_task("planes, RTL", total=2, note="")
-        for planes in PLANES[:2]:
-            bar.update(task, note=f"building the device with {planes} planes a die")
-            with runtime.open("sim", config=with_planes(device_config(DIES), planes)) as device:
-                bar.update(task, advance=1, note=f"{name}, {planes} planes")
-                out.append({"workload": name, "planes": planes} | answered(device, *given))
+        for config in (SMALL, PLANED):
+            bar.update(task, note=f"building the device {config.name}")
+            with runtime.open("sim", config=config) as device:
+                bar.update(task, advance=1, note=config.name)
+                out.append({"planes": config.flash.planes, "tags": config.lookup.tags} | answered(device, shapes, commands))
+            equal = replace(config, lookup=PLANED.lookup)
+            run = simulate(equal, [TableSpec(*shape) for shape in shapes], commands, None, equal.host.infer_depth)
+            out[-1]["equal_tags_cycles"] = int(run.completed.max())
     return out
