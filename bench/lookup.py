@@ -19,6 +19,7 @@ from typing import Any
 import nearflash.runtime as runtime
 import numpy as np
 from nearflash.contract import DeviceConfig, Opcode, RowFormat, TableSpec
+from nearflash.contract.registers import plane_counters
 from nearflash.quantize.tables import encode_rows
 
 from .report import Rows, progress, show_rows
@@ -65,12 +66,12 @@ def device_config(dies: int) -> DeviceConfig:
 
 
 def load(device: runtime.Device, stream: Stream, rng: np.random.Generator) -> int:
-    """Replace the device's tables by the stream's; returns their rows. Pages are a multiple of channels x dies."""
+    """Replace the device's tables by the stream's; returns their rows. Pages are a multiple of the planes."""
     f = device.config.flash
     for t in list(device.tables):
         device.delete_table(t)
     spec = TableSpec(1, stream.dim, RowFormat.FP32)
-    rows = 4 * f.channels * f.dies * spec.rows_per_page(device.config)
+    rows = 4 * f.channels * f.channel_planes * spec.rows_per_page(device.config)
     spec = replace(spec, rows=rows, lsb_exp=-34, headroom=9)
     content = encode_rows(rng.standard_normal((rows, stream.dim)).astype(np.float32), RowFormat.FP32)
     device.create_tables({t: (spec, content) for t in range(stream.tables)}, preload=True)
@@ -108,7 +109,7 @@ def measure_stream(device: runtime.Device, stream: Stream, window_cycles: int,
     count = {k: end[k] - start[k] for k in end}
     cycles, lookups = count["cycles"], count["lookups_count"]
     reads = sum(count[f"channel{k}_reads_count"] for k in range(c.flash.channels))
-    dies = [count[f"channel{k}_die{d}_busy"] / cycles for k in range(c.flash.channels) for d in range(c.flash.dies)]
+    dies = [count[name] / cycles for name in plane_counters(c)]
     buses = [count[f"channel{k}_bus_busy"] / cycles for k in range(c.flash.channels)]
     c_ev = c.read_cycles_per_vector(stream.vector_bytes)
     return {

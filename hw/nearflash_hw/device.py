@@ -139,8 +139,8 @@ class Device(wiring.Component):
         events: dict[str, Any] = {"cycles": 1, "map_misses_count": ftl.map_miss}
         for k, ch in enumerate(flash):
             events[f"channel{k}_bus_busy"] = ch.bus_busy
-            for d in range(c.flash.dies):
-                events[f"channel{k}_die{d}_busy"] = ch.die_busy[d]
+            for d, plane in enumerate(c.flash.plane_names):
+                events[f"channel{k}_{plane}_busy"] = ch.die_busy[d]
             events[f"channel{k}_reads_count"] = ch.read_started
             events[f"channel{k}_programs_count"] = ch.program_started
         memory = _Memory([nvme.sq_read, block_prp.mem_read, block_io.host_read],

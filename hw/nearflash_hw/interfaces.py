@@ -61,15 +61,15 @@ def index_bits(n: int) -> int:
 
 class PhysicalPage(data.StructLayout):
     """A physical page number, channel in the low bits: pages that follow each other lie on different channels, then dies.
-    A field of one value has no bits."""
+    Each plane of a die is a die here ({plane, die}), and a block is one of its plane's. A field of one value has no bits."""
 
     def __init__(self, lay: Layouts):
         f = lay.config.flash
         super().__init__({
             "channel": log2(f.channels),
-            "die": log2(f.dies),
+            "die": log2(f.channel_planes),
             "page": log2(f.pages),
-            "block": log2(f.blocks),
+            "block": log2(f.plane_blocks),
         })
 
 
@@ -544,8 +544,8 @@ class Layouts:
         self.data_bits = config.beat_bytes * 8
         self.host_address_bits = config.bus.address_bits + 1  # see host_address
         self.channel_bits = index_bits(f.channels)
-        self.die_bits = index_bits(f.dies)
-        self.block_bits = index_bits(f.blocks)
+        self.die_bits = index_bits(f.channel_planes)
+        self.block_bits = index_bits(f.plane_blocks)
         self.page_bits = index_bits(f.pages)
         self.ppn_bits = max(1, f.ppn_bits)
         self.lpn_bits = 32

@@ -129,6 +129,29 @@ def test_a_page_window_is_part_of_a_design_that_has_one():
     assert DeviceConfig.preset("tlc").with_page_window(4).flash.t_ccs_ns == 300
 
 
+def test_planes_are_part_of_a_design_that_has_them():
+    off = DeviceConfig.preset("tiny", dies=2)
+    assert "planes" not in off.to_dict()["flash"]
+    on = DeviceConfig.preset("tiny", dies=2, planes=2)
+    assert on.design_id != off.design_id
+    assert DeviceConfig.from_toml(on.to_toml()) == on
+    assert on.flash.ppn_bits == off.flash.ppn_bits  # the same flash, its blocks over more places
+    assert (on.flash.channel_planes, on.flash.plane_blocks, off.flash.plane_blocks) == (4, 4, 8)
+    assert off.flash.plane_names == ("die0", "die1")
+    assert on.flash.plane_names == ("die0_plane0", "die1_plane0", "die0_plane1", "die1_plane1")
+    assert {f"channel1_{plane}_busy" for plane in on.flash.plane_names} < set(counters(on))
+    assert on.ceiling_cycles_per_lookup(32) == off.ceiling_cycles_per_lookup(32) / 2
+
+
+@pytest.mark.parametrize(("planes", "flash", "says"), [
+    (0, {}, "must be an integer of at least 1"), (3, {}, "must be a power of two of at most 4"),
+    (8, {}, "must be a power of two of at most 4"), (4, {"blocks": 2}, r"must be at most flash.blocks .2."),
+    (4, {"dies": 8}, "must be at most 2 with 8 dies: 16 planes a channel"), (True, {}, "must be an integer")])
+def test_planes_have_limits(planes, flash, says):
+    with pytest.raises(ConfigError, match=f"flash.planes = {planes}: {says}"):
+        DeviceConfig.preset("tiny", planes=planes, **flash)
+
+
 @pytest.mark.parametrize(("window", "ccs", "says"), [
     (-1, 200, "must be an integer of at least 0"), (4097, 200, "must be from 0 .off. to 4096 reads"),
     (8, 0, "needs flash.t_ccs_ns of at least 1"), (True, 200, "lookup.page_window = True")])

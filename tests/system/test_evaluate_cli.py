@@ -123,6 +123,16 @@ def test_block_io_meanwhile(nearflash, tmp_path):
     assert queued["block_io"]["iops"] * queued["block_io"]["latency_mean_us"] == pytest.approx(2e6, rel=0.02)
 
 
+def test_planes_are_the_devices(nearflash, tmp_path):
+    model = described(tmp_path, 4096, 32, 40)
+    args = ("evaluate", "--model", model, "--channels", 1, "--queries", 20, "--lookups-only", "--json", "-")
+    one, two = (json.loads(nearflash(*args, "--planes", n).stdout) for n in (1, 2))
+    assert (one["planes_per_die"], two["planes_per_die"]) == (1, 2)
+    assert one["design_id"] == json.loads(nearflash(*args).stdout)["design_id"] != two["design_id"]
+    assert len(two["die_busy_share"]) == 2
+    assert 1.7 * one["queries_per_second"] < two["queries_per_second"] <= 2 * one["queries_per_second"] * 1.01
+
+
 def test_timelines_and_their_difference(nearflash, tmp_path):
     model = described(tmp_path, 64, 32, 4)
     files = [tmp_path / f"{n}.pftrace" for n in ("a", "b", "c")]
@@ -187,6 +197,9 @@ def test_real_queries_of_the_shipped_model(nearflash, tmp_path):
     (("--cache-mib", 1, "--cache-unit", "byte"), "cache_unit = 'byte': must be one of"),
     (("--page-window", -1), "lookup.page_window = -1: must be an integer of at least 0"),
     (("--page-window", 5000), "lookup.page_window = 5000: must be from 0 (off) to 4096 reads"),
+    (("--planes", 3), "flash.planes = 3: must be a power of two of at most 4"),
+    (("--planes", 4, "--dies", 8), "flash.planes = 4: must be at most 2 with 8 dies"),
+    (("--planes", 2, "--plan", "x.toml"), "can't be combined with --plan"),
     (("--page-window", 8, "--plan", "x.toml"), "can't be combined with --plan"),
     (("--cache-unit", "page"), "has no effect without --cache-mib"), (("--mlp-share", 2), "share = 2.0: must be above 0"),
     (("--block-trace", "no.trace"), "no.trace: file = "), (("--block-depth", 2), "has no effect without --block-trace"),

@@ -94,7 +94,7 @@ class Ftl(wiring.Component):
         enabled_before, remount = Signal(), Signal()
 
         # -- the log
-        die_bits = log2(f.channels) + log2(f.dies)
+        die_bits = log2(f.channels) + log2(f.channel_planes)
         row_bits = die_bits + log2(f.pages)
         cursor = Signal(f.ppn_bits + 1)
         sequence = Signal(64)

@@ -44,7 +44,7 @@ class ArrayJob(data.StructLayout):
 
 def die_number(config: DeviceConfig, channel, die):
     """Number {channel, die} of a die among all of the device."""
-    return Cat(die[:log2(config.flash.dies)], channel[:log2(config.flash.channels)])
+    return Cat(die[:log2(config.flash.channel_planes)], channel[:log2(config.flash.channels)])
 
 
 def page_number(m: Module, config: DeviceConfig, job) -> Value:
@@ -60,7 +60,7 @@ def page_number(m: Module, config: DeviceConfig, job) -> Value:
 def state_number(config: DeviceConfig, job):
     """Place of the block's state in DRAM, in states."""
     f, command = config.flash, job.command
-    return Cat(job.channel[:log2(f.channels)], command.die[:log2(f.dies)], command.block[:log2(f.blocks)])
+    return Cat(job.channel[:log2(f.channels)], command.die[:log2(f.channel_planes)], command.block[:log2(f.plane_blocks)])
 
 
 def state_address(config: DeviceConfig, number):
@@ -84,7 +84,7 @@ class ArrayReader(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        channels, dies = config.flash.channels, config.flash.dies
+        channels, dies = config.flash.channels, config.flash.channel_planes
         super().__init__({
             #: A READ to load, or another command whose block's state is wanted.
             "job": In(stream.Signature(ArrayJob(Layouts.of(config)))),
@@ -111,7 +111,7 @@ class ArrayReader(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        dies = c.flash.dies
+        dies = c.flash.channel_planes
         address_bits = index_bits(dies * c.raw_page_beats)
         # One route per DRAM request: what to do with its answer.
         route = data.StructLayout({"channel": layouts.channel_bits, "die": layouts.die_bits, "state": 1, "read": 1,
@@ -279,7 +279,7 @@ class ArrayWriter(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        channels, dies = config.flash.channels, config.flash.dies
+        channels, dies = config.flash.channels, config.flash.channel_planes
         super().__init__({
             #: A PROGRAM or ERASE.
             "job": In(stream.Signature(ArrayJob(Layouts.of(config)))),
@@ -309,7 +309,7 @@ class ArrayWriter(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        dies = c.flash.dies
+        dies = c.flash.channel_planes
         m.submodules.beats = beats = StreamFifo(layouts.data_bits, 4)
         base = Array(Const(d * c.raw_page_beats, index_bits(dies * c.raw_page_beats)) for d in range(dies))
         held = Signal(ArrayJob(Layouts.of(c)), reset_less=True)

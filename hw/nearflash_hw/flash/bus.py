@@ -40,7 +40,7 @@ class ChannelBus(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        dies = config.flash.dies
+        dies = config.flash.channel_planes
         lookups = {"lookup_data": Out(stream.Signature(layouts.flash_data))} if config.lookup.max_tables else {}
         address_bits = index_bits(dies * config.raw_page_beats)
         repeats = {
@@ -94,7 +94,7 @@ class ChannelBus(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        dies = c.flash.dies
+        dies = c.flash.channel_planes
         outs = []  # by path
         for name in ("lookup", "block") if c.lookup.max_tables else ("block",):
             m.submodules[f"{name}_out"] = out = RegisterSlice(layouts.flash_data, "through")

@@ -1,9 +1,10 @@
 """One flash channel."""
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -14,6 +15,7 @@ from ..primitives.arbiter import StreamArbiter
 from ..primitives.fifo import StreamFifo
 from .bus import ChannelBus
 from .die import Die, DieCommand
+from .planes import PlaneGate
 from .queue import DieQueue, DieQueues
 from .roundrobin import round_robin
 from .server import ArraySignature
@@ -30,7 +32,7 @@ def path_names(config: DeviceConfig) -> tuple[str, ...]:
 
 def popped_queues(config: DeviceConfig) -> bool:
     """Whether a channel's queues are :class:`~.queue.DieQueues`: it has several dies, or takes reads out of turn."""
-    return config.flash.dies > 1 or config.lookup.page_window > 0
+    return config.flash.channel_planes > 1 or config.lookup.page_window > 0
 
 
 class DieScheduler(wiring.Component):
@@ -45,7 +47,7 @@ class DieScheduler(wiring.Component):
     def __init__(self, config: DeviceConfig):
         self.config = config
         layouts = Layouts.of(config)
-        dies, paths = config.flash.dies, len(path_names(config))
+        dies, paths = config.flash.channel_planes, len(path_names(config))
         pop = Out(stream.Signature(index_bits(dies)))
         command = In(stream.Signature(layouts.flash_command))
         super().__init__({
@@ -65,7 +67,7 @@ class DieScheduler(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        dies, names = self.config.flash.dies, path_names(self.config)
+        dies, names = self.config.flash.channel_planes, path_names(self.config)
         two = len(names) > 1
         work = [Signal(dies, name=f"{name}_work") for name in names]
         if two:
@@ -116,6 +118,8 @@ class DieScheduler(wiring.Component):
 
 class Channel(wiring.Component):
     """One channel: ``config.flash.dies`` dies on one bus, their ``array`` emulated in DRAM (:class:`~.server.ArrayServer`).
+    Where dies have several planes, each plane is a die in all that follows, but that a PROGRAM or ERASE has all of them to
+    itself (:class:`~.planes.PlaneGate`).
 
     ``lookup_cmd`` (with a lookup engine): READs, answered on ``lookup_data``. ``block_cmd``: READs, answered on
     ``block_data``, PROGRAMs and ERASEs, answered on ``block_done``, once each. Each answer has its command's tag;
@@ -172,7 +176,7 @@ class Channel(wiring.Component):
             #: A phase is under way.
             "bus_busy": Out(1),
             #: A bit per die: it has a command.
-            "die_busy": Out(config.flash.dies),
+            "die_busy": Out(config.flash.channel_planes),
             #: Pulses per READ that takes array time.
             "read_started": Out(1),
             #: Pulses per PROGRAM.
@@ -183,7 +187,7 @@ class Channel(wiring.Component):
         m = Module()
         c = self.config
         layouts = Layouts.of(c)
-        n = c.flash.dies
+        n = c.flash.channel_planes
         popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         names, queues = path_names(c), []
@@ -236,17 +240,17 @@ class Channel(wiring.Component):
         m.d.comb += [
             bus.paths.eq(Cat(die.path for die in dies)),
             bus.errors.eq(Cat(die.error for die in dies)),
-            bus.want_command.eq(Cat(die.want_command for die in dies)),
+            bus.want_command.eq(self._wanted_commands(m, dies)),
             bus.want_in.eq(Cat(die.want_in for die in dies)),
             bus.want_out.eq(Cat(die.want_out for die in dies)),
             bus.block_hold.eq(self.block_hold),
             self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
         if c.lookup.page_window:
-            connect(m, lookup_queue.repeat, bus.repeat)
+            connect(m, queues[LOOKUP].repeat, bus.repeat)
             m.d.comb += [
-                lookup_queue.sent.eq(bus.out_started & ~bus.paths),
-                bus.repeats.eq(lookup_queue.repeats),
+                queues[LOOKUP].sent.eq(bus.out_started & ~bus.paths),
+                bus.repeats.eq(queues[LOOKUP].repeats),
             ]
         for d, die in enumerate(dies):
             m.d.comb += [
@@ -304,3 +308,20 @@ class Channel(wiring.Component):
             self.program_started.eq(Cat(die.program_started for die in dies).any()),
         ]
         return m
+
+    def _wanted_commands(self, m: Module, dies: Sequence[Die]) -> Value:
+        """A bit per die: its command phase may begin."""
+        f = self.config.flash
+        if f.planes == 1:
+            return Cat(die.want_command for die in dies)
+        may: list[Value | None] = [None] * f.channel_planes
+        for d in range(f.dies):
+            planes = dies[d :: f.dies]
+            m.submodules[f"gate{d}"] = gate = PlaneGate(f.planes)
+            m.d.comb += [
+                gate.want.eq(Cat(die.want_command for die in planes)),
+                gate.free.eq(Cat(die.command.ready for die in planes)),
+                gate.alone.eq(Cat(die.current.op != FlashOp.READ for die in planes)),
+            ]
+            may[d :: f.dies] = list(gate.may)
+        return Cat(may)

@@ -23,7 +23,7 @@ class ArraySignature(wiring.Signature):
     """
 
     def __init__(self, config: DeviceConfig):
-        layouts, dies = Layouts.of(config), config.flash.dies
+        layouts, dies = Layouts.of(config), config.flash.channel_planes
         address = index_bits(dies * config.raw_page_beats)
         super().__init__({
             #: READs,
@@ -73,7 +73,7 @@ class ArrayServer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.config
-        channels, dies = c.flash.channels, c.flash.dies
+        channels, dies = c.flash.channels, c.flash.channel_planes
         m.submodules.reads = reads = StreamArbiter(ArrayJob(Layouts.of(c)), channels + 1)
         m.submodules.writes = writes = StreamArbiter(ArrayJob(Layouts.of(c)), channels)
         m.submodules.reader = reader = ArrayReader(c)

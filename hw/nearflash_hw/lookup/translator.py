@@ -121,7 +121,7 @@ class Translator(wiring.Component):
         ppn = Signal(lo.ppn)
         m.d.comb += ppn.eq(place)
         # A channel of one die takes a command every cycle and has room for as many as there are tags.
-        queues = [RegisterSlice(lo.flash_command, "through") if f.dies == 1
+        queues = [RegisterSlice(lo.flash_command, "through") if f.channel_planes == 1
                   else StreamFifo(lo.flash_command, min(16, c.lookup.tags)) for _ in range(f.channels)]
         for k, q in enumerate(queues):
             m.submodules[f"queue{k}"] = q

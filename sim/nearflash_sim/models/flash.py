@@ -14,7 +14,7 @@ __all__ = ["FlashModel", "ppn_of"]
 def ppn_of(config, channel, cmd):
     """The PPN a flash command on ``channel`` addresses: {block, page, die, channel}."""
     f = config.flash
-    return ((cmd["block"] * f.pages + cmd["page"]) * f.dies + cmd["die"]) * f.channels + channel
+    return ((cmd["block"] * f.pages + cmd["page"]) * f.channel_planes + cmd["die"]) * f.channels + channel
 
 
 class FlashModel:

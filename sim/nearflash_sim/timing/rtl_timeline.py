@@ -86,16 +86,17 @@ def slices_seen(config: DeviceConfig, layout: Layout, changes: np.ndarray, end: 
         return of_tag[bisect_right(of_tag, cycle, key=lambda i: i[0]) - 1][1]
 
     out: list[Slice] = []
-    dies = config.flash.dies
+    planes = config.flash.plane_names
     for c, bus in enumerate(seen["bus"]):
         for first, last, v in bus.runs("busy"):
             part = PARTS[COMMAND] if v["command"] else "data in" if v["moves_in"] else PARTS[OUT]
             name = f"{part} {read(v, first)}"
-            for track in (f"channel{c}.bus", f"channel{c}.die{v['die'] if dies > 1 else 0}"):
+            for track in (f"channel{c}.bus", f"channel{c}.{planes[v['die'] if len(planes) > 1 else 0]}"):
                 out.append(Slice(track, name, first - 1, last))  # granted in the cycle before
     for k, die in enumerate(seen["die"]):
         for first, last, v in die.runs("array"):
-            out.append(Slice(f"channel{k // dies}.die{k % dies}", f"{PARTS[ARRAY]} {read(v, first)}", first, last))
+            track = f"channel{k // len(planes)}.{planes[k % len(planes)]}"
+            out.append(Slice(track, f"{PARTS[ARRAY]} {read(v, first)}", first, last))
     row = seen["row"][0]
     for (load, v), (done, _) in zip(row.pulses("load"), row.pulses("done"), strict=False):
         out.append(Slice("pooling", f"table {v['table']} sample {sample_in(v['slot'], load)}", load + 1, done + 1))

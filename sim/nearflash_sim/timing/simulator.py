@@ -143,7 +143,7 @@ class Simulator:
 
     def counters(self) -> dict[str, int]:
         """As :meth:`nearflash.runtime.Device.counters`, of those that the simulator has."""
-        a, dies = self._arrays, self.config.flash.dies
+        a, planes = self._arrays, self.config.flash.plane_names
         s = a.s[0]
         out = {"lookups_count": int(s["lookups"]), "samples_count": int(s["next_drain"]),
                "map_misses_count": int(s["misses"])}
@@ -151,7 +151,7 @@ class Simulator:
             out |= {f"cache_{name}_count": int(s[f"cache_{name}"]) for name in ("hits", "kept", "dropped")}
         for c, channel in enumerate(a.channel[: self.config.flash.channels]):
             out[f"channel{c}_bus_busy"] = int(channel["bus_busy"])
-            for k in range(dies):
-                out[f"channel{c}_die{k}_busy"] = int(a.die[c * dies + k]["busy"])
+            for k, plane in enumerate(planes):
+                out[f"channel{c}_{plane}_busy"] = int(a.die[c * len(planes) + k]["busy"])
             out[f"channel{c}_reads_count"] = int(channel["reads"])
         return out

@@ -27,13 +27,13 @@ def unit_names(config: DeviceConfig) -> list[str]:
 def slices_of(config: DeviceConfig, a: Arrays, m: Mlp, submitted: np.ndarray, completed: np.ndarray, depth: int
               ) -> list[Slice]:
     """All slices of a run."""
-    units, dies = unit_names(config), config.flash.dies
+    units, planes = unit_names(config), config.flash.plane_names
     fixed = {POOLING: "pooling", DRAIN: "drain", CACHE: "cache"}
     out = host_slices(submitted.tolist(), completed.tolist(), depth)
     for s, trace in ((a.s[0], a.trace), (m.s[0], m.trace)):
         for kind, number, part, begin, end, table, sample in trace[: int(s["traced"])].tolist():
             if kind == DIE:
-                track = f"channel{number // dies}.die{number % dies}"
+                track = f"channel{number // len(planes)}.{planes[number % len(planes)]}"
             elif kind == BUS:
                 track = f"channel{number}.bus"
             else:

@@ -60,6 +60,7 @@ def run(
     board: Annotated[str | None, typer.Option(help="Print the estimated utilisation of this board or part too.")] = None,
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
+    planes: Annotated[int | None, typer.Option(help="Planes per die, each with reads of its own.", min=1)] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
     queries: Annotated[int | None, typer.Option(help="Queries to run (default: 256, or as many as keep a big model "
                                                 "short; with --dataset, all held-out queries).", min=1)] = None,
@@ -89,7 +90,7 @@ def run(
     """
     check_outputs(json_file=json_file, waves=waves, timeline=timeline)
     excludes(ctx, "timeline", "waves")
-    excludes(ctx, "plan", "preset", "config", "channels", "dies", "clock", "act_bits", "weight_bits")
+    excludes(ctx, "plan", "preset", "config", "channels", "dies", "planes", "clock", "act_bits", "weight_bits")
     excludes(ctx, "config", "preset")
     excludes(ctx, "dataset", "locality", "histogram", "trace", "model")
     excludes(ctx, "trace", "locality", "histogram")
@@ -99,7 +100,7 @@ def run(
     from .run import RunOptions, run_queries
 
     result = run_queries(RunOptions(
-        model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, clock, queries, batch,
+        model, checkpoint, rows, lookups, format, preset, config, plan, board, channels, dies, planes, clock, queries, batch,
         locality, histogram, trace, dataset, block_io, act_bits, weight_bits, seed, waves, tables,
         interaction, round_to_fp32, placement, timeline), json_file)
     if result["mismatches"] or result["block_mismatches"]:

@@ -16,7 +16,7 @@ from .evaluate_point import CONFLICTS, LOOKUP_BUDGET, NEEDS, Point, prepare
 from .evaluate_scaling import show_scaling
 from .evaluate_sweep import sweep
 from .options import excludes, needs
-from .output import JsonFile, check_outputs, console, output_path, show, text_column, write_json
+from .output import JsonFile, check_outputs, console, geometry, output_path, show, text_column, write_json
 
 __all__ = ["evaluate"]
 
@@ -37,6 +37,7 @@ def evaluate(
                                               f"part: {', '.join(BOARDS)}, XC7Z020 ...")] = None,
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
+    planes: Annotated[int | None, typer.Option(help="Planes per die, each with reads of its own.", min=1)] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz.")] = None,
     lookups_only: Annotated[bool, typer.Option("--lookups-only", help="The embedding stage alone: LOOKUP commands, on a "
                                                "device without an MLP.")] = False,
@@ -169,8 +170,8 @@ def evaluate(
 
 
 #: Parameters of one device under one workload.
-_ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "clock",
-        "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
+_ONE = ("model", "checkpoint", "rows", "table_gb", "preset", "config", "plan", "board", "channels", "dies", "planes",
+        "clock", "mlp_share", "cache_mib", "cache_unit", "page_window", "placement", "lookups_only", "queries", "batch",
         "depth", "locality", "histogram", "trace", "dataset", "block_trace", "block_depth", "block_scale", "seed",
         "timeline", "devices", "device_gb", "plot")
 
@@ -192,8 +193,9 @@ def _show(r: dict[str, Any]) -> None:
     def busy(shares: list[float]) -> str:
         return " ".join(f"{100 * s:.0f}" for s in shares[:32]) + (" ..." if len(shares) > 32 else "") + " %"
 
-    console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables; device {r['device']}: {r['channels']} channels "
-                  f"x {r['dies_per_channel']} dies, {r['clock_mhz']:g} MHz; {r['source']}")
+    console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables; device {r['device']}: "
+                  f"{geometry(r['channels'], r['dies_per_channel'], r['planes_per_die'])}, {r['clock_mhz']:g} MHz; "
+                  f"{r['source']}")
     if r["page_window"]:
         console.print(f"a page is read once for all wanted from it among {r['page_window']} reads of a die's queue")
     if modelled := r.get("modelled_not_in_rtl"):

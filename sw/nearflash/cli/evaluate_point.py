@@ -25,8 +25,8 @@ MOST_QUERIES = 2000  # then
 
 #: Options that can't be combined: each entry's first with any of the others.
 CONFLICTS = (
-    ("plan", "preset", "config", "channels", "dies", "clock", "page_window", "board", "mlp_share"),
-    ("board", "preset", "config", "channels", "dies", "clock", "page_window", "mlp_share"),
+    ("plan", "preset", "config", "channels", "dies", "planes", "clock", "page_window", "board", "mlp_share"),
+    ("board", "preset", "config", "channels", "dies", "planes", "clock", "page_window", "mlp_share"),
     ("config", "preset"),
     ("dataset", "locality", "histogram", "trace", "rows", "table_gb"),
     ("trace", "locality", "histogram"),
@@ -40,9 +40,9 @@ CONFLICTS = (
 NEEDS = (("dataset", "checkpoint"), ("cache_mib", "cache_unit"), ("devices", "device_gb", "costs"),
          ("block_trace", "block_depth", "block_scale"))
 
-_RANGES = {"rows": (1, 1 << 31), "table_gb": (1e-6, 4000.0), "channels": (1, 16), "dies": (1, 16), "queries": (1, 1 << 40),
-           "batch": (1, 65535), "depth": (1, 16), "seed": (0, (1 << 64) - 1), "device_gb": (1e-6, 4000.0),
-           "block_depth": (1, 65535), "block_scale": (1e-6, 1e6)}
+_RANGES = {"rows": (1, 1 << 31), "table_gb": (1e-6, 4000.0), "channels": (1, 16), "dies": (1, 16), "planes": (1, 4),
+           "queries": (1, 1 << 40), "batch": (1, 65535), "depth": (1, 16), "seed": (0, (1 << 64) - 1),
+           "device_gb": (1e-6, 4000.0), "block_depth": (1, 65535), "block_scale": (1e-6, 1e6)}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Point:
     board: str | None = None
     channels: int | None = None
     dies: int | None = None
+    planes: int | None = None
     clock: float | None = None
     lookups_only: bool = False
     mlp_share: float = 0.5
@@ -127,7 +128,7 @@ def prepare(o: Point, say: Say) -> Job:
     from ..evaluate.device import evaluate_device
     from ..evaluate.workload import placed
 
-    base = base_config(o.preset, _path(o.config), o.channels, o.dies, o.clock)
+    base = base_config(o.preset, _path(o.config), o.channels, o.dies, o.planes, o.clock)
     base = base if o.page_window is None else base.with_page_window(o.page_window)
     if o.dataset is not None:
         spec, workload, digest = _dataset(Path(o.dataset), _path(o.checkpoint), o.model, o.queries)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .output import console
+from .output import console, geometry
 
 __all__ = ["show_scaling"]
 
@@ -14,8 +14,8 @@ __all__ = ["show_scaling"]
 def show_scaling(r: dict[str, Any]) -> None:
     """A line for each number of devices, and what the links and the host cost."""
     console.print(f"{r['model']}: {r['table_bytes'] / 1e9:.3g} GB of tables, lookups alone; devices {r['device']}: "
-                  f"{r['channels']} channels x {r['dies_per_channel']} dies, {r['clock_mhz']:g} MHz; {r['source']}, placed "
-                  f"by the first {r['learnt_queries']:,} queries, measured on those after them")
+                  f"{geometry(r['channels'], r['dies_per_channel'], r['planes_per_die'])}, {r['clock_mhz']:g} MHz; "
+                  f"{r['source']}, placed by the first {r['learnt_queries']:,} queries, measured on those after them")
     if "modelled_not_in_rtl" in r:
         console.print("MODELLED, NOT IN RTL: a cache of pages in every device.")
     table = Table(title=f"{r['batch']} queries per command, {r['depth']} batches in flight", title_justify="left",

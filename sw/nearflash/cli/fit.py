@@ -17,7 +17,7 @@ from ..tools import load_tool
 from ..whole import STDOUT, whole_file
 from .fit_tensor import fit_sar, show_tensor, tensor_records, with_name
 from .options import excludes, needs
-from .output import JsonFile, check_outputs, console, output_path, working, write_json
+from .output import JsonFile, check_outputs, console, geometry, output_path, working, write_json
 
 if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
     from ..compiler.fit import Fit, FitOptions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # both take PyTorch, which --help shouldn't wait for
 __all__ = ["base_config", "board_config", "device_of", "fit", "fit_board", "load_plan", "load_spec", "plan_for",
            "sar_config", "with_few_rows"]
 
-READS_PER_DIE = 64  # in flight: fewer leave dies idle while others have queues
+READS_PER_PLANE = 64  # in flight: fewer leave planes idle while others have queues
 ROOMY_BRAM36, FEW_SLOTS = 200, 4
 FORMAT_QUERIES = 64
 PACES = (1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 3.0)  # tried one after the other; each is a search
@@ -42,6 +42,7 @@ def fit(
                                             "alone or in what --model's device leaves free.")] = None,
     clock: Annotated[float | None, typer.Option(help="Device clock in MHz (default: the board's).")] = None,
     dies: Annotated[int, typer.Option(help="Flash dies per channel.", min=1)] = 1,
+    planes: Annotated[int, typer.Option(help="Planes per die, each with reads of its own.", min=1)] = 1,
     channels: Annotated[int | None, typer.Option(help="Flash channels (default: 4; of a despeckler alone 1).",
                                                 min=1)] = None,
     preset: Annotated[str, typer.Option(help=f"Device preset: {', '.join(sorted(PRESETS))}.")] = "paper",
@@ -79,7 +80,7 @@ def fit(
     if model is None:
         if sar is None:
             raise ConfigError("--model", None, "or --sar must be given")
-        device = sar_config(target, sar, clock, dies, channels or 1, preset)
+        device = sar_config(target, sar, clock, dies, channels or 1, preset, planes)
         target.check_memory(device)
         chosen = fit_sar(sar, device, target, limit)
         _write_plan(out, f"--sar {sar}", target, chosen.config)
@@ -90,7 +91,7 @@ def fit(
     bits, formats = _formats(weight_bits)
     if error is not None and not error > 0:
         raise ConfigError("--error", error, "must be above 0")
-    base = board_config(target, clock, dies, channels, preset)
+    base = board_config(target, clock, dies, channels, preset, planes=planes)
     target.check_memory(base)  # before a search that no device would come of
     from ..compiler.fit import FitOptions, to_records
 
@@ -99,7 +100,7 @@ def fit(
     with working("searching kernels") as say:
         if error is not None:
             options = _measured_formats(spec, base, options, error, say)
-        found = fit_board(spec, target, options, clock, dies, channels, preset, say, slower)
+        found = fit_board(spec, target, options, clock, dies, channels, preset, say, slower, planes)
     beside = None if sar is None else fit_sar(sar, with_name(found.config, f"{found.config.name}-{sar}"), target, limit)
     _write_plan(out, f"--model {model}{f' --sar {sar}' if sar else ''}", target, (beside or found).config)
     write_json(json_file, to_records(found) | ({"tensor": tensor_records(beside)} if beside else {}))
@@ -147,7 +148,7 @@ def _measured_formats(spec: ModelSpec, base: DeviceConfig, options: FitOptions, 
 
 def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float | None = None, dies: int = 1,
               channels: int = 4, preset: str = "paper", progress: Callable[[str], None] = lambda text: None,
-              slower: float = 1.0) -> Fit:
+              slower: float = 1.0, planes: int = 1) -> Fit:
     """The plan with the narrowest data bus that has one, at the fastest of :data:`PACES` up to ``slower`` at which one has.
     Raises :class:`~nearflash.compiler.fit.NothingFits`, and :class:`ConfigError` when the device does not fit the board's
     memory."""
@@ -159,7 +160,7 @@ def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float |
     for pace in (*(p for p in PACES if p < slower), slower):
         paced = replace(options, share=options.share * pace)
         for beat in board.beats:
-            base = board_config(board, clock, dies, channels, preset, beat)
+            base = board_config(board, clock, dies, channels, preset, beat, planes)
             try:
                 found = search(spec, base, board, cost, paced, progress)
             except NothingFits as e:
@@ -172,22 +173,24 @@ def fit_board(spec: ModelSpec, board: Board, options: FitOptions, clock: float |
 
 
 def board_config(board: Board, clock: float | None = None, dies: int = 1, channels: int = 4, preset: str = "paper",
-                 beat_bytes: int | None = None) -> DeviceConfig:
+                 beat_bytes: int | None = None, planes: int = 1) -> DeviceConfig:
     """What a plan for ``board`` starts from: the preset with the board's narrowest data bus or ``beat_bytes``, with no more
-    tags than :data:`READS_PER_DIE` for each die, and with few samples being pooled at once on a part of few block RAMs."""
-    c = DeviceConfig.preset(preset, dies=dies, channels=channels)
+    tags than :data:`READS_PER_PLANE` for each plane, and with few samples being pooled at once on a part of few block
+    RAMs."""
+    c = DeviceConfig.preset(preset, dies=dies, planes=planes, channels=channels)
     slots = c.lookup.sample_slots if board.part.bram36 >= ROOMY_BRAM36 else min(c.lookup.sample_slots, FEW_SLOTS)
     beat = beat_bytes or board.beats[0]
-    lookup = replace(c.lookup, tags=min(c.lookup.tags, READS_PER_DIE * dies * channels), sample_slots=slots, lanes=beat // 4)
+    tags = min(c.lookup.tags, READS_PER_PLANE * c.flash.channel_planes * channels)
+    lookup = replace(c.lookup, tags=tags, sample_slots=slots, lanes=beat // 4)
     return replace(c, clock_mhz=board.clock_mhz if clock is None else clock, beat_bytes=beat, lookup=lookup)
 
 
-def sar_config(board: Board, sar: str, clock: float | None = None, dies: int = 1, channels: int = 1, preset: str = "paper"
-               ) -> DeviceConfig:
+def sar_config(board: Board, sar: str, clock: float | None = None, dies: int = 1, channels: int = 1, preset: str = "paper",
+               planes: int = 1) -> DeviceConfig:
     """What a device for a despeckler alone starts from: :func:`board_config` without a lookup engine."""
     from ..compiler.fit import PRIMITIVE
 
-    base = board_config(board, clock, dies, channels, preset)
+    base = board_config(board, clock, dies, channels, preset, planes=planes)
     return replace(base, name=f"{base.name}-{sar}-{board.name}",
                    lookup=replace(base.lookup, max_tables=0, map_cache_lines=MAP_LINES),
                    mlp=replace(base.mlp, primitive=PRIMITIVE[board.part.family]))  # the tensor engine's products, too
@@ -237,11 +240,11 @@ def plan_for(spec: ModelSpec, path: Path) -> DeviceConfig:
     return with_room(spec, config)
 
 
-def base_config(preset: str, config: Path | None, channels: int | None, dies: int | None, clock: float | None
-                ) -> DeviceConfig:
+def base_config(preset: str, config: Path | None, channels: int | None, dies: int | None, planes: int | None,
+                clock: float | None) -> DeviceConfig:
     """What the options of a command ask for: the file ``config`` or else ``preset``, and what they change of it."""
     c = DeviceConfig.from_toml(config) if config is not None else DeviceConfig.preset(preset)
-    flash = {k: v for k, v in (("channels", channels), ("dies", dies)) if v is not None}
+    flash = {k: v for k, v in (("channels", channels), ("dies", dies), ("planes", planes)) if v is not None}
     c = replace(c, flash=replace(c.flash, **flash)) if flash else c
     return c if clock is None else replace(c, clock_mhz=clock)
 
@@ -266,8 +269,9 @@ def _show(found: Fit) -> None:
     from ..compiler.fit import SHELL
 
     config, part = found.config, found.board.part
-    table = Table(title=f"{config.name}: {part.name} at {config.clock_mhz:g} MHz, {config.flash.channels} channels x "
-                  f"{config.flash.dies} dies", title_justify="left", title_style="bold", pad_edge=False)
+    flash = geometry(config.flash.channels, config.flash.dies, config.flash.planes)
+    table = Table(title=f"{config.name}: {part.name} at {config.clock_mhz:g} MHz, {flash}", title_justify="left",
+                  title_style="bold", pad_edge=False)
     for heading, right in (("layer", False), ("from", False), ("size", True), ("kernel", True), ("scan", False),
                            ("weights", False), ("steps", True), ("LUT", True), ("FF", True), ("BRAM36", True), ("DSP", True),
                            ("why", False)):

@@ -19,7 +19,7 @@ from rich.text import Text
 from ..contract.errors import ConfigError, LimitError, NearflashError
 from ..whole import STDOUT, check_target, is_stream, whole_file
 
-__all__ = ["JsonFile", "begin", "check_outputs", "console", "emit", "one_line", "output_path",
+__all__ = ["JsonFile", "begin", "check_outputs", "console", "emit", "geometry", "one_line", "output_path",
            "show", "text_column", "working", "write_json"]
 
 _STDOUT_NAMES = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -103,6 +103,11 @@ def emit(text: str, elsewhere: Path | None) -> None:
     if _State.closed and elsewhere is None:
         raise ConfigError("standard output", "closed", "must be open: this command prints its result")
     print(text, end="", file=sys.stderr if console.stderr else sys.stdout)
+
+
+def geometry(channels: int, dies: int, planes: int) -> str:
+    """A device's flash in a few words."""
+    return f"{channels} channels x {dies} dies" + (f" x {planes} planes" if planes > 1 else "")
 
 
 def show(title: str, rows: Iterable[tuple[str, str | Text, str]]) -> None:

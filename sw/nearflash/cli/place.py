@@ -17,7 +17,7 @@ from ..placement import METHODS
 from ..whole import is_stream
 from .fit import base_config
 from .options import excludes, needs
-from .output import JsonFile, check_outputs, console, output_path, text_column, write_json
+from .output import JsonFile, check_outputs, console, geometry, output_path, text_column, write_json
 
 __all__ = ["place"]
 
@@ -51,6 +51,7 @@ def place(
     config: Annotated[Path | None, typer.Option(help="Device configuration (TOML) instead of a preset.")] = None,
     channels: Annotated[int | None, typer.Option(help="Flash channels.", min=1)] = None,
     dies: Annotated[int | None, typer.Option(help="Dies per channel.", min=1)] = None,
+    planes: Annotated[int | None, typer.Option(help="Planes per die, each with reads of its own.", min=1)] = None,
     cache_mib: Annotated[float, typer.Option(help="Compare at equal memory too: with a cache of so many MiB in the "
                                              "controller's DRAM (0: none).")] = 1.0,
     cache_unit: Annotated[str, typer.Option(help="What a line of it holds: page (MODELLED, NOT IN RTL), or row.")] = "page",
@@ -87,7 +88,7 @@ def place(
     if out is not None and mapping is None:
         raise ConfigError("--mapping", None, "must be given with --out: without it nobody can ask the placed checkpoint")
     modelled = Modelled(cached_pages(cache_mib, cache_unit))
-    device = base_config(preset, config, channels, dies, None)
+    device = base_config(preset, config, channels, dies, planes, None)
     if batch > device.host.max_batch:
         raise DataError("--batch", batch, f"must be at most {device.host.max_batch}, host.max_batch of device {device.name}")
     from ..compiler import PlanOptions, compile_device
@@ -168,8 +169,9 @@ def _write_placed(out: Path, trained: Any, about: dict[str, Any], placement: Any
 def _show(r: dict[str, Any]) -> None:
     m = r["modelled"]
     console.print(f"{r['model']}: learnt from {r['learnt_queries']:,} queries, measured on {r['measured_queries']:,}: "
-                  f"{r['source']}; device {r['device']}: {r['channels']} channels x {r['dies_per_channel']} dies; embedding "
-                  f"stage alone, {r['batch']} queries per command, {r['depth']} in flight")
+                  f"{r['source']}; device {r['device']}: "
+                  f"{geometry(r['channels'], r['dies_per_channel'], r['planes_per_die'])}; embedding stage alone, "
+                  f"{r['batch']} queries per command, {r['depth']} in flight")
     unseen = ", ".join(f"{100 * s:.0f}" for s in r["rows_never_seen_share_of_lookups"])
     console.print(f"share of each table's lookups that go to rows never seen while learning: {unseen} %")
     memory = f"a page window of {r['page_window']} reads"

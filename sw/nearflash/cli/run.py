@@ -21,6 +21,7 @@ from ..compiler import PlanOptions, compile_device
 from ..contract import DataError, DeviceConfig, cores
 from ..contract.boards import Board, find_board
 from ..contract.reading import integer
+from ..contract.registers import plane_counters
 from ..contract.resources import Resources
 from ..data import QueryBatch, read_dlrm_trace, read_histograms, synthetic_queries
 from ..models import ModelSpec, RecModel, build
@@ -34,7 +35,7 @@ from ..tools import load_tool
 from ..training import SHIPPED, Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
 from .fit import base_config, plan_for
-from .output import console, show, text_column, working, write_json
+from .output import console, geometry, show, text_column, working, write_json
 from .placement import load_placement
 
 __all__ = ["RunOptions", "run_queries"]
@@ -58,6 +59,7 @@ class RunOptions:
     board: str | None = None
     channels: int | None = None
     dies: int | None = None
+    planes: int | None = None
     clock: float | None = None
     queries: int | None = None
     batch: int | None = None
@@ -117,7 +119,7 @@ def _moved(q: QueryBatch, placement: Placement | None) -> QueryBatch:
 def _planned(o: RunOptions, spec: ModelSpec) -> DeviceConfig:
     """The device to build: a plan's, or the planner's for the options."""
     if o.plan is None:
-        base = base_config(o.preset, o.config, o.channels, o.dies, o.clock)
+        base = base_config(o.preset, o.config, o.channels, o.dies, o.planes, o.clock)
         return compile_device(spec, base, PlanOptions(weight_bits=o.weight_bits, act_bits=o.act_bits))
     return plan_for(spec, o.plan)
 
@@ -228,7 +230,7 @@ def run_queries(o: RunOptions, json_file: Path | None = None) -> dict[str, Any]:
         board.check_memory(config)
     console.print(Text.assemble(
         (spec.name, "bold"), f": {len(spec.tables)} tables, {spec.macs:,} MACs; device {config.name}: "
-        f"{config.flash.channels} channels x {config.flash.dies} dies, {config.clock_mhz:g} MHz; {source}"))
+        f"{geometry(config.flash.channels, config.flash.dies, config.flash.planes)}, {config.clock_mhz:g} MHz; {source}"))
     start = time.monotonic()
     with working("generating the device and compiling its simulation (cached after the first time)"):
         device = runtime.open("sim", config=config, gated=o.gated, **({"trace": True} if o.waves else {}),
@@ -379,8 +381,7 @@ def _result(config: DeviceConfig, compiled: CompiledModel, model: RecModel, quer
     labels = queries.labels if queries.labels is not None else _teacher_labels(fp32[:, 0], 0)
     auc_fp32, auc_device = auc_or_none(labels, fp32[:, 0]), auc_or_none(labels, m["logits"][:, 0])
     channels = {f"channel{c}_bus_busy_share": count[f"channel{c}_bus_busy"] / cycles for c in range(f.channels)}
-    dies = {f"channel{c}_die{d}_busy_share": count[f"channel{c}_die{d}_busy"] / cycles
-            for c in range(f.channels) for d in range(f.dies)}
+    dies = {f"{name}_share": count[name] / cycles for name in plane_counters(config)}
     result: dict[str, Any] = {
         "model": model.spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": source,
         "queries": n, "mismatches": m["mismatches"], "batch": batch, "lookups": queries.lookups,
@@ -429,7 +430,7 @@ def _show(r: dict[str, Any], queries: QueryBatch) -> None:
         ("share of the flash ceiling", f"{100 * r['flash_ceiling_share']:.1f} %",
          f"ceiling {r['flash_ceiling_share'] * r['cycles'] / max(1, queries.lookups):,.1f} cycles per lookup"),
         ("channel buses busy", busy(r"channel\d+_bus_busy_share"), "one figure a channel"),
-        ("dies busy", busy(r"channel\d+_die\d+_busy_share"), "channel by channel"),
+        ("dies busy", busy(r"channel\d+_die\d+.*_busy_share"), "channel by channel"),
         ("MLP engine busy", f"{100 * r['mlp_busy_share']:.1f} %",
          f"{r['multipliers']} multipliers, {100 * r['mlp_mac_share']:.2f} % of their capacity"),
         ("simulation", f"{r['simulated_cycles_per_second'] / 1e3:,.0f}k cycles/s", f"build {r['build_seconds']:.0f} s"),

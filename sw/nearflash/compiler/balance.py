@@ -29,7 +29,7 @@ def balance(spec: ModelSpec, config: DeviceConfig) -> float:
     ceiling = sum(n * config.ceiling_cycles_per_lookup(row) for n, row in tables) / lookups
     flash = config.flash
     die_bound = ceiling > sum(n * config.bus_cycles(row) for n, row in tables) / lookups / flash.channels
-    servers = flash.channels * (flash.dies if die_bound else 1)
+    servers = flash.channels * (flash.channel_planes if die_bound else 1)
     service, slots = ceiling * servers, config.lookup.sample_slots
     drain = sum(t.dim for t in spec.tables) + 2 * len(tables)
 

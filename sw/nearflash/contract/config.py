@@ -32,6 +32,7 @@ MODES = ("sum", "mean")  # of pooling, by their number
 LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
 COLUMN_NS = 200  # tCCS of flash whose configuration has none
+MOST_PLANES = 16  # of a channel
 LARGEST_WINDOW = 4096  # as many reads as there can be tags
 REACH_BITS = 40  # of an address within the device: what it can reach at most
 
@@ -55,12 +56,14 @@ class FlashConfig:
     """Geometry and ONFI-style timing of the flash array.
 
     A physical page number (PPN) is ``{block, page, die, channel}``, channel in the low bits, so consecutive PPNs
-    stripe over channels, then dies.
+    stripe over channels, then dies, then planes. Each plane of a die reads on its own (independent plane reads), so
+    wherever reads go a channel's planes are numbered like so many dies: ``die`` of a PPN or a command is {plane, die}.
     """
 
     channels: int = 4  #: each with a bus of its own
     dies: int = 1  #: per channel
-    blocks: int = 64  #: per die
+    planes: int = 1  #: per die, each with a page register and reads of its own
+    blocks: int = 64  #: per die, evenly over its planes
     pages: int = 64  #: per block
     page_bytes: int = 4096  #: also the logical block
     oob_bytes: int = 64  #: out-of-band area per page
@@ -80,6 +83,23 @@ class FlashConfig:
     def total_pages(self) -> int:
         """Physical pages of the device."""
         return self.channels * self.dies * self.blocks * self.pages
+
+    @property
+    def channel_planes(self) -> int:
+        """Planes of a channel, of all its dies: what reads on its own."""
+        return self.dies * self.planes
+
+    @property
+    def plane_blocks(self) -> int:
+        """Blocks of a plane."""
+        return self.blocks // self.planes
+
+    @property
+    def plane_names(self) -> tuple[str, ...]:
+        """Of a channel's planes by their number {plane, die}, for counters and timelines: ``die1``, or ``die1_plane0``
+        where a die has several."""
+        return tuple(f"die{k % self.dies}" + (f"_plane{k // self.dies}" if self.planes > 1 else "")
+                     for k in range(self.channel_planes))
 
 
 @dataclass(frozen=True)
@@ -226,9 +246,12 @@ class DeviceConfig:
                     _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
         _check(0.001 <= c.clock_mhz <= 2000, "clock_mhz", c.clock_mhz, "must be from 0.001 to 2000")
         _check(c.beat_bytes in (8, 16, 32), "beat_bytes", c.beat_bytes, "must be 8, 16 or 32")
-        for name, v, hi in (("channels", f.channels, 16), ("dies", f.dies, 16), ("blocks", f.blocks, 65536),
-                            ("pages", f.pages, 4096), ("page_bytes", f.page_bytes, 16384)):
+        for name, v, hi in (("channels", f.channels, 16), ("dies", f.dies, MOST_PLANES), ("planes", f.planes, 4),
+                            ("blocks", f.blocks, 65536), ("pages", f.pages, 4096), ("page_bytes", f.page_bytes, 16384)):
             _check(_pow2(v) and v <= hi, f"flash.{name}", v, f"must be a power of two of at most {hi}")
+        _check(f.planes <= f.blocks, "flash.planes", f.planes, f"must be at most flash.blocks ({f.blocks})")
+        _check(f.channel_planes <= MOST_PLANES, "flash.planes", f.planes,
+               f"must be at most {MOST_PLANES // f.dies} with {f.dies} dies: {MOST_PLANES} planes a channel")
         _check(f.page_bytes >= 512, "flash.page_bytes", f.page_bytes, "must be at least 512")
         _check(f.oob_bytes % c.beat_bytes == 0 and 32 <= f.oob_bytes <= f.page_bytes, "flash.oob_bytes", f.oob_bytes,
                f"must be a multiple of beat_bytes ({c.beat_bytes}), from 32 to page_bytes")
@@ -327,12 +350,12 @@ class DeviceConfig:
         return self.t_read + self.bus_cycles(vector_bytes)
 
     def ceiling_cycles_per_lookup(self, vector_bytes: int) -> float:
-        """Flash-bound ceiling: device cycles per lookup with every die and channel perfectly balanced.
+        """Flash-bound ceiling: device cycles per lookup with every plane and channel perfectly balanced.
 
-        A die serves one vector per C_EV; a channel's bus moves one vector per transfer time.
+        A plane serves one vector per C_EV; a channel's bus moves one vector per transfer time.
         """
-        per_channel = max(self.read_cycles_per_vector(vector_bytes) / self.flash.dies, self.bus_cycles(vector_bytes))
-        return per_channel / self.flash.channels
+        f, bus = self.flash, self.bus_cycles(vector_bytes)
+        return max(self.read_cycles_per_vector(vector_bytes) / f.channel_planes, bus) / f.channels
 
     # -- derived sizes ------------------------------------------------------------------------------------------
     @property
@@ -357,9 +380,9 @@ class DeviceConfig:
 
     @property
     def lbas(self) -> int:
-        """Exported logical blocks: raw pages less 1/8 over-provisioning, at least one block per die."""
+        """Exported logical blocks: raw pages less 1/8 over-provisioning, at least one block per plane."""
         f = self.flash
-        spare = max(f.total_pages // 8, f.channels * f.dies * f.pages)
+        spare = max(f.total_pages // 8, f.channels * f.channel_planes * f.pages)
         return f.total_pages - spare if f.total_pages > 2 * spare else f.total_pages // 2
 
     def require_lookup(self) -> None:
@@ -419,11 +442,14 @@ class DeviceConfig:
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` is left
-        out where it is off: without it a design is what it was before there was one, and has the same :attr:`design_id`."""
+        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` and
+        ``flash.planes`` are left out where they are off: a design without them is what it was before there were any, and has
+        the same :attr:`design_id`."""
         d = dataclasses.asdict(self)
         if not self.lookup.page_window:
             del d["lookup"]["page_window"]
+        if self.flash.planes == 1:
+            del d["flash"]["planes"]
         return d
 
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from .config import DeviceConfig
 
 __all__ = ["ADDRESS_BITS", "BUSES", "DOORBELL_BASE", "IRQ_FATAL", "NVME_VERSION", "OFFSETS", "QUEUE_BASE", "QUEUE_STRIDE",
-           "Field", "Register", "capabilities", "counters", "doorbell", "queue_register", "register_map"]
+           "Field", "Register", "capabilities", "counters", "doorbell", "plane_counters", "queue_register", "register_map"]
 
 ADDRESS_BITS = 13
 NVME_VERSION = 0x0002_0000  #: 2.0, as in VS and in the identify page
@@ -161,6 +161,12 @@ def doorbell(q: int, completion: bool) -> int:
     return DOORBELL_BASE + (2 * q + int(completion)) * 4
 
 
+def plane_counters(config: DeviceConfig) -> tuple[str, ...]:
+    """Counters of the cycles in which each plane has a command, channel by channel."""
+    f = config.flash
+    return tuple(f"channel{c}_{plane}_busy" for c in range(f.channels) for plane in f.plane_names)
+
+
 def counters(config: DeviceConfig) -> tuple[str, ...]:
     """Names of the performance counters, by ``perf_index``. All count cycles unless named otherwise."""
     f, lookups = config.flash, config.lookup.max_tables > 0
@@ -169,7 +175,7 @@ def counters(config: DeviceConfig) -> tuple[str, ...]:
         *(("mlp_busy", "mlp_mac_steps_count") if lookups else ()),
         *(f"channel{c}_{what}_count" for c in range(f.channels) for what in ("reads", "programs")),
         *(f"channel{c}_bus_busy" for c in range(f.channels)),
-        *(f"channel{c}_die{d}_busy" for c in range(f.channels) for d in range(f.dies)),
+        *plane_counters(config),
         *((f"cache_{what}_count" for what in ("hits", "kept", "dropped")) if config.row_cache.lines else ()),
     )
 

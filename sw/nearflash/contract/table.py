@@ -100,7 +100,7 @@ class TableSpec:
         if self.page_rows:
             return self.page_rows
         fit = config.page_beats // self.stride_beats(config)
-        stripe = config.flash.channels * config.flash.dies
+        stripe = config.flash.channels * config.flash.channel_planes
         pages = -(-self.rows // fit)
         return -(-self.rows // (-(-pages // stripe) * stripe))
 

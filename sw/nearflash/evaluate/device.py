@@ -13,6 +13,7 @@ from ..compiler import embedding_cycles, stage_cycles
 from ..compiler.timing import inference_cycles
 from ..contract import DataError, DeviceConfig, RowCacheConfig, TableSpec
 from ..contract.modelled import Modelled
+from ..contract.registers import plane_counters
 from ..models import ModelSpec
 from ..timeline import MOST_SLICES, Slice
 from ..tools import load_tool
@@ -92,7 +93,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     cycles = int(timeline.completed.max() - timeline.submitted.min())
     latency = np.repeat(timeline.completed - timeline.submitted, seen.sizes) * us
     channels = [count[f"channel{c}_bus_busy"] for c in range(f.channels)]
-    dies = [count[f"channel{c}_die{d}_busy"] for c in range(f.channels) for d in range(f.dies)]
+    dies = [count[name] for name in plane_counters(config)]
     reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels)) - block_pages
     lookups = int(sum(seen.lookups))
     rows = np.array([t.format.row_bytes(t.dim) for t in tables])
@@ -105,7 +106,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     result = {
         "model": spec.name, "device": config.name, "design_id": f"{config.design_id:#010x}", "source": workload.source,
         "command": "INFER" if infer else "LOOKUP", "clock_mhz": config.clock_mhz, "channels": f.channels,
-        "dies_per_channel": f.dies, "page_window": config.lookup.page_window,
+        "dies_per_channel": f.dies, "planes_per_die": f.planes, "page_window": config.lookup.page_window,
         "table_bytes": int(sum(t.rows * b for t, b in zip(tables, rows, strict=True))),
         "queries": n, "batch": batch, "depth": depth, "lookups": lookups, "cycles": cycles,
         "queries_per_second": n / (cycles * us * 1e-6), "lookups_per_second": lookups / (cycles * us * 1e-6),

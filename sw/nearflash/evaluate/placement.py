@@ -10,6 +10,7 @@ import numpy as np
 
 from ..contract import DataError, DeviceConfig
 from ..contract.modelled import Modelled
+from ..contract.registers import plane_counters
 from ..data import HistogramLocality, QueryBatch
 from ..data.locality import Histogram
 from ..models import ModelSpec
@@ -109,9 +110,9 @@ def compare_orders(config: DeviceConfig, spec: ModelSpec, learnt: QueryBatch, me
     unseen = [1 - float(np.isin(i, j).mean()) if len(i) else 0.0
               for (i, _), (j, _) in zip(measured.first(measured.queries), learnt.bags, strict=True)]
     return {"model": spec.name, "device": config.name, "channels": config.flash.channels,
-            "dies_per_channel": config.flash.dies, "source": measured.source, "learnt_queries": len(learnt),
-            "measured_queries": measured.queries, "batch": batch, "depth": depth, "together": together,
-            "table_bytes": sum(t.pages(config) for t in tables) * config.flash.page_bytes,
+            "dies_per_channel": config.flash.dies, "planes_per_die": config.flash.planes, "source": measured.source,
+            "learnt_queries": len(learnt), "measured_queries": measured.queries, "batch": batch, "depth": depth,
+            "together": together, "table_bytes": sum(t.pages(config) for t in tables) * config.flash.page_bytes,
             "page_window": more.lookup.page_window,
             "modelled": {**asdict(modelled), "cache_unit": "row" if more.row_cache.lines else "page",
                          "cache_bytes": more.row_cache.dram_bytes or modelled.cache_bytes(more)},
@@ -122,7 +123,7 @@ def _figures(config: DeviceConfig, spec: ModelSpec, work: Workload, batch: int, 
              ) -> dict[str, float]:
     timeline = load_tool("simulator")(config, tables_of(spec), work.commands(batch), None, depth, modelled)
     count, f = timeline.counters, config.flash
-    busy = [count[f"channel{c}_die{d}_busy"] for c in range(f.channels) for d in range(f.dies)]
+    busy = [count[name] for name in plane_counters(config)]
     reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels))
     cycles = int(timeline.completed.max() - timeline.submitted.min())
     lookups = max(1, count["lookups_count"])

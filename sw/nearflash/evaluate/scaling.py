@@ -12,6 +12,7 @@ import numpy as np
 
 from ..contract import DataError, DeviceConfig
 from ..contract.modelled import Modelled
+from ..contract.registers import plane_counters
 from ..models import ModelSpec
 from ..tools import load_tool
 from .costs import ScaleCosts
@@ -63,9 +64,9 @@ def evaluate_scaling(base: DeviceConfig, spec: ModelSpec, work: Workload, device
         row["efficiency_share"] = row["speedup_ratio"] * first["devices"] / row["devices"]
     useful = sum(t.rows * t.row_format.row_bytes(t.dim) for t in spec.tables)
     return {"model": spec.name, "device": base.name, "channels": base.flash.channels, "dies_per_channel": base.flash.dies,
-            "clock_mhz": base.clock_mhz, "source": work.source, "table_bytes": useful, "learnt_queries": learnt,
-            "batch": batch, "depth": depth, "device_capacity_bytes": capacity * base.flash.page_bytes,
-            "costs": costs.to_dict(), "scaling": rows,
+            "planes_per_die": base.flash.planes, "clock_mhz": base.clock_mhz, "source": work.source, "table_bytes": useful,
+            "learnt_queries": learnt, "batch": batch, "depth": depth,
+            "device_capacity_bytes": capacity * base.flash.page_bytes, "costs": costs.to_dict(), "scaling": rows,
             **({"modelled_not_in_rtl": asdict(modelled)} if modelled is not None and modelled.any else {})}
 
 
@@ -169,9 +170,8 @@ def _measure(config: DeviceConfig, plan: ShardPlan, work: Workload, learnt: int,
 
 def _busiest(config: DeviceConfig, count: dict[str, int]) -> int:
     """Cycles of the busiest die or channel bus."""
-    f = config.flash
-    return max(max(count[f"channel{c}_bus_busy"], *(count[f"channel{c}_die{k}_busy"] for k in range(f.dies)))
-               for c in range(f.channels))
+    return max(count[name] for name in (*(f"channel{c}_bus_busy" for c in range(config.flash.channels)),
+                                        *plane_counters(config)))
 
 
 def _batches(work: Workload, learnt: int, batch: int) -> list[Bags]:

@@ -129,7 +129,7 @@ def capacity_pages(config: DeviceConfig, most_gb: float | None = None) -> int:
     """Logical blocks of the largest device of this shape, or of ``most_gb``. Raises
     :class:`~nearflash.contract.ConfigError` for less than a page a die."""
     if most_gb is not None:
-        pages, stripe = int(most_gb * 1e9) // config.flash.page_bytes, config.flash.channels * config.flash.dies
+        pages, stripe = int(most_gb * 1e9) // config.flash.page_bytes, config.flash.channels * config.flash.channel_planes
         if pages < stripe:
             raise ConfigError("device_gb", most_gb, f"must hold a page of {config.flash.page_bytes} bytes on each of "
                               f"{stripe} dies")
@@ -154,7 +154,7 @@ def plan_shards(spec: ModelSpec, config: DeviceConfig, heats: Sequence[Heat], de
     whole = tables_of(spec)
     cost = [config.ceiling_cycles_per_lookup(t.stride_beats(config) * config.beat_bytes) for t in whole]
     share = sum(h.lookups * c for h, c in zip(heats, cost, strict=True)) / devices
-    stripe = config.flash.channels * config.flash.dies
+    stripe = config.flash.channels * config.flash.channel_planes
 
     def piece(t: int, first: int, last: int) -> Piece:
         part = replace(whole[t], rows=last - first)

@@ -100,7 +100,7 @@ def flash_us(t: Traffic, batch: int, reads: np.ndarray, whole_pages: bool) -> np
     """
     c, f = t.config, t.config.flash
     channel = t.page % f.channels
-    die = channel * f.dies + t.page // f.channels % f.dies
+    die = channel * f.channel_planes + t.page // f.channels % f.channel_planes
     beats = -(-(np.full_like(t.nbytes, f.page_bytes) if whole_pages else t.nbytes) // c.beat_bytes)
     bus = -(-beats * c.bus_beat_q16 // 65536)
     n, of = t.batches(batch)
@@ -110,5 +110,5 @@ def flash_us(t: Traffic, batch: int, reads: np.ndarray, whole_pages: bool) -> np
         load = np.bincount(of[inside] * units + unit[inside], cycles[inside].astype(np.float64), minlength=n * units)
         return load.reshape(n, units).max(axis=1)
 
-    cycles = np.maximum(busiest(f.channels * f.dies, die, c.t_read + bus), busiest(f.channels, channel, bus))
+    cycles = np.maximum(busiest(f.channels * f.channel_planes, die, c.t_read + bus), busiest(f.channels, channel, bus))
     return cycles / c.clock_mhz

@@ -31,7 +31,7 @@ class Geometry:
     @classmethod
     def of(cls, config: DeviceConfig, tables: Sequence[TableSpec]) -> list[Geometry]:
         """Of ``tables`` that lie one behind the other from logical block 0 on, as on an empty device."""
-        out, page, dies = [], 0, config.flash.channels * config.flash.dies
+        out, page, dies = [], 0, config.flash.channels * config.flash.channel_planes
         for t in tables:
             out.append(cls(t.rows, t.rows_per_page(config), dies, page % dies))
             page += t.pages(config)

@@ -47,7 +47,8 @@ class Block:
 
 
 class NandArray:
-    """All dies of a device. Operations take a PPN, {block, page, die, channel} with the channel in the low bits."""
+    """All dies of a device. Operations take a PPN, {block, page, die, channel} with the channel in the low bits; planes are
+    numbered as dies."""
 
     def __init__(self, config: DeviceConfig):
         self.config = config
@@ -58,7 +59,7 @@ class NandArray:
     # -- addresses ------------------------------------------------------------------------------------------------
     def ppn(self, block: int = 0, page: int = 0, die: int = 0, channel: int = 0) -> int:
         f = self.config.flash
-        return ((block * f.pages + page) * f.dies + die) * f.channels + channel
+        return ((block * f.pages + page) * f.channel_planes + die) * f.channels + channel
 
     def address(self, ppn: int) -> tuple[int, int, int, int]:
         """(block, page, die, channel) of a PPN."""
@@ -66,7 +67,7 @@ class NandArray:
         if not 0 <= ppn < f.total_pages:
             raise IndexError(f"ppn = {ppn}: must be from 0 to {f.total_pages - 1}")
         ppn, channel = divmod(ppn, f.channels)
-        ppn, die = divmod(ppn, f.dies)
+        ppn, die = divmod(ppn, f.channel_planes)
         block, page = divmod(ppn, f.pages)
         return block, page, die, channel
 
@@ -74,7 +75,7 @@ class NandArray:
         """State of the block that holds ``ppn``."""
         f = self.config.flash
         block, _, die, channel = self.address(ppn)
-        return self.blocks[(block * f.dies + die) * f.channels + channel]
+        return self.blocks[(block * f.channel_planes + die) * f.channels + channel]
 
     # -- operations -----------------------------------------------------------------------------------------------
     def read(self, ppn: int, column: int = 0, beats: int | None = None) -> bytes:

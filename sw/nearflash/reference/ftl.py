@@ -123,7 +123,7 @@ class FtlModel:
     def _place(self, ppn: int) -> tuple[int, int]:
         """(block number {block, die, channel}, page) of a PPN {block, page, die, channel}."""
         f = self.config.flash
-        low = log2(f.channels) + log2(f.dies)
+        low = log2(f.channels) + log2(f.channel_planes)
         block, page = ppn >> (low + log2(f.pages)), ppn >> low & (f.pages - 1)
         return block << low | ppn & ((1 << low) - 1), page
 

@@ -74,7 +74,7 @@ def filled(config: DeviceConfig, rng: random.Random, channel: int, pages: dict[i
     programmed."""
     nand = NandArray(config)
     for block, n in pages.items():
-        for die in range(config.flash.dies):
+        for die in range(config.flash.channel_planes):
             nand.erase(nand.ppn(block, 0, die, channel))
             for page in range(n):
                 assert nand.program(nand.ppn(block, page, die, channel), random_page(config, rng))

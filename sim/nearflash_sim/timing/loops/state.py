@@ -34,7 +34,7 @@ class Device(NamedTuple):
 
     k: Latency
     channels: int
-    dies: int
+    dies: int  #: of a channel, of their planes each
     channel_bits: int
     die_bits: int
     t_read: int
@@ -153,7 +153,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
     line_beats = config.page_beats if modelled.page_cache_mib else config.row_cache.line_bytes // config.beat_bytes
     bag = lk.max_bag.bit_length() + 27  # bits of the divider's dividend, then rounded up to an even number
     return Device(
-        k=k, channels=f.channels, dies=f.dies, channel_bits=f.channels.bit_length() - 1, die_bits=f.dies.bit_length() - 1,
+        k=k, channels=f.channels, dies=f.channel_planes, channel_bits=f.channels.bit_length() - 1,
+        die_bits=f.channel_planes.bit_length() - 1,
         t_read=config.t_read, t_command=max(config.t_command, 1),
         t_ccs=config.t_ccs,
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
@@ -177,7 +178,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's. Behind the tables
     there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its pages."""
     f, lk = config.flash, config.lookup
-    dies = f.channels * f.dies
+    dies = f.channels * f.channel_planes
     table = _records(len(tables) + 1, "beats", "words", "dim", "int8", "mean", "node")
     owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
     table[-1]["beats"] = config.page_beats
@@ -190,7 +191,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     s["line_asked"] = -2
     cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
-    first = f.dies - 1  # round-robin begins after it
+    first = f.channel_planes - 1  # round-robin begins after it
     return Arrays(
         s=s, table=table,
         tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "next", "visible", "key", "again",
@@ -198,9 +199,9 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
-                         "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "repeats_end",
-                         "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag", "page_begun",
-                         "page_since", "page_left", added=-1, repeat=-1, last_choice=first, last_command=first,
+                         "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at",
+                         "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
+                         "page_begun", "page_since", "page_left", added=-1, repeat=-1, last_choice=first, last_command=first,
                          last_out=first, next_at=INF, room=INF, page_end=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "block_tail", "last_block", repeats=-1,
                      asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF, held=-1, row=-1, before=-1,
