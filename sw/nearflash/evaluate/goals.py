@@ -144,8 +144,8 @@ def _lookup_us(answer: Answer, t: Traffic) -> float:
 def _factors(alone: dict[str, float]) -> str:
     return (f"The device's lookups take {alone['reads'] * alone['die'] * alone['idle']:.3f} times as long: "
             f"{alone['reads']:.3f} (cell reads per distinct row) x {alone['die']:.3f} (a die's time for one, with the "
-            f"repeats that it answers) x {alone['idle']:.3f} (dies that have nothing to do: one has {alone['uneven']:.3f} times "
-            "the mean's rows).")
+            f"repeats that it answers) x {alone['idle']:.3f} (dies that have nothing to do: the fullest has "
+            f"{alone['uneven']:.3f} times the mean's rows).")
 
 
 def _row(what: str, asked: float | None, here: float, form: str, why: str, met: bool | None = None) -> dict[str, Any]:
