@@ -172,9 +172,10 @@ class Channel(wiring.Component):
         popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         queues = []
-        for depth, flag, window in ((c.lookup.tags, None, c.lookup.page_window),
-                                    (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0)):
-            queues.append(DieQueues(layouts.flash_command, n, depth, flag, window) if popped
+        for depth, flag, window, counted in (
+                (c.lookup.tags, None, c.lookup.page_window, c.lookup.longest_queue_first),
+                (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0, False)):
+            queues.append(DieQueues(layouts.flash_command, n, depth, flag, window, counted) if popped
                           else DieQueue(layouts.flash_command, depth, flag))
         m.submodules.lookup_queue, m.submodules.block_queue = lookup_queue, block_queue = queues
         m.submodules.scheduler = scheduler = DieScheduler(c)
@@ -224,6 +225,8 @@ class Channel(wiring.Component):
             bus.block_hold.eq(self.block_hold),
             self.block_waits.eq(Cat(die.want_out & die.path for die in dies).any()),
         ]
+        if c.lookup.longest_queue_first:
+            m.d.comb += bus.waiting.eq(lookup_queue.waiting)
         for d, die in enumerate(dies):
             m.d.comb += [
                 bus.commands[d].eq(die.current),

@@ -24,6 +24,7 @@ class DieQueues(wiring.Component):
     link that a pop may be reading. ``pending`` has a bit per die that holds at least one payload. A transfer on ``pop``
     (a die number whose ``pending`` bit is set) takes that die's first payload, which is on ``o`` one cycle later.
     ``flagged``: ``flag(payload)`` of each die's first payload; valid when ``pending`` is set and ``pop.ready`` is high.
+    ``counted``: ``waiting`` says how many payloads each die has.
 
     With a ``window`` (no ``flag`` then; the layout has fields ``block`` and ``page``) reads of a page go together. When the
     payload popped for a die has another page than the one before it, the next ``window`` payloads of the die's queue are
@@ -33,13 +34,17 @@ class DieQueues(wiring.Component):
     """
 
     def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None,
-                 window: int = 0):
+                 window: int = 0, counted: bool = False):
         if dies < 1 or depth < 1:
             raise ValueError(f"dies = {dies}, depth = {depth}: must be at least 1")
         if window < 0 or (window and flag):
             raise ValueError(f"window = {window}: must be at least 0, and 0 with a flag")
         self.layout, self.dies, self.depth, self.flag, self.window = layout, dies, depth, flag, window
+        self.counted = counted
+        #: Payloads that wait for each die, where they are counted.
+        counts = {"waiting": Out(data.ArrayLayout(bits_for(depth), dies))} if counted else {}
         super().__init__({
+            **counts,
             #: Commands of any dies.
             "i": In(stream.Signature(layout)),
             #: The die whose first command is wanted.
@@ -107,6 +112,12 @@ class DieQueues(wiring.Component):
                 m.d.sync += heads[self.i.payload.die].eq(entry)
         with m.If(self.o.ready):
             m.d.sync += out_valid.eq(0)
+
+        if self.counted:
+            with m.If(push):
+                m.d.sync += self.waiting[self.i.payload.die].eq(self.waiting[self.i.payload.die] + 1)
+            with m.If(popped):
+                m.d.sync += self.waiting[self.pop.payload].eq(self.waiting[self.pop.payload] - 1)
 
         if self.flag:
             m.submodules.flags = flags = Memory(shape=1, depth=self.depth, init=[])

@@ -113,6 +113,7 @@ class LookupConfig:
     formats: tuple[str, ...] = FORMATS  #: of tables' rows that pooling is generated for, in this order
     modes: tuple[str, ...] = MODES  #: of pooling; without "mean" there is no divider
     page_window: int = 0  #: reads of a die's queue looked at, for each page it reads, for more from that page; 0: off
+    longest_queue_first: bool = False  #: a channel's bus goes to the die that most lookups wait for, not to each in turn
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class DeviceConfig:
                 v = getattr(obj, fl.name)
                 if not isinstance(v, int):
                     continue
-                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "page_window") else 1
+                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "page_window", "longest_queue_first") else 1
                 _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
                 if fl.name.endswith("_ns"):
                     _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
@@ -238,6 +239,8 @@ class DeviceConfig:
                f"must be from 0 (off) to {LARGEST_WINDOW} reads")
         _check(not lk.page_window or f.t_ccs_ns > 0, "lookup.page_window", lk.page_window,
                "needs flash.t_ccs_ns of at least 1: without a change-read-column every READ pays tR")
+        _check(not lk.longest_queue_first or f.dies > 1, "lookup.longest_queue_first", lk.longest_queue_first,
+               "needs flash.dies of at least 2: a die alone has its channel's bus")
         _check(m.act_bits in (8, 16), "mlp.act_bits", m.act_bits, "must be 8 or 16")
         _check(_pow2(m.n_batch) and m.n_batch <= 64, "mlp.n_batch", m.n_batch, "must be a power of two, 1 to 64")
         _check(m.n_batch == 1 or m.n_batch <= lk.sample_slots, "mlp.n_batch", m.n_batch,
@@ -401,11 +404,13 @@ class DeviceConfig:
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` is left
-        out where it is off: without it a design is what it was before there was one, and has the same :attr:`design_id`."""
+        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` and
+        ``lookup.longest_queue_first`` are left out where they are off: without them a design is what it was before there
+        were any, and has the same :attr:`design_id`."""
         d = dataclasses.asdict(self)
-        if not self.lookup.page_window:
-            del d["lookup"]["page_window"]
+        for name in ("page_window", "longest_queue_first"):
+            if not d["lookup"][name]:
+                del d["lookup"][name]
         return d
 
     @classmethod

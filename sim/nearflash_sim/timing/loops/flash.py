@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from .compiled import compiled, within
 from .dram import read
+from .longest import count_pop, count_push, longest
 from .state import INF
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
@@ -88,6 +89,8 @@ def _push(d, a, c, now):
     else:
         a.tag[a.die[k].tail].next = tag
     a.die[k].tail = tag
+    if d.longest:
+        count_push(a, k, now)
     if d.window:
         seen(d, a, k, visible)
 
@@ -103,6 +106,8 @@ def _choose(d, a, c, now):
     one = d.dies == 1 and d.window == 0
     if d.window:
         now = pop(d, a, c, k, now)
+    if d.longest:
+        count_pop(a, k, now + 1)
     taken = now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN)
     a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
     if not one:
@@ -158,7 +163,7 @@ def _bus(d, a, c, now):
         note(s, a.trace, BUS_TRACK, c, COMMAND, now, done + 1, t.table, t.sample)
         note(s, a.trace, DIE, k, ARRAY, done + 1, a.die[k].want_out, t.table, t.sample)
         return
-    k = _after(d, a, c, now, False, a.channel[c].last_out)
+    k = longest(d, a, c, now) if d.longest else _after(d, a, c, now, False, a.channel[c].last_out)
     a.channel[c].last_out = k
     k += base
     tag = a.die[k].tag

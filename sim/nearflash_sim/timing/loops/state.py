@@ -60,6 +60,7 @@ class Device(NamedTuple):
     line_fifo: int  #: cycles that a beat takes through the cache's reader
     page_unit: int  #: beats of a flash page, if the row cache holds pages (modelled, not in RTL)
     window: int  #: reads of a die's queue that are looked at for each page it reads
+    longest: int  #: the bus moves the data of the die that most reads wait for
 
 
 class Arrays(NamedTuple):
@@ -146,6 +147,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
         sources=f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0), window=lk.page_window,
+        longest=int(lk.longest_queue_first),
         line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
         page_unit=config.page_beats if modelled.page_cache_mib else 0)
 
@@ -173,8 +175,9 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
                          "walk_more", "pop_at", last_choice=first, last_command=first,
                          last_out=first, next_at=INF),
-        die=_records(dies, "tail", "free_at", "tag", "busy", "left", head=-1, visible=INF, out_end=-1, want_command=INF,
-                     want_out=INF, held=-1, row=-1, before=-1, unseen=INF),
+        die=_records(dies, "tail", "free_at", "tag", "busy", "left", "waiting", "served", head=-1, visible=INF,
+                     out_end=-1, want_command=INF, want_out=INF, held=-1, row=-1, before=-1, unseen=INF, pushed=-1,
+                     pushed_before=-1, popped=-1),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
