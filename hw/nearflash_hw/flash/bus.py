@@ -39,8 +39,9 @@ class ChannelBus(wiring.Component):
         layouts = Layouts.of(config)
         dies = config.flash.dies
         address_bits = index_bits(dies * config.raw_page_beats)
+        lk = config.lookup
         #: Lookups that wait for each die, where the longest queue goes first.
-        counts = {"waiting": In(data.ArrayLayout(bits_for(config.lookup.tags), dies))} if config.lookup.longest_queue_first else {}
+        counts = {"waiting": In(data.ArrayLayout(bits_for(lk.tags), dies))} if lk.longest_queue_first else {}
         super().__init__({
             **counts,
             #: Of each die.

@@ -6,15 +6,17 @@ from amaranth.lib.wiring import In, Out
 
 from ..interfaces import bits_for, index_bits
 
-__all__ = ["LongestFirst"]
+__all__ = ["PERIOD", "LongestFirst"]
+
+PERIOD = 32  # turns, a power of two: more than there are dies
 
 
 class LongestFirst(wiring.Component):
     """Of the ``dies`` that ``want`` a turn the one for which most reads are ``waiting`` (at most ``most``), the lower number
-    among equals, but each once in a round only: a round is over when each that wants a turn has had one in it.
+    among equals. Those that want one and don't get it at every PERIOD-th turn are due, and go before all others.
 
-    So none is passed over more than 2 x (dies - 1) times: by each other once in the round in which it begins to want a turn,
-    and once in the next. Counts are compared a cycle before the choice, in registers, pair by pair.
+    So none that goes on wanting a turn is passed over more than PERIOD + dies - 2 times: until it is due, and by the others
+    that are due then. Counts are compared a cycle before the choice, in registers, pair by pair.
     """
 
     def __init__(self, dies: int, most: int):
@@ -40,10 +42,10 @@ class LongestFirst(wiring.Component):
             for j in range(i + 1, n):
                 longer[i, j] = Signal(name=f"longer_{i}_{j}", init=1)
                 m.d.sync += longer[i, j].eq(self.waiting[i] >= self.waiting[j])
-        served, fresh, able, first = Signal(n), Signal(n), Signal(n), Signal(n)
+        due, able, first = Signal(n), Signal(n), Signal(n)
+        turns = Signal(range(PERIOD))
         m.d.comb += [
-            fresh.eq(self.want & ~served),
-            able.eq(Mux(fresh.any(), fresh, self.want)),
+            able.eq(Mux((self.want & due).any(), self.want & due, self.want)),
             first.eq(Cat(able[i] & Cat(~able[j] | (longer[i, j] if i < j else ~longer[j, i])
                                        for j in range(n) if j != i).all() for i in range(n))),
         ]
@@ -51,5 +53,8 @@ class LongestFirst(wiring.Component):
             with m.If(first[i]):
                 m.d.comb += self.choice.eq(i)
         with m.If(self.take):
-            m.d.sync += served.eq(Mux(fresh.any(), served, 0) | first)
+            m.d.sync += [
+                turns.eq(turns + 1),
+                due.eq((due | Mux(turns == PERIOD - 1, self.want, 0)) & ~first),
+            ]
         return m

@@ -8,7 +8,7 @@ from amaranth.lib import data
 from flash_bench import erase, expect_read, filled, program, random_page, read, run_channel
 from nearflash.contract import DeviceConfig
 from nearflash_hw.flash import Channel
-from nearflash_hw.flash.longest import LongestFirst
+from nearflash_hw.flash.longest import PERIOD, LongestFirst
 from nearflash_hw.flash.queue import DieQueues
 from nearflash_hw.synthesis.netlist import subtree
 from nearflash_sim.bench import StreamSource, simulate
@@ -16,21 +16,19 @@ from nearflash_sim.bench import StreamSource, simulate
 LAYOUT = data.StructLayout({"die": 2, "v": 12})
 
 
-def choose(want, counts, served):
-    """By the rule: (the die, who has had a turn in this round then). ``want`` and ``served``: sets."""
-    fresh = want - served
-    best = max(sorted(fresh or want), key=lambda d: counts[d])  # the first of equals
-    return best, served | {best} if fresh else {best}
+def choose(want, counts, due):
+    """By the rule: of the sets of those that ``want`` a turn and are ``due`` one, which has it."""
+    return max(sorted(want & due or want), key=lambda d: counts[d])  # the first of equals
 
 
 @pytest.mark.parametrize("dies", [2, 4, 8])
-def test_the_choice_is_the_longest_of_those_without_a_turn(dies):
+def test_the_choice_is_the_longest_among_those_that_are_due(dies):
     """Counts from few values, so that many are equal, and at their ends; turns that are taken late or not at all."""
     rng, dut, most = random.Random(dies), LongestFirst(dies, 255), 255
     seen = {"taken": 0, "cycles": 0}
 
     async def run(ctx):
-        served, before = set(), [0] * dies
+        due, before = set(), [0] * dies
         for _ in range(600):
             want = {d for d in range(dies) if rng.random() < 0.5}
             counts = [rng.choice((0, 1, 7, most - 1, most)) for _ in range(dies)]
@@ -40,10 +38,11 @@ def test_the_choice_is_the_longest_of_those_without_a_turn(dies):
             taken = bool(want) and rng.random() < 0.6
             ctx.set(dut.take, taken)
             if want:
-                die, then = choose(want, before, served)
+                die = choose(want, before, due)
                 assert ctx.get(dut.choice) == die
-                served = then if taken else served
                 seen["taken"] += taken
+                if taken:
+                    due = (due | (want if seen["taken"] % PERIOD == 0 else set())) - {die}
             await ctx.tick()
             seen["cycles"] += 1
             before = counts
@@ -54,7 +53,7 @@ def test_the_choice_is_the_longest_of_those_without_a_turn(dies):
 
 @pytest.mark.parametrize("dies", [2, 4, 8])
 def test_none_is_passed_over_more_often_than_said(dies):
-    """One die with an empty queue begins to want a turn at any time, all others have full ones and want one at once again."""
+    """One die with an empty queue begins to want a turn at any time; all others have full ones and always want one."""
     rng, dut, longest = random.Random(dies), LongestFirst(dies, 100), []
 
     async def run(ctx):
@@ -63,7 +62,7 @@ def test_none_is_passed_over_more_often_than_said(dies):
         for _ in range(60):
             ctx.set(dut.want, (1 << (dies - 1)) - 1)
             ctx.set(dut.take, 1)
-            await ctx.tick().repeat(rng.randrange(1, 3 * dies))
+            await ctx.tick().repeat(rng.randrange(1, 2 * PERIOD))
             ctx.set(dut.want, (1 << dies) - 1)
             passed = 0
             while ctx.get(dut.choice) != dies - 1:
@@ -72,8 +71,8 @@ def test_none_is_passed_over_more_often_than_said(dies):
             await ctx.tick()
             longest.append(passed)
 
-    simulate(dut, [run], until=lambda: len(longest) == 60, max_cycles=60 * 6 * dies)
-    assert min(dies - 2, 1) <= max(longest) <= 2 * (dies - 1)
+    simulate(dut, [run], until=lambda: len(longest) == 60, max_cycles=60 * 5 * PERIOD)
+    assert PERIOD - 4 < max(longest) <= PERIOD + dies - 2
 
 
 def test_impossible_choices_are_refused():

@@ -6,7 +6,7 @@ pushes and its latest pop are kept, for a count as of an earlier cycle.
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import apart, compiled
 
 __all__ = ["count_pop", "count_push", "longest"]
 
@@ -33,21 +33,19 @@ def _waiting(d, a, k, now):
     return die.waiting - (die.pushed > last) - (die.pushed_before > last) + (die.popped > last)
 
 
-@compiled
+@apart
 def longest(d, a, c, now):
     """The die of channel ``c``, by its number in it, that has the data-out of cycle ``now``; one at least wants it."""
-    base, best, most = c * d.dies, -1, 0
-    anew = True
+    base, best, most, due = c * d.dies, -1, 0, 0
     for k in range(base, base + d.dies):
-        if a.die[k].want_out <= now and not a.die[k].served:
-            anew = False
-    for k in range(base, base + d.dies):
-        if a.die[k].want_out <= now and (anew or not a.die[k].served):
+        if a.die[k].want_out <= now and a.die[k].due >= due:
             n = _waiting(d, a, k, now)
-            if best < 0 or n > most:
-                best, most = k, n
-    if anew:
+            if best < 0 or a.die[k].due > due or n > most:
+                best, most, due = k, n, a.die[k].due
+    a.channel[c].turns += 1
+    if a.channel[c].turns % d.k.LONGEST_PERIOD == 0:
         for k in range(base, base + d.dies):
-            a.die[k].served = 0
-    a.die[best].served = 1
+            if a.die[k].want_out <= now:
+                a.die[k].due = 1
+    a.die[best].due = 0
     return best - base
