@@ -18,6 +18,7 @@ from . import (
     lookup,
     modelled,
     mqsim,
+    order,
     shell,
     simulators,
     tensor,
@@ -32,7 +33,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
-           "locality": locality, "admission": admission,
+           "locality": locality, "order": order, "admission": admission,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "both_at_once": both_at_once, "tensor_boards": tensor_boards,
            "shell": shell, "virtual_board": virtual_board}
