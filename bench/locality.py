@@ -8,7 +8,6 @@ The first command's answers are compared with :mod:`nearflash.reference.pooling`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from nearflash.contract.row_cache import with_row_cache
 from nearflash.data import QueryBatch
 from nearflash.evaluate.workload import stored, synthetic
 from nearflash.models import ModelSpec, model_spec
-from nearflash.training import Recipe, load_checkpoint, replay
+from nearflash.training import SHIPPED, Recipe, load_checkpoint, replay
 from nearflash_sim.small.device import Table, load, make_table
 from nearflash_sim.timing.rtl import Query
 from nearflash_sim.timing.rtl import measure as measure_rtl
@@ -40,7 +39,7 @@ DATASET = Path(__file__).parents[2] / "shared" / "data" / "movietweetings"
 
 def held_out() -> tuple[ModelSpec, QueryBatch]:
     """The shipped model, and MovieTweetings' queries that it was not trained on."""
-    model, about = load_checkpoint(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+    model, about = load_checkpoint(SHIPPED)
     _, test = replay(DATASET, model.spec, Recipe.from_dict(about["recipe"]))
     return model.spec, test
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from .models import ModelSpec, RecModel, TableShape
 from .reference.metrics import auc_or_none, why_no_auc
 from .whole import whole_file
 
-__all__ = ["Recipe", "every_query", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay", "save_checkpoint",
-           "train"]
+__all__ = ["SHIPPED", "Recipe", "every_query", "is_trained", "load_checkpoint", "load_dataset", "predict", "replay",
+           "save_checkpoint", "train"]
 
 FEWEST_QUERIES = 20  # of a data set to train from: two to choose the epoch by, two to test
 _ABOUT = "about.npy"  # member of a checkpoint
 _WHAT = "a nearflash checkpoint"
+#: The checkpoint that comes with nearflash: a DLRM of MovieTweetings.
+SHIPPED = Path(str(files("nearflash") / "weights" / "movietweetings.npz"))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import gzip
 import os
 from collections import OrderedDict
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import model_cases
@@ -28,7 +27,7 @@ from nearflash.data import (
 )
 from nearflash.models import ModelSpec, RecModel, TableShape, load_checkpoint
 from nearflash.quantize import CompiledModel
-from nearflash.training import Recipe, is_trained
+from nearflash.training import SHIPPED, Recipe, is_trained
 from nearflash.training import load_checkpoint as load_trained
 from nearflash.training import save_checkpoint as save_trained
 
@@ -189,4 +188,4 @@ def test_folders_and_absent_files(name, tmp_path):
 
 
 def test_shipped_weights_are_read():
-    load_trained(Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+    load_trained(SHIPPED)

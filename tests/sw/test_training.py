@@ -1,14 +1,23 @@
 """Training on a small made-up data set, checkpoints good and bad."""
 
 from dataclasses import replace
-from importlib.resources import files
 
 import numpy as np
 import pytest
 from nearflash.contract import DataError, ModelError
 from nearflash.models import ModelSpec, TableShape
 from nearflash.reference.metrics import auc
-from nearflash.training import Recipe, is_trained, load_checkpoint, load_dataset, predict, replay, save_checkpoint, train
+from nearflash.training import (
+    SHIPPED,
+    Recipe,
+    is_trained,
+    load_checkpoint,
+    load_dataset,
+    predict,
+    replay,
+    save_checkpoint,
+    train,
+)
 
 SMALL = Recipe(dim=8, bottom=(8, 8), top=(8, 1), epochs=2, batch=64, history=4)
 
@@ -52,7 +61,7 @@ def rewrite(path, out, **changes):
 
 
 def test_bad_checkpoints_are_refused(tmp_path):
-    good = files("nearflash") / "weights" / "movietweetings.npz"
+    good = SHIPPED
     bad = tmp_path / "bad.npz"
     bad.write_bytes(good.read_bytes()[:100_000])
     with pytest.raises(DataError, match="not a nearflash checkpoint"):
@@ -73,7 +82,7 @@ def test_bad_checkpoints_are_refused(tmp_path):
 
 
 def test_shipped_checkpoint_scores_what_its_recipe_says(shared_data):
-    model, about = load_checkpoint(files("nearflash") / "weights" / "movietweetings.npz")
+    model, about = load_checkpoint(SHIPPED)
     recipe = Recipe.from_dict(about["recipe"])
     _, _, test_q, _ = load_dataset(shared_data / "movietweetings", recipe)
     score = auc(test_q.labels, predict(model, test_q))
@@ -136,7 +145,7 @@ def test_real_queries_replay_on_any_model(folder, tmp_path):
 
 
 def test_a_trained_checkpoint_is_known_by_its_content(tmp_path):
-    good = files("nearflash") / "weights" / "movietweetings.npz"
+    good = SHIPPED
     (tmp_path / "mine.pt").write_bytes(good.read_bytes())
     assert is_trained(tmp_path / "mine.pt")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
@@ -150,7 +159,7 @@ def test_a_trained_checkpoint_is_known_by_its_content(tmp_path):
     ('"scores": {', '"scores": {"a": true, ', "scores.a"), ('"rows": ', '"rows": 19', r"shape.*must be \(19"),
 ])
 def test_what_a_checkpoint_says_of_itself_is_checked(old, new, message, tmp_path):
-    good = files("nearflash") / "weights" / "movietweetings.npz"
+    good = SHIPPED
     with np.load(good) as z:
         text = z["about"].tobytes().decode()
     assert old in text
@@ -161,7 +170,7 @@ def test_what_a_checkpoint_says_of_itself_is_checked(old, new, message, tmp_path
 
 
 def test_parameters_are_fp32(tmp_path):
-    rewrite(files("nearflash") / "weights" / "movietweetings.npz", tmp_path / "bad.npz",
+    rewrite(SHIPPED, tmp_path / "bad.npz",
             **{"linears.bot0.bias": np.zeros(64)})
     with pytest.raises(ModelError, match="float64"):
         load_checkpoint(tmp_path / "bad.npz")

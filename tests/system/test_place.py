@@ -1,8 +1,6 @@
 """Placed rows answer as before, bit by bit; and ``nearflash place`` as a user calls it."""
 
 import json
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +10,9 @@ from nearflash.models import RecModel
 from nearflash.quantize import QuantizeOptions, compile_model
 from nearflash.reference.model import IntegerModel
 from nearflash.runtime.placement import Placement
-from nearflash.training import load_checkpoint
+from nearflash.training import SHIPPED, load_checkpoint
 from nearflash_sim.small.models import CASES, configured
 from test_device_models import queries
-
-SHIPPED = Path(str(files("nearflash") / "weights" / "movietweetings.npz"))
 
 
 def test_a_device_answers_placed_rows_like_the_rows_as_they_were():

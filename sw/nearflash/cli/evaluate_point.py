@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,11 +220,11 @@ def _dataset(dataset: Path, checkpoint: Path | None, model: str | None, queries:
              ) -> tuple[ModelSpec, Workload, str | None]:
     """(model, held-out queries, the mapping that its rows were placed by): a trained checkpoint's, or a --model's tables."""
     from ..evaluate.workload import stored
-    from ..training import Recipe, load_checkpoint, replay
+    from ..training import SHIPPED, Recipe, load_checkpoint, replay
 
     digest = None
     if model is None:
-        trained, about = load_checkpoint(checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+        trained, about = load_checkpoint(checkpoint or SHIPPED)
         spec, recipe = trained.spec, Recipe.from_dict(about["recipe"])
         digest = about.get("placement")
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,9 +145,9 @@ def _spec(model: str, rows: int) -> Any:
 
 def _trained(dataset: Path, checkpoint: Path | None) -> tuple[Any, dict[str, Any], Any]:
     """(model, what its checkpoint says of it, all queries of the data set in order of time)."""
-    from ..training import Recipe, every_query, load_checkpoint
+    from ..training import SHIPPED, Recipe, every_query, load_checkpoint
 
-    path = checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz"))
+    path = checkpoint or SHIPPED
     trained, about = load_checkpoint(path)
     if "placement" in about:
         raise DataError("placement", about["placement"], "the checkpoint's rows were placed already: give the one that was "

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from ..runtime.backend import backend_class
 from ..runtime.placement import Placement
 from ..timeline import MOST_SLICES, host_slices, write_timeline
 from ..tools import load_tool
-from ..training import Recipe, is_trained, load_checkpoint, replay
+from ..training import SHIPPED, Recipe, is_trained, load_checkpoint, replay
 from ..whole import is_stream, whole_file
 from .fit import base_config, plan_for
 from .output import console, show, text_column, working, write_json
@@ -99,7 +98,7 @@ def _load_model(o: RunOptions) -> tuple[RecModel, dict[str, Any]]:
                                 interaction=o.interaction, round_to_fp32=o.round_to_fp32)
         console.print(f"tables in the order of their features: {', '.join(model.table_names)}", markup=False)
         return model, {}
-    return load_checkpoint(o.checkpoint or Path(str(files("nearflash") / "weights" / "movietweetings.npz")))
+    return load_checkpoint(o.checkpoint or SHIPPED)
 
 
 def _lookups(o: RunOptions) -> int | list[int] | None:
