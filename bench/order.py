@@ -1,8 +1,8 @@
 """What it is worth that a channel's bus goes to the die that most lookups wait for (``lookup.longest_queue_first``).
 
 By the simulator, preset ``paper``: rows of 128 bytes to 2 KB at K = 0.3, and held-out queries of MovieTweetings where the
-data set is there, with a page window and without, one command at a time and four in flight. And a small device of one channel
-of four dies with rows of 256 bytes, RTL beside the simulator.
+data set is there, with a page window and without, one command at a time and four in flight. And a small device of one
+channel of four dies with rows of 256 bytes, RTL beside the simulator.
 """
 
 from __future__ import annotations

@@ -46,8 +46,7 @@ def everything_on(spec: ModelSpec, **flash: int) -> DeviceConfig:
     base = DeviceConfig.preset("paper", **flash).with_page_window(WINDOW)
     dies, lk = base.flash.channels * base.flash.dies, base.lookup
     base = replace(base, lookup=replace(lk, tags=max(lk.tags, READS_PER_DIE * dies),
-                                        map_cache_lines=max(lk.map_cache_lines, MAP_LINES_PER_DIE * dies),
-                                        longest_queue_first=True))
+                                        map_cache_lines=max(lk.map_cache_lines, MAP_LINES_PER_DIE * dies)))
     config = compile_device(spec, base, PlanOptions(share=MLP_SHARE, onchip_bytes=1 << 40))
     return with_row_cache(config, CACHE_MIB, widest_row(config, spec))
 
