@@ -75,12 +75,12 @@ def test_answers_are_exact(device):
 
 
 def test_a_busy_bus_is_worth_more_in_that_order():
-    """Rows of 2 KB on eight dies: their transfers take longer than a read of all dies at once. One command of 400 rows."""
+    """Rows of 2 KB on eight dies: their transfers take longer than a read of all dies at once. One command of 240 rows."""
     config = DeviceConfig.preset("paper", channels=1, dies=8)
-    rows = np.random.default_rng(1).integers(0, 800, 400)
+    rows = np.random.default_rng(1).integers(0, 800, 240)
     ends = {}
     for on in (False, True):
         c = replace(config, lookup=replace(config.lookup, longest_queue_first=on))
         tables = place(c, [TableSpec(800, 512)])
         ends[on] = int(Simulator(c, tables).run([Batch.of([(rows, np.zeros(1, np.int64))])]).completed[0])
-    assert ends[True] < 0.97 * ends[False]
+    assert ends[True] < 0.95 * ends[False]
