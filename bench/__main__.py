@@ -18,6 +18,7 @@ from . import (
     lookup,
     modelled,
     mqsim,
+    order,
     placement,
     planes,
     shell,
@@ -34,7 +35,7 @@ from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
            "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
-           "locality": locality, "planes": planes, "admission": admission, "placement": placement,
+           "locality": locality, "planes": planes, "order": order, "admission": admission, "placement": placement,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "both_at_once": both_at_once, "tensor_boards": tensor_boards,
            "shell": shell, "virtual_board": virtual_board}

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from nearflash.compiler import PlanOptions, compile_device
 from nearflash.contract import DeviceConfig
 from nearflash.contract.row_cache import with_row_cache
+from nearflash.evaluate.bound import EachRowOnce
 from nearflash.evaluate.costs import Costs
 from nearflash.evaluate.device import tables_of, widest_row
+from nearflash.evaluate.goals import CACHE_MIB, WINDOW
+from nearflash.evaluate.traffic import Traffic
 from nearflash.evaluate.workload import scaled, synthetic
 from nearflash.models import model_spec
 from nearflash_sim.timing.tool import simulate
@@ -32,20 +34,17 @@ CASES = {"neither": (0, 0.0), "page window": (WINDOW, 0.0), "row cache": (0, CAC
 
 
 def measure(quick: bool = False) -> Rows:
-    spec, costs, out = scaled(model_spec("rmc1"), 30e9), Costs(), []
+    spec, out = scaled(model_spec("rmc1"), 30e9), []
     with progress() as bar:
         task = bar.add_task("modelled", total=(1 if quick else 3) * 3 * len(CASES), note="")
         for k in (0.3,) if quick else (0.3, 1.0, 2.0):
-            commands = list(synthetic(spec, QUERIES, k).commands(BATCH))
+            work = synthetic(spec, QUERIES, k)
+            commands = list(work.commands(BATCH))
             for dies in (2, 4, 8):
                 config = compile_device(spec, DeviceConfig.preset("paper", dies=dies), PlanOptions(onchip_bytes=1 << 40))
                 tags = max(config.lookup.tags, TAGS * config.flash.channels * dies)
                 config = replace(config, mlp=replace(config.mlp, graph=()), lookup=replace(config.lookup, tags=tags))
-                lookups = sum(len(i) for bags in commands for i, _ in bags)
-                distinct = sum(len(np.unique(np.concatenate([bags[t][0] for bags in commands])))
-                               for t in range(len(spec.tables)))
-                ssd_s = (distinct * costs.read_miss_us + (lookups - distinct) * costs.read_hit_us) / lookups
-                bound = distinct / lookups * config.ceiling_cycles_per_lookup(128) / config.clock_mhz
+                once, lookups = EachRowOnce.of(Traffic.of(spec, config, work), Costs()), QUERIES * spec.lookups
                 for name, (window, cache) in CASES.items():
                     bar.update(task, advance=1, note=f"K = {k:g}, {dies} dies, {name}")
                     device = with_row_cache(config.with_page_window(window), cache, widest_row(config, spec))
@@ -54,9 +53,9 @@ def measure(quick: bool = False) -> Rows:
                     reads = sum(v for c, v in run.counters.items() if c.endswith("reads_count"))
                     out.append({"locality_k": k, "dies_per_channel": dies, "case": name,
                                 "queries_per_second": 1e6 / us / spec.lookups, "cell_reads_per_lookup": reads / lookups,
-                                "distinct_share": distinct / lookups, "cache_hit_share": run.counters.get(
-                                    "cache_hits_count", 0) / lookups, "ssd_s_ratio": ssd_s / us,
-                                "bound_ratio": ssd_s / bound, "bound_share": bound / us})
+                                "distinct_share": once.distinct_share, "cache_hit_share": run.counters.get(
+                                    "cache_hits_count", 0) / lookups, "ssd_s_ratio": once.ssd_s_us / us,
+                                "bound_ratio": once.ratio, "bound_share": once.once_us / us})
     show_rows(f"cache of {CACHE_MIB:g} MiB, window of {WINDOW} reads; RMC1's lookups, 30 GB", (
         ("locality_k", "K", "g"), ("dies_per_channel", "dies", ""), ("case", "device", ""),
         ("queries_per_second", "queries/s", ",.0f"), ("cell_reads_per_lookup", "cell reads per lookup", ".3f"),

@@ -152,6 +152,18 @@ def test_planes_have_limits(planes, flash, says):
         DeviceConfig.preset("tiny", planes=planes, **flash)
 
 
+def test_the_longest_queue_first_is_part_of_a_design_that_has_it_and_needs_two_dies():
+    off = DeviceConfig.preset("tiny", dies=2)
+    assert "longest_queue_first" not in off.to_dict()["lookup"]
+    on = replace(off, lookup=replace(off.lookup, longest_queue_first=True))
+    assert on.design_id != off.design_id
+    assert DeviceConfig.from_toml(on.to_toml()) == on
+    with pytest.raises(ConfigError, match=r"lookup\.longest_queue_first = True: needs flash\.dies of at least 2"):
+        replace(on, flash=replace(on.flash, dies=1))
+    with pytest.raises(ConfigError, match=r"lookup\.longest_queue_first = 1"):
+        replace(on, lookup=replace(on.lookup, longest_queue_first=1))
+
+
 @pytest.mark.parametrize(("window", "ccs", "says"), [
     (-1, 200, "must be an integer of at least 0"), (4097, 200, "must be from 0 .off. to 4096 reads"),
     (8, 0, "needs flash.t_ccs_ns of at least 1"), (True, 200, "lookup.page_window = True")])

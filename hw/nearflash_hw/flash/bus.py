@@ -10,6 +10,7 @@ from nearflash.contract import DeviceConfig
 from ..interfaces import Layouts, bits_for, index_bits
 from ..model import observe
 from ..primitives.register_slice import RegisterSlice
+from .longest import LongestFirst
 from .roundrobin import round_robin
 
 __all__ = ["ChannelBus"]
@@ -19,7 +20,9 @@ class ChannelBus(wiring.Component):
     """Grants the bus to one phase of one die at a time and moves its beats at the bus rate.
 
     Dies are served round-robin; waiting command phases go before data phases, so that arrays get busy first (a READ's
-    next command phase comes after its data-out, so this delays a data phase by at most one command per die).
+    next command phase comes after its data-out, so this delays a data phase by at most one command per die). With
+    ``lookup.longest_queue_first`` the die for which most lookups wait has the next data phase
+    (:class:`~.longest.LongestFirst`).
 
     A command phase takes max(t_command, 1) cycles. Beat k (from 1) of a data phase moves in its cycle ceil(k x bus_beat_q16
     / 2**16), at most one beat per cycle; the bus clock stretches while the consumer does not take a beat or ``block_in``
@@ -51,7 +54,11 @@ class ChannelBus(wiring.Component):
             #: A bit per die: its page register is read for them.
             "repeating": Out(dies),
         } if config.lookup.page_window else {}
+        lk = config.lookup
+        #: Lookups that wait for each die, where the longest queue goes first.
+        counts = {"waiting": In(data.ArrayLayout(bits_for(lk.tags), dies))} if lk.longest_queue_first else {}
         super().__init__({
+            **counts,
             #: Of each die.
             "commands": In(data.ArrayLayout(layouts.flash_command, dies)),
             #: A bit per die: its data go to lookup (0) or block I/O (1).
@@ -113,7 +120,16 @@ class ChannelBus(wiring.Component):
         last_command = Signal(index_bits(dies), init=dies - 1)
         last_move = Signal(index_bits(dies), init=dies - 1)
         next_command = round_robin(m, self.want_command, last_command, "next_command")
-        next_move = round_robin(m, can_move, last_move, "next_move")
+        if c.lookup.longest_queue_first:
+            m.submodules.longest = longest = LongestFirst(dies, c.lookup.tags)
+            m.d.comb += [
+                longest.want.eq(can_move),
+                longest.waiting.eq(self.waiting),
+            ]
+            next_move, moved = longest.choice, longest.take.eq(1)
+        else:
+            next_move = round_robin(m, can_move, last_move, "next_move")
+            moved = last_move.eq(next_move)
 
         # -- the phase under way
         die = Signal(index_bits(dies))
@@ -165,10 +181,8 @@ class ChannelBus(wiring.Component):
                     ]
                     m.next = "COMMAND"
                 with m.Elif(can_move.any() & ~held_up if c.lookup.page_window else can_move.any()):
-                    m.d.sync += [
-                        die.eq(next_move),
-                        last_move.eq(next_move),
-                    ]
+                    m.d.sync += die.eq(next_move)
+                    m.d["comb" if c.lookup.longest_queue_first else "sync"] += moved
                     m.next = "SETUP"
             with m.State("COMMAND"):
                 m.d.sync += command_left.eq(command_left - 1)

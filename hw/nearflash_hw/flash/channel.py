@@ -191,12 +191,13 @@ class Channel(wiring.Component):
         popped = popped_queues(c)
         block_depth = max(c.host.block_reads, c.host.page_slots * 2)
         names, queues = path_names(c), []
-        kinds = {"lookup": (c.lookup.tags, None, c.lookup.page_window),
-                 "block": (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0)}
+        kinds = {"lookup": (c.lookup.tags, None, c.lookup.page_window, c.lookup.longest_queue_first),
+                 "block": (block_depth, lambda command: command.op == FlashOp.PROGRAM, 0, False)}
         for name in names:
-            depth, flag, window = kinds[name]
-            m.submodules[f"{name}_queue"] = queue = (DieQueues(layouts.flash_command, n, depth, flag, window) if popped
-                                                     else DieQueue(layouts.flash_command, depth, flag))
+            depth, flag, window, counted = kinds[name]
+            queue = (DieQueues(layouts.flash_command, n, depth, flag, window, counted) if popped
+                     else DieQueue(layouts.flash_command, depth, flag))
+            m.submodules[f"{name}_queue"] = queue
             queues.append(queue)
         block_queue = queues[BLOCK]
         m.submodules.scheduler = scheduler = DieScheduler(c)
@@ -252,6 +253,8 @@ class Channel(wiring.Component):
                 queues[LOOKUP].sent.eq(bus.out_started & ~bus.paths),
                 bus.repeats.eq(queues[LOOKUP].repeats),
             ]
+        if c.lookup.longest_queue_first:
+            m.d.comb += bus.waiting.eq(queues[LOOKUP].waiting)
         for d, die in enumerate(dies):
             m.d.comb += [
                 bus.commands[d].eq(die.current),

@@ -25,6 +25,7 @@ class DieQueues(wiring.Component):
     link that a pop may be reading. ``pending`` has a bit per die that holds at least one payload. A transfer on ``pop``
     (a die number whose ``pending`` bit is set) takes that die's first payload, which is on ``o`` one cycle later.
     ``flagged``: ``flag(payload)`` of each die's first payload; valid when ``pending`` is set and ``pop.ready`` is high.
+    ``counted``: ``waiting`` says how many payloads each die has.
 
     With a ``window`` (no ``flag`` then; payloads are flash commands) reads of a page go together. For each page that is
     read, the next ``window`` payloads of the die's queue are looked at in their order, those that come meanwhile too, and
@@ -36,7 +37,7 @@ class DieQueues(wiring.Component):
     """
 
     def __init__(self, layout: data.Layout, dies: int, depth: int, flag: Callable[[Any], ValueLike] | None = None,
-                 window: int = 0):
+                 window: int = 0, counted: bool = False):
         if dies < 1 or depth < 1:
             raise ValueError(f"dies = {dies}, depth = {depth}: must be at least 1")
         if window < 0 or (window and flag):
@@ -50,7 +51,11 @@ class DieQueues(wiring.Component):
             #: There are more of them.
             "repeats": Out(1),
         } if window else {}
+        self.counted = counted
+        #: Payloads that wait for each die, where they are counted.
+        counts = {"waiting": Out(data.ArrayLayout(bits_for(depth), dies))} if counted else {}
         super().__init__({
+            **counts,
             #: Commands of any dies.
             "i": In(stream.Signature(layout)),
             #: The die whose first command is wanted.
@@ -119,6 +124,12 @@ class DieQueues(wiring.Component):
                 m.d.sync += heads[self.i.payload.die].eq(entry)
         with m.If(self.o.ready):
             m.d.sync += out_valid.eq(0)
+
+        if self.counted:
+            with m.If(push):
+                m.d.sync += self.waiting[self.i.payload.die].eq(self.waiting[self.i.payload.die] + 1)
+            with m.If(popped):
+                m.d.sync += self.waiting[self.pop.payload].eq(self.waiting[self.pop.payload] - 1)
 
         if self.flag:
             m.submodules.flags = flags = Memory(shape=1, depth=self.depth, init=[])
@@ -225,6 +236,9 @@ class DieQueues(wiring.Component):
             m.d.sync += heads[die].eq(window.entry)
         with m.If(window.shorten):
             m.d.sync += tails[die].eq(window.before)
+        if self.counted:
+            with m.If(window.aside):
+                m.d.sync += self.waiting[die].eq(self.waiting[die] - 1)
         with m.If(window.behead):
             m.d.sync += heads[die].eq(window.following)
         with m.If(window.empty):

@@ -73,6 +73,8 @@ class Latency(NamedTuple):
     WINDOW_MOVE: int = 2  # cycles in which an entry is moved to the front
     WINDOW_AGAIN: int = 2  # a pop to the walker's next choice of a die
     REPEAT_GIVEN: int = 2  # the queue gives a repeat to its tag at the bus
+    COMPARED: int = 2  # a queue's change to the choice of the longest
+    LONGEST_PERIOD: int = 32  # data-outs, not cycles, until what has waited goes first
     OUT_OVERHEAD: int = 2  # data-out granted to the cycle before its first beat
     ARRAY_STATE: int = 1  # job taken to the request for the block's state,
     ARRAY_PAGE: int = 3  # for the page's beats,

@@ -23,6 +23,7 @@ def paper_report(out: Path, dies: int | None, table_gb: float | None, seed: int,
                  host_file: Path | None, json_file: Path | None) -> None:
     """Run the evaluation and write ``out``: report.html, paper.json (also to ``json_file``), a PNG for each plot."""
     from ..evaluate.costs import Costs
+    from ..evaluate.goals import goal_steps, goals
     from ..evaluate.host import HostTimes, measure_host
     from ..evaluate.paper import Setting, evaluate_paper, steps
     from ..evaluate.plots import plots
@@ -44,17 +45,19 @@ def paper_report(out: Path, dies: int | None, table_gb: float | None, seed: int,
     columns = (text_column("evaluating"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[last]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("paper", total=steps(setting) + (0 if quick else len(RESOURCE_MODELS)), last="")
+        total = steps(setting) + goal_steps(setting) + (0 if quick else len(RESOURCE_MODELS))
+        task = progress.add_task("paper", total=total, last="")
 
         def done(text: str) -> None:
             progress.update(task, advance=1, last=text)
 
         found = evaluate_paper(setting, costs, host, done)
+        asked = goals(setting, costs, host, done)
         savings = [] if quick else resource_savings(costs.naive_kernel, done)
     lines = published(found, savings)
-    shown, pngs = tables(found, lines), plots(found)
-    result = {"command": command_line(), "versions": versions(), "published": lines, "kernel_search": savings,
-              **found.to_dict()}
+    shown, pngs = tables(found, lines, asked), plots(found)
+    result = {"command": command_line(), "versions": versions(), "published": lines, "goals": asked,
+              "kernel_search": savings, **found.to_dict()}
     for name, png in pngs.items():
         with whole_file(out / f"{name}.png") as part:
             part.write_bytes(png)

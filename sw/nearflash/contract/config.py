@@ -33,6 +33,8 @@ LONGEST_NS = 1_000_000_000  # a second, in every clock less than 2**31 cycles
 MOST_WORDS = 1 << 20  # of any memory or vector on chip
 COLUMN_NS = 200  # tCCS of flash whose configuration has none
 MOST_PLANES = 16  # of a channel
+#: Of the numbers in flash, host, lookup and bus, those that may be 0.
+MAY_BE_0 = ("t_command_ns", "t_ccs_ns", "max_tables", "page_window", "longest_queue_first")
 LARGEST_WINDOW = 4096  # as many reads as there can be tags
 REACH_BITS = 40  # of an address within the device: what it can reach at most
 
@@ -134,6 +136,7 @@ class LookupConfig:
     formats: tuple[str, ...] = FORMATS  #: of tables' rows that pooling is generated for, in this order
     modes: tuple[str, ...] = MODES  #: of pooling; without "mean" there is no divider
     page_window: int = 0  #: reads of a die's queue looked at, for each page it reads, for more from that page; 0: off
+    longest_queue_first: bool = False  #: a channel's bus goes to the die that most lookups wait for, not to each in turn
 
     def validate(self, beat_bytes: int, flash: FlashConfig) -> None:
         """Raises :class:`ConfigError`."""
@@ -161,6 +164,8 @@ class LookupConfig:
                f"must be from 0 (off) to {LARGEST_WINDOW} reads")
         _check(not self.page_window or flash.t_ccs_ns > 0, "lookup.page_window", self.page_window,
                "needs flash.t_ccs_ns of at least 1: without a change-read-column every READ pays tR")
+        _check(not self.longest_queue_first or flash.channel_planes > 1, "lookup.longest_queue_first",
+               self.longest_queue_first, "needs flash.dies of at least 2: a die alone has its channel's bus")
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ class DeviceConfig:
                 v = getattr(obj, fl.name)
                 if not isinstance(v, int):
                     continue
-                low = 0 if fl.name in ("t_command_ns", "t_ccs_ns", "max_tables", "page_window") else 1
+                low = 0 if fl.name in MAY_BE_0 else 1
                 _check(v >= low, f"{group}.{fl.name}", v, f"must be an integer of at least {low}")
                 if fl.name.endswith("_ns"):
                     _check(v <= LONGEST_NS, f"{group}.{fl.name}", v, f"must be at most {LONGEST_NS} (a second)")
@@ -293,6 +298,7 @@ class DeviceConfig:
             _check(not m.graph, "mlp.graph", [n.name for n in m.graph], "must be empty with lookup.max_tables = 0")
             _check(not c.row_cache.lines, "row_cache.lines", c.row_cache.lines, "must be 0 with lookup.max_tables = 0")
             _check(not lk.page_window, "lookup.page_window", lk.page_window, "must be 0 with lookup.max_tables = 0")
+            _check(not lk.longest_queue_first, "lookup.longest_queue_first", True, "must be off with lookup.max_tables = 0")
         c.bus.validate()
         c.tensor.validate(c.beat_bytes)
         c.row_cache.validate(c.beat_bytes, f.page_bytes)
@@ -443,11 +449,12 @@ class DeviceConfig:
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` and
-        ``flash.planes`` are left out where they are off: a design without them is what it was before there were any, and has
-        the same :attr:`design_id`."""
+        ``lookup.longest_queue_first`` and ``flash.planes`` are left out where they are off: a design without them is what it
+        was before there were any, and has the same :attr:`design_id`."""
         d = dataclasses.asdict(self)
-        if not self.lookup.page_window:
-            del d["lookup"]["page_window"]
+        for name in ("page_window", "longest_queue_first"):
+            if not d["lookup"][name]:
+                del d["lookup"][name]
         if self.flash.planes == 1:
             del d["flash"]["planes"]
         return d

@@ -14,13 +14,14 @@ from ..compiler.timing import inference_cycles
 from ..contract import ConfigError, DeviceConfig, cores
 from ..data import QueryBatch
 from ..models import ZOO, ModelSpec, model_spec
+from .bound import EachRowOnce
 from .costs import Costs
 from .host import HostTimes
 from .systems import SYSTEMS, Load, nearflash
 from .traffic import Traffic
 from .workload import Workload, scaled, stored, synthetic
 
-__all__ = ["Evaluation", "Rows", "Setting", "evaluate_paper", "steps"]
+__all__ = ["Evaluation", "Rows", "Setting", "device_for", "draw", "evaluate_paper", "steps"]
 
 Rows = list[dict[str, Any]]
 
@@ -30,8 +31,8 @@ class Setting:
     """What is run. ``dies``: per channel; two are the fewest that sustain the sequential rate which the paper reports.
     ``fewest_lookups``: of each table in a run, which must be many beside those that the locality generator takes until it
     repeats rows as often as it will.
-    ``reference_k``, ``reference_batch``: where the published ratios are compared. Raises
-    :class:`~nearflash.contract.ConfigError`."""
+    ``reference_k``, ``reference_batch``: where the published ratios are compared. ``goal_*``: of nearflash's own goals.
+    Raises :class:`~nearflash.contract.ConfigError`."""
 
     models: tuple[str, ...] = tuple(ZOO)
     localities: tuple[float, ...] = (0.0, 0.3, 1.0, 2.0)
@@ -46,6 +47,9 @@ class Setting:
     sensitivity_miss_us: tuple[float, ...] = (10.0, 22.2, 50.0, 100.0, 200.0)
     reference_k: float = 0.3
     reference_batch: int = 16
+    goal_localities: tuple[float, ...] = (0.3, 1.0, 2.0)
+    goal_dies: tuple[int, ...] = (2, 4, 8)
+    goal_queries: int = 256
 
     def __post_init__(self) -> None:
         for name, some in (("models", self.models), ("localities", self.localities), ("batches", self.batches)):
@@ -53,6 +57,8 @@ class Setting:
                 raise ConfigError(name, some, "must hold at least one")
         if self.reference_k not in self.localities or self.reference_batch not in self.batches:
             raise ConfigError("reference", (self.reference_k, self.reference_batch), "must be among localities and batches")
+        if self.goal_queries < max(self.batches):
+            raise ConfigError("goal_queries", self.goal_queries, f"must be at least {max(self.batches)}, the largest batch")
 
     def queries(self, spec: ModelSpec, batch: int) -> int:
         """Of a cell of the grid: whole batches."""
@@ -62,7 +68,7 @@ class Setting:
     @classmethod
     def quick(cls, **changes: Any) -> Setting:
         """The reference locality and two batch sizes alone."""
-        return cls(localities=(0.3,), batches=(1, 16), **changes)
+        return cls(localities=(0.3,), batches=(1, 16), goal_localities=(0.3,), **changes)
 
 
 @dataclass(frozen=True)
@@ -111,12 +117,12 @@ def evaluate_paper(setting: Setting, costs: Costs, host: HostTimes,
     for name, spec in specs.items():
         config = device_for(spec, setting.dies)
         for k in setting.localities:
-            held = _held(spec, max(setting.queries(spec, b) for b in setting.batches), k, setting.seed)
+            held = draw(spec, max(setting.queries(spec, b) for b in setting.batches), k, setting.seed)
             for batch in setting.batches:
                 grid += _cell(spec, config, _first(held, setting.queries(spec, batch)), batch, k, costs, host)
             progress(f"{name}, K = {k:g}")
     spec = specs[CALIBRATION_MODEL]
-    reference = _held(spec, setting.queries(spec, setting.reference_batch), setting.reference_k, setting.seed)
+    reference = draw(spec, setting.queries(spec, setting.reference_batch), setting.reference_k, setting.seed)
     load = Load(Traffic.of(spec, device_for(spec, setting.dies), reference), setting.reference_batch, costs, host)
     miss = _calibrated(load)
     rows = _sensitivity(spec, reference, setting, costs, host, miss)
@@ -132,7 +138,7 @@ def steps(setting: Setting) -> int:
     return len(setting.models) * len(setting.localities) + 2
 
 
-def _held(spec: ModelSpec, queries: int, k: float, seed: int) -> Workload:
+def draw(spec: ModelSpec, queries: int, k: float, seed: int) -> Workload:
     """Queries drawn once, for all systems."""
     drawn = synthetic(spec, queries, k, seed)
     return stored(drawn.source, QueryBatch(np.zeros((queries, 0), np.float32), drawn.first(queries)))
@@ -190,14 +196,10 @@ def _bounds(spec: ModelSpec, work: Workload, costs: Costs) -> Rows:
     all dies."""
     out: Rows = []
     for dies in (1, 2, 4, 8):
-        t = Traffic.of(spec, device_for(spec, dies), work)
-        distinct, n = len(np.unique(t.row)), len(t.row)
-        slow = (distinct * costs.read_miss_us + (n - distinct) * costs.read_hit_us) / n
-        row = int(t.nbytes[0])
-        fast = distinct / n * t.config.ceiling_cycles_per_lookup(row) / t.config.clock_mhz
-        every = t.config.ceiling_cycles_per_lookup(row) / t.config.clock_mhz
-        out.append({"model": spec.name, "dies_per_channel": dies, "distinct_share": distinct / n,
-                    "ssd_s_us_per_lookup": slow, "each_row_once_ratio": slow / fast, "every_lookup_ratio": slow / every})
+        once = EachRowOnce.of(Traffic.of(spec, device_for(spec, dies), work), costs)
+        out.append({"model": spec.name, "dies_per_channel": dies, "distinct_share": once.distinct_share,
+                    "ssd_s_us_per_lookup": once.ssd_s_us, "each_row_once_ratio": once.ratio,
+                    "every_lookup_ratio": once.ssd_s_us / once.every_us})
     return out
 
 

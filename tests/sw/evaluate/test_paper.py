@@ -17,14 +17,15 @@ from nearflash.evaluate import published as module
 from nearflash.evaluate.compare import differences, read_result
 from nearflash.evaluate.costs import Costs
 from nearflash.evaluate.host import HostTimes
-from nearflash.evaluate.paper import Evaluation, Setting, _bounds, _held, evaluate_paper, steps
+from nearflash.evaluate.paper import Evaluation, Setting, _bounds, draw, evaluate_paper, steps
 from nearflash.evaluate.published import published
 from nearflash.evaluate.report import html_report, versions
 from nearflash.evaluate.tables import tables
 from nearflash.models import model_spec
 
 SMALL = Setting(models=("rmc1", "ncf"), localities=(0.3, 2.0), batches=(1, 2), reference_batch=2, table_gb=0.02,
-                fewest_queries=2, fewest_lookups=1, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0))
+                fewest_queries=2, fewest_lookups=1, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0),
+                goal_localities=(0.3,), goal_dies=(2,), goal_queries=4)
 HOST = HostTimes({m: {b: 50.0 * b for b in (1, 2, 16)} for m in ("rmc1", "ncf")}, {32: 0.05, 64: 0.05}, "given")
 
 
@@ -69,7 +70,7 @@ def test_a_slower_baseline_and_more_dies_are_more_of_an_advantage(small):
 def test_each_row_once_is_bounded_as_worked_out():
     """22.2 us a miss, 1.5 us a hit, K = 0.3: about 14, 28 and 57 times SSD-S for 2, 4 and 8 dies a channel."""
     spec = model_spec("rmc1")
-    bound = {r["dies_per_channel"]: r["each_row_once_ratio"] for r in _bounds(spec, _held(spec, 32, 0.3, 0), Costs())}
+    bound = {r["dies_per_channel"]: r["each_row_once_ratio"] for r in _bounds(spec, draw(spec, 32, 0.3, 0), Costs())}
     assert [bound[d] for d in (2, 4, 8)] == pytest.approx([14, 28, 57], rel=0.04)
 
 
@@ -145,6 +146,8 @@ def test_runs_are_long_enough_for_their_locality():
 def test_settings_without_the_reference_are_refused():
     with pytest.raises(ConfigError, match="reference"):
         Setting(localities=(1.0,))
+    with pytest.raises(ConfigError, match="goal_queries = 32: must be at least 64, the largest batch"):
+        Setting(goal_queries=32)
     with pytest.raises(ConfigError, match="rmc1"):
         evaluate_paper(Setting(models=("ncf",)), Costs(), HOST)
 
@@ -168,7 +171,7 @@ class Page(HTMLParser):
 
 def test_the_report_holds_all_of_it(small):
     lines = published(small, [])
-    shown, pngs = tables(small, lines), {"throughput": b"\x89PNG 1", "cell_reads": b"\x89PNG 2"}
+    shown, pngs = tables(small, lines, []), {"throughput": b"\x89PNG 1", "cell_reads": b"\x89PNG 2"}
     page = Page(html_report("t", "nearflash evaluate --paper --out 'a<b'", versions(), shown, pngs))
     assert page.tags.count("table") == len(shown)
     assert page.tags.count("tr") == sum(len(t.rows) + 1 for t in shown)

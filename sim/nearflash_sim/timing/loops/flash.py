@@ -11,9 +11,11 @@ vectors are in: what happens until then is done before it is known when the feat
 
 from __future__ import annotations
 
+from .bus import page_from, wants
 from .compiled import apart, compiled, within
 from .dram import read
 from .landing import begin_out, end_out, landed, room, room_at
+from .longest import count_pop, count_push, longest
 from .state import INF
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
@@ -53,7 +55,7 @@ def plan(d, a, c):
             at, what = choose, CHOOSE
     bus = min(command, max(out, a.channel[c].out_at) if out < INF else INF)
     if page < INF:
-        bus = min(bus, max(page, _page_from(d, a, c)))
+        bus = min(bus, max(page, page_from(d, a, c)))
         if a.channel[c].room == INF:
             asks = room_at(a, c, page)
             if asks < at:
@@ -73,15 +75,6 @@ def _waits(d, a, k):
     if d.block_reads:
         return min(a.die[k].visible, a.die[k].block_visible)
     return a.die[k].visible
-
-
-@compiled
-def _page_from(d, a, c):
-    """From when on channel ``c`` may send a page of block I/O."""
-    at = max(a.channel[c].room, a.channel[c].block_out_at)
-    if d.window:
-        at = INF if a.channel[c].repeat >= 0 else max(at, a.channel[c].repeats_end + 1)
-    return at
 
 
 @compiled
@@ -108,22 +101,11 @@ def put_block(d, a, c, tag, now):
 
 
 @compiled
-def _wants(d, a, c, k, command):
-    if command:
-        return a.die[k].want_command
-    if d.block_reads:
-        if a.die[k].tag >= d.tags:
-            return max(a.die[k].want_out, _page_from(d, a, c))
-        return max(a.die[k].want_out, a.channel[c].out_at)
-    return a.die[k].want_out
-
-
-@compiled
 def _after(d, a, c, now, command, last):
     """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
     for i in range(1, d.dies + 1):
         k = (last + i) % d.dies
-        if _wants(d, a, c, c * d.dies + k, command) <= now:
+        if wants(d, a, c, c * d.dies + k, command) <= now:
             return k
     return -1
 
@@ -142,6 +124,8 @@ def _push(d, a, c, now):
     else:
         a.tag[a.die[k].tail].next = tag
     a.die[k].tail = tag
+    if d.longest:
+        count_push(a, k, now)
     if d.window:
         seen(d, a, k, visible)
 
@@ -163,6 +147,8 @@ def _choose(d, a, c, now):
             return
     if d.window:
         now = pop(d, a, c, k, now)
+    if d.longest:
+        count_pop(a, k, now + 1)
     taken = now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN)
     a.channel[c].choose_at = now + (d.k.CHOOSE_EVERY_ONE if one else d.k.CHOOSE_EVERY)
     if not one:
@@ -270,7 +256,7 @@ def _bus(d, a, c, now):
         if d.window == 0 or a.channel[c].repeat < 0 or a.channel[c].repeat_die != k:
             _ask(d, a, c, k)
         return
-    k = _after(d, a, c, now, False, a.channel[c].last_out)
+    k = longest(d, a, c, now) if d.longest else _after(d, a, c, now, False, a.channel[c].last_out)
     a.channel[c].last_out = k
     k += base
     tag = a.die[k].tag

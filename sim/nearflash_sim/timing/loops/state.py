@@ -66,6 +66,7 @@ class Device(NamedTuple):
     block_reads: int  #: pages of block I/O in flight; 0: there is none
     page_pieces: int  #: pieces of host memory that a logical block goes to,
     run_pages: int  #: and that a host page has
+    longest: int  #: the bus moves the data of the die that most reads wait for
 
 
 class Arrays(NamedTuple):
@@ -167,6 +168,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         outputs=config.mlp.graph[-1].width if config.mlp.graph else 0, n_batch=config.mlp.n_batch,
         streams=int(any(c.weights == "dram" for c in cores(config.mlp.graph))),
         sources=f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0), window=lk.page_window,
+        longest=int(lk.longest_queue_first),
         line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
         page_unit=config.page_beats if modelled.page_cache_mib else 0,
         block_reads=config.host.block_reads if len(blocks.first) else 0,
@@ -199,13 +201,14 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
-                         "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at",
+                         "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "turns",
                          "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
                          "page_begun", "page_since", "page_left", added=-1, repeat=-1, last_choice=first, last_command=first,
                          last_out=first, next_at=INF, room=INF, page_end=INF),
-        die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "block_tail", "last_block", repeats=-1,
-                     asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF, held=-1, row=-1, before=-1,
-                     unseen=INF, block_head=-1, block_visible=INF),
+        die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
+                     "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
+                     held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,
+                     block_visible=INF),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),

@@ -8,6 +8,7 @@ about to take the first of a queue aside.
 from __future__ import annotations
 
 from .compiled import compiled, within
+from .longest import count_pop
 from .state import INF
 
 __all__ = ["REPEAT", "SCAN", "pop", "repeat_at", "scan", "scan_at", "seen", "send_repeats", "take_repeat"]
@@ -85,10 +86,12 @@ def _repeats(a, k, tag):
 
 
 @compiled
-def _aside(a, c, k, tag, at, head):
+def _aside(d, a, c, k, tag, at, head):
     """``tag`` joins the repeats of die ``k`` in cycle ``at``, from the head of the queue or from behind."""
     a.tag[tag].next, a.die[k].repeats = a.die[k].repeats, tag
     a.channel[c].added, a.channel[c].added_die, a.channel[c].added_at, a.channel[c].added_head = tag, k, at, head
+    if d.longest:
+        count_pop(a, k, at)
 
 
 @within
@@ -116,7 +119,7 @@ def _move(d, a, c, now):
     if following < 0:
         a.die[k].tail = before
     if _repeats(a, k, tag):
-        _aside(a, c, k, tag, now + 1, 0)
+        _aside(d, a, c, k, tag, now + 1, 0)
     else:
         a.tag[tag].next = a.die[k].head
         a.die[k].head = tag
@@ -132,7 +135,7 @@ def _behead(d, a, c, now):
         a.die[k].head = following
         a.die[k].visible = INF if following < 0 else a.tag[following].visible
         a.die[k].left -= 1
-        _aside(a, c, k, tag, now, 1)
+        _aside(d, a, c, k, tag, now, 1)
 
 
 @within
@@ -180,6 +183,7 @@ def send_repeats(d, a, c, k, sent, end):
     are any."""
     added = a.channel[c].added
     if added >= 0 and a.channel[c].added_die == k and a.channel[c].added_at >= sent:  # it is found when this has been
+        a.die[k].waiting += 1
         a.die[k].repeats = a.tag[added].next
         if a.channel[c].added_head:
             a.die[k].left += 1
