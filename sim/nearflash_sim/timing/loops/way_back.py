@@ -97,8 +97,10 @@ def end_blocks(d, a, m):
         b.total = b.sent
         host_at(d, a)
     while b.flying > 0 or b.sent < b.total:
-        if step(d, a, m) == INF:
+        at = next_at(d, a)
+        if at == INF:
             raise RuntimeError("a request does not end and nothing is under way")
+        until(d, a, m, at + 1)
 
 
 @within
