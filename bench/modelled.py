@@ -29,7 +29,6 @@ __all__ = ["measure"]
 
 QUERIES, BATCH = 240, 8
 TAGS = 64
-CACHE_MIB, WINDOW = 16.0, 256
 CASES = {"neither": (0, 0.0), "page window": (WINDOW, 0.0), "row cache": (0, CACHE_MIB), "both": (WINDOW, CACHE_MIB)}
 
 
