@@ -19,7 +19,7 @@ def changed(**lookup):
 
 
 def test_of_the_groups_for_queries_the_map_cache_alone_is_part_of_the_design():
-    same = (changed(tags=64, lanes=1, formats=("int8",), page_window=8), replace(WITHOUT, mlp=MlpConfig(act_bits=16)),
+    same = (changed(tags=64, lanes=1, formats=("int8",)), replace(WITHOUT, mlp=MlpConfig(act_bits=16)),
             replace(WITHOUT, host=replace(WITHOUT.host, infer_depth=1, max_batch=7)))
     assert {c.design_id for c in same} == {WITHOUT.design_id}
     others = (PAPER, changed(map_cache_lines=64), replace(WITHOUT, tensor=TensorConfig(rows=16)),
@@ -61,6 +61,10 @@ def test_limits(values, says):
 def test_what_a_lookup_engine_feeds_is_refused():
     with pytest.raises(ConfigError, match=r"row_cache.lines = 64: must be 0 with lookup.max_tables = 0"):
         replace(WITHOUT, row_cache=RowCacheConfig(lines=64))
+    with pytest.raises(ConfigError, match=r"lookup.page_window = 8: must be 0 with lookup.max_tables = 0"):
+        changed(page_window=8)
+    with pytest.raises(ConfigError, match=r"lookup.longest_queue_first = True: must be off with lookup.max_tables = 0"):
+        changed(longest_queue_first=True)
     spec = model_spec("rmc1", 100)
     graph = compile_device(spec, PAPER).mlp
     with pytest.raises(ConfigError, match=r"lookup.max_tables = 0: the model has \d+ tables"):
