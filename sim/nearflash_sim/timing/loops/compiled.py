@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from nearflash.cache import cache_dir, filled_alone, sources_digest
-from nearflash_hw.elaboration import without_gc
 from numba import config, njit
 
 __all__ = ["apart", "compiled", "entry", "first_call", "within"]
@@ -33,16 +32,10 @@ def entry(function: Callable[..., Any]) -> Any:
     return _compiled(function)
 
 
-@contextlib.contextmanager
-def first_call(function: Any) -> Iterator[None]:
+def first_call(function: Any) -> contextlib.AbstractContextManager[None]:
     """Around a call of ``function``, an :func:`entry`: of the processes that call it for the first time, one compiles it, a
-    minute's work, and the others find it in the cache. numba copies a function with all its names once for each block of
-    what becomes part of it, through which the garbage collector would go again and again."""
-    if function.signatures:
-        yield
-        return
-    with filled_alone(_FOLDER), without_gc():
-        yield
+    minute's work, and the others find it in the cache."""
+    return contextlib.nullcontext() if function.signatures else filled_alone(_FOLDER)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
