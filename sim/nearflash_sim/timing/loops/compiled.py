@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nearflash.cache import cache_dir, filled_alone, sources_digest
+from nearflash_hw.elaboration import without_gc
 from numba import config, njit
 
 __all__ = ["apart", "compiled", "entry", "first_call", "within"]
@@ -32,10 +33,16 @@ def entry(function: Callable[..., Any]) -> Any:
     return _compiled(function)
 
 
-def first_call(function: Any) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def first_call(function: Any) -> Iterator[None]:
     """Around a call of ``function``, an :func:`entry`: of the processes that call it for the first time, one compiles it, a
-    minute's work, and the others find it in the cache."""
-    return contextlib.nullcontext() if function.signatures else filled_alone(_FOLDER)
+    minute's work, and the others find it in the cache. numba copies a function with all its names once for each block of
+    what becomes part of it, through which the garbage collector would go again and again."""
+    if function.signatures:
+        yield
+        return
+    with filled_alone(_FOLDER), without_gc():
+        yield
 
 
 def compiled(function: Callable[..., Any]) -> Any:
