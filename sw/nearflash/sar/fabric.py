@@ -24,6 +24,7 @@ __all__ = ["CROP", "DEVICES", "calibrate_network", "calibration_file", "network_
 DEVICES = ("fabric-model", "fabric")
 CROP = 256  # side of a sample, pixels
 LOOKS = (1.0, 4.0)  # of the samples, in turn
+BRIGHT, BRIGHTER = 4, 1.5  # every so many samples one is so many times as bright: levels up to where :mod:`.level` begins
 
 
 def calibration_file(weights: Path) -> Path:
@@ -75,7 +76,7 @@ def on_fabric(network: Network, device: str, weights: Path, config: Path | None 
 def samples(folder: Path, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """``count`` inputs (amplitude [1, 1, 256, 256], looks [1]) from images spread evenly over ``folder`` (8 bits, of at
     least 256 pixels a side; BSDS500's image 12003, part of which is in Set12, left out), with simulated speckle of 1 and 4
-    looks in turn.
+    looks in turn. Every fourth is brighter, as far as a network is given (:data:`.level.MOST`).
 
     Raises:
         DataError: no folder, an image that can't be read, fewer images of that size than ``count``.
@@ -85,6 +86,8 @@ def samples(folder: Path, count: int) -> Iterator[tuple[torch.Tensor, torch.Tens
         raise DataError("images", count, f"from 1 to {len(images)}, the images of at least {CROP} pixels a side in {folder}")
     for n in range(count):
         gray = np.asarray(images[n * len(images) // count], np.float64)[:CROP, :CROP] / 255
+        if n % BRIGHT == BRIGHT - 1:
+            gray = gray * BRIGHTER
         looks = LOOKS[n % len(LOOKS)]
         amplitude = np.sqrt(speckled(gray**2, looks, np.random.default_rng(n))).astype(np.float32)
         yield torch.from_numpy(amplitude)[None, None], torch.tensor([looks])

@@ -19,6 +19,7 @@ from torch import nn
 from ..contract.errors import ConfigError, DataError, ModelError
 from ..whole import whole_file
 from .heap import keep_large_blocks
+from .level import level
 from .models import MODELS, build
 from .training.loop import native_bf16
 
@@ -93,11 +94,13 @@ class Network:
             raise DataError("shape", intensity.shape, f"[H, W] or [N, H, W], H and W multiples of {self.multiple}")
         if not looks > 0:
             raise DataError("looks", looks, "above 0")
-        amplitude = torch.from_numpy(np.sqrt(intensity, dtype=np.float32)).reshape(-1, 1, *intensity.shape[-2:])
+        given = np.sqrt(intensity, dtype=np.float32)
+        above = level(given) if self.offloaded else np.float32(1)
+        amplitude = torch.from_numpy(given / above).reshape(-1, 1, *intensity.shape[-2:])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             y = self.net(amplitude.to(self.device), torch.full((len(amplitude),), float(looks), device=self.device))
         y = y.float().cpu().numpy().reshape(intensity.shape)
-        return np.square(np.maximum(y, 0))
+        return np.square(np.maximum(y, 0) * above)
 
 
 def load(name: str = "base", checkpoint: Path | None = None, device: str = "cpu", *, config: Path | None = None,
