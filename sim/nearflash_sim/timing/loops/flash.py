@@ -23,8 +23,8 @@ from .window import REPEAT, SCAN, pop, repeat_at, scan, scan_at, seen, send_repe
 
 __all__ = ["flash_event", "plan", "put", "put_block"]
 
-PUSH, CHOOSE, BUS = 0, 1, 2  # SCAN is 3
-ROOM, END = 4, 5  # a slot for a page of block I/O is set aside, and it is off the bus
+PUSH, CHOOSE, BUS = 0, 1, 2  # SCAN is 3, REPEAT 4
+ROOM, END = 5, 6  # a slot for a page of block I/O is set aside, and it is off the bus
 
 
 @compiled
