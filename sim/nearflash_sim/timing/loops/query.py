@@ -18,7 +18,7 @@ from .flash import put
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
-from .way_back import COMPLETE, DRAINED, FLASH, SLICED, TAG, TIME, close_sample, end_blocks, flash_at, wait
+from .way_back import COMPLETE, DRAINED, SLICED, close_sample, end_blocks, step, until, wait
 
 __all__ = ["run"]
 
@@ -113,7 +113,7 @@ def _room(d, a, m, sample, at):
     if before >= 0:
         ring = before % (2 * d.slots)
         if a.sample[ring].drained < 0:
-            wait(d, a, m, DRAINED, ring)
+            wait(d, a, m, np.int64(DRAINED), ring)
         at = max(at, a.sample[ring].drained + 1)
     return at
 
@@ -132,7 +132,7 @@ def _fill(d, a, asked):
 def _in_cache(d, a, m, at, key):
     """A lookup is ready for the row cache's tags in cycle ``at``: (when it has them, whether its row is there). What flash
     gave until then is in it."""
-    wait(d, a, m, TIME, at)
+    until(d, a, m, at)
     return look(d, a, at, key)
 
 
@@ -169,7 +169,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
     line = block // d.map_entries
     place = line % d.map_lines
     if d.block_reads and a.map_tag[place] != line:  # unless block I/O has it by then
-        wait(d, a, m, TIME, ask)
+        until(d, a, m, ask)
         ask = max(ask, s.map_free)
         a.located[i % 16] = ask
     missing = a.map_tag[place] != line
@@ -179,10 +179,15 @@ def _lookup(d, a, m, at, block, key, table, sample):
         s.misses += 1
     else:
         s.map_free = ask + d.k.MAP_EVERY
-    if missing:  # what the arrays ask of the DRAM before
-        if flash_at(d, a) < ask + d.k.MAP_MISS:
-            wait(d, a, m, FLASH, ask + d.k.MAP_MISS)
-        answer = _fill(d, a, ask + d.k.MAP_MISS)
+    while missing:  # what the arrays ask of the DRAM before
+        first = INF
+        for c in range(d.channels):
+            first = min(first, a.channel[c].next_at)
+        if first >= ask + d.k.MAP_MISS:
+            answer = _fill(d, a, ask + d.k.MAP_MISS)
+            missing = False
+        else:
+            step(d, a, m)
     head = max(ask + 1, s.last_issue)
     a.translated[i % 16] = head
     known = max(answer, s.last_issue + 1) + 1
@@ -194,8 +199,9 @@ def _lookup(d, a, m, at, block, key, table, sample):
         keep = not hit and beats <= d.line_beats
         s.last_issue = a.issued[i % 4] = taken
         issue = taken + d.k.FOUND
-    if s.fresh == d.tags and s.tag_head == s.tag_tail:
-        wait(d, a, m, TAG, np.int64(0))
+    while s.fresh == d.tags and s.tag_head == s.tag_tail:
+        if step(d, a, m) == INF:
+            raise RuntimeError("no tag comes back and nothing is under way")
     if s.fresh < d.tags:
         tag = s.fresh
         s.fresh += 1
@@ -294,7 +300,7 @@ def _dense_room(d, a, m):
     """The first cycle in which the slice before the MLP takes the next feature."""
     s = a.s[0]
     if s.sliced < s.features - 1:
-        wait(d, a, m, SLICED, s.features - 1)
+        wait(d, a, m, np.int64(SLICED), s.features - 1)
     return a.feature_sliced[(s.features - 2) % KEPT] + 1
 
 
@@ -341,7 +347,7 @@ def _land(d, a, m, submitted, completed, out):
     s = a.s[0]
     command = s.landed % COMMANDS
     if a.command[command].visible == INF:
-        wait(d, a, m, COMPLETE, command)
+        wait(d, a, m, np.int64(COMPLETE), command)
     while a.command[command].visible > s.host_now:
         irq = a.command[command].visible + d.k.CQE_IRQ
         s.host_now = s.host_now + d.k.DRIVER_SETTLE if s.host_now < s.irq_low else max(s.host_now, irq)

@@ -7,8 +7,6 @@ goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .block import block_event
 from .block_host import host_at
 from .compiled import apart, compiled, within
@@ -20,13 +18,13 @@ from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
-__all__ = ["COMPLETE", "DRAINED", "FLASH", "SLICED", "TAG", "TIME", "close_sample", "end_blocks", "flash_at", "wait"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "end_blocks", "step", "until", "wait"]
 
-TIME, FLASH, DRAINED, SLICED, COMPLETE, TAG = (np.int64(k) for k in range(6))
+DRAINED, SLICED, COMPLETE = range(3)
 
 
 @within
-def _step(d, a, m):
+def step(d, a, m):
     """Do the next thing that happens in the flash or behind it; returns its cycle, INF if nothing is left to happen."""
     at, channel, merge = INF, -1, INF
     for c in range(d.sources):
@@ -54,7 +52,7 @@ def _step(d, a, m):
 
 @compiled
 def next_at(d, a):
-    """The cycle of what :func:`_step` would do."""
+    """The cycle of what :func:`step` would do."""
     at, merge = a.s[0].walk_at, INF
     for c in range(d.sources):
         at = min(at, a.channel[c].next_at)
@@ -65,39 +63,29 @@ def next_at(d, a):
     return min(at, max(merge, a.s[0].merge_free))
 
 
-@compiled
-def flash_at(d, a):
-    """The cycle of the next thing in any channel."""
-    at = INF
-    for c in range(d.channels):
-        at = min(at, a.channel[c].next_at)
-    return at
-
-
-@compiled
-def _reached(d, a, m, what, which):
-    if what == TIME:
-        return next_at(d, a) >= which
-    if what == DRAINED:
-        return a.sample[which].drained >= 0
-    if what == SLICED:
-        resolve(d, a, m)
-        return a.s[0].sliced >= which
-    if what == COMPLETE:
-        return a.command[which].visible < INF
-    if what == TAG:
-        return a.s[0].tag_head != a.s[0].tag_tail
-    return flash_at(d, a) >= which
+@apart
+def wait(d, a, m, what, which):
+    """Until the sample at place ``which`` is drained, so many features have left their slice, or the command at that place
+    is complete."""
+    while True:
+        if what == DRAINED:
+            done = a.sample[which].drained >= 0
+        elif what == SLICED:
+            resolve(d, a, m)
+            done = a.s[0].sliced >= which
+        else:
+            done = a.command[which].visible < INF
+        if done:
+            return
+        if step(d, a, m) == INF:
+            raise RuntimeError("what is waited for does not come and nothing is under way")
 
 
 @apart
-def wait(d, a, m, what, which):
-    """Goes on until ``what``, by ``which``: what is left happens from that cycle on (TIME), in the flash (FLASH); the sample
-    at that place is drained (DRAINED), the command there complete (COMPLETE); so many features have left their slice
-    (SLICED); or a tag is back (TAG). The only place that steps: a step with all that it does takes a minute to compile."""
-    while not _reached(d, a, m, what, which):
-        if _step(d, a, m) == INF:
-            raise RuntimeError("what is waited for does not come and nothing is under way")
+def until(d, a, m, at):
+    """What happens before cycle ``at``."""
+    while next_at(d, a) < at:
+        step(d, a, m)
 
 
 @apart
@@ -105,14 +93,14 @@ def end_blocks(d, a, m):
     """Until block I/O is at rest: the last command is complete, after which no request is sent; or there was none."""
     b, s = a.block[0], a.s[0]
     if s.command > 0:
-        wait(d, a, m, TIME, s.host_now + 1)
+        until(d, a, m, s.host_now + 1)
         b.total = b.sent
         host_at(d, a)
     while b.flying > 0 or b.sent < b.total:
         at = next_at(d, a)
         if at == INF:
             raise RuntimeError("a request does not end and nothing is under way")
-        wait(d, a, m, TIME, at + 1)
+        until(d, a, m, at + 1)
 
 
 @within
