@@ -14,6 +14,7 @@ from nearflash.compiler.timing import DENSE, POOLED, inference_cycles
 from nearflash.contract import DataError, DeviceConfig, RowFormat, TableSpec
 from nearflash.contract.modelled import Modelled
 from nearflash.contract.table import PoolMode
+from nearflash.data import BlockLoad
 from nearflash.models import ModelSpec, RecModel
 from nearflash.quantize import QuantizeOptions, compile_model
 from nearflash_sim.timing import simulator
@@ -242,7 +243,7 @@ def test_a_pipeline_that_stands_still_as_a_whole(seed):
     entries = np.cumsum(rng.integers(1, (2, 4, 30)[seed % 3], n))
     ready = np.where(rng.random(n) < 0.3, entries + rng.integers(0, 60, n), 0)
     want = pipeline(entries.tolist(), ready.tolist(), 7)
-    a = new_state(ONE_DIE, [], Modelled())
+    a = new_state(ONE_DIE, [], Modelled(), BlockLoad.none())
     a = a._replace(pipe=a.pipe.view(np.recarray))  # as the compiled loops see it
     at, entered_at, left_at = -1, [], []
     for offered, from_then_on in zip(entries.tolist(), ready.tolist(), strict=True):

@@ -137,8 +137,9 @@ class Simulator:
             to += np.arange(len(rows))
             blocks[to] = locate(self.config, self.tables[t], rows)
             column = rows % self.tables[t].rows_per_page(self.config) * self.tables[t].stride_beats(self.config)
-            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else folded(
-                blocks[to], self.config.flash.ppn_bits, self.modelled.sets(self.config))
+            bits = self.config.flash.ppn_bits
+            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else (
+                folded(blocks[to], bits, self.modelled.sets(self.config)) | column << bits)
         return blocks, keys
 
     def counters(self) -> dict[str, int]:

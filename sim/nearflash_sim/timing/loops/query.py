@@ -195,7 +195,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
     hit, keep = False, False
     if d.sources > d.channels:
         beats = d.page_unit if d.page_unit else a.table[table].beats
-        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), key)
+        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), key & d.cache_mask)
         keep = not hit and beats <= d.line_beats
         s.last_issue = a.issued[i % 4] = taken
         issue = taken + d.k.FOUND

@@ -62,6 +62,7 @@ class Device(NamedTuple):
     line_beats: int  #: of the row cache's lines
     line_fifo: int  #: cycles that a beat takes through the cache's reader
     page_unit: int  #: beats of a flash page, if the row cache holds pages (modelled, not in RTL)
+    cache_mask: int  #: bits of a row's number that a cache knows it by: a cache of pages its page's alone
     window: int  #: reads of a die's queue that are looked at for each page it reads
     block_reads: int  #: pages of block I/O in flight; 0: there is none
     page_pieces: int  #: pieces of host memory that a logical block goes to,
@@ -171,6 +172,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         longest=int(lk.longest_queue_first),
         line_beats=line_beats, line_fifo=2 if LINES_READ * line_beats >= BUFFERED_DEPTH else 1,
         page_unit=config.page_beats if modelled.page_cache_mib else 0,
+        cache_mask=config.flash.total_pages - 1 if modelled.page_cache_mib else INF - 1,
         block_reads=config.host.block_reads if len(blocks.first) else 0,
         page_pieces=max(1, config.lba_bytes // HOST_PAGE), run_pages=max(1, HOST_PAGE // config.lba_bytes))
 

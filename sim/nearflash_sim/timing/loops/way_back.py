@@ -142,7 +142,7 @@ def _merge(d, a, m, now):
         s.merge_free = chosen + 1
     last, gone = s.vector_taken, s.vector_done - 1
     if c < d.channels and a.tag[tag].keep:
-        passes(d, a, a.tag[tag].key, d.page_unit if d.page_unit else beats, last - beats + 1, last)
+        passes(d, a, a.tag[tag].key & d.cache_mask, d.page_unit if d.page_unit else beats, last - beats + 1, last)
     if int8:
         s.vector_done += d.k.ROW_INT8_LAST
     free = s.tag_tail % d.tags
