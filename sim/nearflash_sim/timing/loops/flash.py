@@ -16,15 +16,12 @@ from .compiled import apart, compiled, within
 from .dram import read
 from .landing import begin_out, end_out, landed, room, room_at
 from .longest import count_pop, count_push, longest
-from .state import INF
+from .state import BUS, CHOOSE, END, INF, PUSH, REPEAT, ROOM, SCAN
 from .trace import ARRAY, COMMAND, DIE, OUT, note
 from .trace import BUS as BUS_TRACK
-from .window import REPEAT, SCAN, pop, repeat_at, scan, scan_at, seen, send_repeats, take_repeat
+from .window import pop, repeat_at, scan, scan_at, seen, send_repeats, take_repeat
 
 __all__ = ["flash_event", "plan", "put", "put_block"]
-
-PUSH, CHOOSE, BUS = 0, 1, 2  # SCAN is 3, REPEAT 4
-ROOM, END = 5, 6  # a slot for a page of block I/O is set aside, and it is off the bus
 
 
 @compiled

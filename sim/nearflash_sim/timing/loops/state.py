@@ -19,10 +19,14 @@ from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
-__all__ = ["COMMANDS", "FLYING", "INF", "RECENT", "ROWS", "Arrays", "Device", "device_of", "new_state"]
+__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "FLYING", "INF", "PUSH", "RECENT", "REPEAT", "ROOM", "ROWS", "SCAN", "Arrays",
+           "Device", "device_of", "new_state"]
 
 INF = 1 << 62  # a time that never comes
 FLYING = 64  # places for requests of block I/O in flight: more than depth may be
+#: What a channel does next. Of a page window: SCAN, REPEAT; of block I/O: ROOM, a page's slot is set aside, and END, the
+#: page is off the bus.
+PUSH, CHOOSE, BUS, SCAN, REPEAT, ROOM, END = range(7)
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)

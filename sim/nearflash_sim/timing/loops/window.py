@@ -11,9 +11,8 @@ from .compiled import compiled, within
 from .longest import count_pop
 from .state import INF
 
-__all__ = ["REPEAT", "SCAN", "pop", "repeat_at", "scan", "scan_at", "seen", "send_repeats", "take_repeat"]
+__all__ = ["pop", "repeat_at", "scan", "scan_at", "seen", "send_repeats", "take_repeat"]
 
-SCAN, REPEAT = 3, 4  # beside what else a channel does
 REST, LOOK, CHECK, MOVE, BEHEAD = range(5)
 
 
