@@ -88,42 +88,43 @@ def put(d, a, c, tag, at):
 def put_block(d, a, c, tag, now):
     """A read of block I/O comes to channel ``c``'s queue in cycle ``now``."""
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
-    a.entry[tag].next = -1
+    a.behind[tag] = -1
     a.tag[tag].visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
     if a.die[k].block_head < 0:
         a.die[k].block_head, a.die[k].block_visible = tag, a.tag[tag].visible
     else:
-        a.entry[a.die[k].block_tail].next = tag
+        a.behind[a.die[k].block_tail] = tag
     a.die[k].block_tail = tag
     plan(d, a, c)
 
 
 @compiled
 def _after(d, a, c, now, command, last):
-    """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
-    k = last
-    for _ in range(d.dies):
-        k = k + 1 & d.dies - 1
+    """Round-robin: of the dies that want a command phase, or else a data-out, in cycle ``now``, the first after ``last``."""
+    turn = d.dies
+    for k in range(d.dies):
         if wants(d, a, c, c * d.dies + k, command) <= now:
-            return k
-    return -1
+            turn = min(turn, k - last - 1 & d.dies - 1)
+    return last + 1 + turn & d.dies - 1
 
 
 @compiled
 def _push(d, a, c, now):
     tag = a.coming[c, a.channel[c].in_head & d.tags - 1].tag
     a.channel[c].in_head += 1
-    more = a.channel[c].in_head != a.channel[c].in_tail
-    a.channel[c].coming_at = a.coming[c, a.channel[c].in_head & d.tags - 1].time if more else INF
+    a.channel[c].coming_at = a.coming[c, a.channel[c].in_head & d.tags - 1].time
+    if a.channel[c].in_head == a.channel[c].in_tail:
+        a.channel[c].coming_at = INF
+        a.channel[c].in_head = a.channel[c].in_tail = 0  # as of arrivals
     a.channel[c].push_at = max(a.channel[c].push_at, now + 1)
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
     visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
-    a.entry[tag].row, a.entry[tag].next, a.tag[tag].visible = a.tag[tag].page >> d.channel_bits + d.die_bits, -1, visible
+    a.row[tag], a.behind[tag], a.tag[tag].visible = a.tag[tag].page >> d.channel_bits + d.die_bits, -1, visible
     if a.die[k].head < 0:
         a.die[k].head, a.die[k].visible = tag, visible
         choose_from(d, a, c, k)
     else:
-        a.entry[a.die[k].tail].next = tag
+        a.behind[a.die[k].tail] = tag
     a.die[k].tail = tag
     if d.longest:
         count_push(a, k, now)
@@ -133,11 +134,11 @@ def _push(d, a, c, now):
 
 @compiled
 def _choose(d, a, c, now):
-    last = a.channel[c].last_choice
-    for _ in range(d.dies):
-        last = last + 1 & d.dies - 1
-        if max(waits(d, a, c * d.dies + last), a.die[c * d.dies + last].free_at) <= now:
-            break
+    last, turn = a.channel[c].last_choice, d.dies
+    for i in range(d.dies):
+        if max(waits(d, a, c * d.dies + i), a.die[c * d.dies + i].free_at) <= now:
+            turn = min(turn, i - last - 1 & d.dies - 1)
+    last = last + 1 + turn & d.dies - 1
     a.channel[c].last_choice = last
     k = c * d.dies + last
     one = d.dies == 1 and d.window == 0
@@ -156,7 +157,7 @@ def _choose(d, a, c, now):
     if not one:
         a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
     tag = a.die[k].head
-    a.die[k].head = a.entry[tag].next
+    a.die[k].head = a.behind[tag]
     a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
     _take(d, a, c, k, tag, taken)
 
@@ -180,7 +181,7 @@ def _give_block(d, a, c, k, now, one):
     if not one:
         a.channel[c].block_push_at = max(a.channel[c].block_push_at, now + d.k.PUSH_AFTER_POP)
     tag = a.die[k].block_head
-    a.die[k].block_head = a.entry[tag].next
+    a.die[k].block_head = a.behind[tag]
     a.die[k].block_visible = INF if a.die[k].block_head < 0 else a.tag[a.die[k].block_head].visible
     _take(d, a, c, k, tag, now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN))
 

@@ -81,7 +81,8 @@ class Arrays(NamedTuple):
     s: np.ndarray
     table: np.ndarray
     tag: np.ndarray
-    entry: np.ndarray  #: [tag] in the queue of a die, or among its repeats: its page there, and the tag behind it or -1
+    row: np.ndarray  #: [tag] in the queue of a die, or among its repeats: its page there,
+    behind: np.ndarray  #: and the tag behind it, or -1
     free: np.ndarray  #: ring: tags that came back, and when they may be taken
     channel: np.ndarray  #: of the names that begin with ``dies``: the earliest of its dies
     die: np.ndarray  #: [channel * dies + die]
@@ -147,6 +148,11 @@ _SCALARS = (
 )
 
 
+#: Half a line of the processor's cache: what a tag stands for is looked at again long after, when many others were.
+_TAG = np.dtype([("page", np.int64), ("visible", np.int64), ("key", np.int64), ("sample", np.int32), ("table", np.int16),
+                 ("again", np.int8), ("keep", np.int8)])
+
+
 def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray:
     """Zeros, but for fields with a value."""
     out = np.zeros(n, np.dtype([(name, np.int64) for name in (*names, *values)]))
@@ -189,7 +195,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's. Behind the tables
     there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its pages."""
     f, lk = config.flash, config.lookup
-    dies = f.channels * f.channel_planes
+    dies, tags = f.channels * f.channel_planes, lk.tags + config.host.block_reads
     table = _records(len(tables) + 1, "beats", "words", "dim", "int8", "mean", "node")
     owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
     table[-1]["beats"] = config.page_beats
@@ -205,16 +211,16 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     first = f.channel_planes - 1  # round-robin begins after it
     return Arrays(
         s=s, table=table,
-        tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "visible", "key", "again", "keep"),
-        entry=_records(lk.tags + config.host.block_reads, "row", "next"),
+        tag=np.zeros(tags, _TAG), row=np.zeros(tags, np.int64), behind=np.zeros(tags, np.int64),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
                          "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "turns",
                          "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
-                         "page_begun", "page_since", "page_left", "walk_from", "walk_skip", added=-1, repeat=-1,
-                         last_choice=first, last_command=first, last_out=first, next_at=INF, room=INF, page_end=INF,
-                         coming_at=INF, merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
+                         "page_begun", "page_since", "page_left", "walk_from", "walk_first", "walk_before", "walk_passed",
+                         added=-1, repeat=-1, last_choice=first, last_command=first, last_out=first, next_at=INF, room=INF,
+                         page_end=INF, coming_at=INF, merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF,
+                         dies_unseen=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
                      "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
                      held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,

@@ -7,6 +7,8 @@ about to take the first of a queue aside.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .compiled import compiled, within
 from .dies import choose_from
 from .longest import count_pop
@@ -16,7 +18,7 @@ __all__ = ["pop", "repeat_at", "scan", "scan_at", "seen", "send_repeats", "take_
 
 REST, LOOK, CHECK, MOVE, BEHEAD = range(5)
 CHECK_EVERY = 2  # cycles between two comparisons
-AHEAD = 16  # entries at most that are looked at before their cycles: the walk may be broken off
+AHEAD = 32  # entries at most that are looked at before their cycles: the walk may be broken off
 
 
 @compiled
@@ -35,7 +37,7 @@ def seen(a, c, k, at):
 @compiled
 def _follows(a, tag, at):
     """Whether an entry follows that of ``tag``, as of cycle ``at``."""
-    return a.entry[tag].next >= 0 and a.tag[a.entry[tag].next].visible <= at
+    return a.behind[tag] >= 0 and a.tag[a.behind[tag]].visible <= at
 
 
 @compiled
@@ -44,28 +46,29 @@ def _begin_check(d, a, c, tag, at):
     the die's vector can't answer either, only takes its cycles if one follows: the next event is what comes after those."""
     k = a.channel[c].walked
     row, most = a.die[k].row, min(a.die[k].left - 1, AHEAD)
-    a.channel[c].walker, a.channel[c].walk_from, a.channel[c].walk_tag = CHECK, at, tag
-    passed = 0
-    while passed < most and a.entry[tag].row != row and a.entry[tag].next >= 0:  # visible by then, as it was pushed before
-        tag = a.entry[tag].next
-        at += CHECK_EVERY
+    if a.channel[c].repeat >= 0:  # which the walk is broken off for
+        most = min(most, (repeat_at(d, a, c) - at) // CHECK_EVERY + 1)
+    a.channel[c].walker, a.channel[c].walk_from, a.channel[c].walk_first = CHECK, at, tag
+    passed, before, here = 0, a.die[k].before, np.uint64(tag)
+    while passed < most and a.row[here] != row and a.behind[here] >= 0:  # visible by then, as it was pushed before
+        before = np.int64(here)
+        here = np.uint64(a.behind[here])
         passed += 1
-    a.channel[c].walk_skip, a.channel[c].walk_at = passed, at
+    a.channel[c].walk_before, a.channel[c].walk_tag, a.channel[c].walk_passed = before, np.int64(here), passed
+    a.channel[c].walk_at = at + CHECK_EVERY * passed
 
 
 @compiled
-def _catch_up(a, c, now):
-    """What the walker compared before cycle ``now`` and passed over."""
-    if a.channel[c].walker == CHECK and a.channel[c].walk_from < now:
-        k, tag = a.channel[c].walked, a.channel[c].walk_tag
-        passed = min(a.channel[c].walk_skip, (now - a.channel[c].walk_from + CHECK_EVERY - 1) // CHECK_EVERY)
-        for _ in range(passed):
+def _break_off(a, c, now):
+    """The walker rests from cycle ``now`` on. What it compared before and passed over stays so."""
+    if a.channel[c].walker == CHECK:
+        k, tag = a.channel[c].walked, a.channel[c].walk_first
+        passed = (now - a.channel[c].walk_from + CHECK_EVERY - 1) // CHECK_EVERY
+        for _ in range(min(a.channel[c].walk_passed, passed)):
             a.die[k].before = tag
-            tag = a.entry[tag].next
-        a.channel[c].walk_tag = tag
-        a.die[k].left -= passed
-        a.channel[c].walk_from += CHECK_EVERY * passed
-        a.channel[c].walk_skip -= passed
+            a.die[k].left -= 1
+            tag = a.behind[tag]
+    a.channel[c].walker = REST
 
 
 @compiled
@@ -96,7 +99,7 @@ def _look(d, a, c, now):
         a.channel[c].dies_unseen = at
         a.channel[c].walker, a.channel[c].walk_at = REST, now + 1
     elif before >= 0:
-        _begin_check(d, a, c, a.entry[before].next, now + d.k.WINDOW_NEXT)
+        _begin_check(d, a, c, a.behind[before], now + d.k.WINDOW_NEXT)
     else:
         _begin_check(d, a, c, a.die[k].head, now + d.k.WINDOW_FIRST)
 
@@ -112,7 +115,7 @@ def _repeats(a, k, tag):
 @compiled
 def _aside(d, a, c, k, tag, at, head):
     """``tag`` joins the repeats of die ``k`` in cycle ``at``, from the head of the queue or from behind."""
-    a.entry[tag].next, a.die[k].repeats = a.die[k].repeats, tag
+    a.behind[tag], a.die[k].repeats = a.die[k].repeats, tag
     a.channel[c].added, a.channel[c].added_die, a.channel[c].added_at, a.channel[c].added_head = tag, k, at, head
     if d.longest:
         count_pop(a, k, at)
@@ -120,33 +123,34 @@ def _aside(d, a, c, k, tag, at, head):
 
 @within
 def _check(d, a, c, now):
-    _catch_up(a, c, now)
     k, tag = a.channel[c].walked, a.channel[c].walk_tag
+    a.die[k].before = a.channel[c].walk_before
+    a.die[k].left -= a.channel[c].walk_passed
     follows = _follows(a, tag, now - 1)
-    moves = a.entry[tag].row == a.die[k].row and a.die[k].before >= 0
+    moves = a.row[tag] == a.die[k].row and a.die[k].before >= 0
     if moves or _repeats(a, k, tag):
         a.channel[c].walker, a.channel[c].walk_at, a.channel[c].walk_more = MOVE if moves else BEHEAD, now + 1, follows
         ends = now + 1 + (d.k.WINDOW_MOVE if moves else 1)
         a.channel[c].push_at, a.channel[c].pop_at = max(a.channel[c].push_at, ends), ends
     else:
         a.die[k].before = tag
-        _go_on(d, a, c, a.entry[tag].next if follows else -1, now + 1)
+        _go_on(d, a, c, a.behind[tag] if follows else -1, now + 1)
 
 
 @compiled
 def _move(d, a, c, now):
     k, tag = a.channel[c].walked, a.channel[c].walk_tag
-    before, following = a.die[k].before, a.entry[tag].next
+    before, following = a.die[k].before, a.behind[tag]
     if not a.channel[c].walk_more and following >= 0:  # it came when the walk was past seeing it
         a.channel[c].walker, a.channel[c].walk_at = REST, now + d.k.WINDOW_MOVE
         return
-    a.entry[before].next = following
+    a.behind[before] = following
     if following < 0:
         a.die[k].tail = before
     if _repeats(a, k, tag):
         _aside(d, a, c, k, tag, now + 1, 0)
     else:
-        a.entry[tag].next = a.die[k].head
+        a.behind[tag] = a.die[k].head
         a.die[k].head = tag
     _go_on(d, a, c, following, now + d.k.WINDOW_MOVE)
 
@@ -154,7 +158,7 @@ def _move(d, a, c, now):
 @compiled
 def _behead(d, a, c, now):
     k, tag = a.channel[c].walked, a.channel[c].walk_tag
-    following = a.entry[tag].next
+    following = a.behind[tag]
     a.channel[c].walker, a.channel[c].walk_at = REST, now + 1
     if a.die[k].open > 0 and (a.channel[c].walk_more or following < 0):
         a.die[k].head = following
@@ -169,12 +173,12 @@ def scan(d, a, c, now):
     """The walker's next thing, in cycle ``now``."""
     if a.channel[c].walker == REST:
         k = c * d.dies
-        while a.die[k].unseen > now:
-            k += 1
+        for i in range((c + 1) * d.dies - 1, c * d.dies - 1, -1):
+            k = i if a.die[i].unseen <= now else k
         a.channel[c].walked = k
         before = a.die[k].before
         if before >= 0 and a.die[k].left > 0 and _follows(a, before, now + 1):  # what could change that ends the walk too
-            _begin_check(d, a, c, a.entry[before].next, now + 1 + d.k.WINDOW_NEXT)
+            _begin_check(d, a, c, a.behind[before], now + 1 + d.k.WINDOW_NEXT)
         else:
             a.channel[c].walker, a.channel[c].walk_at = LOOK, now + 1
     elif a.channel[c].walker == LOOK:
@@ -191,20 +195,20 @@ def scan(d, a, c, now):
 def pop(d, a, c, k, now):
     """Die ``k`` was chosen in cycle ``now``: its first command is popped in the next, or when nothing is moved any more. The
     cycle in which it would have been chosen to be popped then."""
-    _catch_up(a, c, now + 1)
     if a.channel[c].walk_at == now + 1:
         if a.channel[c].walker == MOVE:
             _move(d, a, c, now + 1)
         elif a.channel[c].walker == BEHEAD:
             _behead(d, a, c, now + 1)
+    _break_off(a, c, now + 1)
     now = max(now, a.channel[c].pop_at - 1)
     a.channel[c].pop_at = now + 1 + d.k.CHOOSE_EVERY
     tag = a.die[k].head
-    if a.entry[tag].row != a.die[k].row:
-        a.die[k].row, a.die[k].left = a.entry[tag].row, d.window
+    if a.row[tag] != a.die[k].row:
+        a.die[k].row, a.die[k].left = a.row[tag], d.window
     a.die[k].before, a.die[k].open = -1, 1
     seen(a, c, k, now + 1 + d.k.WINDOW_AGAIN)
-    a.channel[c].walker, a.channel[c].walk_at = REST, now + 1 + d.k.WINDOW_AGAIN
+    a.channel[c].walk_at = now + 1 + d.k.WINDOW_AGAIN
     return now
 
 
@@ -215,13 +219,13 @@ def send_repeats(d, a, c, k, sent, end):
     added = a.channel[c].added
     if added >= 0 and a.channel[c].added_die == k and a.channel[c].added_at >= sent:  # it is found when this has been
         a.die[k].waiting += 1
-        a.die[k].repeats = a.entry[added].next
+        a.die[k].repeats = a.behind[added]
         if a.channel[c].added_head:
             a.die[k].left += 1
             a.die[k].visible = a.tag[added].visible
         if a.die[k].head < 0:
             a.die[k].tail = added
-        a.entry[added].next, a.die[k].head = a.die[k].head, added
+        a.behind[added], a.die[k].head = a.die[k].head, added
     a.channel[c].added = -1
     a.channel[c].repeat, a.channel[c].repeat_die = a.die[k].repeats, k
     a.channel[c].repeat_at, a.channel[c].repeats_end = sent + 1, end
@@ -238,13 +242,12 @@ def repeat_at(d, a, c):
 @within
 def take_repeat(d, a, c, now):
     """The queue gives a repeat in cycle ``now``: (its tag, the cycle of its last beat)."""
-    _catch_up(a, c, now)
     tag = a.channel[c].repeat
     taken = max(now + d.k.REPEAT_GIVEN, a.channel[c].repeats_end + 1)
     end = taken + a.table[a.tag[tag].table].beats
-    a.channel[c].repeat, a.channel[c].repeat_at, a.channel[c].repeats_end = a.entry[tag].next, taken + 1, end
+    a.channel[c].repeat, a.channel[c].repeat_at, a.channel[c].repeats_end = a.behind[tag], taken + 1, end
     a.channel[c].pop_at = max(a.channel[c].pop_at, now + 2)
     a.channel[c].push_at = max(a.channel[c].push_at, now + 2)
     a.channel[c].walk_at = max(a.channel[c].walk_at, now + 1) if a.channel[c].walker == REST else now + 1
-    a.channel[c].walker = REST
+    _break_off(a, c, now)
     return tag, end
