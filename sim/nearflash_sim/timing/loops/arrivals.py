@@ -23,8 +23,6 @@ def leave(d, a, c):
     """The first vector of source ``c`` is chosen; returns its tag."""
     tag = a.merging[c, a.channel[c].merge_head & d.tags - 1].tag
     a.channel[c].merge_head += 1
-    a.channel[c].merge_at = a.merging[c, a.channel[c].merge_head & d.tags - 1].time
-    if a.channel[c].merge_head == a.channel[c].merge_tail:
-        a.channel[c].merge_at = INF
-        a.channel[c].merge_head = a.channel[c].merge_tail = 0  # the same few places, which the processor has at hand
+    more = a.channel[c].merge_head != a.channel[c].merge_tail
+    a.channel[c].merge_at = a.merging[c, a.channel[c].merge_head & d.tags - 1].time if more else INF
     return tag

@@ -100,26 +100,25 @@ def put_block(d, a, c, tag, now):
 
 @compiled
 def _after(d, a, c, now, command, last):
-    """Round-robin: of the dies that want a command phase, or else a data-out, in cycle ``now``, the first after ``last``."""
-    turn = d.dies
-    for k in range(d.dies):
+    """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
+    k = last
+    for _ in range(d.dies):
+        k = k + 1 & d.dies - 1
         if wants(d, a, c, c * d.dies + k, command) <= now:
-            turn = min(turn, k - last - 1 & d.dies - 1)
-    return last + 1 + turn & d.dies - 1
+            return k
+    return -1
 
 
 @compiled
 def _push(d, a, c, now):
     tag = a.coming[c, a.channel[c].in_head & d.tags - 1].tag
     a.channel[c].in_head += 1
-    a.channel[c].coming_at = a.coming[c, a.channel[c].in_head & d.tags - 1].time
-    if a.channel[c].in_head == a.channel[c].in_tail:
-        a.channel[c].coming_at = INF
-        a.channel[c].in_head = a.channel[c].in_tail = 0  # as of arrivals
+    more = a.channel[c].in_head != a.channel[c].in_tail
+    a.channel[c].coming_at = a.coming[c, a.channel[c].in_head & d.tags - 1].time if more else INF
     a.channel[c].push_at = max(a.channel[c].push_at, now + 1)
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
     visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
-    a.row[tag], a.behind[tag], a.tag[tag].visible = a.tag[tag].page >> d.channel_bits + d.die_bits, -1, visible
+    a.behind[tag], a.tag[tag].visible = -1, visible
     if a.die[k].head < 0:
         a.die[k].head, a.die[k].visible = tag, visible
         choose_from(d, a, c, k)
@@ -129,16 +128,17 @@ def _push(d, a, c, now):
     if d.longest:
         count_push(a, k, now)
     if d.window:
+        a.row[tag] = a.tag[tag].page >> d.channel_bits + d.die_bits
         seen(a, c, k, visible)
 
 
 @compiled
 def _choose(d, a, c, now):
-    last, turn = a.channel[c].last_choice, d.dies
-    for i in range(d.dies):
-        if max(waits(d, a, c * d.dies + i), a.die[c * d.dies + i].free_at) <= now:
-            turn = min(turn, i - last - 1 & d.dies - 1)
-    last = last + 1 + turn & d.dies - 1
+    last = a.channel[c].last_choice
+    for _ in range(d.dies):
+        last = last + 1 & d.dies - 1
+        if max(waits(d, a, c * d.dies + last), a.die[c * d.dies + last].free_at) <= now:
+            break
     a.channel[c].last_choice = last
     k = c * d.dies + last
     one = d.dies == 1 and d.window == 0
@@ -158,7 +158,7 @@ def _choose(d, a, c, now):
         a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
     tag = a.die[k].head
     a.die[k].head = a.behind[tag]
-    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
+    a.die[k].visible = INF if a.die[k].head < 0 else now  # or a cycle or two later, long before the die is free again
     _take(d, a, c, k, tag, taken)
 
 

@@ -218,8 +218,6 @@ def _lookup(d, a, m, at, block, key, table, sample):
         tag = a.free[place].tag
         issue = max(issue, a.free[place].time)
         s.tag_head += 1
-        if s.tag_head == s.tag_tail:
-            s.tag_head = s.tag_tail = 0  # as of arrivals
     s.found_left = issue
     if d.sources == d.channels:
         s.last_issue = a.issued[i & 3] = issue

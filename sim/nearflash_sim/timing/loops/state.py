@@ -81,7 +81,7 @@ class Arrays(NamedTuple):
     s: np.ndarray
     table: np.ndarray
     tag: np.ndarray
-    row: np.ndarray  #: [tag] in the queue of a die, or among its repeats: its page there,
+    row: np.ndarray  #: [tag] in the queue of a die, or among its repeats: its page there, if there is a page window,
     behind: np.ndarray  #: and the tag behind it, or -1
     free: np.ndarray  #: ring: tags that came back, and when they may be taken
     channel: np.ndarray  #: of the names that begin with ``dies``: the earliest of its dies
@@ -148,11 +148,6 @@ _SCALARS = (
 )
 
 
-#: Half a line of the processor's cache: what a tag stands for is looked at again long after, when many others were.
-_TAG = np.dtype([("page", np.int64), ("visible", np.int64), ("key", np.int64), ("sample", np.int32), ("table", np.int16),
-                 ("again", np.int8), ("keep", np.int8)])
-
-
 def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray:
     """Zeros, but for fields with a value."""
     out = np.zeros(n, np.dtype([(name, np.int64) for name in (*names, *values)]))
@@ -195,7 +190,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's. Behind the tables
     there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its pages."""
     f, lk = config.flash, config.lookup
-    dies, tags = f.channels * f.channel_planes, lk.tags + config.host.block_reads
+    dies = f.channels * f.channel_planes
     table = _records(len(tables) + 1, "beats", "words", "dim", "int8", "mean", "node")
     owner = {t: k for k, n in enumerate(config.mlp.graph) for t in n.tables}
     table[-1]["beats"] = config.page_beats
@@ -211,7 +206,8 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     first = f.channel_planes - 1  # round-robin begins after it
     return Arrays(
         s=s, table=table,
-        tag=np.zeros(tags, _TAG), row=np.zeros(tags, np.int64), behind=np.zeros(tags, np.int64),
+        tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "visible", "key", "again", "keep"),
+        row=np.zeros(lk.tags, np.int64), behind=np.zeros(lk.tags + config.host.block_reads, np.int64),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",

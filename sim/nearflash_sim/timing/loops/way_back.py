@@ -110,12 +110,11 @@ def end_blocks(d, a, m):
 def _merge(d, a, m, now):
     """A vector is chosen and goes through pooling."""
     s = a.s[0]
-    before, turn = s.merge_last, d.sources
-    for i in range(d.sources):
-        if a.channel[i].merge_at <= now:
-            turn = min(turn, i - before - 1 if i > before else i - before - 1 + d.sources)
-    c = before + 1 + turn
-    c = c if c < d.sources else c - d.sources
+    c = s.merge_last
+    for _ in range(d.sources):
+        c = c + 1 if c + 1 < d.sources else 0
+        if a.channel[c].merge_at <= now:
+            break
     tag = leave(d, a, c)
     s.merge_last = c
     table, sample = a.tag[tag].table, a.tag[tag].sample

@@ -173,8 +173,8 @@ def scan(d, a, c, now):
     """The walker's next thing, in cycle ``now``."""
     if a.channel[c].walker == REST:
         k = c * d.dies
-        for i in range((c + 1) * d.dies - 1, c * d.dies - 1, -1):
-            k = i if a.die[i].unseen <= now else k
+        while a.die[k].unseen > now:
+            k += 1
         a.channel[c].walked = k
         before = a.die[k].before
         if before >= 0 and a.die[k].left > 0 and _follows(a, before, now + 1):  # what could change that ends the walk too
