@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, log2
 
 from ..contract.config import DeviceConfig
+from ..contract.mlp import kernel_latency
 from ..contract.tensor import ENTRY_BYTES, TABLE_BYTES, Descriptor, Op, TensorConfig, input_words, pixel_bytes
 from .tile import BETWEEN, DEPTHWISE_TAPS, cut, plan_tile
 
@@ -33,7 +34,10 @@ EPILOGUE = 20  # from a sum to its code
 TABLE = 20  # beside its beats and a round trip
 PASS = 5  # cycles of a pass of DEPTHWISE, at least
 MOMENTS, ROOT, ROOTED = 30, 40, 96  # of LAYERNORM: from a pixel's last channel to its root; channels that roots keep up with
-RECIPROCAL = 29  # of a token's sum of exponentials
+JOB = 2  # cycles between the products of ATTENTION
+SCORED, SUMMED = 3, 12  # registers from a tile's last score to its first exponential, from a token's last to their sum
+TOTALS = 4  # tokens that wait for their reciprocal
+RECIPROCAL = 30  # of a sum as long as one key's exponential, a cycle less for every bit more
 LARGEST_PIXELS = 4  # of max_channels that half of LAYERNORM's buffer holds
 
 
@@ -204,24 +208,57 @@ def _add(d: Descriptor, t: Timing) -> float:
     return d["in_height"] * d["in_width"] * pixel + 2 * t.trip + EPILOGUE + 40
 
 
+class _Products:
+    """The array and the ring of its sums, ATTENTION's products one after the other. ``free``: the cycle at which the array
+    is; ``out``: at which the last sums have left, ``lanes`` of a pixel a cycle."""
+
+    def __init__(self, config: TensorConfig, beat_bytes: int):
+        self.word = config.rows * config.columns // beat_bytes + 1
+        self.parts, self.ring = config.rows // config.lanes, 2 * config.pixels
+        self.latency = 4 + kernel_latency(config.columns) + 4  # a step's registers, the kernel's, accumulator and ring
+        self.free = self.out = 0.0
+
+    def add(self, start: float, pixels: int, blocks: int, steps: int, leaves: float = 1.0) -> None:
+        """A product of ``blocks`` of ``steps`` each, not before ``start``. A pixel's sums take ``leaves`` cycles a part."""
+        held, out = max(pixels, self.word), self.parts * pixels * leaves
+        start = max(self.free, start) + JOB
+        # a block leaves from its last step on: all behind what was there or behind the first, or the last behind its own
+        first = start + (steps - 1) * held + self.latency
+        self.out = max(self.out + blocks * out, first + blocks * out, first + (blocks - 1) * steps * held + out)
+        self.free = max(start + blocks * steps * held, self.out - self.ring // pixels * out + held)
+
+
 def _attention(d: Descriptor, t: Timing) -> float:
-    c, keys, dim = t.config, d["keys"], d["head_dim"]
+    """The products take turns: a tile's with the keys, that of the tile before with the values. There is room for the scores
+    of a tile, so the next one's wait until all its exponentials are made."""
+    c, keys, dim, beats = t.config, d["keys"], d["head_dim"], d["head_dim"] // t.beat_bytes
     tokens = d["in_height"] * d["in_width"]
     most = c.pixels // 2 >> (keys > c.max_keys // 4) + (keys > c.max_keys // 2)
-    word = c.rows * c.columns // t.beat_bytes
-    key_words = ceil(keys / c.rows) * ceil(dim / c.columns)
-    value_words = ceil(dim / c.rows) * ceil(keys / c.columns)
-    load = keys * t.read(dim // t.beat_bytes) + t.trip
-    softmax = max(ceil(keys / c.columns) * c.columns / c.lanes, RECIPROCAL)  # a token's exponentials and their sum
-    head = 0.0
-    for first in range(0, tokens, most):
-        n = min(most, tokens - first)
-        by_keys, by_values = key_words * max(n, word + 1) + 2, value_words * max(2 * n, word + 1) + 2
-        head += max(by_keys + by_values, n * softmax)
-    last = tokens - (ceil(tokens / most) - 1) * most
-    # a head's keys and values come while the last head's last tile is multiplied with its values, and the next's first
-    hidden = value_words * max(2 * last, word + 1)
-    wait = max(0.0, load - hidden)
-    start = 10 + t.trip + load
-    drain = last * softmax + value_words * max(2 * last, word + 1) if tokens <= most else last * softmax
-    return start + d["heads"] * head + (d["heads"] - 1) * wait + drain + EPILOGUE + t.trip
+    by_keys, by_values = (ceil(keys / c.rows), ceil(dim / c.columns)), (ceil(dim / c.rows), ceil(keys / c.columns))
+    exponentials = ceil(keys / c.columns) * c.columns // c.lanes  # cycles of a token's
+    scored, summed = SCORED + log2(c.lanes), SUMMED + ceil(log2(c.lanes) / 2)
+    reciprocal = RECIPROCAL - log2(keys) / 2  # midway between one key that counts and all alike
+    leaves = max(1.0, t.write(t.place(0)) / 2)  # two digits an output
+    products = _Products(c, t.beat_bytes)
+    load = t.trip + keys * t.read(beats) + products.word
+    # the first head's keys and values come beside each other and the queries of two tiles
+    first = t.trip + max(keys * t.read(beats), beats * (2 * keys + min(keys, tokens, 2 * most))) + products.word
+    keys_there = values_there = first
+    made = divided = 0.0  # when the last tile's exponentials are, and its reciprocals
+    before = 0  # tokens of the tile whose product with the values comes next
+    for left in [*range(tokens, 0, -most)] * d["heads"]:
+        n, ends = min(most, left), left <= most
+        products.add(max(made, keys_there), n, *by_keys)
+        if ends:  # the next head's keys come once the last word of these is taken
+            keys_there = products.free - max(n, products.word) + load
+        begin = products.out + scored
+        if before:
+            products.add(max(divided, values_there), 2 * before, *by_values, leaves)
+            if left == tokens:
+                values_there = products.free - max(2 * before, products.word) + load
+        taken = max(begin + exponentials + summed, divided)
+        made = max(begin + n * exponentials, taken + (n - 1 - TOTALS) * reciprocal + exponentials)
+        divided = max(taken + n * reciprocal, begin + n * exponentials + summed + reciprocal)
+        before = n
+    products.add(max(divided, values_there), 2 * before, *by_values, leaves)
+    return products.out + EPILOGUE + t.trip
