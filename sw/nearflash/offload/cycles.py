@@ -27,6 +27,7 @@ BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address 
 READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
 RESIDUAL_READS = 15  # of the 16 of a convolution's residuals, whose reads are places
 GRANT = 2  # cycles from a reader's request to its next
+WEIGHT_READS, WEIGHT_PIECE, ENTRY_PIECE = 3, 32, 64  # of a convolution's weights under way, and beats of each; of entries
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
 BEGIN = {Op.CONV: 720, Op.DEPTHWISE: 660, Op.POOL: 450, Op.ADD: 425, Op.LAYERNORM: 457, Op.ATTENTION: 529}
 PLAN = 105  # cycles of the planner, for convolutions
@@ -138,12 +139,26 @@ def _conv(d: Descriptor, t: Timing) -> float:
             spent += count * max(array, _fetch(t, in_rows, in_columns, pixel), out, reads)
             arrays, outs = arrays + count * array, outs + count * out
         total += max(spent, weights)
-    _, rows, columns, in_rows, in_columns = tiles[0]
-    # weights and entries are used as they arrive: the first word and the first block's
-    start = PLAN + t.trip + _fetch(t, in_rows, in_columns, pixel) + word + _entries(t, c.rows)
+    start = PLAN + t.trip + _first_tile(t, tiles, pixel, word, min(held, blocks) * steps * word,
+                                        _entries(t, square * d["out_channels"]), held < blocks)
     pixels = tiles[-1][1] * tiles[-1][2]
     out = c.rows // c.lanes * pixels * max(leaves, comes)
     return start + total + _end(t, arrays, outs, steps * max(pixels, word + 1), out)
+
+
+def _first_tile(t: Timing, tiles: list[tuple[int, int, int, int, int]], pixel: int, word: int, weights: int,
+                entries: float, groups: bool) -> float:
+    """Cycles until the first tile is there, and in which the array then waits for ``weights``. The first requests for
+    entries and weights go before the tile's. What follows of them comes behind the second tile, which is asked for with the
+    first; until then the array has the first weights alone."""
+    count, rows, columns, in_rows, in_columns = tiles[0]
+    fetch = _fetch(t, in_rows, in_columns, pixel)
+    first_weights, first_entries = min(weights, WEIGHT_READS * WEIGHT_PIECE), min(entries, READS * ENTRY_PIECE)
+    waits = 0.0
+    if weights > first_weights and (count > 1 or len(tiles) > 1 or groups):
+        fed = first_weights / word * max(rows * columns, word + 1)
+        waits = max(0.0, fetch + entries - first_entries + word - fed)
+    return first_entries + first_weights + fetch + waits
 
 
 def _entries(t: Timing, channels: int) -> float:
