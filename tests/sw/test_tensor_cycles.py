@@ -71,9 +71,20 @@ LINEAR = (
     (kernel(Op.CONV, 1, 16, 160, 320), 105_154),
 )
 
+#: `nearflash fit`'s for KV260, beats of 16 bytes: words of weights and residuals' round trips count more.
+WIDE = TensorConfig(32, 32, packed=True, pixels=128, lanes=16, depthwise=16, input_bytes=65536, weight_bytes=65536,
+                    max_channels=512, max_keys=256)
+WIDE_LINEAR = (
+    (kernel(Op.CONV, 1, 32, 96, 96), 11_250),
+    (kernel(Op.CONV, 1, 32, 96, 96, residual=1, r16=1, y16=1), 21_526),
+    (kernel(Op.CONV, 1, 32, 192, 96, residual=1, r16=1, y16=1), 28_229),
+    (kernel(Op.CONV, 1, 16, 160, 320), 15_628),
+    (kernel(Op.CONV, 1, 8, 96, 192), 2_841),
+)
 
-def predicted(d, engine=ENGINE):
-    return descriptor_cycles(retiled(d, engine, BEAT), Timing(engine, BEAT))
+
+def predicted(d, engine=ENGINE, beat=BEAT):
+    return descriptor_cycles(retiled(d, engine, beat), Timing(engine, beat))
 
 
 @pytest.mark.parametrize(("d", "cycles"), SIMULATED, ids=[f"{Op(d['op']).name}{i}" for i, (d, _) in enumerate(SIMULATED)])
@@ -87,8 +98,8 @@ def test_all_together():
 
 def test_residuals_of_few_lanes():
     for d, cycles in RESIDUALS:
-        assert predicted(d, NARROW) == pytest.approx(cycles, rel=0.07)
-    assert sum(predicted(d, NARROW) for d, _ in RESIDUALS) == pytest.approx(sum(c for _, c in RESIDUALS), rel=0.01)
+        assert predicted(d, NARROW) == pytest.approx(cycles, rel=0.04)
+    assert sum(predicted(d, NARROW) for d, _ in RESIDUALS) == pytest.approx(sum(c for _, c in RESIDUALS), rel=0.005)
 
 
 @pytest.mark.parametrize(("d", "narrow", "wide"), HEADS, ids=[f"{d['keys']}keys" for d, *_ in HEADS])
@@ -101,3 +112,5 @@ def test_attention_of_few_lanes_and_of_many(d, narrow, wide):
 def test_linear_layers():
     for d, cycles in LINEAR:
         assert predicted(d) == pytest.approx(cycles, rel=0.005)
+    for d, cycles in WIDE_LINEAR:
+        assert predicted(d, WIDE, 16) == pytest.approx(cycles, rel=0.03)

@@ -25,7 +25,7 @@ __all__ = ["DRAM_LATENCY", "Timing", "descriptor_cycles", "program_cycles", "ret
 DRAM_LATENCY = 30  #: cycles from a request to memory to its first beat, as the simulated device has it
 BUS = 7  # of a round trip, beside memory's latency: arbiter, splitter, address and data registers
 READS, WRITES = 7, 32  # bursts of a client under way at a time; of 8 reads one place is always seen free too late
-RESIDUAL_READS = 15  # of the 16 of a convolution's residuals, whose reads are places
+RESIDUAL_READS, RESIDUAL_BUS = 16, 5  # of a convolution's residuals, whose reads are places; of their round trip, as BUS
 GRANT = 2  # cycles from a reader's request to its next
 WEIGHT_READS, WEIGHT_PIECE, ENTRY_PIECE = 3, 32, 64  # of a convolution's weights under way, and beats of each; of entries
 #: Reading, checking and starting a descriptor; the check is a program, whose length depends on little but the operator.
@@ -54,9 +54,14 @@ class Timing:
     def trip(self) -> int:
         return self.latency + BUS
 
-    def read(self, beats: float, under_way: int = READS) -> float:
+    def read(self, beats: float) -> float:
         """Cycles from a read of ``beats`` to the same client's next."""
-        return max(GRANT, beats, self.trip / under_way)
+        return max(GRANT, beats, self.trip / READS)
+
+    def residual(self, wide: int) -> float:
+        """Cycles from a place of a convolution's residuals to the next, if nothing else is read."""
+        beats = self.place(wide)
+        return max(GRANT, beats, (self.latency + RESIDUAL_BUS + beats - 1) / RESIDUAL_READS)
 
     def write(self, beats: float) -> float:
         """Cycles from a write of ``beats`` to the same client's next."""
@@ -123,27 +128,40 @@ def _conv(d: Descriptor, t: Timing) -> float:
     # of the ``rows / lanes`` places of a block, those that exist
     places = square * ceil(d["out_channels"] / c.lanes) / blocks
     leaves = t.write(t.place(d["y16"]))
-    comes = t.read(t.place(d["r16"]), RESIDUAL_READS) if d["residual"] else 0.0
+    comes = t.residual(d["r16"]) if d["residual"] else 0.0
     total = arrays = outs = 0.0
     for first in range(0, blocks, held):
         mine = min(held, blocks - first)
         weights = mine * steps * word  # beats
-        spent = 0.0
+        spent = saved = 0.0
         for count, rows, columns, in_rows, in_columns in tiles:
             pixels = rows * columns
             array = mine * steps * max(pixels, word + 1) + BETWEEN
             out = mine * (places * (max(pixels * max(leaves, comes), c.lanes) + 2) + 1)
-            reads = in_rows * in_columns * pixel
-            reads += weights if not d["group_blocks"] else 0
-            reads += mine * places * pixels * t.place(d["r16"]) if d["residual"] else 0
-            spent += count * max(array, _fetch(t, in_rows, in_columns, pixel), out, reads)
+            streamed = weights if not d["group_blocks"] else 0
+            residuals = mine * places * pixels if d["residual"] else 0.0
+            reads = _reads(t, residuals, d["r16"], streamed, in_rows, in_columns * pixel)
+            fetching = max(array, out, reads, _fetch(t, in_rows, in_columns, pixel))
+            spent += count * fetching
+            saved = fetching - max(array, out, _reads(t, residuals, d["r16"], streamed, 0, 0))
             arrays, outs = arrays + count * array, outs + count * out
+        if first + held >= blocks:  # beside the last tile no other is fetched
+            spent -= saved
         total += max(spent, weights)
     start = PLAN + t.trip + _first_tile(t, tiles, pixel, word, min(held, blocks) * steps * word,
                                         _entries(t, square * d["out_channels"]), held < blocks)
     pixels = tiles[-1][1] * tiles[-1][2]
     out = c.rows // c.lanes * pixels * max(leaves, comes)
     return start + total + _end(t, arrays, outs, steps * max(pixels, word + 1), out)
+
+
+def _reads(t: Timing, residuals: float, wide: int, weights: int, rows: int, row: int) -> float:
+    """Cycles of the memory for a tile's ``residuals``, the next one's ``rows`` of ``row`` beats, and ``weights``. It answers
+    in the order in which it was asked: among those of the others only so many residuals as are under way, the rest at the
+    pace of their round trips."""
+    rounds = weights / (WEIGHT_READS * WEIGHT_PIECE) + (max(1.0, rows / READS) if rows else 0.0)
+    among = min(residuals, RESIDUAL_READS * rounds)
+    return weights + rows * row + among * t.place(wide) + (residuals - among) * t.residual(wide)
 
 
 def _first_tile(t: Timing, tiles: list[tuple[int, int, int, int, int]], pixel: int, word: int, weights: int,
