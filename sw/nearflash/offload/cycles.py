@@ -125,8 +125,8 @@ def _conv(d: Descriptor, t: Timing) -> float:
     held = d["group_blocks"] or blocks
     pixel = t.beats(d["in_channels"])
     tiles = _tiles(d)
-    # of the ``rows / lanes`` places of a block, those that exist
-    places = square * ceil(d["out_channels"] / c.lanes) / blocks
+    # of the ``rows / lanes`` places of a block, those that exist; the sums of all leave the array
+    parts, places = c.rows // c.lanes, square * ceil(d["out_channels"] / c.lanes) / blocks
     leaves = t.write(t.place(d["y16"]))
     comes = t.residual(d["r16"]) if d["residual"] else 0.0
     total = arrays = outs = 0.0
@@ -137,7 +137,7 @@ def _conv(d: Descriptor, t: Timing) -> float:
         for count, rows, columns, in_rows, in_columns in tiles:
             pixels = rows * columns
             array = mine * steps * max(pixels, word + 1) + BETWEEN
-            out = mine * (places * (max(pixels * max(leaves, comes), c.lanes) + 2) + 1)
+            out = mine * (places * max(pixels * max(leaves, comes), c.lanes) + (parts - places) * pixels + 2 * parts + 1)
             streamed = weights if not d["group_blocks"] else 0
             residuals = mine * places * pixels if d["residual"] else 0.0
             reads = _reads(t, residuals, d["r16"], streamed, in_rows, in_columns * pixel)
@@ -151,7 +151,7 @@ def _conv(d: Descriptor, t: Timing) -> float:
     start = PLAN + t.trip + _first_tile(t, tiles, pixel, word, min(held, blocks) * steps * word,
                                         _entries(t, square * d["out_channels"]), held < blocks)
     pixels = tiles[-1][1] * tiles[-1][2]
-    out = c.rows // c.lanes * pixels * max(leaves, comes)
+    out = parts * pixels * max(leaves, comes)
     return start + total + _end(t, arrays, outs, steps * max(pixels, word + 1), out)
 
 
