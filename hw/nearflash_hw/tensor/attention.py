@@ -173,8 +173,9 @@ class Attention(wiring.Component):
     Limits: ``head_dim`` a multiple of beat_bytes, at most HEAD_CHANNELS; times ``keys``, in whole multiples of beat_bytes,
     at most weight_bytes / 2. A tile of T tokens takes the array
     T (ceil(keys / rows) ceil(head_dim / columns) + 2 ceil(head_dim / rows) ceil(keys / columns)) cycles. What else there is
-    is hidden, but a descriptor's first keys and its last tile, as long as a weight word comes within T cycles and
-    exponentials and reciprocals (some 30 cycles a token) within the array's time.
+    is hidden, but a descriptor's first keys and its last tile, as long as a weight word comes within T cycles, a block's
+    sums leave while the next block's are made (rows / lanes cycles a pixel), and exponentials (keys / lanes) and reciprocals
+    (24 to 30 cycles a token) are made while values are multiplied.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
