@@ -92,7 +92,9 @@ def _look(d, a, c, now):
     elif there:
         there = a.die[k].head >= 0 and a.tag[a.die[k].head].visible <= now
     if not there:
-        a.die[k].unseen = INF
+        tail = a.die[k].tail
+        came = a.die[k].head >= 0 and a.tag[tail].visible > now  # in this very cycle
+        a.die[k].unseen = a.tag[tail].visible if came else INF
         at = INF
         for i in range(c * d.dies, (c + 1) * d.dies):
             at = min(at, a.die[i].unseen)
