@@ -10,7 +10,7 @@ from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.table import Extent
 from nearflash.runtime.queries import normalize_bags
 
-__all__ = ["Batch", "locate", "place"]
+__all__ = ["Batch", "locate", "place", "tables_end"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def place(config: DeviceConfig, specs: Sequence[TableSpec]) -> list[TableSpec]:
         lba += pages
         out[-1].validate(config)
     return out
+
+
+def tables_end(specs: Sequence[TableSpec]) -> int:
+    """The logical block behind all tables."""
+    return max((e.lba + e.pages for spec in specs for e in spec.extents), default=0)
 
 
 def locate(config: DeviceConfig, spec: TableSpec, rows: np.ndarray) -> np.ndarray:

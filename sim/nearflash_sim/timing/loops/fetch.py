@@ -1,11 +1,12 @@
 """Entries of submission queues, fetched one at a time (``nearflash_hw.host.queues``): commands and block I/O share that.
 
-What either fetches isn't found in order of time, so the cycles in which it does are kept: who comes later looks for a gap.
+What either fetches isn't found in order of time.
 """
 
 from __future__ import annotations
 
 from .compiled import compiled
+from .intervals import gap
 
 __all__ = ["FETCHES", "fetch"]
 
@@ -16,13 +17,7 @@ FETCHES = 16  # the latest ones
 def _gap(d, a, at, cycles):
     """The first cycle from ``at`` on in which nothing else is fetched for so many ``cycles``."""
     if d.block_reads:
-        k = 0
-        while k < FETCHES:
-            if a.fetched[k, 0] < at + cycles and at < a.fetched[k, 1]:
-                at = a.fetched[k, 1]
-                k = 0
-            else:
-                k += 1
+        at = gap(a.fetched, at, cycles)
         place = a.s[0].fetches % FETCHES
         a.s[0].fetches += 1
         a.fetched[place, 0], a.fetched[place, 1] = at, at + cycles
