@@ -25,7 +25,8 @@ from device_bench import open_device, random_bags
 ONE_DIE = configured("serial-groups")
 KINDS = ((50, 8, RowFormat.FP32, PoolMode.SUM), (33, 8, RowFormat.FP16, PoolMode.MEAN),
          (40, 8, RowFormat.INT8, PoolMode.SUM))
-MAPPED = 8  # pages that all tables have, from the first on
+MAPPED = 8  # pages that all tables have, from the first on,
+BEHIND = 12  # and a logical block behind them
 
 
 def requests(depth: int, *given: tuple[int, int, int]) -> BlockLoad:
@@ -34,11 +35,11 @@ def requests(depth: int, *given: tuple[int, int, int]) -> BlockLoad:
     return BlockLoad(first, count, depth, kind=kind)
 
 
-def writes(n: int, longest: int, depth: int, first: int = MAPPED) -> BlockLoad:
+def writes(n: int, longest: int, depth: int) -> BlockLoad:
     """Of the same few blocks again and again."""
     rng = np.random.default_rng(n)
     counts = rng.integers(1, longest + 1, n)
-    return requests(depth, *((WRITE, first + int(rng.integers(0, 20)), int(count)) for count in counts))
+    return requests(depth, *((WRITE, BEHIND + int(rng.integers(0, 20)), int(count)) for count in counts))
 
 
 def mixed(n: int, share: float, depth: int, longest: int = 1) -> BlockLoad:
@@ -47,7 +48,7 @@ def mixed(n: int, share: float, depth: int, longest: int = 1) -> BlockLoad:
     out = []
     for count in rng.integers(1, longest + 1, n).tolist():
         if rng.random() < share:
-            out.append((WRITE, MAPPED + int(rng.integers(0, 40)), count))
+            out.append((WRITE, BEHIND + int(rng.integers(0, 40)), count))
         else:
             out.append((READ, int(rng.integers(0, MAPPED - count + 1)), count))
     return requests(depth, *out)

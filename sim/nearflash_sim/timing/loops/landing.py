@@ -2,7 +2,7 @@
 
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
 takes a beat a cycle, so the buses of several channels that send at once stretch; as do those that move pages to their dies,
-as the write buffer gives a beat a cycle. From the read buffer pages go on in the order in which they come, and when each is
+as the write buffer gives a beat a cycle and few are read ahead. From the read buffer pages go on in the order in which they come, and when each is
 in host memory is arithmetic.
 """
 
@@ -43,14 +43,17 @@ def _at_pace(d, a, at, fills, more):
     through."""
     b = a.block[0]
     moving = b.filling if fills else b.sending
-    before, pace = max(d.bus_beat_q16, moving << 16), max(d.bus_beat_q16, moving + more << 16)  # of a beat, in 1/65536 cycle
+    q16 = d.bus_beat_q16  # cycles of a beat, in 1/65536
+    before, pace = max(q16, moving << 16), max(q16, moving + more << 16)
+    ahead = d.k.FED_AHEAD << 16 if fills else 0
     for c in range(d.channels):
         if a.channel[c].page_end < INF and a.channel[c].page_fills == fills:
-            if at > a.channel[c].page_since:
-                moved = (at - a.channel[c].page_since << 32) // before
-                a.channel[c].page_left = max(0, a.channel[c].page_left - moved)
+            since = at - a.channel[c].page_since << 32
+            if since > 0:
+                a.channel[c].page_left = max(0, a.channel[c].page_left - min(since // q16, since // before + ahead))
                 a.channel[c].page_since = at
-            a.channel[c].page_end = a.channel[c].page_since - (-a.channel[c].page_left * pace >> 32)
+            left = a.channel[c].page_left
+            a.channel[c].page_end = a.channel[c].page_since - (-max(left * q16, (left - ahead) * pace) >> 32)
     if fills:
         b.filling += more
     else:
@@ -110,8 +113,8 @@ def landed(d, a, c, tag, end):
 def blank(d, a, tag, now):
     """The page of ``tag`` isn't mapped, so zeros are sent; offered to the sender in cycle ``now``, which takes it then or in
     the cycle that this returns."""
-    taken = max(now, a.block[0].sender_free - 1)
-    _send(d, a, tag, taken + d.k.BLANK)
+    taken = max(now, a.block[0].sender_free + d.k.BLANK_NEXT)
+    _send(d, a, tag, now + d.k.BLANK)
     return taken
 
 

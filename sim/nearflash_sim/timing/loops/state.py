@@ -16,6 +16,7 @@ from ..latency import Latency
 from ..workload import tables_end
 from .dram import BURSTS
 from .fetch import FETCHES
+from .host_reads import HOST_READS
 from .moved import new_moved
 from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
@@ -137,6 +138,7 @@ class Arrays(NamedTuple):
     slot: np.ndarray  #: of the write buffer
     piece_time: np.ndarray  #: [piece] of the WRITE under way: from when on it may be requested
     dram_written: np.ndarray  #: [write, 2] ring: cycles in which beats go to the DRAM, from and to
+    host_reads: np.ndarray  #: [read, 2] ring: of WRITEs' blocks, when asked for and the cycle after the last beat
     moved: np.ndarray  #: [place, 2]: logical blocks that were written or unmapped, and their pages
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
@@ -265,7 +267,7 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
                      "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
                      "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "intake_free", "control_free",
-                     "list_free", "host_read", "write_place", "write_first", "write_count", "claimed", "placed", "mapped",
+                     "list_free", "host_reads", "write_place", "write_first", "write_count", "claimed", "placed", "mapped",
                      "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
                      "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
                      "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, write_next=INF,
@@ -282,4 +284,4 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
         "load": load, "register": _records(3, "free", "place", at=INF),
         "slot": _records(h.page_slots, "page", "block", "filled", "settled", "starts", "next"),
         "piece_time": np.zeros(_most_pieces(config), np.int64), "dram_written": np.zeros((DRAM_WRITES, 2), np.int64),
-        "moved": new_moved(blocks.blocks_changed())}
+        "host_reads": np.full((HOST_READS, 2), -1), "moved": new_moved(blocks.blocks_changed())}

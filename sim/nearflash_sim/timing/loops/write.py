@@ -13,6 +13,7 @@ from nearflash.data.block_traces import FLUSH, WRITE
 from .block_host import finish
 from .compiled import apart, compiled
 from .flash import put_block
+from .host_reads import read_block
 from .moved import UNMAPPED, move
 from .pieces import begin_pieces, piece
 from .program import mapper_at, plan_writes, small_write
@@ -21,14 +22,6 @@ from .state import INF
 __all__ = ["take", "write_event"]
 
 MAPPER, TRIMMER = range(2)
-
-
-@compiled
-def _read(d, a, asked, beats):
-    """``beats`` are requested from the host in cycle ``asked``: the cycle of the last."""
-    b = a.block[0]
-    b.host_read = max(asked + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, b.host_read) + beats
-    return b.host_read - 1
 
 
 @apart
@@ -53,7 +46,7 @@ def take(d, a, target, now):
     else:
         begin_pieces(d, a, 1, now)
         last = piece(d, a, now)
-        end = _read(d, a, last + d.piece_store + 1, d.small_beats)
+        end = read_block(d, a, last + d.piece_store + 1, d.small_beats) - 1
         b.control_free, b.list_free = end + d.k.LISTED, INF
         b.trim_place, b.trim_at, b.trim_block, b.trim_left = place, end + d.k.LIST_WALK, request.first, request.count
     a.register[target].free = b.intake_free = last + d.k.READ_END
@@ -67,9 +60,9 @@ def _claim(d, a, now):
     end, at = 0, now + 1
     for i in range(b.claimed * d.page_pieces, (b.claimed + 1) * d.page_pieces):
         at = max(at, a.piece_time[i]) + 1
-        end = _read(d, a, at, a.table[len(a.table) - 1].beats // d.page_pieces)
+        end = read_block(d, a, at, a.table[len(a.table) - 1].beats // d.page_pieces)
         at += 1
-    a.slot[b.claimed % d.block_writes].filled = end
+    a.slot[b.claimed % d.block_writes].filled = end - 1
     b.claim_free = at
     b.claimed += 1
 
