@@ -101,11 +101,11 @@ class Latency(NamedTuple):
     CQE_ASK: int = 3  # completion taken by Queues to its asking for the bus
     CQE_EVERY: int = 10  # cycles between two completions
     BLANK: int = 2  # a page that isn't mapped to its first piece in the sender,
-    BLANK_NEXT: int = 2  # which takes another so long after the one before was read
+    BLANK_NEXT: int = 1  # which takes another so long after the one before was read
     # -- block: WRITEs, FLUSHes and lists of ranges, from the intake; controller/ftl, map_cache, small_write
     FILLED: int = 1  # a block's last beat from the host to its page of the log
     FED: int = 3  # that to its first beat at the channel,
-    FED_AHEAD: int = 3  # beats that the channel reads ahead of its bus
+    FED_AHEAD: int = 3  # beats that the channel has ahead of its bus, in halves
     RESERVED: int = 3  # and to the superblock's write, if that has to reserve more
     IN_OVERHEAD: int = 1  # data-in granted to the cycle before its first beat
     SETTLED: int = 2  # the die's report to the mapper's knowing of it,

@@ -1,17 +1,19 @@
-"""What host memory gives first: beats in the order in which they were asked for, one a cycle. Of WRITEs' blocks, which take
-longest, and submission entries; what a query's beats wait for isn't looked at.
+"""What host memory gives first: beats in the order in which they were asked for, one a cycle.
+
+WRITEs' blocks, which take longest, come behind submission entries and keep those and queries waiting. A query's beats are
+few, and blocks don't wait for them.
 """
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import apart, compiled
 
 __all__ = ["HOST_READS", "after_blocks", "read_block"]
 
 HOST_READS = 32  # the latest ones: more than a write buffer's slots have under way
 
 
-@compiled
+@apart
 def after_blocks(a, asked, at):
     """The first cycle from ``at`` on in which what was asked for in cycle ``asked`` may come, behind WRITEs' blocks."""
     for k in range(len(a.host_reads)):

@@ -2,8 +2,8 @@
 
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
 takes a beat a cycle, so the buses of several channels that send at once stretch; as do those that move pages to their dies,
-as the write buffer gives a beat a cycle and few are read ahead. From the read buffer pages go on in the order in which they come, and when each is
-in host memory is arithmetic.
+as the write buffer gives a beat a cycle and few are read ahead. From the read buffer pages go on in the order in which they
+come, and when each is in host memory is arithmetic.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _at_pace(d, a, at, fills, more):
     moving = b.filling if fills else b.sending
     q16 = d.bus_beat_q16  # cycles of a beat, in 1/65536
     before, pace = max(q16, moving << 16), max(q16, moving + more << 16)
-    ahead = d.k.FED_AHEAD << 16 if fills else 0
+    ahead = d.k.FED_AHEAD << 15 if fills else 0
     for c in range(d.channels):
         if a.channel[c].page_end < INF and a.channel[c].page_fills == fills:
             since = at - a.channel[c].page_since << 32
