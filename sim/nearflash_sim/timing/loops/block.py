@@ -12,7 +12,7 @@ from nearflash.data.block_traces import WRITE
 from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
 from .dram import read
-from .fetch import fetch
+from .fetch import entry
 from .flash import put_block
 from .landing import blank, written
 from .moved import UNMAPPED, page_of
@@ -34,19 +34,40 @@ def start_blocks(d, a, now):
 
 
 @compiled
-def _fetch(d, a):
-    """Requests that were sent are fetched in their order, while it is known when their registers are free."""
+def _register(a):
+    """That of the oldest request that was sent and isn't fetched."""
+    kind = a.load[a.request[a.sending[a.block[0].fetched % len(a.request)]].number].kind
+    return kind if kind <= WRITE else kind - 1  # a WRITE's is a FLUSH's too
+
+
+@compiled
+def _fetch_at(d, a):
+    """Set when that one is fetched, if it isn't being fetched now: in its turn, or, if it was deferred, when its register is
+    empty."""
     b = a.block[0]
-    while b.fetched < b.sent:
-        place = a.sending[b.fetched % len(a.request)]
-        kind = a.load[a.request[place].number].kind
-        target = kind if kind < WRITE + 1 else kind - 1  # a WRITE's is a FLUSH's too
-        if a.register[target].free == INF:
-            return
+    if b.fetching == 0:
+        b.fetch_at = INF
+        if b.fetched < b.sent:
+            b.fetch_at = max(a.request[a.sending[b.fetched % len(a.request)]].bell + d.k.BELL_TO_FETCH, b.fetch_free)
+            if b.deferred:
+                b.fetch_at = max(a.register[_register(a)].free + d.k.REGISTER_SEEN, b.fetch_free)
+
+
+@within
+def _fetch(d, a, now):
+    """Its fetch begins in cycle ``now``, or there's the verdict on it."""
+    b = a.block[0]
+    target = _register(a)
+    b.fetching = 1 - b.fetching
+    if b.fetching:
+        b.fetch_at = entry(d, a, now) + d.k.VERDICT
+    elif a.register[target].free <= now:
+        a.register[target].at, a.register[target].free = now - d.k.VERDICT + d.k.DISPATCHED, INF
+        a.register[target].place = a.sending[b.fetched % len(a.request)]
         b.fetched += 1
-        entry = fetch(d, a, max(a.request[place].bell + d.k.BELL_TO_FETCH, b.fetch_free), a.register[target].free)
-        b.fetch_free = entry + d.k.VERDICT + d.k.NEXT_FETCH
-        a.register[target].free, a.register[target].at, a.register[target].place = INF, entry + d.k.DISPATCHED, place
+        b.deferred, b.fetch_free = 0, now + d.k.NEXT_FETCH
+    else:
+        b.deferred, b.fetch_free = 1, now + d.k.DEFERRED
 
 
 @compiled
@@ -185,6 +206,8 @@ def block_event(d, a):
     now = b.next_at
     if b.issue_at <= now:
         _issue(d, a, now)
+    elif b.fetch_at <= now:
+        _fetch(d, a, now)
     elif b.intake_at <= now:
         _intake(d, a, now)
     elif b.write_next <= now:
@@ -193,6 +216,6 @@ def block_event(d, a):
         _post(d, a, now)
     else:
         host_event(d, a, now)
-    _fetch(d, a)
+    _fetch_at(d, a)
     _intake_at(a)
     plan_block(a)

@@ -263,16 +263,16 @@ def _most_pieces(config: DeviceConfig) -> int:
 def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: BlockLoad) -> dict[str, np.ndarray]:
     """Those of :class:`Arrays` that are block I/O's. The log goes on behind the tables."""
     h, logged, flying = config.host, tables_end(tables), blocks.depth + 1
-    block = _records(1, "host_now", "irq_low", "sent", "fetched", "flying", "fetch_free", "free_at", "what",
-                     "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
+    block = _records(1, "host_now", "irq_low", "sent", "flying", "fetched", "fetching", "deferred", "fetch_free", "free_at",
+                     "what", "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
                      "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "intake_free", "control_free",
                      "list_free", "host_reads", "write_place", "write_first", "write_count", "claimed", "placed", "mapped",
                      "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
                      "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
-                     "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, write_next=INF,
-                     claim_at=INF, place_at=INF, order_at=INF, change_at=INF, patch_at=INF, trim_at=INF, offered=-1,
-                     cursor=logged, durable=logged, total=len(blocks.first), depth=blocks.depth)
+                     "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, fetch_at=INF,
+                     write_next=INF, claim_at=INF, place_at=INF, order_at=INF, change_at=INF, patch_at=INF, trim_at=INF,
+                     offered=-1, cursor=logged, durable=logged, total=len(blocks.first), depth=blocks.depth)
     load = _records(len(blocks.first), "first", "count", "kind", "time", "submitted", "completed")
     load["first"], load["count"], load["kind"] = blocks.first, blocks.count, blocks.kinds
     load["time"] = 0 if blocks.times is None else blocks.times
