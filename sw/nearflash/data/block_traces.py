@@ -119,6 +119,6 @@ def _fio(lines: Lines, timed: bool) -> Iterator[Request]:
             length = _number(i, "length", numbers[1], int(action in ("read", "write")), _LARGEST // 2)
             if action in _FIO_KINDS:
                 kind = _FIO_KINDS[action]
-                yield now * 1000, *((0, 0) if kind == FLUSH else (offset, length)), kind
+                yield (now * 1000, 0, 0, kind) if kind == FLUSH else (now * 1000, offset, length, kind)
             elif action == "wait":
                 now += offset
