@@ -12,7 +12,7 @@ from nearflash.contract import DataError, DeviceConfig, FlashConfig, RowCacheCon
 from nearflash.contract.table import PoolMode
 from nearflash.data import BlockLoad
 from nearflash.data.block_traces import FLUSH, READ, TRIM, WRITE
-from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.device import LONGEST, SMALL, load, make_table
 from nearflash_sim.small.models import configured
 from nearflash_sim.timing.rtl import Query, measure
 from nearflash_sim.timing.simulator import Simulator, Timeline
@@ -125,17 +125,23 @@ def test_reads_and_writes_of_one_die(n, share, depth, longest):
     assert_same(rtl, simulated)
 
 
+SEVERAL = pytest.mark.parametrize("config", [SMALL, LONGEST], ids=["two channels", "one channel"])
+
+
+@SEVERAL
 @pytest.mark.parametrize(("n", "longest", "depth"), ALONE)
-def test_writes_to_several_channels(n, longest, depth):
-    """Pages of several channels come from one write buffer, at a beat a cycle, and one array stores them."""
-    rtl, simulated = both(SMALL, writes(n, longest, depth))
+def test_writes_to_several_dies(config, n, longest, depth):
+    """Pages of several channels come from one write buffer, at a beat a cycle; those of one channel in their order. One
+    array stores them all."""
+    rtl, simulated = both(config, writes(n, longest, depth))
     assert_same(rtl, simulated)
 
 
+@SEVERAL
 @pytest.mark.parametrize(("n", "share", "depth", "longest"), [(200, 0.3, 4, 1), (200, 0.5, 8, 3), (300, 0.1, 15, 2)])
-def test_reads_and_writes_of_several_channels(n, share, depth, longest):
+def test_reads_and_writes_of_several_dies(config, n, share, depth, longest):
     blocks = mixed(n, share, depth, longest)
-    rtl, simulated = both(SMALL, blocks)
+    rtl, simulated = both(config, blocks)
     assert len(rtl.block_completed) == len(simulated.block_completed) == n
     assert simulated.block_completed.max() == pytest.approx(rtl.block_completed.max(), rel=0.005)
     for chosen in (blocks.kinds == READ, blocks.kinds == WRITE):
@@ -148,7 +154,7 @@ BESIDE = [((12, 4, 16, 9), (200, 1.0, 1, 1)), ((40, 4, 16, 9), (400, 0.3, 4, 1))
 
 
 @pytest.mark.parametrize(("lookups", "given"), BESIDE)
-@pytest.mark.parametrize("config", [ONE_DIE, SMALL], ids=["one die", "four dies"])
+@pytest.mark.parametrize("config", [ONE_DIE, SMALL, LONGEST], ids=["one die", "two channels", "one channel"])
 def test_lookups_meanwhile(config, lookups, given):
     blocks = mixed(*given)
     rtl, simulated = both(config, blocks, *lookups)
