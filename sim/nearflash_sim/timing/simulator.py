@@ -18,7 +18,7 @@ from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
 from .tracks import slices_of
-from .workload import Batch, locate, tables_end
+from .workload import Batch, locate, rows_of, tables_end
 
 __all__ = ["Simulator", "Timeline"]
 
@@ -114,16 +114,17 @@ class Simulator:
         for b in chunk:
             b.check(self.config, self.tables)
         none = np.zeros(0, np.int64)
-        places = [(none, none), *map(self._places, chunk)]
-        blocks, keys = (np.concatenate(parts) for parts in zip(*places, strict=True))
-        lookups, bags = self._each(b.lookups for b in chunk), self._each(b.lengths.size for b in chunk)
+        places = [self._places(t, rows_of(chunk, t, spec)) for t, spec in enumerate(self.tables)]
+        blocks, keys = (np.concatenate(parts) for parts in zip((none, none), *places, strict=True))
+        lookups, bags = self._each(len(at) for at, _ in places), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)
         with first_call(run):
             n = run(self._device, self._arrays, self._mlp, self.depth, left, after, self._each(b.infer for b in chunk),
                     self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
                     self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
-                    self._each(b.words for b in chunk), np.cumsum(bags) - bags, np.cumsum(lookups) - lookups,
-                    np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), blocks, keys, out[0], out[1])
+                    self._each(b.words for b in chunk), np.cumsum(bags) - bags,
+                    np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), np.cumsum(lookups) - lookups,
+                    blocks, keys, out[0], out[1])
         if beyond := int(self._arrays.block[0]["beyond"]):
             raise DataError("pages written", int(self._arrays.block[0]["cursor"]),
                             f"must be at most {self.config.flash.total_pages} with the tables': the log isn't cleaned, and "
@@ -134,21 +135,18 @@ class Simulator:
     def _each(values: Iterable[int]) -> np.ndarray:
         return np.fromiter(values, np.int64)
 
-    def _places(self, b: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Of each lookup, sample after sample, table after table: its logical block, and what a cache knows it by: the row's
-        key, or the number of its page."""
-        per_bag = b.lengths.T.reshape(-1)
-        starts = (np.cumsum(per_bag) - per_bag).reshape(b.lengths.T.shape)  # [samples, tables]
-        blocks, keys = np.empty(b.lookups, np.int64), np.empty(b.lookups, np.int64)
-        for t, (rows, lengths) in enumerate(zip(b.indices, b.lengths, strict=True)):
-            to = np.repeat(starts[:, t] - np.cumsum(lengths) + lengths, lengths)  # of the bag, less its rows before
-            to += np.arange(len(rows))
-            blocks[to] = locate(self.config, self.tables[t], rows)
-            column = rows % self.tables[t].rows_per_page(self.config) * self.tables[t].stride_beats(self.config)
-            bits = self.config.flash.ppn_bits
-            keys[to] = line_key(self.config, blocks[to], column) if self.config.row_cache.lines else (
-                folded(blocks[to], bits, self.modelled.sets(self.config)) | column << bits)
-        return blocks, keys
+    def _places(self, t: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each of table ``t``'s ``rows``: its logical block, and its key, what a cache knows it by."""
+        config, spec = self.config, self.tables[t]
+        blocks = locate(config, spec, rows)
+        if not (config.row_cache.lines or config.lookup.page_window or self.modelled.any):
+            return blocks, blocks  # nothing asks for a key
+        in_page = spec.rows_per_page(config)
+        column = (rows - rows // in_page * in_page) * spec.stride_beats(config)  # twice the speed of the remainder
+        if config.row_cache.lines:
+            return blocks, line_key(config, blocks, column)
+        bits = config.flash.ppn_bits
+        return blocks, folded(blocks, bits, self.modelled.sets(config)) | column << bits
 
     def counters(self) -> dict[str, int]:
         """As :meth:`nearflash.runtime.Device.counters`, of those that the simulator has."""

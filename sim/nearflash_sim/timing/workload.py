@@ -10,7 +10,7 @@ from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.table import Extent
 from nearflash.runtime.queries import normalize_bags
 
-__all__ = ["Batch", "locate", "place", "tables_end"]
+__all__ = ["Batch", "locate", "place", "rows_of", "tables_end"]
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,17 @@ class Batch:
         return self.samples * self.dense + self.lengths.size + self.lookups * (2 if self.weighted else 1)
 
     def check(self, config: DeviceConfig, tables: Sequence[TableSpec]) -> None:
-        """Raises :class:`~nearflash.contract.DataError` for what the device would refuse."""
+        """Raises :class:`~nearflash.contract.DataError` for what the device would refuse, but for rows that there aren't
+        (:func:`rows_of`)."""
         h, graph = config.host, config.mlp.graph
         if not 1 <= self.samples <= h.max_batch:
             raise DataError("batch", self.samples, f"must be from 1 to host.max_batch ({h.max_batch})")
         if not 1 <= len(self.indices) <= len(tables):
             raise DataError("bags", len(self.indices), f"must be from 1 to the tables there are ({len(tables)})")
-        for t, (rows, lengths) in enumerate(zip(self.indices, self.lengths, strict=True)):
+        for t, longest in enumerate(self.lengths.max(axis=1).tolist()):
             limit = min(config.lookup.max_bag, 1 << tables[t].headroom)
-            if lengths.max(initial=0) > limit:
-                raise DataError(f"bags[{t}]", int(lengths.max()), f"a bag holds at most {limit} lookups")
-            if len(rows) and not 0 <= rows.min() <= rows.max() < tables[t].rows:
-                bad = int(rows[(rows < 0) | (rows >= tables[t].rows)][0])
-                raise DataError(f"bags[{t}].indices", bad, f"must be from 0 to {tables[t].rows - 1}")
+            if longest > limit:
+                raise DataError(f"bags[{t}]", longest, f"a bag holds at most {limit} lookups")
         if not self.infer:
             if self.dense:
                 raise DataError("dense", self.dense, "a LOOKUP has no dense features")
@@ -85,6 +83,16 @@ def place(config: DeviceConfig, specs: Sequence[TableSpec]) -> list[TableSpec]:
 def tables_end(specs: Sequence[TableSpec]) -> int:
     """The logical block behind all tables."""
     return max((e.lba + e.pages for spec in specs for e in spec.extents), default=0)
+
+
+def rows_of(batches: Sequence[Batch], t: int, spec: TableSpec) -> np.ndarray:
+    """Rows (int64) of table ``t`` that ``batches`` look up, one after the other. Raises
+    :class:`~nearflash.contract.DataError` for one that the table doesn't have."""
+    rows = np.concatenate([np.zeros(0, np.int64), *(b.indices[t] for b in batches if t < len(b.indices))])
+    if len(rows) and not 0 <= rows.min() <= rows.max() < spec.rows:
+        bad = int(rows[(rows < 0) | (rows >= spec.rows)][0])
+        raise DataError(f"bags[{t}].indices", bad, f"must be from 0 to {spec.rows - 1}")
+    return rows
 
 
 def locate(config: DeviceConfig, spec: TableSpec, rows: np.ndarray) -> np.ndarray:

@@ -128,8 +128,8 @@ def _tag(d, a, now):
 def _map(d, a, now, page):
     """Translation of ``page``, asked for in cycle ``now``: when its answer is there."""
     s = a.s[0]
-    line = page // d.map_entries
-    place = line % d.map_lines
+    line = page >> d.map_bits
+    place = line & d.map_lines - 1
     if a.map_tag[place] == line and a.map_from[place] <= now:
         return now + d.k.MAP_HIT + d.k.MAP_ANSWER
     s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later

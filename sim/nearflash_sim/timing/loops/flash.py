@@ -11,8 +11,10 @@ vectors are in: what happens until then is done before it is known when the feat
 
 from __future__ import annotations
 
+from .arrivals import arrive
 from .bus import fill_from, page_from, wants
 from .compiled import apart, compiled, within
+from .dies import choose_from, command_from, look_at_dies, out_from, waits
 from .dram import read
 from .landing import begin_page, end_page, landed, room, room_at
 from .longest import count_pop, count_push, longest
@@ -27,6 +29,13 @@ __all__ = ["flash_event", "plan", "put", "put_block"]
 
 @compiled
 def plan(d, a, c):
+    """Look at all dies of channel ``c``; set when it does its next thing, and what."""
+    look_at_dies(d, a, c)
+    _next(d, a, c)
+
+
+@compiled
+def _next(d, a, c):
     """Set when channel ``c`` does its next thing, and what."""
     at, what = INF, PUSH
     if d.window:
@@ -34,71 +43,62 @@ def plan(d, a, c):
         repeat = repeat_at(d, a, c)
         if repeat <= at:
             at, what = repeat, REPEAT
-    if a.channel[c].in_head != a.channel[c].in_tail:
-        push = max(a.coming[c, a.channel[c].in_head % d.tags].time, a.channel[c].push_at)
-        if push <= at:
-            at, what = push, PUSH
-    choose, command, out = INF, INF, INF
-    page, fill = INF, INF  # of block I/O: out and in
-    for k in range(c * d.dies, (c + 1) * d.dies):
-        choose = min(choose, max(_waits(d, a, k), a.die[k].free_at))
-        command = min(command, a.die[k].want_command)
-        if d.block_reads and a.die[k].tag >= d.tags:
-            if a.die[k].tag < d.tags + d.block_reads:
-                page = min(page, a.die[k].want_out)
-            else:
-                fill = min(fill, a.die[k].want_out)
-        else:
-            out = min(out, a.die[k].want_out)
-    if choose < INF:
-        choose = max(choose, a.channel[c].choose_at)
-        if choose < at:
-            at, what = choose, CHOOSE
-    bus = min(command, max(out, a.channel[c].out_at) if out < INF else INF)
-    if page < INF:
-        bus = min(bus, max(page, page_from(d, a, c)))
-        if a.channel[c].room == INF:
-            asks = room_at(a, c, page)
-            if asks < at:
-                at, what = asks, ROOM
-    if fill < INF:
-        bus = min(bus, max(fill, fill_from(d, a, c)))
-    if d.block_reads and a.channel[c].page_end < at:
-        at, what = a.channel[c].page_end, END
-    if bus < INF:
-        bus = max(bus, a.channel[c].bus_at)
-        if bus < at:
-            at, what = bus, BUS
-    a.channel[c].next_at, a.channel[c].next_what = at, what
-
-
-@compiled
-def _waits(d, a, k):
-    """From when on a command waits for die ``k``."""
+    push = max(a.channel[c].coming_at, a.channel[c].push_at)
+    if push <= at:
+        at, what = push, PUSH
+    choose = max(a.channel[c].dies_choose, a.channel[c].choose_at)
+    if choose < at:
+        at, what = choose, CHOOSE
+    bus = min(a.channel[c].dies_command, max(a.channel[c].dies_out, a.channel[c].out_at))
     if d.block_reads:
-        return min(a.die[k].visible, a.die[k].block_visible)
-    return a.die[k].visible
+        page, fill = INF, INF  # out and in
+        for k in range(c * d.dies, (c + 1) * d.dies):
+            if a.die[k].tag >= d.tags + d.block_reads:
+                fill = min(fill, a.die[k].want_out)
+            elif a.die[k].tag >= d.tags:
+                page = min(page, a.die[k].want_out)
+        if page < INF:
+            bus = min(bus, max(page, page_from(d, a, c)))
+            if a.channel[c].room == INF:
+                asks = room_at(a, c, page)
+                if asks < at:
+                    at, what = asks, ROOM
+        if fill < INF:
+            bus = min(bus, max(fill, fill_from(d, a, c)))
+        if a.channel[c].page_end < at:
+            at, what = a.channel[c].page_end, END
+    bus = max(bus, a.channel[c].bus_at)
+    if bus < at:
+        at, what = bus, BUS
+    a.channel[c].next_at, a.channel[c].next_what = at, what
 
 
 @compiled
 def put(d, a, c, tag, at):
     """A read command leaves the translator for channel ``c`` and is at its queue in cycle ``at``."""
-    place = a.channel[c].in_tail % d.tags
+    place = a.channel[c].in_tail & d.tags - 1
     a.coming[c, place].tag, a.coming[c, place].time = tag, at
+    first = a.channel[c].in_head == a.channel[c].in_tail
     a.channel[c].in_tail += 1
-    plan(d, a, c)
+    if first:
+        a.channel[c].coming_at = at
+        push = max(at, a.channel[c].push_at)
+        if push <= a.channel[c].next_at:  # of what is done in one cycle, a push is first
+            a.channel[c].next_at, a.channel[c].next_what = push, PUSH
+    if d.block_reads:
+        plan(d, a, c)
 
 
 @compiled
 def put_block(d, a, c, tag, now, starts):
     """A command of block I/O comes to channel ``c``'s queue in cycle ``now``, not to start before cycle ``starts``."""
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
-    a.tag[tag].next = -1
+    a.behind[tag] = -1
     a.tag[tag].visible = max(starts, now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE))
     if a.die[k].block_head < 0:
         a.die[k].block_head, a.die[k].block_visible = tag, a.tag[tag].visible
     else:
-        a.tag[a.die[k].block_tail].next = tag
+        a.behind[a.die[k].block_tail] = tag
     a.die[k].block_tail = tag
     plan(d, a, c)
 
@@ -106,8 +106,9 @@ def put_block(d, a, c, tag, now, starts):
 @compiled
 def _after(d, a, c, now, command, last):
     """Round-robin: the first die after ``last`` that wants a command phase, or else a data-out, in cycle ``now``; or -1."""
-    for i in range(1, d.dies + 1):
-        k = (last + i) % d.dies
+    k = last
+    for _ in range(d.dies):
+        k = k + 1 & d.dies - 1
         if wants(d, a, c, c * d.dies + k, command) <= now:
             return k
     return -1
@@ -115,32 +116,36 @@ def _after(d, a, c, now, command, last):
 
 @compiled
 def _push(d, a, c, now):
-    place = a.channel[c].in_head % d.tags
-    tag = a.coming[c, place].tag
+    tag = a.coming[c, a.channel[c].in_head & d.tags - 1].tag
     a.channel[c].in_head += 1
+    more = a.channel[c].in_head != a.channel[c].in_tail
+    a.channel[c].coming_at = a.coming[c, a.channel[c].in_head & d.tags - 1].time if more else INF
     a.channel[c].push_at = max(a.channel[c].push_at, now + 1)
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
     visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
-    a.tag[tag].next, a.tag[tag].visible = -1, visible
+    a.behind[tag], a.tag[tag].visible = -1, visible
     if a.die[k].head < 0:
         a.die[k].head, a.die[k].visible = tag, visible
+        choose_from(d, a, c, k)
     else:
-        a.tag[a.die[k].tail].next = tag
+        a.behind[a.die[k].tail] = tag
     a.die[k].tail = tag
     if d.longest:
         count_push(a, k, now)
     if d.window:
-        seen(d, a, k, visible)
+        a.row[tag] = a.tag[tag].page >> d.channel_bits + d.die_bits
+        seen(a, c, k, visible)
 
 
 @compiled
 def _choose(d, a, c, now):
-    base, k = c * d.dies, -1
-    for i in range(1, d.dies + 1):
-        k = base + (a.channel[c].last_choice + i) % d.dies
-        if max(_waits(d, a, k), a.die[k].free_at) <= now:
+    last = a.channel[c].last_choice
+    for _ in range(d.dies):
+        last = last + 1 & d.dies - 1
+        if max(waits(d, a, c * d.dies + last), a.die[c * d.dies + last].free_at) <= now:
             break
-    a.channel[c].last_choice = k - base
+    a.channel[c].last_choice = last
+    k = c * d.dies + last
     one = d.dies == 1 and d.window == 0
     if d.block_reads:
         block = a.die[k].block_visible <= now and not (a.die[k].visible <= now and a.die[k].last_block)
@@ -157,18 +162,20 @@ def _choose(d, a, c, now):
     if not one:
         a.channel[c].push_at = max(a.channel[c].push_at, now + d.k.PUSH_AFTER_POP)
     tag = a.die[k].head
-    a.die[k].head = a.tag[tag].next
-    a.die[k].visible = INF if a.die[k].head < 0 else a.tag[a.die[k].head].visible
-    _take(a, k, tag, taken)
+    a.die[k].head = a.behind[tag]
+    a.die[k].visible = INF if a.die[k].head < 0 else now  # or a cycle or two later, long before the die is free again
+    _take(d, a, c, k, tag, taken)
 
 
 @compiled
-def _take(a, k, tag, taken):
+def _take(d, a, c, k, tag, taken):
     """Die ``k`` takes a command in cycle ``taken``."""
     a.die[k].tag = tag
     a.die[k].free_at = INF
+    choose_from(d, a, c, -1)
     if a.die[k].out_end < INF:
         a.die[k].want_command = max(a.die[k].out_end, taken) + 1
+        command_from(d, a, c, k)
         a.die[k].busy -= a.die[k].want_command
 
 
@@ -179,9 +186,9 @@ def _give_block(d, a, c, k, now, one):
     if not one:
         a.channel[c].block_push_at = max(a.channel[c].block_push_at, now + d.k.PUSH_AFTER_POP)
     tag = a.die[k].block_head
-    a.die[k].block_head = a.tag[tag].next
+    a.die[k].block_head = a.behind[tag]
     a.die[k].block_visible = INF if a.die[k].block_head < 0 else a.tag[a.die[k].block_head].visible
-    _take(a, k, tag, now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN))
+    _take(d, a, c, k, tag, now + (d.k.CHOSEN_ONE if one else d.k.CHOSEN))
 
 
 @compiled
@@ -205,6 +212,7 @@ def _ask(d, a, c, k):
     if d.window and a.channel[c].repeat_die == k:
         at = max(at, a.channel[c].repeats_end + 1)
     a.die[k].want_out = max(a.die[k].ready, _array(d, a, tag, at) + d.k.ARRAY_LEAVE)
+    out_from(d, a, c, k)
     note(a.s[0], a.trace, DIE, k, ARRAY, a.die[k].asks, a.die[k].want_out, a.tag[tag].table, a.tag[tag].sample)
     a.die[k].asks = INF
 
@@ -212,10 +220,7 @@ def _ask(d, a, c, k):
 @compiled
 def _arrive(d, a, c, tag, beats, end):
     """The last of a vector's ``beats`` leaves the bus in cycle ``end``."""
-    place = a.channel[c].merge_tail % d.tags
-    a.merging[c, place].tag = tag
-    a.merging[c, place].time = end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0)
-    a.channel[c].merge_tail += 1
+    arrive(d, a, c, tag, end + d.k.MERGE_ARRIVE + (1 if beats == 1 and d.merge_buffered else 0))
     a.channel[c].out_at = end + 2  # the bus's output register is free again
 
 
@@ -234,8 +239,8 @@ def _repeat(d, a, c, now):
 @compiled
 def _bus(d, a, c, now):
     base = c * d.dies
-    k = _after(d, a, c, now, True, a.channel[c].last_command)
-    if k >= 0:
+    if a.channel[c].dies_command <= now:
+        k = _after(d, a, c, now, True, a.channel[c].last_command)
         a.channel[c].last_command = k
         k += base
         tag = a.die[k].tag
@@ -243,6 +248,7 @@ def _bus(d, a, c, now):
         a.channel[c].bus_at = done + 1
         a.channel[c].bus_busy += d.t_command
         a.die[k].want_command = INF
+        command_from(d, a, c, -1)
         if d.block_writes and tag >= d.tags + d.block_reads:
             commanded(d, a, c, k, now, done)
             return
@@ -277,6 +283,7 @@ def _bus(d, a, c, now):
     a.channel[c].bus_at = end + 1
     a.channel[c].bus_busy += end - now
     a.die[k].want_out = INF
+    out_from(d, a, c, -1)
     a.die[k].free_at = now + 2
     a.die[k].out_end = end
     a.die[k].busy += end + 1
@@ -285,6 +292,7 @@ def _bus(d, a, c, now):
     _arrive(d, a, c, tag, beats, end)
     if d.window and send_repeats(d, a, c, k, now + 1, end):
         a.channel[c].out_at = INF
+    choose_from(d, a, c, k)
 
 
 @compiled
@@ -338,20 +346,29 @@ def _replan(d, a):
 
 @within
 def flash_event(d, a, c):
-    """What channel ``c`` does next."""
+    """What channel ``c`` does next; with that, what only matters to itself in those cycles in which no read comes that isn't
+    known yet, as it waits for its tag or for the row cache."""
     now = a.channel[c].next_at
-    if a.channel[c].next_what == PUSH:
-        _push(d, a, c, now)
-    elif a.channel[c].next_what == CHOOSE:
-        _choose(d, a, c, now)
-    elif a.channel[c].next_what == SCAN:
-        scan(d, a, c, now)
-    elif a.channel[c].next_what == ROOM:
-        room(d, a, c, now)
-    elif a.channel[c].next_what == END:
-        _page_ended(d, a, c, now)
-    elif a.channel[c].next_what == REPEAT:
-        _repeat(d, a, c, now)
-    else:
-        _bus(d, a, c, now)
-    plan(d, a, c)
+    known = now if d.block_reads or d.features else now + d.k.MERGE_OUT + d.k.TAG_BACK
+    while True:
+        if a.channel[c].next_what == PUSH:
+            _push(d, a, c, now)
+        elif a.channel[c].next_what == CHOOSE:
+            _choose(d, a, c, now)
+        elif a.channel[c].next_what == SCAN:
+            scan(d, a, c, now)
+        elif a.channel[c].next_what == ROOM:
+            room(d, a, c, now)
+        elif a.channel[c].next_what == END:
+            _page_ended(d, a, c, now)
+        elif a.channel[c].next_what == REPEAT:
+            _repeat(d, a, c, now)
+        else:
+            _bus(d, a, c, now)
+        if d.block_reads:
+            plan(d, a, c)
+        else:
+            _next(d, a, c)
+        now = a.channel[c].next_at
+        if a.channel[c].next_what > SCAN or now > known:
+            break

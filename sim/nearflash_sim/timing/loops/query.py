@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arrivals import arrive
 from .block import start_blocks
-from .compiled import apart, compiled, entry, within
+from .compiled import compiled, entry, within
 from .dram import read
 from .features import KEPT, take
 from .fetch import fetch
@@ -19,24 +20,25 @@ from .host_reads import after_blocks
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
-from .way_back import COMPLETE, DRAINED, SLICED, close_sample, end_blocks, step, until, wait
+from .way_back import COMPLETE, DRAINED, SLICED, TIME, close_sample, end_blocks, flash_at, next_at, step, wait
 
 __all__ = ["run"]
+
+PLACE, ANSWER, TAG = range(3)  # what a lookup waits for: where its row is, what the row cache says, a tag
 
 
 @compiled
 def _word(d, a, at, total):
     """The parser needs the next word from cycle ``at`` on, of a stream of ``total`` words; returns when it takes it."""
     s = a.s[0]
-    per_beat = d.beat_bytes // 4
-    w = s.asked
-    beat, lane = w // per_beat, w % per_beat
+    w, last = s.asked, (1 << d.word_bits) - 1
+    lane = w & last
     load = s.word_used
     if lane == 0:
-        load = max(load, _beat(d, a, beat, -(-total // per_beat)))
+        load = max(load, _beat(d, a, w >> d.word_bits, total + last >> d.word_bits))
     load = max(load, s.word_loaded + 1)
     s.word_loaded = load
-    if lane == per_beat - 1 or w == total - 1:
+    if lane == last or w == total - 1:
         s.beat_used2, s.beat_used1 = s.beat_used1, load
     s.word_used = max(load + 1, at)
     s.asked += 1
@@ -44,10 +46,29 @@ def _word(d, a, at, total):
 
 
 @compiled
+def _words(d, a, at, n, total):
+    """The next ``n`` words, as :func:`_word`'s, each wanted in the cycle after the one before it, the first in cycle ``at``;
+    returns the cycle after the last. What is left of a beat then comes without a wait."""
+    s = a.s[0]
+    last = (1 << d.word_bits) - 1
+    while n > 0:
+        at = _word(d, a, at, total) + 1
+        more = min(n - 1, -s.asked & last)
+        if more > 0:
+            s.asked += more
+            at += more
+            s.word_used, s.word_loaded = at - 1, at - 2
+            if s.asked & last == 0 or s.asked == total:
+                s.beat_used2, s.beat_used1 = s.beat_used1, s.word_loaded
+        n -= more + 1
+    return at
+
+
+@compiled
 def _beat(d, a, beat, beats):
     """When the reader shows beat ``beat`` of a transfer of ``beats``."""
     s = a.s[0]
-    if beat % d.k.HOST_PIECE == 0:
+    if beat & d.k.HOST_PIECE - 1 == 0:
         size = min(d.k.HOST_PIECE, beats - beat)
         if beat > 0:
             s.piece_at += d.k.REQUEST_EVERY
@@ -92,16 +113,14 @@ def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
     t = start + 1
     for _ in range(batch):
         t += 1
-        for _ in range(dense):
-            t = _word(d, a, t, total) + 1
+        t = _words(d, a, t, dense, total)
         for _ in range(tables):
             t = _word(d, a, t + 1, total) + 1
             n = lengths[bag]
             bag += 1
             if n == 0:
                 t += 1
-            for _ in range(n * step_words):
-                t = _word(d, a, t, total) + 1
+            t = _words(d, a, t, n * step_words, total)
             if n > 0:
                 t += 1
             t += 1
@@ -114,7 +133,7 @@ def _room(d, a, m, sample, at):
     """The earliest cycle from ``at`` on in which an item of ``sample`` passes the scoreboard."""
     before = sample - d.slots
     if before >= 0:
-        ring = before % (2 * d.slots)
+        ring = before & 2 * d.slots - 1
         if a.sample[ring].drained < 0:
             wait(d, a, m, np.int64(DRAINED), ring)
         at = max(at, a.sample[ring].drained + 1)
@@ -131,20 +150,12 @@ def _fill(d, a, asked):
     return filled + d.k.MAP_FILLED + 1
 
 
-@apart
-def _in_cache(d, a, m, at, key):
-    """A lookup is ready for the row cache's tags in cycle ``at``: (when it has them, whether its row is there). What flash
-    gave until then is in it."""
-    until(d, a, m, at)
-    return look(d, a, at, key)
-
-
 @compiled
 def _from_cache(d, a, tag, issue):
     """The row of ``tag`` leaves the translator in cycle ``issue`` as a hit; it comes to the merge like a channel's."""
     s = a.s[0]
     beats = a.table[a.tag[tag].table].beats
-    place = s.lines_read % LINES_READ
+    place = s.lines_read & LINES_READ - 1
     at = max(max(issue + 1, s.line_asked + d.k.REQUEST_EVERY), a.line_gone[place] + 1)  # LINES_READ before: it has left
     s.line_asked = at
     s.lines_read += 1
@@ -153,11 +164,8 @@ def _from_cache(d, a, tag, issue):
     hit_read(d, a, s.dram_bus - 1)
     note(s, a.trace, CACHE, 0, OTHER, first, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
     a.line_gone[place] = s.hit_ended + d.line_fifo
-    place = a.channel[d.channels].merge_tail % d.tags
-    a.merging[d.channels, place].tag = tag
-    a.merging[d.channels, place].time = (s.hit_ended + d.line_fifo + d.k.LINE_ARRIVE
-                                         + (1 if beats == 1 and d.merge_buffered else 0))
-    a.channel[d.channels].merge_tail += 1
+    arrive(d, a, d.channels, tag, s.hit_ended + d.line_fifo + d.k.LINE_ARRIVE
+           + (1 if beats == 1 and d.merge_buffered else 0))
 
 
 @within
@@ -166,56 +174,56 @@ def _lookup(d, a, m, at, block, key, table, sample):
     s = a.s[0]
     i = s.lookups
     s.lookups += 1
-    ask = max(at + d.k.LOCATE, a.translated[i % 16] + 1)  # the 16th before it left the queue of translations
-    ask = max(max(ask, s.map_free), a.issued[i % 4] + 1)
-    a.located[i % 16] = ask
-    line = block // d.map_entries
-    place = line % d.map_lines
+    ask = max(at + d.k.LOCATE, a.translated[i & 15] + 1)  # the 16th before it left the queue of translations
+    ask = max(max(ask, s.map_free), a.issued[i & 3] + 1)
+    a.located[i & 15] = ask
+    line = block >> d.map_bits
+    place = line & d.map_lines - 1
     if d.block_reads and a.map_tag[place] != line:  # unless block I/O has it by then
-        until(d, a, m, ask)
+        wait(d, a, m, np.int64(TIME), ask)
         ask = max(ask, s.map_free)
-        a.located[i % 16] = ask
+        a.located[i & 15] = ask
     missing = a.map_tag[place] != line
-    answer = ask + d.k.MAP_HIT
     if missing:
         a.map_tag[place], a.map_from[place] = line, ask
         s.misses += 1
     else:
         s.map_free = ask + d.k.MAP_EVERY
-    while missing:  # what the arrays ask of the DRAM before
-        first = INF
-        for c in range(d.channels):
-            first = min(first, a.channel[c].next_at)
-        if first >= ask + d.k.MAP_MISS:
-            answer = _fill(d, a, ask + d.k.MAP_MISS)
-            missing = False
-        else:
-            step(d, a, m)
-    head = max(ask + 1, s.last_issue)
-    a.translated[i % 16] = head
-    known = max(answer, s.last_issue + 1) + 1
-    issue = max(head + 1, known)
-    hit, keep = False, False
-    if d.sources > d.channels:
-        beats = d.page_unit if d.page_unit else a.table[table].beats
-        taken, hit = _in_cache(d, a, m, max(issue, s.found_left + 1), key & d.cache_mask)
-        keep = not hit and beats <= d.line_beats
-        s.last_issue = a.issued[i % 4] = taken
-        issue = taken + d.k.FOUND
-    while s.fresh == d.tags and s.tag_head == s.tag_tail:
+    issue, hit, keep = ask, False, False
+    waits = PLACE
+    while True:  # in one loop, so that what happens meanwhile is compiled once
+        if waits == PLACE and (not missing or flash_at(d, a) >= ask + d.k.MAP_MISS):  # the arrays' reads before are known
+            answer = _fill(d, a, ask + d.k.MAP_MISS) if missing else ask + d.k.MAP_HIT
+            head = max(ask + 1, s.last_issue)
+            a.translated[i & 15] = head
+            known = max(answer, s.last_issue + 1) + 1
+            issue = max(head + 1, known)
+            waits = TAG
+            if d.sources > d.channels:
+                issue = max(issue, s.found_left + 1)
+                waits = ANSWER
+        if waits == ANSWER and next_at(d, a) >= issue:  # what flash gave until then is in it
+            beats = d.page_unit if d.page_unit else a.table[table].beats
+            taken, hit = look(d, a, issue, key & d.cache_mask)
+            keep = not hit and beats <= d.line_beats
+            s.last_issue = a.issued[i & 3] = taken
+            issue = taken + d.k.FOUND
+            waits = TAG
+        if waits == TAG and (s.fresh < d.tags or s.tag_head != s.tag_tail):
+            break
         if step(d, a, m) == INF:
             raise RuntimeError("no tag comes back and nothing is under way")
     if s.fresh < d.tags:
         tag = s.fresh
         s.fresh += 1
     else:
-        place = s.tag_head % d.tags
+        place = s.tag_head & d.tags - 1
         tag = a.free[place].tag
         issue = max(issue, a.free[place].time)
         s.tag_head += 1
     s.found_left = issue
     if d.sources == d.channels:
-        s.last_issue = a.issued[i % 4] = issue
+        s.last_issue = a.issued[i & 3] = issue
     a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample, a.tag[tag].key = block, table, sample, key
     a.tag[tag].keep = keep
     if hit:
@@ -225,7 +233,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
 
 
 @within
-def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, blocks, keys, at_lookup):
+def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, at_table, blocks, keys):
     """Pass 2; returns the cycle of its result."""
     s = a.s[0]
     _begin(d, a, start)
@@ -235,7 +243,7 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
     for b in range(batch):
         t += 1
         sample = s.sample
-        ring = sample % (2 * d.slots)
+        ring = sample & 2 * d.slots - 1
         if a.command[number % COMMANDS].infer:
             _infer_sample(d, a, m, ring, batch - b)
         for _ in range(dense):
@@ -250,8 +258,7 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
             if n == 0:
                 t += 1
             for _ in range(n):
-                for _ in range(step_words - 1):
-                    t = _word(d, a, t, total) + 1
+                t = _words(d, a, t, step_words - 1, total)
                 t = _word(d, a, max(t, gone), total) + 1
                 gone = max(t, passed + 1)
                 passed = gone + 1
@@ -259,11 +266,11 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
                     passed = _room(d, a, m, sample, passed)
                     _open(d, a, sample, number)
                     first = False
-                passed = max(passed, a.located[s.lookups % 16] + 1)
+                passed = max(passed, a.located[s.lookups & 15] + 1)
                 a.sample[ring].left += 1
                 a.touched[ring, table] = 1
-                _lookup(d, a, m, passed, blocks[at_lookup], keys[at_lookup], table, sample)
-                at_lookup += 1
+                _lookup(d, a, m, passed, blocks[at_table[table]], keys[at_table[table]], table, sample)
+                at_table[table] += 1
             t = max(t, gone + 1) + 1
             gone = max(t, passed + 1)
             passed = gone + 1
@@ -309,7 +316,7 @@ def _dense_room(d, a, m):
 
 @compiled
 def _open(d, a, sample, number):
-    ring = sample % (2 * d.slots)
+    ring = sample & 2 * d.slots - 1
     a.sample[ring].left = 0
     a.touched[ring, :] = 0
     a.sample[ring].closed = a.sample[ring].drained = -1
@@ -318,7 +325,7 @@ def _open(d, a, sample, number):
 
 
 @within
-def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, blocks, keys, at_lookup):
+def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, lengths, bag, at_table, blocks, keys):
     """A command whose doorbell comes in cycle ``bell``."""
     s = a.s[0]
     command = number % COMMANDS
@@ -340,7 +347,7 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
     a.command[command].pending = checked + 1
     again = checked + 2
     s.executor_free = s.validator_free = again + 2
-    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, blocks, keys, at_lookup)
+    ended = _execute(d, a, m, again, number, batch, tables, dense, step_words, total, lengths, bag, at_table, blocks, keys)
     s.parser_free = ended + 1
 
 
@@ -366,12 +373,13 @@ def _land(d, a, m, submitted, completed, out):
 
 
 @entry
-def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, words, bags, lookups, lengths, blocks, keys,
+def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, words, bags, lengths, at_table, blocks, keys,
         submitted, completed):
     """Commands with at most ``depth`` in flight, none submitted before cycle ``after``; until ``left`` are not complete.
-    One entry of ``infer`` to ``words`` a command; ``bags`` and ``lookups``: where its bags begin in ``lengths``, its lookups
-    in ``blocks``: logical ones, each of which lies in the page of its number, and in ``keys``: what a cache knows them by.
-    Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
+    One entry of ``infer`` to ``words`` a command; ``bags``: where its bags begin in ``lengths``, sample after sample.
+    ``at_table``: where the next lookup of each table is in ``blocks``: logical ones, each of which lies in the page of its
+    number, and in ``keys``: what a cache knows them by; it goes on to the table's next ones. Fills ``submitted`` and
+    ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
     if d.block_reads and s.command == 0:
@@ -384,7 +392,7 @@ def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, word
         number = s.command
         s.command += 1
         _send(d, a, m, at + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
-              lengths, bags[n], blocks, keys, lookups[n])
+              lengths, bags[n], at_table, blocks, keys)
         if at == s.host_now:  # else its thread went on to look for completions
             s.host_now += d.k.MMIO_WRITE
     while s.command - s.landed > left:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import apart, compiled
+from .compiled import compiled
 
 __all__ = ["LINES_READ", "WRITER_ROWS", "look", "new_cache", "passes"]
 
@@ -76,7 +76,7 @@ def hit_read(d, a, ended):
         _write_line(d, a)
 
 
-@apart
+@compiled
 def _write(d, a, until):
     """What the writer does with the tags before cycle ``until``; in it too, if the last to have them was a lookup."""
     s = a.s[0]
@@ -108,14 +108,13 @@ def _write(d, a, until):
             s.kept_head += 1
 
 
-@apart
+@compiled
 def look(d, a, at, key):
     """A lookup of ``key`` is ready for the tags in cycle ``at``: (when it has them, whether its row is there)."""
     s = a.s[0]
-    start = max(at, s.tags_free)
-    _write(d, a, start)
-    while start < s.tags_free:
-        start = s.tags_free
+    start = at - 1
+    while start < max(at, s.tags_free):
+        start = max(at, s.tags_free)
         _write(d, a, start)
     s.tags_free, s.looked = start + d.k.TAGS_EVERY, 1
     line = _set_of(a, key)
@@ -128,7 +127,7 @@ def look(d, a, at, key):
     return start, False
 
 
-@apart
+@compiled
 def passes(d, a, key, beats, first, last):
     """A row from flash passes, its first beat in cycle ``first``: the writer takes it, if there is room."""
     s = a.s[0]

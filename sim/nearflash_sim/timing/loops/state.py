@@ -28,8 +28,8 @@ __all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "INF", "PUSH", "RECENT", "REPEAT"
 INF = 1 << 62  # a time that never comes
 DRAM_WRITES = 64  # the latest ones: more than page slots have under way
 #: What a channel does next. Of a page window: SCAN, REPEAT; of block I/O: ROOM, a page's slot is set aside, and END, the
-#: page is off the bus.
-PUSH, CHOOSE, BUS, SCAN, REPEAT, ROOM, END = range(7)
+#: page is off the bus. Up to SCAN it is of no matter to anything but the channel.
+PUSH, CHOOSE, SCAN, BUS, REPEAT, ROOM, END = range(7)
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 SMALL_BYTES = 16  # of a superblock, and of a range of a list
@@ -53,7 +53,8 @@ class Device(NamedTuple):
     tags: int
     slots: int
     map_lines: int
-    map_entries: int  #: of a line
+    map_bits: int  #: of an entry's number in its line
+    word_bits: int  #: of a word's number in its beat
     host_latency: int
     dram_latency: int
     page_beats: int  #: of a host page
@@ -92,8 +93,10 @@ class Arrays(NamedTuple):
     s: np.ndarray
     table: np.ndarray
     tag: np.ndarray
+    row: np.ndarray  #: [tag] in the queue of a die, or among its repeats: its page there, if there is a page window,
+    behind: np.ndarray  #: and the tag behind it, or -1
     free: np.ndarray  #: ring: tags that came back, and when they may be taken
-    channel: np.ndarray
+    channel: np.ndarray  #: of the names that begin with ``dies``: the earliest of its dies
     die: np.ndarray  #: [channel * dies + die]
     coming: np.ndarray  #: [channel, place], ring: reads on their way to the die queues
     merging: np.ndarray  #: [source, place], ring: vectors before the merge
@@ -179,8 +182,9 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         t_read=config.t_read, t_command=max(config.t_command, 1),
         t_ccs=config.t_ccs,
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
-        map_lines=lk.map_cache_lines, map_entries=k.MAP_LINE_BEATS * config.beat_bytes // 4, host_latency=host_latency,
-        dram_latency=dram_latency, page_beats=HOST_PAGE // config.beat_bytes,
+        map_lines=lk.map_cache_lines, map_bits=(k.MAP_LINE_BEATS * config.beat_bytes // 4).bit_length() - 1,
+        word_bits=(config.beat_bytes // 4).bit_length() - 1, host_latency=host_latency, dram_latency=dram_latency,
+        page_beats=HOST_PAGE // config.beat_bytes,
         merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
         row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,
         divides=int("mean" in lk.modes), mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
@@ -220,18 +224,20 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.channel_planes - 1  # round-robin begins after it
+    tags = lk.tags + config.host.block_reads + 2 * config.host.page_slots
     return Arrays(
         s=s, table=table,
-        tag=_records(lk.tags + config.host.block_reads + 2 * config.host.page_slots, "page", "table", "sample", "next",
-                     "visible", "key", "again", "keep"),
+        tag=_records(tags, "page", "table", "sample", "visible", "key", "again", "keep"),
+        row=np.zeros(lk.tags, np.int64), behind=np.zeros(tags, np.int64),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
                          "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "turns",
                          "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
-                         "page_begun", "page_since", "page_left", "page_fills", "programs", "feed_tail", feed=-1, added=-1,
-                         repeat=-1, last_choice=first, last_command=first, last_out=first, next_at=INF, room=INF,
-                         page_end=INF),
+                         "page_begun", "page_since", "page_left", "page_fills", "programs", "feed_tail", "walk_from",
+                         "walk_first", "walk_before", "walk_passed", feed=-1, added=-1, repeat=-1, last_choice=first,
+                         last_command=first, last_out=first, next_at=INF, room=INF, page_end=INF, coming_at=INF,
+                         merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
                      "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
                      held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,

@@ -7,6 +7,9 @@ goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 
 from __future__ import annotations
 
+import numpy as np
+
+from .arrivals import leave
 from .block import block_event
 from .block_host import host_at
 from .compiled import apart, compiled, within
@@ -18,9 +21,9 @@ from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
-__all__ = ["COMPLETE", "DRAINED", "SLICED", "close_sample", "end_blocks", "step", "until", "wait"]
+__all__ = ["COMPLETE", "DRAINED", "SLICED", "TIME", "close_sample", "end_blocks", "flash_at", "next_at", "step", "wait"]
 
-DRAINED, SLICED, COMPLETE = range(3)
+TIME, DRAINED, SLICED, COMPLETE = range(4)
 
 
 @within
@@ -30,11 +33,8 @@ def step(d, a, m):
     for c in range(d.sources):
         if a.channel[c].next_at < at:
             at, channel = a.channel[c].next_at, c
-        if a.channel[c].merge_head != a.channel[c].merge_tail:
-            merge = min(merge, a.merging[c, a.channel[c].merge_head % d.tags].time)
-    walk = a.s[0].walk_at
-    if merge < INF:
-        merge = max(merge, a.s[0].merge_free)
+        merge = min(merge, a.channel[c].merge_at)
+    walk, merge = a.s[0].walk_at, max(merge, a.s[0].merge_free)
     if d.block_reads and a.block[0].next_at < min(min(at, walk), merge):
         at = a.block[0].next_at
         block_event(d, a)
@@ -56,19 +56,29 @@ def next_at(d, a):
     at, merge = a.s[0].walk_at, INF
     for c in range(d.sources):
         at = min(at, a.channel[c].next_at)
-        if a.channel[c].merge_head != a.channel[c].merge_tail:
-            merge = min(merge, a.merging[c, a.channel[c].merge_head % d.tags].time)
+        merge = min(merge, a.channel[c].merge_at)
     if d.block_reads:
         at = min(at, a.block[0].next_at)
     return min(at, max(merge, a.s[0].merge_free))
 
 
+@compiled
+def flash_at(d, a):
+    """The cycle of the next thing in any channel."""
+    at = INF
+    for c in range(d.channels):
+        at = min(at, a.channel[c].next_at)
+    return at
+
+
 @apart
 def wait(d, a, m, what, which):
-    """Until the sample at place ``which`` is drained, so many features have left their slice, or the command at that place
-    is complete."""
+    """Until all that happens before cycle ``which`` has, the sample at that place is drained, so many features have left
+    their slice, or the command at that place is complete."""
     while True:
-        if what == DRAINED:
+        if what == TIME:
+            done = next_at(d, a) >= which
+        elif what == DRAINED:
             done = a.sample[which].drained >= 0
         elif what == SLICED:
             resolve(d, a, m)
@@ -82,45 +92,37 @@ def wait(d, a, m, what, which):
 
 
 @apart
-def until(d, a, m, at):
-    """What happens before cycle ``at``."""
-    while next_at(d, a) < at:
-        step(d, a, m)
-
-
-@apart
 def end_blocks(d, a, m):
     """Until block I/O is at rest: the last command is complete, after which no request is sent; or there was none."""
     b, s = a.block[0], a.s[0]
     if s.command > 0:
-        until(d, a, m, s.host_now + 1)
+        wait(d, a, m, np.int64(TIME), s.host_now + 1)
         b.total = b.sent
         host_at(d, a)
     while b.flying > 0 or b.sent < b.total:
         at = next_at(d, a)
         if at == INF:
             raise RuntimeError("a request does not end and nothing is under way")
-        until(d, a, m, at + 1)
+        wait(d, a, m, np.int64(TIME), at + 1)
 
 
 @within
 def _merge(d, a, m, now):
     """A vector is chosen and goes through pooling."""
     s = a.s[0]
-    c = 0
-    for i in range(1, d.sources + 1):
-        c = (s.merge_last + i) % d.sources
-        if a.channel[c].merge_head != a.channel[c].merge_tail and a.merging[c, a.channel[c].merge_head % d.tags].time <= now:
+    c = s.merge_last
+    for _ in range(d.sources):
+        c = c + 1 if c + 1 < d.sources else 0
+        if a.channel[c].merge_at <= now:
             break
-    tag = a.merging[c, a.channel[c].merge_head % d.tags].tag
-    a.channel[c].merge_head += 1
+    tag = leave(d, a, c)
     s.merge_last = c
     table, sample = a.tag[tag].table, a.tag[tag].sample
     beats, words, int8 = a.table[table].beats, a.table[table].words, a.table[table].int8
 
     # The beats pass a slice of two places and a register on their way to the row buffer, which takes no beat while it works
     # on an INT8 row's last one, or while ROWS rows wait in it.
-    place = s.rows % ROWS
+    place = s.rows & ROWS - 1
     s.rows += 1
     first = now + d.k.MERGE_OUT
     if s.vector_done <= first and s.vector_taken <= first - 1 and a.loaded[place] <= first:
@@ -145,7 +147,7 @@ def _merge(d, a, m, now):
         passes(d, a, a.tag[tag].key & d.cache_mask, d.page_unit if d.page_unit else beats, last - beats + 1, last)
     if int8:
         s.vector_done += d.k.ROW_INT8_LAST
-    free = s.tag_tail % d.tags
+    free = s.tag_tail & d.tags - 1
     a.free[free].tag, a.free[free].time = tag, last + d.k.TAG_BACK
     s.tag_tail += 1
 
@@ -153,7 +155,7 @@ def _merge(d, a, m, now):
     a.loaded[place] = load
     done = _add(d, a, m, load, int8, words, sample * 256 + table)
     note(s, a.trace, POOLING, 0, OTHER, load + 1, done + 1, table, sample)
-    ring = sample % (2 * d.slots)
+    ring = sample & 2 * d.slots - 1
     a.sample[ring].retired = done + d.k.RETIRE
     a.sample[ring].left -= 1
     if a.sample[ring].left == 0:
