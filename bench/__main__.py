@@ -12,6 +12,7 @@ from . import (
     admission,
     block_io,
     both_at_once,
+    bound,
     composition,
     despeckle,
     locality,
@@ -34,7 +35,7 @@ from . import (
 from .report import finish
 
 BENCHES = {"lookup": lookup, "block_io": block_io, "composition": composition, "simulators": simulators,
-           "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled,
+           "timing_speed": timing_speed, "timing_grid": timing_grid, "mqsim": mqsim, "modelled": modelled, "bound": bound,
            "locality": locality, "planes": planes, "order": order, "admission": admission, "placement": placement,
            "despeckle": despeckle, "tensor": tensor, "tensor_tile": tensor_tile, "tensor_size": tensor_size,
            "both_at_once": both_at_once, "tensor_boards": tensor_boards,

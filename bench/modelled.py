@@ -20,16 +20,23 @@ from nearflash.evaluate.device import tables_of, widest_row
 from nearflash.evaluate.goals import CACHE_MIB, WINDOW
 from nearflash.evaluate.traffic import Traffic
 from nearflash.evaluate.workload import scaled, synthetic
-from nearflash.models import model_spec
+from nearflash.models import ModelSpec, model_spec
 from nearflash_sim.timing.tool import simulate
 
 from .report import Rows, progress, show_rows
 
-__all__ = ["measure"]
+__all__ = ["BATCH", "QUERIES", "lookups_device", "measure"]
 
 QUERIES, BATCH = 240, 8
 TAGS = 64
 CASES = {"neither": (0, 0.0), "page window": (WINDOW, 0.0), "row cache": (0, CACHE_MIB), "both": (WINDOW, CACHE_MIB)}
+
+
+def lookups_device(spec: ModelSpec, dies: int) -> DeviceConfig:
+    """Preset ``paper`` for the lookups of ``spec`` alone."""
+    config = compile_device(spec, DeviceConfig.preset("paper", dies=dies), PlanOptions(onchip_bytes=1 << 40))
+    tags = max(config.lookup.tags, TAGS * config.flash.channels * dies)
+    return replace(config, mlp=replace(config.mlp, graph=()), lookup=replace(config.lookup, tags=tags))
 
 
 def measure(quick: bool = False) -> Rows:
@@ -40,9 +47,7 @@ def measure(quick: bool = False) -> Rows:
             work = synthetic(spec, QUERIES, k)
             commands = list(work.commands(BATCH))
             for dies in (2, 4, 8):
-                config = compile_device(spec, DeviceConfig.preset("paper", dies=dies), PlanOptions(onchip_bytes=1 << 40))
-                tags = max(config.lookup.tags, TAGS * config.flash.channels * dies)
-                config = replace(config, mlp=replace(config.mlp, graph=()), lookup=replace(config.lookup, tags=tags))
+                config = lookups_device(spec, dies)
                 once, lookups = EachRowOnce.of(Traffic.of(spec, config, work), Costs()), QUERIES * spec.lookups
                 for name, (window, cache) in CASES.items():
                     bar.update(task, advance=1, note=f"K = {k:g}, {dies} dies, {name}")

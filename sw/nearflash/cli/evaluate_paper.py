@@ -41,7 +41,7 @@ def paper_report(out: Path, dies: int | None, table_gb: float | None, seed: int,
         host = HostTimes.from_json(host_file)
     else:
         with working("timing the host's MLPs"):
-            host = measure_host([model_spec(m) for m in setting.models], setting.batches)
+            host = measure_host([model_spec(m) for m in setting.models], setting.host_batches)
     columns = (text_column("evaluating"), BarColumn(), MofNCompleteColumn(), text_column("{task.fields[last]}"),
                TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -83,7 +83,7 @@ def goals(setting: Setting, costs: Costs, host: HostTimes, progress: Callable[[s
         for dies in setting.goal_dies:
             out += _same_flash(loaded(work, dies=dies), work, k)
         if k == BOUND_K:
-            out += _large(loaded(work, **LARGE), work, max(setting.batches))
+            out += _large(loaded(work, **LARGE), work, (max(setting.batches), setting.goal_batch))
         progress(f"goals, K = {k:g}")
     return out
 
@@ -114,12 +114,12 @@ def _same_flash(load: Load, work: Workload, k: float) -> Rows:
     return rows
 
 
-def _large(load: Load, work: Workload, largest: int) -> Rows:
-    """Against an SSD-S whose page cache holds the repeats, on more flash; the latency also of batches of ``largest``."""
+def _large(load: Load, work: Workload, larger: tuple[int, ...]) -> Rows:
+    """Against an SSD-S whose page cache holds the repeats, on more flash; the latency also of ``larger`` batches."""
     t, f = load.traffic, load.traffic.config.flash
     where = f"K = {BOUND_K:g}, {f.channels} channels of {f.dies} dies"
     once, out = EachRowOnce.of(t, load.costs), []
-    for batch in dict.fromkeys((load.batch, largest)):
+    for batch in dict.fromkeys((load.batch, *larger)):
         now = replace(load, batch=batch)
         ours, alone = nearflash(now, work), lookups_alone(t, work, batch)
         slow, warm = (SYSTEMS["SSD-S"](replace(now, costs=replace(load.costs, page_cache_warm=w))) for w in (False, True))

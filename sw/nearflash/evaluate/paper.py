@@ -31,7 +31,8 @@ class Setting:
     """What is run. ``dies``: per channel; two are the fewest that sustain the sequential rate which the paper reports.
     ``fewest_lookups``: of each table in a run, which must be many beside those that the locality generator takes until it
     repeats rows as often as it will.
-    ``reference_k``, ``reference_batch``: where the published ratios are compared. ``goal_*``: of nearflash's own goals.
+    ``reference_k``, ``reference_batch``: where the published ratios are compared. ``goal_*``: of nearflash's own goals,
+    which take enough queries that dies are as even as random rows make them in the long run.
     Raises :class:`~nearflash.contract.ConfigError`."""
 
     models: tuple[str, ...] = tuple(ZOO)
@@ -49,7 +50,8 @@ class Setting:
     reference_batch: int = 16
     goal_localities: tuple[float, ...] = (0.3, 1.0, 2.0)
     goal_dies: tuple[int, ...] = (2, 4, 8)
-    goal_queries: int = 256
+    goal_queries: int = 1024
+    goal_batch: int = 256
 
     def __post_init__(self) -> None:
         for name, some in (("models", self.models), ("localities", self.localities), ("batches", self.batches)):
@@ -57,8 +59,14 @@ class Setting:
                 raise ConfigError(name, some, "must hold at least one")
         if self.reference_k not in self.localities or self.reference_batch not in self.batches:
             raise ConfigError("reference", (self.reference_k, self.reference_batch), "must be among localities and batches")
-        if self.goal_queries < max(self.batches):
-            raise ConfigError("goal_queries", self.goal_queries, f"must be at least {max(self.batches)}, the largest batch")
+        if self.goal_queries < max(self.host_batches):
+            raise ConfigError("goal_queries", self.goal_queries,
+                              f"must be at least {max(self.host_batches)}, the largest batch")
+
+    @property
+    def host_batches(self) -> tuple[int, ...]:
+        """Those of which the host's time is needed."""
+        return tuple(sorted({*self.batches, self.goal_batch}))
 
     def queries(self, spec: ModelSpec, batch: int) -> int:
         """Of a cell of the grid: whole batches."""
@@ -68,7 +76,7 @@ class Setting:
     @classmethod
     def quick(cls, **changes: Any) -> Setting:
         """The reference locality and two batch sizes alone."""
-        return cls(localities=(0.3,), batches=(1, 16), goal_localities=(0.3,), **changes)
+        return cls(localities=(0.3,), batches=(1, 16), goal_localities=(0.3,), goal_queries=256, goal_batch=64, **changes)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nearflash.models import model_spec
 
 SMALL = Setting(models=("rmc1", "ncf"), localities=(0.3, 2.0), batches=(1, 2), reference_batch=2, table_gb=0.02,
                 fewest_queries=2, fewest_lookups=1, sensitivity_dies=(1, 4), sensitivity_miss_us=(22.2, 200.0),
-                goal_localities=(0.3,), goal_dies=(2,), goal_queries=4)
+                goal_localities=(0.3,), goal_dies=(2,), goal_queries=4, goal_batch=2)
 HOST = HostTimes({m: {b: 50.0 * b for b in (1, 2, 16)} for m in ("rmc1", "ncf")}, {32: 0.05, 64: 0.05}, "given")
 
 
@@ -146,7 +146,7 @@ def test_runs_are_long_enough_for_their_locality():
 def test_settings_without_the_reference_are_refused():
     with pytest.raises(ConfigError, match="reference"):
         Setting(localities=(1.0,))
-    with pytest.raises(ConfigError, match="goal_queries = 32: must be at least 64, the largest batch"):
+    with pytest.raises(ConfigError, match="goal_queries = 32: must be at least 256, the largest batch"):
         Setting(goal_queries=32)
     with pytest.raises(ConfigError, match="rmc1"):
         evaluate_paper(Setting(models=("ncf",)), Costs(), HOST)

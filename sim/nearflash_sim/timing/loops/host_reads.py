@@ -1,7 +1,7 @@
 """What host memory gives first: beats in the order in which they were asked for, one a cycle.
 
-WRITEs' blocks, which take longest, come behind submission entries and keep those and queries waiting. A query's beats are
-few, and blocks don't wait for them.
+WRITEs' blocks, which take longest, and submission entries wait for one another. A query's beats are few: they and the blocks
+don't.
 """
 
 from __future__ import annotations

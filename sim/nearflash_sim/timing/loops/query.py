@@ -16,7 +16,6 @@ from .dram import read
 from .features import KEPT, take
 from .fetch import fetch
 from .flash import put
-from .host_reads import after_blocks
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, RECENT
 from .trace import CACHE, OTHER, note
@@ -83,8 +82,6 @@ def _beat(d, a, beat, beats):
             if freed >= 0:
                 s.piece_at = max(s.piece_at, a.beat_pop[freed % RECENT] + 1)
         s.host_bus = max(s.piece_at + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, s.host_bus)
-        if d.block_writes:
-            s.host_bus = after_blocks(a, s.piece_at, s.host_bus)
         s.beats_from = s.host_bus - beat
         s.host_bus += size
     pop = max(s.beats_from + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
