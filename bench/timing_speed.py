@@ -2,8 +2,8 @@
 
 RMC1's tables at the paper's size (8 x 29.3 million rows, 30 GB) on preset ``paper`` with larger flash: nothing of them is
 allocated. Rows are uniform random, so that nearly every lookup misses the map cache, or of few pages, so that none does; or
-by the locality generator at ``K``, on the device of the goals (a window of ``WINDOW`` reads, a row cache of ``CACHE_MIB``),
-with both, without the window, without either.
+by the locality generator at ``K``, on a device with a window of ``WINDOW`` reads and a row cache of ``CACHE_MIB``, with
+either, and with neither.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def batches(draws: list[Draw], commands: int) -> Iterator[Batch]:
 #: What is looked up, of how many dies a channel, and what else the device has.
 CASES: tuple[tuple[str, Callable[[], list[Draw]], int, int, float], ...] = (
     *((name, partial(uniform, rows), dies, 0, 0.0) for dies in (1, 4)
-      for name, rows in ((f"of {TABLES * ROWS:,} rows", ROWS), (f"of {TABLES * POPULAR:,} rows", POPULAR))),
+      for name, rows in (("uniform", ROWS), ("few rows", POPULAR))),
     *((f"K = {K:g}{device}", local, K_DIES, window, cache) for device, window, cache in (
-        ("", 0, 0.0), (", row cache", 0, CACHE_MIB), (", page window", WINDOW, 0.0), (", both", WINDOW, CACHE_MIB))),
+        ("", 0, 0.0), (", row cache", 0, CACHE_MIB), (", window", WINDOW, 0.0), (", both", WINDOW, CACHE_MIB))),
 )
 
 
@@ -96,7 +96,7 @@ def measure(quick: bool = False) -> Rows:
                         "reads_per_cpu_second": reads / seconds, "lookups_per_cpu_second": lookups / seconds,
                         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024})
     show_rows("Speed of the timing simulator (one thread)", (
-        ("case", "lookups", ""), ("dies", "dies per channel", ""), ("lookups_count", "number", ","),
+        ("case", "rows", ""), ("dies", "dies per channel", ""), ("lookups_count", "lookups", ","),
         ("map_hit_share", "map hits", ".1%"), ("cache_hit_share", "row cache hits", ".1%"),
         ("reads_per_lookup", "flash reads per lookup", ".3f"), ("reads_per_cpu_second", "flash reads/s", ",.0f"),
         ("lookups_per_cpu_second", "lookups/s", ",.0f"), ("peak_bytes", "peak memory (B)", ",")), out)
