@@ -16,12 +16,9 @@ from nearflash_sim.timing.workload import Batch, place
 sys.path.append(str(Path(__file__).parents[1] / "system"))
 
 from device_bench import assert_same_bits, expected, open_device, submit_lookup
-from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.device import LONGEST, load, make_table
 
-#: One channel of four dies; rows of 256 bytes keep the bus for 50 cycles, tR is 200.
-LONGEST = replace(SMALL, name="longest", flash=replace(SMALL.flash, channels=1, dies=4),
-                  lookup=replace(SMALL.lookup, tags=64, longest_queue_first=True))
-KINDS = ((300, 64), (200, 24))  # rows and elements
+KINDS = ((300, 64), (200, 24))  # rows and elements; rows of 256 bytes keep the bus for 50 cycles, tR is 200
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_a_page_window_is_the_devices(nearflash, tmp_path):
 
 
 def test_block_io_meanwhile(nearflash, tmp_path):
-    """READs of 4 KB far apart beside lookups, and always two of them: latency by the flash's closed form, what it costs."""
+    """Requests of 4 KB far apart beside lookups, and always two: latency by the flash's closed form, what they cost."""
     model, trace = described(tmp_path, 100_000, 32, 40), tmp_path / "usr_0.csv"
     trace.write_text("".join(f"{100 + i * 500},usr,0,{('Read', 'Write')[i % 8 == 7]},{i * 81920},4096,1\n"
                              for i in range(4000)))
@@ -108,19 +108,23 @@ def test_block_io_meanwhile(nearflash, tmp_path):
     timed, queued = nearflash(*args, "--block-scale", 2), nearflash(*args, "--block-depth", 2)
     for r in (timed, queued):
         assert r.returncode == 0, r.stderr
-        assert "usr_0.csv: 500 WRITEs are left out" in r.stderr
     timed, queued = json.loads(timed.stdout), json.loads(queued.stdout)
     for e in (timed, queued):
         b = e["block_io"]
-        assert (b["source"], b["writes_left_out_count"]) == ("usr_0.csv", 500)
-        assert b["requests_count"] + b["requests_left_count"] == 3500
-        assert 20 < b["latency_p50_us"] <= b["latency_p99_us"]  # tR 14 us, 6 us on the bus
+        assert b["source"] == "usr_0.csv"
+        assert list(b["kinds"]) == ["read", "write"]
+        for name, count, least in (("read", 3500, 20), ("write", 500, 206)):  # tR 14 us, 6 us on the bus; tPROG 200 us
+            of = b["kinds"][name]
+            assert of["requests_count"] + of["requests_left_count"] == count
+            assert least < of["latency_p50_us"] <= of["latency_p99_us"]
+        assert b["requests_count"] == sum(of["requests_count"] for of in b["kinds"].values())
         assert b["mb_per_second"] == pytest.approx(b["iops"] * 4096 / 1e6, rel=0.01)
         assert e["flash_reads_per_lookup"] == 1
         assert e["queries_per_second"] < e["without_block_io"]["queries_per_second"]
-    # One every 100 us but for every eighth, which is a WRITE; two in flight, by Little's law.
-    assert timed["block_io"]["iops"] == pytest.approx(7 / 8 * 10_000, rel=0.1)
-    assert queued["block_io"]["iops"] * queued["block_io"]["latency_mean_us"] == pytest.approx(2e6, rel=0.02)
+    # One every 100 us; two in flight, by Little's law.
+    assert timed["block_io"]["iops"] == pytest.approx(10_000, rel=0.1)
+    mean = sum(of["requests_count"] * of["latency_mean_us"] for of in queued["block_io"]["kinds"].values())
+    assert queued["block_io"]["iops"] * mean / queued["block_io"]["requests_count"] == pytest.approx(2e6, rel=0.02)
 
 
 def test_planes_are_the_devices(nearflash, tmp_path):

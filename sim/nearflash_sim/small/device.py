@@ -12,7 +12,7 @@ from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash.runtime import Device
 
-__all__ = ["CACHED", "PLANES", "SMALL", "WINDOWED", "Table", "load", "make_table", "small_config"]
+__all__ = ["CACHED", "LONGEST", "PLANES", "SMALL", "WINDOWED", "Table", "load", "make_table", "small_config"]
 
 
 def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
@@ -30,6 +30,9 @@ CACHED = replace(small_config("cached"), row_cache=RowCacheConfig(lines=64, ways
 #: gives first of what is asked for in one cycle, and that the simulator of time doesn't know.
 WINDOWED = replace(SMALL, name="windowed", flash=replace(SMALL.flash, t_ccs_ns=800),
                    lookup=replace(SMALL.lookup, tags=64, page_window=24))
+#: The same on one channel of four dies, whose bus goes to the longest queue.
+LONGEST = replace(SMALL, name="longest", flash=replace(SMALL.flash, channels=1, dies=4),
+                  lookup=replace(SMALL.lookup, tags=64, longest_queue_first=True))
 #: The same with two planes in each of its dies.
 PLANES = replace(small_config("planes"), flash=replace(SMALL.flash, planes=2), lookup=replace(SMALL.lookup, tags=64))
 

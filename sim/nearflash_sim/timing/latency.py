@@ -100,6 +100,30 @@ class Latency(NamedTuple):
     PAGE_ON_BUS: int = 4  # a page's last beat read to its last on the host's write bus
     CQE_ASK: int = 3  # completion taken by Queues to its asking for the bus
     CQE_EVERY: int = 10  # cycles between two completions
+    BLANK: int = 2  # a page that isn't mapped to its first piece in the sender,
+    BLANK_NEXT: int = 1  # which takes another so long after the one before was read
+    # -- block: WRITEs, FLUSHes and lists of ranges, from the intake; controller/ftl, map_cache, small_write
+    FILLED: int = 1  # a block's last beat from the host to its page of the log
+    FED: int = 3  # that to its first beat at the channel,
+    FED_AHEAD: int = 3  # beats that the channel has ahead of its bus, in halves
+    RESERVED: int = 3  # and to the superblock's write, if that has to reserve more
+    IN_OVERHEAD: int = 1  # data-in granted to the cycle before its first beat
+    SETTLED: int = 2  # the die's report to the mapper's knowing of it,
+    MAP_WANTED: int = 1  # and to its asking for the change of the map
+    MAP_SENT: int = 3  # the change taken to its write
+    SMALL_SENT: int = 5  # a write taken to its first beat on the DRAM's bus
+    DRAM_WROTE: int = 3  # its last beat there to the answer (a memory that answers writes after one cycle)
+    WRITE_DONE: int = 3  # a change of the map, the last, to the completion taken by Queues
+    FLUSH_SENT: int = 4  # taken from the intake to the superblock's write
+    FLUSHED: int = 3  # its answer to the completion taken by Queues
+    LISTED: int = 4  # a list's last beat to the next command that the intake may take,
+    LIST_WALK: int = 6  # and to the first change of the map
+    # -- flash/array: PROGRAM and ERASE
+    STATE_ASKED: int = 2  # job taken to the request for the block's state
+    STATE_LEGAL: int = 10  # the state there to the page's first beat on the DRAM's bus,
+    STATE_ERASED: int = 9  # or to the new state's
+    DRAM_AGAIN: int = 9  # last beat of the page, and of its out-of-band area, to the first of what follows
+    ARRAY_WROTE: int = 5  # the state's beat to job_done
 
     # -- lookup/row_cache
     TAGS_EVERY: int = 3  # cycles that a lookup, or one thing of the writer's, keeps the tags

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from nearflash.contract import Opcode
-from nearflash.data.block_traces import BlockLoad
+from nearflash.data.block_load import BlockLoad
+from nearflash.data.block_traces import FLUSH, READ, TRIM, WRITE
 from nearflash.runtime import Device
 from nearflash.timeline import host_slices
 
@@ -17,6 +19,7 @@ from .simulator import Timeline
 __all__ = ["Query", "measure"]
 
 QUEUE = 2  # of block I/O, where there are three
+OPCODES = {READ: Opcode.READ, WRITE: Opcode.WRITE, FLUSH: Opcode.FLUSH, TRIM: Opcode.DSM}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def _measured(device: Device, queries: Sequence[Query], depth: int, blocks: Bloc
 
 
 class _Requests:
-    """READs of whole logical blocks, as many in flight as their depth."""
+    """Block I/O, as many requests in flight as their depth."""
 
     def __init__(self, device: Device, load: BlockLoad, start: int):
         self.device, self.load, self.start = device, load, start
@@ -81,12 +84,18 @@ class _Requests:
     def send(self) -> None:
         driver, size = self.device.driver, self.device.config.lba_bytes
         while self.left and len(self.flying) < self.load.depth:
-            first, count = int(self.load.first[self.sent]), int(self.load.count[self.sent])
-            buffer = driver.buffer(count * size)
-            prp1, prp2, lists = driver.prp(buffer)
+            kind, first, count = (int(v[self.sent]) for v in (self.load.kinds, self.load.first, self.load.count))
+            what, fields, buffers = f"{OPCODES[kind].name.lower()} at {first}", {}, []
+            if kind == TRIM:
+                buffers = [driver.buffer(struct.pack("<IIQ", 0, count, first))]
+                fields = {"prp1": buffers[0].address, "cdw11": 1 << 2}  # deallocate
+            elif kind != FLUSH:
+                buffers = [driver.buffer(count * size)]
+                prp1, prp2, lists = driver.prp(buffers[0])
+                buffers += lists
+                fields = {"prp1": prp1, "prp2": prp2, "cdw10": first, "cdw12": count - 1}
             self.submitted[self.sent] = self.device.backend.cycles - self.start
-            command = driver.submit(QUEUE, Opcode.READ, f"read of block {first}", [buffer, *lists], nsid=1, prp1=prp1,
-                                    prp2=prp2, cdw10=first, cdw12=count - 1)
+            command = driver.submit(QUEUE, OPCODES[kind], what, buffers, nsid=1, **fields)
             self.flying[command] = self.sent
             self.sent += 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from nearflash.contract import DeviceConfig
 from nearflash.timeline import Slice
 
-from .loops.trace import ARRAY, COMMAND, OUT, PARTS
+from .loops.trace import ARRAY, COMMAND, IN, OUT, PARTS
 from .tracks import unit_names
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def slices_seen(config: DeviceConfig, layout: Layout, changes: np.ndarray, end: 
     planes = config.flash.plane_names
     for c, bus in enumerate(seen["bus"]):
         for first, last, v in bus.runs("busy"):
-            part = PARTS[COMMAND] if v["command"] else "data in" if v["moves_in"] else PARTS[OUT]
+            part = PARTS[COMMAND if v["command"] else IN if v["moves_in"] else OUT]
             name = f"{part} {read(v, first)}"
             for track in (f"channel{c}.bus", f"channel{c}.{planes[v['die'] if len(planes) > 1 else 0]}"):
                 out.append(Slice(track, name, first - 1, last))  # granted in the cycle before

@@ -10,7 +10,7 @@ import numpy as np
 from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
 from nearflash.contract.row_cache import folded, line_key
-from nearflash.data.block_traces import BlockLoad
+from nearflash.data.block_load import BlockLoad
 from nearflash.timeline import Slice
 
 from .loops.compiled import first_call
@@ -18,7 +18,7 @@ from .loops.mlp import new_mlp
 from .loops.query import run
 from .loops.state import device_of, new_state
 from .tracks import slices_of
-from .workload import Batch, locate, rows_of
+from .workload import Batch, locate, rows_of, tables_end
 
 __all__ = ["Simulator", "Timeline"]
 
@@ -30,7 +30,7 @@ class Timeline:
     """Of each command, the cycles in which the write to its doorbell began and the acknowledgement of its completion ended:
     int64 [commands]. ``counters``: as :meth:`nearflash.runtime.Device.counters`. ``slices``: what the device did when, in
     cycles, if that was asked for. ``block_submitted``, ``block_completed``: the same of each request of block I/O that was
-    sent."""
+    sent. ``block_pages``: pages that these read from the flash."""
 
     submitted: np.ndarray
     completed: np.ndarray
@@ -38,6 +38,7 @@ class Timeline:
     slices: list[Slice] = field(default_factory=list)
     block_submitted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     block_completed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    block_pages: int = 0
 
     @property
     def latency(self) -> np.ndarray:
@@ -48,13 +49,16 @@ class Timeline:
 class Simulator:
     """The time of a device of ``config`` with ``tables`` (which have extents), from the moment it was enabled.
 
-    A logical block lies in the page of its number, as when the tables were written to an empty device in order.
+    A logical block lies in the page of its number, as when the tables were written to an empty device in order, until a
+    WRITE of ``blocks`` gives it a page of the log, which goes on behind the tables. Those that were never written are read
+    too, as if a host had written them.
     ``depth``: commands that the host keeps in flight, from 1 to host.infer_depth; it sends another when it sees one
     complete, as :func:`.rtl.measure` does. ``host_latency`` and ``dram_latency``: of the memories' reads, as of the "sim"
     back end. ``modelled``: what is simulated beyond the gateware. Memory grows by 16 bytes a command. Raises
     :class:`~nearflash.contract.DataError`, and :class:`~nearflash.contract.ConfigError` for a cache that holds no set.
 
-    ``slices``: the most that a timeline may have (0: none is made); a run that makes more raises DataError.
+    ``slices``: the most that a timeline may have (0: none is made); a run that makes more raises DataError, as does one that
+    writes more pages than the log holds.
     """
 
     def __init__(self, config: DeviceConfig, tables: Sequence[TableSpec], depth: int = 1, host_latency: int = 100,
@@ -69,7 +73,7 @@ class Simulator:
         self.config, self.tables, self.depth = config, list(tables), depth
         self.modelled = modelled or Modelled()
         blocks = blocks or BlockLoad.none()
-        blocks.check(config)
+        blocks.check(config, tables_end(self.tables))
         self._device = device_of(config, host_latency, dram_latency, self.modelled, blocks)
         self._arrays = new_state(config, self.tables, self.modelled, blocks, slices)
         self._mlp = new_mlp(config, dram_latency, slices)._replace(burst_asked=self._arrays.burst_asked,
@@ -86,9 +90,9 @@ class Simulator:
             done.append(self._run(chunk, self.depth if following else 0))
             chunk = following
         submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
-        sent = int(self._arrays.block[0]["sent"])
-        return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed),
-                        self._arrays.block_submitted[:sent], self._arrays.block_completed[:sent])
+        block, load = self._arrays.block[0], self._arrays.load[: int(self._arrays.block[0]["sent"])]
+        return Timeline(submitted, completed, self.counters(), self._slices(submitted, completed), load["submitted"],
+                        load["completed"], int(block["landed"]))
 
     def _slices(self, submitted: np.ndarray, completed: np.ndarray) -> list[Slice]:
         room, made = len(self._arrays.trace), max(int(self._arrays.s[0]["traced"]), int(self._mlp.s[0]["traced"]))
@@ -121,6 +125,10 @@ class Simulator:
                     self._each(b.words for b in chunk), np.cumsum(bags) - bags,
                     np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), np.cumsum(lookups) - lookups,
                     blocks, keys, out[0], out[1])
+        if beyond := int(self._arrays.block[0]["beyond"]):
+            raise DataError("pages written", int(self._arrays.block[0]["cursor"]),
+                            f"must be at most {self.config.flash.total_pages} with the tables': the log isn't cleaned, and "
+                            f"the device refuses {beyond} of them")
         return out[0, :n], out[1, :n]
 
     @staticmethod
@@ -153,4 +161,5 @@ class Simulator:
             for k, plane in enumerate(planes):
                 out[f"channel{c}_{plane}_busy"] = int(a.die[c * len(planes) + k]["busy"])
             out[f"channel{c}_reads_count"] = int(channel["reads"])
+            out[f"channel{c}_programs_count"] = int(channel["programs"])
         return out

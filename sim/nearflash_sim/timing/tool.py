@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from nearflash.contract import DeviceConfig, TableSpec
 from nearflash.contract.modelled import Modelled
-from nearflash.data.block_traces import BlockLoad
+from nearflash.data.block_load import BlockLoad
 
 from .simulator import Simulator, Timeline
 from .workload import Batch, place

@@ -39,5 +39,7 @@ def slices_of(config: DeviceConfig, a: Arrays, m: Mlp, submitted: np.ndarray, co
             else:
                 track = units[number] if kind == MLP else fixed[kind]
             what = f"table {table} sample {sample}" if table >= 0 else f"{'group' if kind == MLP else 'sample'} {sample}"
+            if table == len(a.table) - 1:
+                what = "block"
             out.append(Slice(track, f"{PARTS[part]} {what}".strip(), begin, end))
     return out

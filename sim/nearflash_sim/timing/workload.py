@@ -10,7 +10,7 @@ from nearflash.contract import DataError, DeviceConfig, TableSpec
 from nearflash.contract.table import Extent
 from nearflash.runtime.queries import normalize_bags
 
-__all__ = ["Batch", "locate", "place", "rows_of"]
+__all__ = ["Batch", "locate", "place", "rows_of", "tables_end"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ def place(config: DeviceConfig, specs: Sequence[TableSpec]) -> list[TableSpec]:
         lba += pages
         out[-1].validate(config)
     return out
+
+
+def tables_end(specs: Sequence[TableSpec]) -> int:
+    """The logical block behind all tables."""
+    return max((e.lba + e.pages for spec in specs for e in spec.extents), default=0)
 
 
 def rows_of(batches: Sequence[Batch], t: int, spec: TableSpec) -> np.ndarray:

@@ -63,7 +63,7 @@ def evaluate(
     trace: Annotated[Path | None, typer.Option(help="Take indices from a DLRM trace log, or a dlrm_datasets file (*.pt.gz, "
                                                "*.pt).")] = None,
     dataset: Annotated[Path | None, typer.Option(help="MovieTweetings folder or Criteo file: its held-out queries.")] = None,
-    block_trace: Annotated[Path | None, typer.Option(help="Block I/O meanwhile: the READs of a trace, an fio iolog, MSR "
+    block_trace: Annotated[Path | None, typer.Option(help="Block I/O meanwhile, from a trace: an fio iolog, MSR "
                                                      "Cambridge's CSV or MQSim's, at its times.")] = None,
     block_depth: Annotated[int | None, typer.Option(help="For --block-trace: so many requests in flight instead.", min=1)
                            ] = None,
@@ -247,11 +247,11 @@ def _show_modelled(r: dict[str, Any], modelled: dict[str, Any]) -> None:
 def _show_block_io(b: dict[str, Any]) -> None:
     times = "" if b["time_scale"] is None else f", the trace's times x {b['time_scale']:g}"
     show(f"block I/O: {b['source']}", [
-        ("throughput", f"{b['iops']:,.0f} READs/s", f"{b['mb_per_second']:,.1f} MB/s; at most {b['depth']} "
+        ("throughput", f"{b['iops']:,.0f} requests/s", f"{b['mb_per_second']:,.1f} MB/s; at most {b['depth']} "
          f"in flight{times}"),
-        *([("latency mean", f"{b['latency_mean_us']:,.1f} us", ""),
-           ("latency p50 / p99", f"{b['latency_p50_us']:,.1f} / {b['latency_p99_us']:,.1f} us", "")]
-          if b["requests_count"] else []),
+        *((f"{name.upper()} latency mean / p50 / p99", " / ".join(
+            f"{of[f'latency_{figure}_us']:,.1f}" for figure in ("mean", "p50", "p99")) + " us",
+           f"{of['requests_count']:,} of them") for name, of in b["kinds"].items() if of["requests_count"]),
         ("sent while there were queries", f"{b['requests_count']:,}", f"{b['requests_left_count']:,} left")])
 
 

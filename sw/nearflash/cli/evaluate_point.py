@@ -125,7 +125,7 @@ def prepare(o: Point, say: Say) -> Job:
     o.check_ranges()
     modelled = Modelled(cached_pages(o.cache_mib, o.cache_unit))
     from ..evaluate.block_io import BlockIo
-    from ..evaluate.device import evaluate_device
+    from ..evaluate.device import evaluate_device, tables_of
     from ..evaluate.workload import placed
 
     base = base_config(o.preset, _path(o.config), o.channels, o.dies, o.planes, o.clock)
@@ -148,9 +148,8 @@ def prepare(o: Point, say: Say) -> Job:
     depth = o.depth or device.host.infer_depth
     block_io = None
     if o.block_trace is not None:
-        block_io = BlockIo.of_file(Path(o.block_trace), device, o.block_depth, o.block_scale)
-        if block_io.writes:
-            say(f"{block_io.source}: {block_io.writes:,} WRITEs are left out, which aren't simulated")
+        kept = sum(t.pages(device) for t in tables_of(spec))
+        block_io = BlockIo.of_file(Path(o.block_trace), device, kept, o.block_depth, o.block_scale)
     return Job(workload.queries, device.clock_mhz,
                lambda advance, slices: evaluate_device(device, spec, workload, o.batch, depth, not o.lookups_only, advance,
                                                        modelled, slices, block_io))

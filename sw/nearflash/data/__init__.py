@@ -1,7 +1,8 @@
 """Queries: real data sets, traces and synthetic locality. NumPy only."""
 
 from .batch import QueryBatch
-from .block_traces import BlockLoad, read_block_trace
+from .block_load import BlockLoad
+from .block_traces import read_block_trace
 from .criteo import Criteo
 from .locality import HistogramLocality, StackDistance, read_histograms
 from .movietweetings import MovieTweetings

@@ -45,7 +45,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     queries were handed to the simulator. ``modelled``: what is simulated beyond the gateware; the result's key
     ``modelled_not_in_rtl`` says what, and ``without_modelled`` what the device is without it. Of a device with a row cache
     ``row_cache`` says which, and ``without_row_cache`` what the device is without that. ``slices``: a list that gets
-    the run's timeline, of at most :data:`~nearflash.timeline.MOST_SLICES`. ``block_io``: READs meanwhile; the result's
+    the run's timeline, of at most :data:`~nearflash.timeline.MOST_SLICES`. ``block_io``: requests meanwhile; the result's
     ``block_io`` says how they fared, ``without_block_io`` how the queries do without.
 
     *Latency* is a command's, from the write to its doorbell to the acknowledgement of its completion, counted once for each
@@ -79,12 +79,10 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
                                 block_io=block_io)
         beyond |= {"row_cache": {**asdict(config.row_cache), "dram_bytes": config.row_cache.dram_bytes},
                    "without_row_cache": {k: plain[k] for k in COMPARED}}
-    block_pages = 0
     if block_io is not None:
         plain = evaluate_device(config, spec, workload, batch, depth, infer, modelled=modelled)
         beyond |= {"block_io": block_io.figures(config, timeline.block_submitted, timeline.block_completed),
                    "without_block_io": {k: plain[k] for k in COMPARED}}
-        block_pages = beyond["block_io"]["blocks_count"]
     if "cache_hits_count" in timeline.counters:
         beyond["cache_hit_share"] = timeline.counters["cache_hits_count"] / max(1, int(sum(seen.lookups)))
 
@@ -94,7 +92,7 @@ def evaluate_device(config: DeviceConfig, spec: ModelSpec, workload: Workload, b
     latency = np.repeat(timeline.completed - timeline.submitted, seen.sizes) * us
     channels = [count[f"channel{c}_bus_busy"] for c in range(f.channels)]
     dies = [count[name] for name in plane_counters(config)]
-    reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels)) - block_pages
+    reads = sum(count[f"channel{c}_reads_count"] for c in range(f.channels)) - timeline.block_pages
     lookups = int(sum(seen.lookups))
     rows = np.array([t.format.row_bytes(t.dim) for t in tables])
     moved = np.array([t.stride_beats(config) * config.beat_bytes for t in tables])

@@ -17,6 +17,7 @@ from nearflash.data import (
     read_histograms,
     synthetic_queries,
 )
+from nearflash.data.block_traces import FLUSH, READ, TRIM, WRITE
 from nearflash.data.locality import Histogram
 
 
@@ -96,7 +97,7 @@ def test_dlrm_trace(tmp_path):
 
 def test_block_trace(tmp_path, shared_data):
     t = read_block_trace(shared_data / "traces" / "mqsim" / "wsrch-small.trace")
-    assert t[0].tolist() == (11413000, 657728, 16, True)
+    assert t[0].tolist() == (11413000, 657728, 16, READ)
     p = tmp_path / "t"
     for bad in ("", "1 2 3 4", "1 0 5 8 2", "1 0 5 0 1"):
         p.write_text(bad)
@@ -106,15 +107,16 @@ def test_block_trace(tmp_path, shared_data):
 
 FIO2, FIO3 = ("fio version 2 iolog\n", "fio version 3 iolog\n")
 
-#: A trace and its requests: (ns, first sector, sectors, READ), in order of time.
+#: A trace and its requests: (ns, first sector, sectors, kind), in order of time.
 BLOCK_TRACES = {
     "msr": ("128166372003061629,usr,0,Read,7014609920,24576,41286\n128166372003061639,usr,0,Write,1317441537,8192,1963\n",
-            [(0, 13700410, 48, True), (1000, 2573128, 17, False)]),
-    "fio 2": (FIO2 + "/dev/x add\n/dev/x open\n/dev/x read 0 4096\n/dev/x wait 500 0\n/dev/x write 4096 1\n/dev/x close\n",
-              [(0, 0, 8, True), (500_000, 8, 1, False)]),
-    "fio 3": (FIO3 + "2 d add\n9 d read 100 4096\n8 d trim 0 4096\n5 d read 8192 512\n",
-              [(5000, 16, 1, True), (9000, 0, 9, True)]),
-    "mqsim": ("\n700 3 5 8 1\n600 0 7 9 0\n", [(600, 7, 9, False), (700, 5, 8, True)]),
+            [(0, 13700410, 48, READ), (1000, 2573128, 17, WRITE)]),
+    "fio 2": (FIO2 + "/dev/x add\n/dev/x open\n/dev/x read 0 4096\n/dev/x wait 500 0\n/dev/x write 4096 1\n"
+              "/dev/x sync 0 0\n/dev/x datasync 8192 512\n/dev/x sync_file_range 0 4096\n/dev/x close\n",
+              [(0, 0, 8, READ), (500_000, 8, 1, WRITE), (500_000, 0, 0, FLUSH), (500_000, 0, 0, FLUSH)]),
+    "fio 3": (FIO3 + "2 d add\n9 d read 100 4096\n8 d trim 100 4096\n5 d read 8192 512\n",
+              [(5000, 16, 1, READ), (8000, 1, 7, TRIM), (9000, 0, 9, READ)]),
+    "mqsim": ("\n700 3 5 8 1\n600 0 7 9 0\n", [(600, 7, 9, WRITE), (700, 5, 8, READ)]),
 }
 
 
@@ -152,19 +154,42 @@ def test_a_traces_reads_as_a_device_is_given_them(tmp_path):
     config = DeviceConfig.preset("tiny")
     size, most = config.lba_bytes, config.host.mdts_pages
     path = tmp_path / "t.csv"
-    path.write_text("".join(f"{at},usr,0,{kind},{offset},{n},1\n" for at, kind, offset, n in (
-        (10, "Read", size - 1, 2), (20, "Write", 0, 512), (30, "Read", 0, (most + 1) * size),
-        (40, "Read", (config.lbas + 3) * size, 1), (50, "Read", (config.lbas - 1) * size, 2 * size))))
+    path.write_text("".join(f"{at},usr,0,Read,{offset},{n},1\n" for at, offset, n in (
+        (10, size - 1, 2), (30, 0, (most + 1) * size), (40, (config.lbas + 3) * size, 1),
+        (50, (config.lbas - 1) * size, 2 * size))))
     trace = read_block_trace(path)
-    load = BlockLoad.of_trace(trace, config, scale=2.0)
+    load = BlockLoad.of_trace(trace, config, scale=2.0, kept=5)
     assert load.first.tolist() == [0, 0, most, 3, config.lbas - 2]
     assert load.count.tolist() == [2, most, 1, 1, 2]
     assert load.times.tolist() == [int(ns * 2 * config.clock_mhz / 1000) for ns in (0, 2000, 2000, 3000, 4000)]
     assert load.depth == config.host.queue_entries - 1
     queued = BlockLoad.of_trace(trace, config, depth=3)
     assert (queued.depth, queued.times) == (3, None)
-    with pytest.raises(DataError, match="reads = 0: must be at least one"):
-        BlockLoad.of_trace(trace[~trace["read"]], config)
+
+
+def test_a_trace_that_writes_lies_behind_the_tables(tmp_path):
+    """All of it; a TRIM is of the blocks that lie in it, in one piece, and a FLUSH of none."""
+    config = DeviceConfig.preset("tiny")
+    size, most = config.lba_bytes, config.host.mdts_pages
+    room = config.lbas - 5
+    path = tmp_path / "t.log"
+    path.write_text(FIO2 + "".join(f"d {action} {offset} {n}\n" for action, offset, n in (
+        ("read", 0, 1), ("write", size - 1, (most + 1) * size), ("sync", 0, 0), ("trim", 1, (most + 9) * size),
+        ("trim", 1, size), ("read", (room + 2) * size, size), ("write", (room - 1) * size, 2 * size))))
+    load = BlockLoad.of_trace(read_block_trace(path), config, kept=5)
+    assert load.kind.tolist() == [READ, WRITE, WRITE, FLUSH, TRIM, READ, WRITE]
+    assert load.first.tolist() == [5, 5, 5 + most, 0, 6, 7, config.lbas - 2]
+    assert load.count.tolist() == [1, most, 2, 0, most + 8, 1, 2]
+    assert load.moves.tolist() == [True, True, True, False, False, True, True]
+    load.check(config, 5)
+    with pytest.raises(DataError, match="block written = 5: must be at least 6: those before are the tables'"):
+        load.check(config, 6)
+    assert load.blocks_changed() == most + 9 + 2
+    with pytest.raises(DataError, match=f"logical blocks = {config.lbas}: must be more than the {config.lbas} of the"):
+        BlockLoad.of_trace(read_block_trace(path), config, kept=config.lbas)
+    path.write_text(FIO2 + "d trim 1 512\n")
+    with pytest.raises(DataError, match="requests = 0: must be at least one, of whole logical blocks"):
+        BlockLoad.of_trace(read_block_trace(path), config)
 
 
 def criteo_line(label="1", dense=("3",) * 13, cats=("1f",) * 26):

@@ -1,22 +1,29 @@
-"""READs of block I/O from their submission queue to the die queues (``nearflash_hw.block``), page after page.
+"""Block I/O from its submission queue on, and READs to the die queues (``nearflash_hw.block``), page after page.
 
 Beside the lookups' path, which they share the map and the flash with; what they share of the host's bus isn't looked at. A
-request keeps the command register until its PRP list is walked, so the next one's entry is fetched again after that.
+request keeps the register that it was sent to until its PRP list is walked, so the next one's entry for that register is
+fetched again after that, and those behind it wait in their queue. The walker takes one command at a time.
 """
 
 from __future__ import annotations
 
+from nearflash.data.block_traces import WRITE
+
 from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
 from .dram import read
-from .fetch import fetch
+from .fetch import entry
 from .flash import put_block
-from .landing import written
-from .state import FLYING, INF
+from .landing import blank, written
+from .moved import UNMAPPED, page_of
+from .pieces import begin_pieces, piece
+from .state import INF
+from .write import take, write_event
 
 __all__ = ["block_event", "start_blocks"]
 
 IDLE, OPEN, PIECE, ASK, ORDER, TAG = range(6)
+READS, WRITES, TRIMS = range(3)  # registers that commands go to: of READs, of WRITEs and FLUSHes, of dataset management
 
 
 @compiled
@@ -27,17 +34,76 @@ def start_blocks(d, a, now):
 
 
 @compiled
-def _fetch(d, a):
-    """The oldest request that was sent is fetched, if the one before it is through: when it is at block I/O."""
+def _register(a):
+    """That of the oldest request that was sent and isn't fetched."""
+    kind = a.load[a.request[a.sending[a.block[0].fetched % len(a.request)]].number].kind
+    return kind if kind <= WRITE else kind - 1  # a WRITE's is a FLUSH's too
+
+
+@compiled
+def _fetch_at(d, a):
+    """Set when that one is fetched, if it isn't being fetched now: in its turn, or, if it was deferred, when its register is
+    empty."""
     b = a.block[0]
-    if b.what != IDLE or b.fetched == b.sent:
-        return
-    place = a.sending[b.fetched % FLYING]
-    b.fetched += 1
-    entry = fetch(d, a, max(a.request[place].bell + d.k.BELL_TO_FETCH, b.fetch_free), b.register_free)
-    b.fetch_free = entry + d.k.VERDICT + d.k.NEXT_FETCH
-    b.place, b.left, b.page = place, a.request[place].left, a.block_first[a.request[place].number]
-    b.what, b.issue_at = OPEN, max(entry + d.k.DISPATCHED + d.k.READ_OFFERED, b.free_at)
+    if b.fetching == 0:
+        b.fetch_at = INF
+        if b.fetched < b.sent:
+            b.fetch_at = max(a.request[a.sending[b.fetched % len(a.request)]].bell + d.k.BELL_TO_FETCH, b.fetch_free)
+            if b.deferred:
+                b.fetch_at = max(a.register[_register(a)].free + d.k.REGISTER_SEEN, b.fetch_free)
+
+
+@within
+def _fetch(d, a, now):
+    """Its fetch begins in cycle ``now``, or there's the verdict on it."""
+    b = a.block[0]
+    target = _register(a)
+    b.fetching = 1 - b.fetching
+    if b.fetching:
+        b.fetch_at = entry(d, a, now) + d.k.VERDICT
+    elif a.register[target].free <= now:
+        a.register[target].at, a.register[target].free = now - d.k.VERDICT + d.k.DISPATCHED, INF
+        a.register[target].place = a.sending[b.fetched % len(a.request)]
+        b.fetched += 1
+        b.deferred, b.fetch_free = 0, now + d.k.NEXT_FETCH
+    else:
+        b.deferred, b.fetch_free = 1, now + d.k.DEFERRED
+
+
+@compiled
+def _intake_at(a):
+    """Set when the intake takes its next command: a READ, or what the writing half is ready for."""
+    b = a.block[0]
+    writes = max(min(a.register[WRITES].at, max(a.register[TRIMS].at, b.list_free)), b.control_free)
+    b.intake_at = max(b.intake_free, min(a.register[READS].at, writes))
+
+
+@within
+def _intake(d, a, now):
+    """The intake takes a command in cycle ``now``, READs last."""
+    b = a.block[0]
+    target = READS
+    if b.control_free <= now:
+        if a.register[WRITES].at <= now:
+            target = WRITES
+        if a.register[TRIMS].at <= now and b.list_free <= now:
+            target = TRIMS
+    a.register[target].at = b.intake_free = INF
+    if target != READS:
+        take(d, a, target, now + d.k.READ_OFFERED)
+    else:
+        b.offered = a.register[target].place
+        if b.what == IDLE:
+            _open(d, a, now + d.k.READ_OFFERED)
+
+
+@compiled
+def _open(d, a, now):
+    """The READ that the intake offers is opened from cycle ``now`` on."""
+    b = a.block[0]
+    b.place, b.offered = b.offered, -1
+    b.left, b.page = a.request[b.place].left, a.load[a.request[b.place].number].first
+    b.what, b.issue_at = OPEN, max(now, b.free_at)
 
 
 @compiled
@@ -56,31 +122,6 @@ def _tag(d, a, now):
         return -1
     b.tag_head += 1
     return back.tag
-
-
-@within
-def _piece(d, a, now):
-    """When the page's host memory is known: the cycle in which its last piece is taken, from ``now`` on."""
-    b = a.block[0]
-    at = now
-    for _ in range(d.page_pieces):
-        if b.run_left == 0:  # the next host page
-            known = b.run_known
-            if b.run > 0:
-                fetched = b.runs > 2 and (b.run - 1) % (d.beat_bytes // 8) == 0
-                known = b.run_taken + d.k.WALK_NEXT
-                if fetched:
-                    known = (b.run_taken + d.k.WALK_FETCH + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
-                             + d.k.WALK_FETCHED)
-            b.run_taken = max(known, b.piece_taken + 1)
-            b.run += 1
-            b.run_left = d.run_pages
-            b.piece_at = b.run_taken + d.k.PIECE_CUT
-        at = max(at, b.piece_at)
-        b.piece_taken = at
-        b.piece_at = at + d.k.PIECE_CUT
-        b.run_left -= 1
-    return at
 
 
 @within
@@ -103,8 +144,11 @@ def _page(d, a, tag, now):
     """``tag`` is that of the request's next page, whose host memory is wanted from cycle ``now`` on."""
     b = a.block[0]
     b.tag = tag
-    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample = b.page, len(a.table) - 1, b.place
-    b.what, b.issue_at = PIECE, _piece(d, a, now)
+    a.tag[tag].table, a.tag[tag].sample = len(a.table) - 1, b.place
+    at = now
+    for _ in range(d.page_pieces):
+        at = piece(d, a, at)
+    b.what, b.issue_at = PIECE, at
 
 
 @within
@@ -116,50 +160,62 @@ def _issue(d, a, now):
             return
         if b.what == OPEN:
             a.request[b.place].tag = tag
-            b.runs = -(-b.left * d.page_pieces // d.run_pages)
-            b.run = b.run_left = 0
-            b.piece_taken, b.run_known = now, now + d.k.READ_WALK
+            begin_pieces(d, a, b.left, now)
         _page(d, a, tag, now + 1)
     elif b.what == PIECE:
         if b.left == 1:
-            b.register_free = now + d.k.READ_END
+            a.register[READS].free = b.intake_free = now + d.k.READ_END
         b.what, b.issue_at = ASK, now + 1
     elif b.what == ASK:
         b.what, b.issue_at = ORDER, _map(d, a, now, b.page) + 1
+        a.tag[b.tag].page = page_of(a, b.page)
     else:
-        c = b.page & (d.channels - 1)
-        if now < a.channel[c].block_push_at:
-            b.issue_at = a.channel[c].block_push_at
-            return
-        put_block(d, a, c, b.tag, now)
+        at, page = now, a.tag[b.tag].page
+        if page == UNMAPPED:
+            at = blank(d, a, b.tag, now)
+        else:
+            c = page & (d.channels - 1)
+            if now < a.channel[c].block_push_at:
+                b.issue_at = a.channel[c].block_push_at
+                return
+            put_block(d, a, c, b.tag, now, 0)
         b.page += 1
         b.left -= 1
-        b.what, b.issue_at = TAG, now + 1
+        b.what, b.issue_at = TAG, at + 1
         if b.left == 0:
-            b.what, b.issue_at, b.free_at = IDLE, INF, now + 1
+            b.what, b.issue_at, b.free_at = IDLE, INF, at + 1
+            if b.offered >= 0:
+                _open(d, a, at + 1)
 
 
 @compiled
 def _post(d, a, now):
-    """All pages of a request are in host memory: its completion reaches Queues in cycle ``now``."""
+    """A request is done: its completion reaches Queues in cycle ``now``."""
     b = a.block[0]
-    a.request[a.ended[b.posted % FLYING].place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE - d.k.CQE_ASK
-    b.post_free = a.request[a.ended[b.posted % FLYING].place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
+    place = a.ended[b.posted % len(a.request)].place
+    a.request[place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE - d.k.CQE_ASK
+    b.post_free = a.request[place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
     b.posted += 1
     host_at(d, a)
 
 
 @apart
 def block_event(d, a):
-    """What block I/O does next: the host, or the page that is on its way to the flash."""
+    """What block I/O does next: the host, or what is on its way to the flash."""
     b = a.block[0]
     now = b.next_at
     if b.issue_at <= now:
         _issue(d, a, now)
-    elif b.posted < b.ended and a.ended[b.posted % FLYING].time <= now and b.post_free <= now:
+    elif b.fetch_at <= now:
+        _fetch(d, a, now)
+    elif b.intake_at <= now:
+        _intake(d, a, now)
+    elif b.write_next <= now:
+        write_event(d, a, now)
+    elif b.posted < b.ended and a.ended[b.posted % len(a.request)].time <= now and b.post_free <= now:
         _post(d, a, now)
     else:
         host_event(d, a, now)
-    if b.what == IDLE:
-        _fetch(d, a)
+    _fetch_at(d, a)
+    _intake_at(a)
     plan_block(a)

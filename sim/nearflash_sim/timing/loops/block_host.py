@@ -7,18 +7,31 @@ Requests in flight have a place each; they wait for their fetch in the order in 
 from __future__ import annotations
 
 from .compiled import apart, compiled
-from .state import FLYING, INF
+from .state import INF
 
-__all__ = ["host_at", "host_event", "plan_block"]
+__all__ = ["finish", "host_at", "host_event", "plan_block"]
 
 
 @compiled
 def plan_block(a):
-    """Set when block I/O does its next thing: the host's, a page's on its way to the flash, a completion's."""
+    """Set when block I/O does its next thing: the host's, a command's or page's on its way to the flash, a completion's."""
     b = a.block[0]
-    b.next_at = min(min(b.send_at, b.land_at), b.issue_at)
+    b.next_at = min(min(min(b.send_at, b.land_at), b.issue_at), min(min(b.intake_at, b.fetch_at), b.write_next))
     if b.posted < b.ended:
-        b.next_at = min(b.next_at, max(a.ended[b.posted % FLYING].time, b.post_free))
+        b.next_at = min(b.next_at, max(a.ended[b.posted % len(a.request)].time, b.post_free))
+
+
+@compiled
+def finish(a, place, at):
+    """The request at ``place`` is done: Queues may take its completion from cycle ``at`` on."""
+    b = a.block[0]
+    k = b.ended
+    while k > b.posted and a.ended[(k - 1) % len(a.request)].time > at:
+        before = a.ended[(k - 1) % len(a.request)]
+        a.ended[k % len(a.request)].place, a.ended[k % len(a.request)].time = before.place, before.time
+        k -= 1
+    a.ended[k % len(a.request)].place, a.ended[k % len(a.request)].time = place, at
+    b.ended += 1
 
 
 @compiled
@@ -27,9 +40,9 @@ def host_at(d, a):
     b = a.block[0]
     b.send_at = b.land_at = INF
     if b.sent < b.total and b.flying < b.depth:
-        b.send_at = max(b.host_now, a.block_time[b.sent])
+        b.send_at = max(b.host_now, a.load[b.sent].time)
     first = INF
-    for place in range(FLYING):
+    for place in range(len(a.request)):
         first = min(first, a.request[place].visible)
     if first < INF:
         while first > b.host_now and b.host_now < b.irq_low:
@@ -45,9 +58,9 @@ def _send(d, a, now):
     while a.request[place].number >= 0:
         place += 1
     a.request[place].number, a.request[place].bell = b.sent, now + d.k.DOORBELL
-    a.request[place].left = a.block_count[b.sent]
-    a.block_submitted[b.sent] = now
-    a.sending[b.sent % FLYING] = place
+    a.request[place].left = a.load[b.sent].count
+    a.load[b.sent].submitted = now
+    a.sending[b.sent % len(a.request)] = place
     b.sent += 1
     b.flying += 1
     b.host_now = now + d.k.MMIO_WRITE
@@ -60,9 +73,9 @@ def host_event(d, a, now):
     if b.land_at <= now:
         b.host_now = now + d.k.MMIO_WRITE
         b.irq_low = now + d.k.IRQ_FALL
-        for place in range(FLYING):
+        for place in range(len(a.request)):
             if a.request[place].visible <= now:
-                a.block_completed[a.request[place].number] = b.host_now
+                a.load[a.request[place].number].completed = b.host_now
                 a.request[place].number, a.request[place].visible = -1, INF
                 b.flying -= 1
     else:

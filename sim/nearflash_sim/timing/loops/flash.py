@@ -12,14 +12,15 @@ vectors are in: what happens until then is done before it is known when the feat
 from __future__ import annotations
 
 from .arrivals import arrive
-from .bus import page_from, wants
+from .bus import fill_from, page_from, wants
 from .compiled import apart, compiled, within
 from .dies import choose_from, command_from, look_at_dies, out_from, waits
 from .dram import read
-from .landing import begin_out, end_out, landed, room, room_at
+from .landing import begin_page, end_page, landed, room, room_at
 from .longest import count_pop, count_push, longest
+from .program import commanded, filled
 from .state import BUS, CHOOSE, END, INF, PUSH, REPEAT, ROOM, SCAN
-from .trace import ARRAY, COMMAND, DIE, OUT, note
+from .trace import ARRAY, COMMAND, DIE, IN, OUT, note
 from .trace import BUS as BUS_TRACK
 from .window import pop, repeat_at, scan, scan_at, seen, send_repeats, take_repeat
 
@@ -50,9 +51,11 @@ def _next(d, a, c):
         at, what = choose, CHOOSE
     bus = min(a.channel[c].dies_command, max(a.channel[c].dies_out, a.channel[c].out_at))
     if d.block_reads:
-        page = INF
+        page, fill = INF, INF  # out and in
         for k in range(c * d.dies, (c + 1) * d.dies):
-            if a.die[k].tag >= d.tags:
+            if a.die[k].tag >= d.tags + d.block_reads:
+                fill = min(fill, a.die[k].want_out)
+            elif a.die[k].tag >= d.tags:
                 page = min(page, a.die[k].want_out)
         if page < INF:
             bus = min(bus, max(page, page_from(d, a, c)))
@@ -60,6 +63,8 @@ def _next(d, a, c):
                 asks = room_at(a, c, page)
                 if asks < at:
                     at, what = asks, ROOM
+        if fill < INF:
+            bus = min(bus, max(fill, fill_from(d, a, c)))
         if a.channel[c].page_end < at:
             at, what = a.channel[c].page_end, END
     bus = max(bus, a.channel[c].bus_at)
@@ -85,11 +90,11 @@ def put(d, a, c, tag, at):
 
 
 @compiled
-def put_block(d, a, c, tag, now):
-    """A read of block I/O comes to channel ``c``'s queue in cycle ``now``."""
+def put_block(d, a, c, tag, now, starts):
+    """A command of block I/O comes to channel ``c``'s queue in cycle ``now``, not to start before cycle ``starts``."""
     k = c * d.dies + (a.tag[tag].page >> d.channel_bits & (d.dies - 1))
     a.behind[tag] = -1
-    a.tag[tag].visible = now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE)
+    a.tag[tag].visible = max(starts, now + (d.k.QUEUE_VISIBLE_ONE if d.dies == 1 and d.window == 0 else d.k.QUEUE_VISIBLE))
     if a.die[k].block_head < 0:
         a.die[k].block_head, a.die[k].block_visible = tag, a.tag[tag].visible
     else:
@@ -244,6 +249,9 @@ def _bus(d, a, c, now):
         a.channel[c].bus_busy += d.t_command
         a.die[k].want_command = INF
         command_from(d, a, c, -1)
+        if d.block_writes and tag >= d.tags + d.block_reads:
+            commanded(d, a, c, k, now, done)
+            return
         row = a.tag[tag].page >> d.channel_bits + d.die_bits
         array = d.t_read
         a.tag[tag].again = 0
@@ -266,7 +274,7 @@ def _bus(d, a, c, now):
     tag = a.die[k].tag
     beats = a.table[a.tag[tag].table].beats
     if d.block_reads and tag >= d.tags:
-        _page_out(d, a, c, k, now)
+        _page(d, a, c, k, now)
         return
     if d.page_unit and not a.tag[tag].again:
         beats = d.page_unit
@@ -288,36 +296,43 @@ def _bus(d, a, c, now):
 
 
 @compiled
-def _page_out(d, a, c, k, now):
-    """Die ``k`` begins to send a page of block I/O in cycle ``now``. How long that takes is known once it has ended."""
-    a.channel[c].page_die, a.channel[c].page_begun = k, now
+def _page(d, a, c, k, now):
+    """Die ``k`` begins to send or to take a page of block I/O in cycle ``now``. How long that takes is known once it has
+    ended."""
+    tag = a.die[k].tag
+    a.channel[c].page_die, a.channel[c].page_begun, a.channel[c].page_tag = k, now, tag
     a.channel[c].bus_at = INF
     a.die[k].want_out = INF
-    a.channel[c].page_tag = a.die[k].tag  # the die may take its next command meanwhile
-    a.die[k].free_at = now + 2
-    a.die[k].out_end = INF
-    begin_out(d, a, c, now + d.k.OUT_OVERHEAD)
+    fills = tag >= d.tags + d.block_reads
+    if not fills:  # the die may take its next command meanwhile
+        a.die[k].free_at = now + 2
+        a.die[k].out_end = INF
+    begin_page(d, a, c, now + (d.k.IN_OVERHEAD if fills else d.k.OUT_OVERHEAD), fills)
     _replan(d, a)
 
 
 @apart
 def _page_ended(d, a, c, end):
-    """And has sent it in cycle ``end``."""
+    """And has it moved in cycle ``end``."""
     k = a.channel[c].page_die
     begun, tag = a.channel[c].page_begun, a.channel[c].page_tag
+    fills = tag >= d.tags + d.block_reads
+    s, part = a.s[0], IN if fills else OUT
+    note(s, a.trace, DIE, k, part, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
+    note(s, a.trace, BUS_TRACK, c, part, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
     a.channel[c].bus_at = end + 1
-    a.channel[c].block_out_at = end + 2
     a.channel[c].bus_busy += end - begun
-    a.die[k].out_end = end
-    a.die[k].busy += end + 1
-    if a.die[k].free_at == INF:  # it has its next command
-        a.die[k].want_command = end + 1
-        a.die[k].busy -= end + 1
-    s = a.s[0]
-    note(s, a.trace, DIE, k, OUT, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
-    note(s, a.trace, BUS_TRACK, c, OUT, begun, end + 1, a.tag[tag].table, a.tag[tag].sample)
-    end_out(d, a, c, end)
-    landed(d, a, c, tag, end)
+    end_page(d, a, c, end)
+    if fills:
+        filled(d, a, c, k, end)
+    else:
+        a.channel[c].block_out_at = end + 2
+        a.die[k].out_end = end
+        a.die[k].busy += end + 1
+        if a.die[k].free_at == INF:  # it has its next command
+            a.die[k].want_command = end + 1
+            a.die[k].busy -= end + 1
+        landed(d, a, c, tag, end)
     _replan(d, a)
 
 

@@ -1,17 +1,18 @@
-"""Pages of block I/O on their way to the host (``nearflash_hw.block``: landing, sender, ledger).
+"""Pages of block I/O on the channels' buses, and on their way to the host (``nearflash_hw.block``: landing, sender, ledger).
 
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
-takes a beat a cycle, so the buses of several channels that send at once stretch. From there pages go on in the order in
-which they come, and when each is in host memory is arithmetic.
+takes a beat a cycle, so the buses of several channels that send at once stretch; as do those that move pages to their dies,
+as the write buffer gives a beat a cycle and few are read ahead. From the read buffer pages go on in the order in which they
+come, and when each is in host memory is arithmetic.
 """
 
 from __future__ import annotations
 
-from .block_host import plan_block
+from .block_host import finish, plan_block
 from .compiled import apart, compiled
-from .state import FLYING, INF
+from .state import INF
 
-__all__ = ["begin_out", "end_out", "landed", "room", "room_at", "written"]
+__all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "written"]
 
 
 @compiled
@@ -37,49 +38,55 @@ def room(d, a, c, now):
 
 
 @compiled
-def _at_pace(d, a, at, sending):
-    """From cycle ``at`` on ``sending`` channels send pages: when each is through."""
+def _at_pace(d, a, at, fills, more):
+    """From cycle ``at`` on ``more`` channels more send pages, or, where ``fills``, move them to their dies: when each is
+    through."""
     b = a.block[0]
-    before, pace = max(d.bus_beat_q16, b.sending << 16), max(d.bus_beat_q16, sending << 16)  # of a beat, in 1/65536 cycle
+    moving = b.filling if fills else b.sending
+    q16 = d.bus_beat_q16  # cycles of a beat, in 1/65536
+    before, pace = max(q16, moving << 16), max(q16, moving + more << 16)
+    ahead = d.k.FED_AHEAD << 15 if fills else 0
     for c in range(d.channels):
-        if a.channel[c].page_end < INF:
-            if at > a.channel[c].page_since:
-                moved = (at - a.channel[c].page_since << 32) // before
-                a.channel[c].page_left = max(0, a.channel[c].page_left - moved)
+        if a.channel[c].page_end < INF and a.channel[c].page_fills == fills:
+            since = at - a.channel[c].page_since << 32
+            if since > 0:
+                a.channel[c].page_left = max(0, a.channel[c].page_left - min(since // q16, since // before + ahead))
                 a.channel[c].page_since = at
-            a.channel[c].page_end = a.channel[c].page_since - (-a.channel[c].page_left * pace >> 32)
-    b.sending = sending
+            left = a.channel[c].page_left
+            a.channel[c].page_end = a.channel[c].page_since - (-max(left * q16, (left - ahead) * pace) >> 32)
+    if fills:
+        b.filling += more
+    else:
+        b.sending += more
 
 
 @compiled
-def begin_out(d, a, c, at):
-    """Channel ``c`` moves a page's beats from the cycle after ``at`` on."""
-    a.channel[c].page_since, a.channel[c].page_left = at, a.table[len(a.table) - 1].beats << 16
+def begin_page(d, a, c, at, fills):
+    """Channel ``c`` moves a page's beats from the cycle after ``at`` on: out, or, where it ``fills`` its die, in."""
+    beats = a.table[len(a.table) - 1].beats + (d.oob_beats if fills else 0)
+    a.channel[c].page_since, a.channel[c].page_left, a.channel[c].page_fills = at, beats << 16, fills
     a.channel[c].page_end = at
-    _at_pace(d, a, at, a.block[0].sending + 1)
+    _at_pace(d, a, at, fills, 1)
 
 
 @compiled
-def end_out(d, a, c, at):
+def end_page(d, a, c, at):
     """It moved the last in cycle ``at``."""
     a.channel[c].page_end = INF
-    _at_pace(d, a, at, a.block[0].sending - 1)
+    _at_pace(d, a, at, a.channel[c].page_fills, -1)
 
 
 @apart
-def landed(d, a, c, tag, end):
-    """The last beat of the page of ``tag`` leaves channel ``c``'s bus in cycle ``end``."""
+def _send(d, a, tag, at):
+    """The page of ``tag`` waits for the sender in cycle ``at``; the cycle in which its last beat is read from the buffer."""
     b = a.block[0]
-    a.channel[c].room = INF
-    a.channel[c].room_from = end + d.k.ROOM_AGAIN
     beats = a.table[a.tag[tag].table].beats
-    begin = max(end + d.k.LANDED, b.sender_free)
+    begin = max(at, b.sender_free)
     last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1  # its last beat is read from the buffer
     b.sender_free = last + 1
     place = b.pages % len(a.burst)
     b.pages += 1
     a.burst[place].asked, a.burst[place].end = begin + d.k.PIECE_ASK - 1, last + d.k.PAGE_ON_BUS
-    a.read_slot[a.channel[c].slot] = last + d.k.SLOT_BACK
     retired = last + d.k.PAGE_WRITTEN
     place = a.tag[tag].sample
     a.request[place].left -= 1
@@ -88,9 +95,27 @@ def landed(d, a, c, tag, end):
     if tag != a.request[place].tag:
         _back(d, a, tag, retired + d.k.READ_TAG_BACK)
     if a.request[place].left == 0:
-        a.ended[b.ended % FLYING].place, a.ended[b.ended % FLYING].time = place, retired + d.k.READ_DONE
-        b.ended += 1
+        finish(a, place, retired + d.k.READ_DONE)
     plan_block(a)
+    return last
+
+
+@compiled
+def landed(d, a, c, tag, end):
+    """The last beat of the page of ``tag`` leaves channel ``c``'s bus in cycle ``end``."""
+    a.channel[c].room = INF
+    a.channel[c].room_from = end + d.k.ROOM_AGAIN
+    a.block[0].landed += 1
+    a.read_slot[a.channel[c].slot] = _send(d, a, tag, end + d.k.LANDED) + d.k.SLOT_BACK
+
+
+@compiled
+def blank(d, a, tag, now):
+    """The page of ``tag`` isn't mapped, so zeros are sent; offered to the sender in cycle ``now``, which takes it then or in
+    the cycle that this returns."""
+    taken = max(now, a.block[0].sender_free + d.k.BLANK_NEXT)
+    _send(d, a, tag, now + d.k.BLANK)
+    return taken
 
 
 @compiled

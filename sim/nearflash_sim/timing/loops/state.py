@@ -10,25 +10,29 @@ from nearflash.contract import DeviceConfig, TableSpec, cores
 from nearflash.contract.modelled import Modelled
 from nearflash.contract.nvme import HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
-from nearflash.data.block_traces import BlockLoad
+from nearflash.data.block_load import BlockLoad
 
 from ..latency import Latency
+from ..workload import tables_end
 from .dram import BURSTS
 from .fetch import FETCHES
+from .host_reads import HOST_READS
+from .moved import new_moved
 from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
-__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "FLYING", "INF", "PUSH", "RECENT", "REPEAT", "ROOM", "ROWS", "SCAN", "Arrays",
+__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "INF", "PUSH", "RECENT", "REPEAT", "ROOM", "ROWS", "SCAN", "Arrays",
            "Device", "device_of", "new_state"]
 
 INF = 1 << 62  # a time that never comes
-FLYING = 64  # places for requests of block I/O in flight: more than depth may be
+DRAM_WRITES = 64  # the latest ones: more than page slots have under way
 #: What a channel does next. Of a page window: SCAN, REPEAT; of block I/O: ROOM, a page's slot is set aside, and END, the
 #: page is off the bus. Up to SCAN it is of no matter to anything but the channel.
 PUSH, CHOOSE, SCAN, BUS, REPEAT, ROOM, END = range(7)
 COMMANDS = 32  # places for commands in flight: more than the largest infer_depth
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
+SMALL_BYTES = 16  # of a superblock, and of a range of a list
 BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)
 RECENT = 128  # places for a transfer's latest beats: more than the host reader's room
 
@@ -72,6 +76,14 @@ class Device(NamedTuple):
     block_reads: int  #: pages of block I/O in flight; 0: there is none
     page_pieces: int  #: pieces of host memory that a logical block goes to,
     run_pages: int  #: and that a host page has
+    block_writes: int  #: slots for pages that block I/O writes; 0: it writes none
+    t_program: int
+    t_erase: int
+    oob_beats: int  #: of a flash page
+    block_pages: int  #: of a flash block
+    total_pages: int  #: of the flash
+    small_beats: int  #: of a superblock, and of a list of one range
+    piece_store: int  #: cycles that a piece of host memory takes through the queue of a WRITE's
     longest: int  #: the bus moves the data of the die that most reads wait for
 
 
@@ -123,11 +135,14 @@ class Arrays(NamedTuple):
     burst: np.ndarray  #: ring: pages on the host's write bus: when asked for, and the last beat's cycle
     read_tag: np.ndarray  #: ring: pages' tags that came back, and when they may be taken
     read_slot: np.ndarray  #: cycles from which on the read buffer's slots are free
-    block_first: np.ndarray  #: [request] its first logical block,
-    block_count: np.ndarray  #: how many,
-    block_time: np.ndarray  #: when the host has it,
-    block_submitted: np.ndarray  #: and the cycles in which it is submitted,
-    block_completed: np.ndarray  #: and complete
+    load: np.ndarray  #: [request]: first logical block, how many, kind, when the host has it, and the cycles in which it is
+    #: submitted and complete
+    register: np.ndarray  #: those that commands of block I/O go to: when there is one, whose, and when they are empty
+    slot: np.ndarray  #: of the write buffer
+    piece_time: np.ndarray  #: [piece] of the WRITE under way: from when on it may be requested
+    dram_written: np.ndarray  #: [write, 2] ring: cycles in which beats go to the DRAM, from and to
+    host_reads: np.ndarray  #: [read, 2] ring: of WRITEs' blocks, when asked for and the cycle after the last beat
+    moved: np.ndarray  #: [place, 2]: logical blocks that were written or unmapped, and their pages
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
@@ -182,13 +197,18 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         page_unit=config.page_beats if modelled.page_cache_mib else 0,
         cache_mask=config.flash.total_pages - 1 if modelled.page_cache_mib else INF - 1,
         block_reads=config.host.block_reads if len(blocks.first) else 0,
-        page_pieces=max(1, config.lba_bytes // HOST_PAGE), run_pages=max(1, HOST_PAGE // config.lba_bytes))
+        page_pieces=max(1, config.lba_bytes // HOST_PAGE), run_pages=max(1, HOST_PAGE // config.lba_bytes),
+        block_writes=config.host.page_slots if blocks.writes else 0, t_program=config.t_program, t_erase=config.t_erase,
+        oob_beats=config.oob_beats, block_pages=f.pages, total_pages=f.total_pages,
+        small_beats=max(1, SMALL_BYTES // config.beat_bytes),
+        piece_store=2 if _most_pieces(config) >= BUFFERED_DEPTH else 1)
 
 
 def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Modelled, blocks: BlockLoad, slices: int = 0
               ) -> Arrays:
     """As a device that has just been enabled: its map cache is empty. ``slices``: room for a timeline's. Behind the tables
-    there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its pages."""
+    there is one more, whose rows are the pages of block I/O, and behind the lookups' tags those of its READs' pages, and an
+    ERASE's and a PROGRAM's for each slot that it writes from."""
     f, lk = config.flash, config.lookup
     dies = f.channels * f.channel_planes
     table = _records(len(tables) + 1, "beats", "words", "dim", "int8", "mean", "node")
@@ -204,19 +224,20 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.channel_planes - 1  # round-robin begins after it
+    tags = lk.tags + config.host.block_reads + 2 * config.host.page_slots
     return Arrays(
         s=s, table=table,
-        tag=_records(lk.tags + config.host.block_reads, "page", "table", "sample", "visible", "key", "again", "keep"),
-        row=np.zeros(lk.tags, np.int64), behind=np.zeros(lk.tags + config.host.block_reads, np.int64),
+        tag=_records(tags, "page", "table", "sample", "visible", "key", "again", "keep"),
+        row=np.zeros(lk.tags, np.int64), behind=np.zeros(tags, np.int64),
         free=_records(lk.tags, "tag", "time"),
         channel=_records(f.channels + 1, "in_head", "in_tail", "push_at", "choose_at", "bus_at", "out_at", "next_what",
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
                          "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "turns",
                          "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
-                         "page_begun", "page_since", "page_left", "walk_from", "walk_first", "walk_before", "walk_passed",
-                         added=-1, repeat=-1, last_choice=first, last_command=first, last_out=first, next_at=INF, room=INF,
-                         page_end=INF, coming_at=INF, merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF,
-                         dies_unseen=INF),
+                         "page_begun", "page_since", "page_left", "page_fills", "programs", "feed_tail", "walk_from",
+                         "walk_first", "walk_before", "walk_passed", feed=-1, added=-1, repeat=-1, last_choice=first,
+                         last_command=first, last_out=first, next_at=INF, room=INF, page_end=INF, coming_at=INF,
+                         merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
                      "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
                      held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,
@@ -234,24 +255,39 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
         burst_end=np.full(BURSTS, -1),
-        **_block_state(config, blocks),
+        **_block_state(config, tables, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
 
 
-def _block_state(config: DeviceConfig, blocks: BlockLoad) -> dict[str, np.ndarray]:
-    """Those of :class:`Arrays` that are block I/O's."""
-    n, h = len(blocks.first), config.host
-    block = _records(1, "host_now", "irq_low", "sent", "fetched", "flying", "fetch_free", "register_free", "free_at", "what",
-                     "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
+def _most_pieces(config: DeviceConfig) -> int:
+    """Of a WRITE (:mod:`nearflash_hw.block.write_fetch`)."""
+    pages = config.host.mdts_pages
+    return pages + -(-pages * config.lba_bytes // HOST_PAGE)
+
+
+def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: BlockLoad) -> dict[str, np.ndarray]:
+    """Those of :class:`Arrays` that are block I/O's. The log goes on behind the tables."""
+    h, logged, flying = config.host, tables_end(tables), blocks.depth + 1
+    block = _records(1, "host_now", "irq_low", "sent", "flying", "fetched", "fetching", "deferred", "fetch_free", "free_at",
+                     "what", "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
-                     "posted", "ended", "post_free", "pages", "sending", next_at=INF, send_at=INF, land_at=INF, issue_at=INF,
-                     total=n, depth=blocks.depth)
+                     "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "intake_free", "control_free",
+                     "list_free", "host_reads", "write_place", "write_first", "write_count", "claimed", "placed", "mapped",
+                     "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
+                     "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
+                     "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, fetch_at=INF,
+                     write_next=INF, claim_at=INF, place_at=INF, order_at=INF, change_at=INF, patch_at=INF, trim_at=INF,
+                     offered=-1, cursor=logged, durable=logged, total=len(blocks.first), depth=blocks.depth)
+    load = _records(len(blocks.first), "first", "count", "kind", "time", "submitted", "completed")
+    load["first"], load["count"], load["kind"] = blocks.first, blocks.count, blocks.kinds
+    load["time"] = 0 if blocks.times is None else blocks.times
     return {
-        "block": block, "request": _records(FLYING, "bell", "left", "tag", number=-1, visible=INF),
-        "sending": np.zeros(FLYING, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
-        "ended": _records(FLYING, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "block": block, "request": _records(flying, "bell", "left", "tag", number=-1, visible=INF),
+        "sending": np.zeros(flying, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
+        "ended": _records(flying, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
         "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
-        "block_first": np.array(blocks.first, np.int64), "block_count": np.array(blocks.count, np.int64),
-        "block_time": np.zeros(n, np.int64) if blocks.times is None else np.array(blocks.times, np.int64),
-        "block_submitted": np.zeros(n, np.int64), "block_completed": np.zeros(n, np.int64)}
+        "load": load, "register": _records(3, "free", "place", at=INF),
+        "slot": _records(h.page_slots, "page", "block", "filled", "settled", "starts", "next"),
+        "piece_time": np.zeros(_most_pieces(config), np.int64), "dram_written": np.zeros((DRAM_WRITES, 2), np.int64),
+        "host_reads": np.full((HOST_READS, 2), -1), "moved": new_moved(blocks.blocks_changed())}

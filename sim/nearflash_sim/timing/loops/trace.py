@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from .compiled import compiled
 
-__all__ = ["ARRAY", "BUS", "CACHE", "COMMAND", "DIE", "DRAIN", "FIELDS", "MLP", "OTHER", "OUT", "PARTS", "POOLING", "note"]
+__all__ = ["ARRAY", "BUS", "CACHE", "COMMAND", "DIE", "DRAIN", "FIELDS", "IN", "MLP", "OTHER", "OUT", "PARTS", "POOLING",
+           "note"]
 
 #: Kinds of tracks. There's one of each but DIE, BUS and MLP, of which there are as many as dies, channels and units.
 DIE, BUS, POOLING, DRAIN, CACHE, MLP = range(6)
 #: What a slice is: a phase of a read, a row, a sample's drain, a group in a unit.
-COMMAND, ARRAY, OUT, OTHER = range(4)
-PARTS = ("command", "array", "data out", "")
+COMMAND, ARRAY, OUT, OTHER, IN = range(5)
+PARTS = ("command", "array", "data out", "", "data in")
 FIELDS = 7  #: kind, number, part, first cycle, cycle after the last, table or -1, sample or group
 
 
