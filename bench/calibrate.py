@@ -9,7 +9,8 @@ configuration out in turn, and those of the package's coefficients. ``--write`` 
 all units share, times a factor of its kind. It keeps the package's coefficients, and the factors of kinds that no
 configuration has, so that few configurations are enough and none need hold an MLP: ``--factors --devices 1 --engines 0``.
 ``--tensors`` adds tensor engines, the first of :data:`TENSORS`: ``--factors --devices 0 --engines 0 --tensors 2`` for a
-change of those alone. ``--caches`` does so with row caches, of :data:`CACHES`.
+change of those alone. ``--caches`` does so with row caches, of :data:`CACHES`, ``--channels`` with flash channels that have
+a page window, planes or both, of :data:`CHANNELS`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from nearflash.contract import (
 )
 from nearflash.contract.resources import Resources
 from nearflash_hw.device import Device
+from nearflash_hw.flash.channel import Channel
 from nearflash_hw.lookup.row_cache import RowCache
 from nearflash_hw.mlp import MlpEngine
 from nearflash_hw.synthesis import estimate
@@ -56,6 +58,7 @@ from .util import device as small_device
 __all__ = ["main", "random_device", "random_engine"]
 
 REPEATED = ("channel",)  # one is enough
+ALONE = {"lookup.row_cache": RowCache, "channel0": Channel}  # units, by path
 TENSOR_BASE = 0  # of the region: the netlists of `bench tensor_size`
 #: Engines with all operators (beat_bytes, configuration): that of `bench tensor_size`, one of half its lanes, and wide ones.
 TENSORS = {
@@ -64,6 +67,17 @@ TENSORS = {
 #: Row caches by themselves: that of `bench locality`, and a small one.
 CACHES = (replace(DeviceConfig.preset("paper", dies=4), row_cache=RowCacheConfig(8192)),
           replace(DeviceConfig.preset("tiny"), row_cache=RowCacheConfig(1024, 4, 64)))
+
+
+def _channel(dies: int, planes: int, tags: int, window: int) -> DeviceConfig:
+    base = DeviceConfig.preset("paper", dies=dies)
+    config = replace(base, flash=replace(base.flash, planes=planes), lookup=replace(base.lookup, tags=tags))
+    return config.with_page_window(window) if window else config
+
+
+#: Channels by themselves: those of docs/timing.md and smaller ones.
+CHANNELS = (_channel(4, 1, 1024, 256), _channel(2, 1, 256, 64), _channel(4, 2, 1024, 0), _channel(2, 4, 256, 0),
+            _channel(4, 2, 1024, 256), _channel(2, 2, 256, 64))
 
 
 def random_device(rng: random.Random) -> DeviceConfig:
@@ -135,9 +149,9 @@ class _Sample:
     measured: Resources
 
 
-def _configurations(family: str, devices: int, engines: int, tensors: int, caches: int, seed: int
+def _configurations(family: str, devices: int, engines: int, tensors: int, caches: int, channels: int, seed: int
                     ) -> list[tuple[DeviceConfig, str]]:
-    """What is synthesised, and of which only one room, or part of one: "mlp", "tensor" or "lookup.row_cache"."""
+    """What is synthesised, and of which only one room, or part of one: "mlp", "tensor", or a path of :data:`ALONE`."""
     rng = random.Random(seed)
     todo = [(random_device(rng), "") for _ in range(devices)]
     todo += [(random_engine(rng, PRIMITIVE[family]), "mlp") for _ in range(engines)]
@@ -147,14 +161,15 @@ def _configurations(family: str, devices: int, engines: int, tensors: int, cache
     todo += [(replace(paper, beat_bytes=beat, lookup=replace(paper.lookup, lanes=beat // 4), tensor=tensor,
                       mlp=replace(paper.mlp, primitive=PRIMITIVE[family])), "tensor")
              for beat, tensor in TENSORS[family][:tensors]]
-    return todo + [(config, "lookup.row_cache") for config in CACHES[:caches]]
+    return todo + [(config, "lookup.row_cache") for config in CACHES[:caches]] + [
+        (config, "channel0") for config in CHANNELS[:channels]]
 
 
 def _units(config: DeviceConfig, engine: str) -> list[Unit]:
     if not engine:
         return units(Device(config))
-    if engine == "lookup.row_cache":
-        return [Unit(engine, subtree(RowCache(config), ""))]
+    if engine in ALONE:
+        return [Unit(engine, subtree(ALONE[engine](config), ""))]
     room = MlpEngine(config) if engine == "mlp" else TensorEngine(config, base=TENSOR_BASE)
     return [Unit(f"{engine}.{u.path}" if u.path else engine, u.rtlil) for u in units(room, room=True)]
 
@@ -163,14 +178,14 @@ def _samples(family: str, todo: list[tuple[DeviceConfig, str]], jobs: int) -> It
     for number, (config, engine) in enumerate(todo):
         found = [u for u in _units(config, engine) if not u.path.startswith(REPEATED) or u.path == "channel0"]
         with ThreadPoolExecutor(max_workers=jobs) as pool:  # each runs a process
-            yield list(pool.map(lambda u, number=number: _sample(number, u, family), found))
+            yield list(pool.map(lambda u, number=number, config=config: _sample(number, config, u, family), found))
 
 
-def _sample(number: int, unit: Unit, family: str) -> _Sample:
+def _sample(number: int, config: DeviceConfig, unit: Unit, family: str) -> _Sample:
     features = features_of(unit.rtlil)
     exact = exact_part(features, family)
-    return _Sample(number, unit.path, kind_of(unit.path), lut_terms(features, exact), ff_terms(features, exact), exact,
-                   synthesise(unit.rtlil, family))
+    return _Sample(number, unit.path, kind_of(unit.path, config), lut_terms(features, exact), ff_terms(features, exact),
+                   exact, synthesise(unit.rtlil, family))
 
 
 def _fit(samples: Sequence[_Sample], keep: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -234,13 +249,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--engines", type=int, default=32)
     parser.add_argument("--tensors", type=int, default=0, help="tensor engines, 2 at most")
     parser.add_argument("--caches", type=int, default=0, help="row caches, 2 at most")
+    parser.add_argument("--channels", type=int, default=0, help="channels with a page window or planes, 6 at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--factors", action="store_true", help="fit the factors alone, keep the coefficients")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="syntheses at a time")
     parser.add_argument("--write", action="store_true", help="keep the coefficients in the package")
     parser.add_argument("--json", type=Path, help="write the figures here")
     args = parser.parse_args(argv)
-    todo = _configurations(args.family, args.devices, args.engines, args.tensors, args.caches, args.seed)
+    todo = _configurations(args.family, args.devices, args.engines, args.tensors, args.caches, args.channels,
+                           args.seed)
     samples: list[_Sample] = []
     with progress() as bar:
         task = bar.add_task("synthesising", total=len(todo), note="")

@@ -28,14 +28,14 @@ def device():
         yield opened
 
 
-def bags_of(device, rng, samples, bag, pages, one_die=False):
-    """A bag of each table and sample: rows of a few pages, with ``one_die`` of those of channel 0's die 0."""
+def bags_of(device, rng, samples, bag, pages, one_of=1):
+    """A bag of each table and sample: rows of a few pages, of the first of every ``one_of`` pages: with 2 those of channel
+    0, with 4 those of its die 0."""
     bags = []
     for table in device.made:
         every = np.arange(ROWS - 4 * ROWS_A_PAGE)
         blocks = locate(WINDOWED, table.spec, every)
-        if one_die:
-            every = every[blocks % 4 == 0]
+        every = every[blocks % one_of == 0]
         hot = rng.choice(every[:: ROWS_A_PAGE], pages, replace=False) // ROWS_A_PAGE
         rows = every[np.isin(every // ROWS_A_PAGE, hot)]
         lengths = rng.integers(0, bag + 1, samples)
@@ -61,7 +61,7 @@ def reads(timeline):
 @pytest.mark.parametrize(("depth", "samples", "bag"), [(1, 1, 30), (1, 6, 8), (2, 2, 12), (4, 3, 20), (4, 12, 9)])
 def test_no_cycle_off_on_one_die(device, depth, samples, bag, pages):
     rng = np.random.default_rng(samples * 100 + bag + pages)
-    queries = [bags_of(device, rng, samples, bag, pages, one_die=True) for _ in range(5)]
+    queries = [bags_of(device, rng, samples, bag, pages, one_of=4) for _ in range(5)]
     rtl, simulated = both(device, queries, depth)
     assert simulated.submitted.tolist() == rtl.submitted.tolist()
     assert simulated.completed.tolist() == rtl.completed.tolist()
@@ -75,8 +75,19 @@ def test_where_a_cycle_of_the_walkers_decides(device, seed):
     would come too early or late for a read: rare, as a page takes it longer than all of its queue."""
     rng = np.random.default_rng(seed)
     depth, samples, bag, pages = (int(rng.integers(a, b)) for a, b in ((1, 5), (1, 16), (4, 32), (2, 9)))
-    rtl, simulated = both(device, [bags_of(device, rng, samples, bag, pages, one_die=True) for _ in range(3)], depth)
+    rtl, simulated = both(device, [bags_of(device, rng, samples, bag, pages, one_of=4) for _ in range(3)], depth)
     assert simulated.completed.tolist() == rtl.completed.tolist()
+
+
+@pytest.mark.parametrize("seed", [5, 6, 8, 27])
+def test_a_read_that_comes_while_the_walker_finds_nothing(device, seed):
+    """Of random queries to two dies of one channel those in which a read comes in the very cycle in which the walker looks
+    and finds no more in its die's queue: it looks again."""
+    rng = np.random.default_rng(seed)
+    depth, samples, bag, pages = (int(rng.integers(a, b)) for a, b in ((1, 5), (1, 16), (4, 32), (1, 9)))
+    rtl, simulated = both(device, [bags_of(device, rng, samples, bag, pages, one_of=2) for _ in range(3)], depth)
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+    assert simulated.counters == {name: rtl.counters[name] for name in simulated.counters}
 
 
 @pytest.mark.parametrize(("depth", "samples", "bag", "pages"),

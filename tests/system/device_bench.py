@@ -4,7 +4,7 @@ their lookups must give."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,17 @@ class Recorded(GuardedSim):
         super().idle(cycles)
         self.note("idle", self.device.irq)
 
+    def random_timing(self, rng: np.random.Generator, stall: float, seed: int) -> None:
+        """Both memories answer after random times from here on, and a beat stalls with probability ``stall``."""
+        for k, memory in enumerate((self.device.host, self.device.dram)):
+            memory.set_timing(int(rng.integers(1, 300)), int(rng.integers(1, 40)), stall, seed=seed + k)
+
+    def end_step(self, device: Device, rng: np.random.Generator, longest: int) -> None:
+        """Notes the counters and, after up to ``longest`` cycles in which the host does nothing, the memories."""
+        self.note("counters", tuple(device.counters().items()))
+        self.idle(int(rng.integers(1, longest)))
+        self.snapshot()
+
     def snapshot(self) -> None:
         self.note("traffic", self.device.host.traffic, self.device.dram.traffic)
         self.note_memories()
@@ -113,6 +124,22 @@ def outcome(device: Device, command) -> Completion:
         return device.driver.wait(command)
     except CommandError as e:
         return Completion(e.status, e.dw0, e.dw1)
+
+
+def random_block_io(rng: np.random.Generator, device: Device, pages: int) -> None:
+    """Writes and reads ``pages`` somewhere near the device's end."""
+    lba = device.config.lbas - 100 + int(rng.integers(0, 50))
+    device.write(lba, rng.bytes(pages * device.config.lba_bytes))
+    device.read(lba, pages)
+
+
+def assert_one_device(traffic: Callable[..., list[tuple[Any, ...]]], *args: Any) -> list[tuple[Any, ...]]:
+    """What the host program ``traffic`` sees of a device's gated model is what it sees of the ungated one; it."""
+    gated, ungated = (traffic(*args, gated=g) for g in (True, False))
+    for a, b in zip(gated, ungated, strict=False):
+        assert a == b
+    assert len(gated) == len(ungated)
+    return gated
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

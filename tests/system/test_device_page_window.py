@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_bench import TIMEOUT, Recorded, assert_same_bits, expected, submit_lookup
+from device_bench import TIMEOUT, Recorded, assert_one_device, assert_same_bits, expected, random_block_io, submit_lookup
 from nearflash.contract import RowFormat
 from nearflash.contract.table import PoolMode
 from nearflash.runtime import Device
@@ -38,31 +38,22 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
         tables = [make_table(rng, WINDOWED, *kind) for kind in KINDS]
         load(device, tables, preload=bool(seed % 2))
         for step in range(8):
-            for k, memory in enumerate((backend.device.host, backend.device.dram)):
-                memory.set_timing(int(rng.integers(1, 200)), int(rng.integers(1, 40)), (0.0, 0.0, 0.2)[step % 3],
-                                  seed=step + k + 1)
+            backend.random_timing(rng, (0.0, 0.0, 0.2)[step % 3], step + 1)
             given = [hot_bags(rng, tables, int(rng.integers(1, 9))) for _ in range(int(rng.integers(1, 5)))]
             tickets = [submit_lookup(device, bags) for bags in given]
-            lba = device.config.lbas - 100 + int(rng.integers(0, 50))
-            device.write(lba, rng.bytes(2 * device.config.lba_bytes))
-            device.read(lba, 2)
+            random_block_io(rng, device, 2)
             for bags, ticket in zip(given, tickets, strict=True):
                 assert_same_bits(device.result(ticket), expected(device, tables, bags))
             table = tables[step % len(tables)]
             table.rows = make_table(rng, WINDOWED, table.spec.rows, table.spec.dim, table.spec.format, table.spec.mode).rows
             device.write(table.spec.extents[0].lba, table_pages(table.spec, table.rows, WINDOWED).tobytes())
-            backend.note("counters", tuple(device.counters().items()))
-            backend.idle(int(rng.integers(1, 20_000)))
-            backend.snapshot()
+            backend.end_step(device, rng, 20_000)
     return backend.log
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_answers_are_exact_and_gated_and_ungated_models_are_one_device(seed):
-    gated, ungated = (traffic(seed, gated=g) for g in (True, False))
-    for a, b in zip(gated, ungated, strict=False):
-        assert a == b
-    assert len(gated) == len(ungated)
-    counters = dict(next(entry for entry in reversed(gated) if entry[1] == "counters")[2])
+    log = assert_one_device(traffic, seed)
+    counters = dict(next(entry for entry in reversed(log) if entry[1] == "counters")[2])
     reads = sum(v for name, v in counters.items() if name.endswith("reads_count"))
     assert reads < 0.5 * counters["lookups_count"]

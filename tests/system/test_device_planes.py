@@ -7,11 +7,13 @@ import pytest
 from device_bench import (
     TIMEOUT,
     Recorded,
+    assert_one_device,
     assert_same_bits,
     call,
     expected,
     open_device,
     random_bags,
+    random_block_io,
     random_tables,
     scatter,
     submit_lookup,
@@ -58,24 +60,16 @@ def traffic(*, gated: bool):
         tables = [make_table(rng, PLANES, 300, 8) for _ in range(2)]
         load(device, tables)
         for step in range(8):
-            for memory in (backend.device.host, backend.device.dram):
-                memory.set_timing(int(rng.integers(1, 300)), int(rng.integers(1, 40)), (0.0, 0.2)[step % 2], seed=step + 1)
+            backend.random_timing(rng, (0.0, 0.2)[step % 2], step + 1)
             tickets = [submit_lookup(device, random_bags(rng, tables, int(rng.integers(1, 9)))) for _ in range(3)]
-            lba = device.config.lbas - 100 + int(rng.integers(0, 50))
-            device.write(lba, rng.bytes(20 * PLANES.lba_bytes))
-            device.read(lba, 20)
+            random_block_io(rng, device, 20)
             call(device, 1, Opcode.READ, cdw10=device.config.lbas)  # beyond the end
             for ticket in tickets:
                 device.result(ticket)
-            backend.note("counters", tuple(device.counters().items()))
-            backend.idle(int(rng.integers(1, 100_000)))
-            backend.snapshot()
+            backend.end_step(device, rng, 100_000)
     return backend.log
 
 
 def test_gated_and_ungated_models_are_one_device():
-    gated, ungated = traffic(gated=True), traffic(gated=False)
-    for a, b in zip(gated, ungated, strict=False):
-        assert a == b
-    assert len(gated) == len(ungated)
-    assert gated[-1][0] > 200_000
+    log = assert_one_device(traffic)
+    assert log[-1][0] > 200_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_bench import TIMEOUT, Recorded, call, open_device
+from device_bench import TIMEOUT, Recorded, assert_one_device, call, open_device
 from nearflash.cli.app import app
 from nearflash.contract import AdminOpcode, ConfigError, DeviceConfig, Opcode, Status, TableSpec
 from nearflash.contract.registers import counters
@@ -51,8 +51,7 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
     rng, model, backend = np.random.default_rng(seed), TensorModel(ALONE), Recorded(ALONE, gated=gated)
     with Device(backend, timeout=TIMEOUT) as device:
         for n in range(3):
-            for k, memory in enumerate((backend.device.host, backend.device.dram)):
-                memory.set_timing(int(rng.integers(1, 300)), int(rng.integers(1, 40)), (0.0, 0.2)[n % 2], seed=n + k + 1)
+            backend.random_timing(rng, (0.0, 0.2)[n % 2], n + 1)
             p = random_program(rng, ALONE, [*OPS, *(OPS[k] for k in rng.integers(0, len(OPS), 6))])
             model.load(0, p.image)
             want = model.run(0, p.content)
@@ -64,17 +63,12 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
             assert call(device, BLOCK, Opcode.INFER, cdw10=4).status == Status.INVALID_OPCODE
             device.driver.wait(ticket.command)
             assert device.tensors(ticket) == want
-            backend.note("counters", tuple(device.counters().items()))
-            backend.idle(int(rng.integers(1, 50_000)))
-            backend.snapshot()
+            backend.end_step(device, rng, 50_000)
     return backend.log
 
 
 def test_gated_and_ungated_models_are_one_device():
-    gated, ungated = (traffic(3, gated=g) for g in (True, False))
-    for a, b in zip(gated, ungated, strict=False):
-        assert a == b
-    assert len(gated) == len(ungated)
+    assert_one_device(traffic, 3)
 
 
 def test_block_io_goes_on_without_a_lookup_engine():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_bench import TIMEOUT, Recorded
+from device_bench import TIMEOUT, Recorded, assert_one_device
 from nearflash.board.random_model import random_model, random_queries
 from nearflash.contract import Opcode
 from nearflash.contract.boards import find_board
@@ -80,9 +80,7 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
     with Device(backend, timeout=TIMEOUT) as device:
         device.load(model)
         for life in range(LIVES):
-            for k, memory in enumerate((backend.device.host, backend.device.dram)):
-                stall = (0.0, 0.2)[life % 2]
-                memory.set_timing(int(rng.integers(1, 300)), int(rng.integers(1, 40)), stall, seed=life + k + 1)
+            backend.random_timing(rng, (0.0, 0.2)[life % 2], life + 1)
             queries = random_queries(model, 3, seed=life)
             ticket = device.submit(*queries)
             lba, page = device.config.lbas - 1 - life, rng.bytes(device.config.lba_bytes)
@@ -107,7 +105,4 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gated_and_ungated_fabrics_are_one_through_resets(seed):
-    gated, ungated = (traffic(seed, gated=g) for g in (True, False))
-    for a, b in zip(gated, ungated, strict=False):
-        assert a == b
-    assert len(gated) == len(ungated)
+    assert_one_device(traffic, seed)

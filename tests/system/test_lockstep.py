@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_bench import TIMEOUT, Recorded, assert_same_bits, call, expected, random_bags, submit_lookup
+from device_bench import (
+    TIMEOUT,
+    Recorded,
+    assert_one_device,
+    assert_same_bits,
+    call,
+    expected,
+    random_bags,
+    random_block_io,
+    submit_lookup,
+)
 from nearflash.contract import Opcode, RowFormat
 from nearflash.runtime import Device
 from nearflash_sim.small.device import CACHED, load, make_table
@@ -16,11 +26,6 @@ from test_device_models import CASES, compiled, configured, dense_of, queries
 NAME = "cat"  # weights on chip, three table formats, every kind of block a device without a row cache or a window has
 BOTH = replace(CACHED, name="both", flash=replace(CACHED.flash, t_ccs_ns=800),
                lookup=replace(CACHED.lookup, tags=64, page_window=24))
-
-
-def set_timing(backend: Recorded, rng: np.random.Generator, step: int) -> None:
-    for k, memory in enumerate((backend.device.host, backend.device.dram)):
-        memory.set_timing(int(rng.integers(1, 300)), int(rng.integers(1, 40)), (0.0, 0.0, 0.2)[step % 3], seed=step + k + 1)
 
 
 def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
@@ -32,23 +37,18 @@ def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
     backend = Recorded(configured(NAME), gated=gated)
     with Device(backend, timeout=TIMEOUT) as device:
         device.load(model, preload=bool(seed % 2))
-        size = device.config.lba_bytes
         for step in range(12):
-            set_timing(backend, rng, step)
+            backend.random_timing(rng, (0.0, 0.0, 0.2)[step % 3], step + 1)
             tickets = []
             for _ in range(int(rng.integers(1, 5))):
                 dense, bags = queries(spec, int(rng.integers(1, 9)), rng, weighted=bool(rng.integers(2)))
                 tickets.append(device.submit(dense_of(spec, dense), bags))
                 backend.idle(int(rng.integers(0, 3000)))
-            lba = device.config.lbas - 100 + int(rng.integers(0, 50))
-            device.write(lba, rng.bytes(2 * size))
-            device.read(lba, 2)
+            random_block_io(rng, device, 2)
             call(device, 1, Opcode.READ, cdw10=device.config.lbas)  # beyond the end
             for ticket in tickets:
                 device.result(ticket)
-            backend.note("counters", tuple(device.counters().items()))
-            backend.idle(int(rng.integers(1, 200_000)))
-            backend.snapshot()
+            backend.end_step(device, rng, 200_000)
     return backend.log
 
 
@@ -61,7 +61,7 @@ def local_traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
     with Device(backend, timeout=TIMEOUT) as device:
         load(device, tables, preload=bool(seed % 2))
         for step in range(12):
-            set_timing(backend, rng, step)
+            backend.random_timing(rng, (0.0, 0.0, 0.2)[step % 3], step + 1)
             asked = []
             for _ in range(int(rng.integers(1, 5))):
                 asked.append(random_bags(rng, tables, int(rng.integers(1, 5)), 20))
@@ -70,9 +70,7 @@ def local_traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
             device.write(device.config.lbas - 20 + step, rng.bytes(device.config.lba_bytes))
             for bags, ticket in zip(asked, tickets, strict=True):
                 assert_same_bits(device.result(ticket), expected(device, tables, bags))
-            backend.note("counters", tuple(device.counters().items()))
-            backend.idle(int(rng.integers(1, 100_000)))
-            backend.snapshot()
+            backend.end_step(device, rng, 100_000)
             if step % 5 == 4:
                 device.driver.enable()
         count = device.counters()
@@ -85,8 +83,5 @@ def local_traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("program", "least"), [(traffic, 1_000_000), (local_traffic, 300_000)])
 def test_gated_and_ungated_models_are_one_device(program, least, seed):
-    gated, ungated = (program(seed, gated=g) for g in (True, False))
-    for a, b in zip(gated, ungated, strict=False):
-        assert a == b
-    assert len(gated) == len(ungated)
-    assert gated[-1][0] > least
+    log = assert_one_device(program, seed)
+    assert log[-1][0] > least

@@ -4,7 +4,7 @@ from enum import IntEnum
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, ValueLike
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from nearflash.contract import AdminOpcode, DeviceConfig, Opcode, Status
@@ -193,82 +193,29 @@ class Dispatcher(wiring.Component):
         for port in ports.values():
             with m.If(port.valid & port.ready):
                 m.d.sync += port.valid.eq(0)
+        every = {"opcode": sqe.opcode, "qid": entry.qid, "cid": sqe.cid, "prp1": prp1, "prp2": prp2}
+
+        def give(target: Target, **own: ValueLike) -> None:
+            """The command to its register: of the fields there what every command has, and its ``own``."""
+            port, fields = ports[target], every | own
+            with m.Case(number[target]):
+                m.d.sync += [
+                    port.valid.eq(1),
+                    *(port.payload[name].eq(fields[name]) for name in port.payload.shape().members if name in fields),
+                ]
+
         with m.If(self.take):
             with m.Switch(target):
-                with m.Case(number[Target.REJECT]):
-                    p = self.reject.payload
-                    m.d.sync += [
-                        self.reject.valid.eq(1),
-                        p.qid.eq(entry.qid),
-                        p.cid.eq(sqe.cid),
-                        p.status.eq(status),
-                        p.dw0.eq(0),
-                        p.dw1.eq(0),
-                    ]
-                with m.Case(number[Target.ADMIN]):
-                    p = self.admin_cmd.payload
-                    m.d.sync += [
-                        self.admin_cmd.valid.eq(1),
-                        p.opcode.eq(sqe.opcode),
-                        p.cid.eq(sqe.cid),
-                        p.prp1.eq(prp1),
-                        p.prp2.eq(prp2),
-                        p.cdw10.eq(sqe.cdw10),
-                    ]
+                give(Target.REJECT, status=status, dw0=0, dw1=0)
+                give(Target.ADMIN, cdw10=sqe.cdw10)
                 for t in (Target.READ, Target.WRITE):
-                    with m.Case(number[t]):
-                        p = ports[t].payload
-                        m.d.sync += [
-                            ports[t].valid.eq(1),
-                            p.opcode.eq(sqe.opcode),
-                            p.qid.eq(entry.qid),
-                            p.cid.eq(sqe.cid),
-                            p.slba.eq(sqe.cdw10),
-                            p.nlb.eq(nlb),
-                            p.prp1.eq(prp1),
-                            p.prp2.eq(prp2),
-                        ]
-                with m.Case(number[Target.TRIM]):
-                    p = self.trim_cmd.payload
-                    m.d.sync += [
-                        self.trim_cmd.valid.eq(1),
-                        p.opcode.eq(Opcode.DSM),
-                        p.qid.eq(entry.qid),
-                        p.cid.eq(sqe.cid),
-                        p.nlb.eq(sqe.cdw10[:8]),
-                        p.prp1.eq(prp1),
-                        p.prp2.eq(prp2),
-                        p.deallocate.eq(sqe.cdw11[2]),
-                    ]
+                    give(t, slba=sqe.cdw10, nlb=nlb)
+                give(Target.TRIM, opcode=Opcode.DSM, nlb=sqe.cdw10[:8], deallocate=sqe.cdw11[2])
+                out_addr = layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))
                 if Target.TENSOR in number:
-                    with m.Case(number[Target.TENSOR]):
-                        p = self.tensor_cmd.payload
-                        m.d.sync += [
-                            self.tensor_cmd.valid.eq(1),
-                            p.load.eq(is_admin),
-                            p.qid.eq(entry.qid),
-                            p.cid.eq(sqe.cid),
-                            p.prp1.eq(prp1),
-                            p.prp2.eq(prp2),
-                            p.words.eq(sqe.cdw10),
-                            p.offset.eq(Mux(is_admin, sqe.cdw12, sqe.cdw11)),
-                            p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
-                        ]
+                    give(Target.TENSOR, load=is_admin, words=sqe.cdw10, offset=Mux(is_admin, sqe.cdw12, sqe.cdw11),
+                         out_addr=out_addr)
                 if Target.INFER in number:
-                    with m.Case(number[Target.INFER]):
-                        p = self.infer_cmd.payload
-                        m.d.sync += [
-                            self.infer_cmd.valid.eq(1),
-                            p.opcode.eq(sqe.opcode),
-                            p.qid.eq(entry.qid),
-                            p.cid.eq(sqe.cid),
-                            p.prp1.eq(prp1),
-                            p.prp2.eq(prp2),
-                            p.words.eq(sqe.cdw10),
-                            p.batch.eq(sqe.cdw11[:16]),
-                            p.weighted.eq(sqe.cdw11[16]),
-                            p.tables.eq(sqe.cdw12[:8]),
-                            p.dense.eq(sqe.cdw12[16:]),
-                            p.out_addr.eq(layouts.host_address(Cat(sqe.cdw14, sqe.cdw15))),
-                        ]
+                    give(Target.INFER, words=sqe.cdw10, batch=sqe.cdw11[:16], weighted=sqe.cdw11[16],
+                         tables=sqe.cdw12[:8], dense=sqe.cdw12[16:], out_addr=out_addr)
         return m

@@ -12,12 +12,11 @@ from ..engine.requantize import Requantizer
 from ..engine.streams import clog2
 from ..interfaces import index_bits
 from ..primitives.credit_fifo import CreditFifo
-from ..primitives.fifo import StreamFifo
 from .epilogue import ACCUMULATOR_BITS
 from .groups import pieces, pixel_beats
 from .head_operands import HeadStore, HeadWeights, SliceReader, job_layout
 from .places import Places
-from .plan import ADDRESS_BITS, SIZE_BITS, every_ready
+from .plan import ADDRESS_BITS, SIZE_BITS, every_ready, unit_queue
 from .planner import descriptor_layout
 from .softmax import BASE, Softmax, tile_keys, tile_tokens
 from .unit import array_ports, unit_ports
@@ -26,7 +25,6 @@ from .writer import CodeWriter
 __all__ = ["Attention"]
 
 HALVES = 2
-TILES = 4  # that units may be apart
 CODE = 8  # bits of an output
 BASE_BITS = BASE.bit_length()  # all of them set
 SUM_BITS = ACCUMULATOR_BITS + 1  # 1024 exponentials of 15 bits times values
@@ -175,8 +173,9 @@ class Attention(wiring.Component):
     Limits: ``head_dim`` a multiple of beat_bytes, at most HEAD_CHANNELS; times ``keys``, in whole multiples of beat_bytes,
     at most weight_bytes / 2. A tile of T tokens takes the array
     T (ceil(keys / rows) ceil(head_dim / columns) + 2 ceil(head_dim / rows) ceil(keys / columns)) cycles. What else there is
-    is hidden, but a descriptor's first keys and its last tile, as long as a weight word comes within T cycles and
-    exponentials and reciprocals (some 30 cycles a token) within the array's time.
+    is hidden, but a descriptor's first keys and its last tile, as long as a weight word comes within T cycles, a block's
+    sums leave while the next block's are made (rows / lanes cycles a pixel), and exponentials (keys / lanes) and reciprocals
+    (24 to 30 cycles a token) are made while values are multiplied.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
@@ -201,12 +200,12 @@ class Attention(wiring.Component):
         # -- tiles, and the array's jobs
         m.submodules.tiles = tiles = TokenTiles(c, beat)
         m.submodules.schedule = schedule = Schedule()
-        m.submodules.query_items = query_items = StreamFifo(item_layout(), TILES)
-        m.submodules.job_items = job_items = StreamFifo(item_layout(), TILES)
-        m.submodules.place_items = place_items = StreamFifo(item_layout(), TILES)
-        m.submodules.step_jobs = step_jobs = StreamFifo(job_layout(), TILES)
-        m.submodules.weight_jobs = weight_jobs = StreamFifo(job_layout(), TILES)
-        m.submodules.sum_jobs = sum_jobs = StreamFifo(job_layout(), TILES)
+        m.submodules.query_items = query_items = unit_queue(item_layout())
+        m.submodules.job_items = job_items = unit_queue(item_layout())
+        m.submodules.place_items = place_items = unit_queue(item_layout())
+        m.submodules.step_jobs = step_jobs = unit_queue(job_layout())
+        m.submodules.weight_jobs = weight_jobs = unit_queue(job_layout())
+        m.submodules.sum_jobs = sum_jobs = unit_queue(job_layout())
         m.d.comb += [
             tiles.descriptor.eq(d),
             tiles.pitch.eq(pitch),
@@ -288,13 +287,16 @@ class Attention(wiring.Component):
 
         job = step_jobs.o.payload
         active, start_keys, start_values = Signal(), Signal(), Signal()
-        blocks, in_block = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        in_block = Signal(SIZE_BITS)
+        last_block, last_step, last_token = (Signal(SIZE_BITS, name=n) for n in ("last_block", "last_step", "last_token"))
         block, step, token, digit = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(SIZE_BITS), Signal()
         address, query_half = Signal(SIZE_BITS), Signal()
         go, token_end, step_end, block_end, job_end = (
             Signal(name=n) for n in ("go", "token_end", "step_end", "block_end", "job_end"))
         m.d.sync += [  # steady a cycle after the job is there, which is when it begins at the earliest
-            blocks.eq(Mux(job.values, pieces(d.head_dim, c.rows), pieces(d["keys"], c.rows))),
+            last_block.eq(Mux(job.values, pieces(d.head_dim, c.rows), pieces(d["keys"], c.rows)) - 1),
+            last_step.eq(Mux(job.values, pieces(d["keys"], c.columns), pieces(d.head_dim, c.columns)) - 1),
+            last_token.eq(job.tokens - 1),
             in_block.eq(Mux(job.values, pieces(d["keys"], c.columns), pieces(d.head_dim, c.columns))),
         ]
         m.d.comb += [
@@ -305,9 +307,9 @@ class Attention(wiring.Component):
             go.eq(active & steps.credit),
             steps.spend.eq(go),
             token_end.eq(digit | ~job.values),
-            step_end.eq(token_end & (token == job.tokens - 1)),
-            block_end.eq(step_end & (step == in_block - 1)),
-            job_end.eq(go & block_end & (block == blocks - 1)),
+            step_end.eq(token_end & (token == last_token)),
+            block_end.eq(step_end & (step == last_step)),
+            job_end.eq(go & block_end & (block == last_block)),
             step_jobs.o.ready.eq(job_end),
             released.eq(job_end & ~job.values),
             query.addr.eq(Cat(address[:word_bits], query_half)),
@@ -355,7 +357,7 @@ class Attention(wiring.Component):
             mark.pixel.eq(Mux(job.values, Cat(digit, token), token)),
             mark.begin.eq((token == 0) & ~digit),
             mark.first.eq(step == 0),
-            mark.last.eq(step == in_block - 1),
+            mark.last.eq(step == last_step),
             mark.end.eq(step_end),
             steps.payload.eq(mark),
             steps.payload.x.as_value().eq(Mux(exponentials, Cat(digits), query.data)),
@@ -367,8 +369,11 @@ class Attention(wiring.Component):
         pixel, sets = Signal(SIZE_BITS), Signal(SIZE_BITS)  # a digit each; sets of lanes
         taken, scale_half, out_end, set_end = Signal(), Signal(), Signal(), Signal()
         m.submodules.out = out = CreditFifo(data.ArrayLayout(signed(CODE), c.lanes), 16)
-        outputs, all_sets = sum_jobs.o.valid & kind.values, Signal(SIZE_BITS)
-        m.d.sync += all_sets.eq(pieces(d.head_dim, c.rows) << parts)
+        outputs, last_set, last_pixel = sum_jobs.o.valid & kind.values, Signal(SIZE_BITS), Signal(SIZE_BITS)
+        m.d.sync += [
+            last_set.eq((pieces(d.head_dim, c.rows) << parts) - 1),
+            last_pixel.eq((kind.tokens << 1) - 1),  # of the job before in a job's first cycle, and not 0
+        ]
         m.d.comb += [
             softmax.keys.eq(d["keys"]),
             softmax.score_mult.eq(d.score_mult),
@@ -380,8 +385,8 @@ class Attention(wiring.Component):
             softmax.i.valid.eq(self.array_sums.valid & sum_jobs.o.valid & ~kind.values),
             self.array_sums.ready.eq(Mux(kind.values, out.credit, 1) & sum_jobs.o.valid),
             taken.eq(outputs & self.array_sums.valid & out.credit),
-            set_end.eq(pixel == (kind.tokens << 1) - 1),
-            out_end.eq(taken & set_end & (sets == all_sets - 1)),
+            set_end.eq(pixel == last_pixel),
+            out_end.eq(taken & set_end & (sets == last_set)),
             sum_jobs.o.ready.eq(out_end | softmax.tile_end),
             softmax.release.eq(out_end),
             softmax.scale_read.en.eq(taken),

@@ -23,7 +23,7 @@ class DescriptorChecker(wiring.Component):
     ``program``; ``done`` pulses with ``fault`` and the ``word`` at fault.
 
     One accumulator, one operand: the rules are some 200 instructions, of which a descriptor takes up to 150, of three cycles
-    or (products) five.
+    or (products, skips) four.
     """
 
     def __init__(self, config: TensorConfig, beat_bytes: int):
@@ -54,14 +54,14 @@ class DescriptorChecker(wiring.Component):
         m.submodules.slots = slots = Memory(shape=VALUE_BITS, depth=SLOTS, init=[])
         write, read = slots.write_port(), slots.read_port(domain="comb")
 
-        at = Signal(index_bits(len(self.code) + 1))
+        at, following = (Signal(index_bits(len(self.code) + 1), name=n) for n in ("at", "following"))
         a, b, product = Signal(VALUE_BITS), Signal(VALUE_BITS), Signal(VALUE_BITS + FACTOR_BITS)
-        raw, mask = Signal(VALUE_BITS), Signal(VALUE_BITS)
-        stands, store = Signal(), Signal()
+        raw, mask = Signal(VALUE_BITS, reset_less=True), Signal(VALUE_BITS)
+        stands, store, jumps = Signal(), Signal(), Signal()
         m.d.comb += [
-            fetch.addr.eq(at),
+            following.eq(at),
+            fetch.addr.eq(following),
             read.addr.eq(now.slot),
-            raw.eq(Mux(now.slot == CONSTANT, now.constant, Mux(now.slot == PROGRAM, self.program, read.data))),
             mask.eq(Array(Const((1 << k) - 1, VALUE_BITS) for k in range(VALUE_BITS + 1))[now.bits]),
             stands.eq(Mux(a < b, now.when[0], Mux(a == b, now.when[1], now.when[2]))),
             write.en.eq(self.put.en | store),
@@ -69,25 +69,26 @@ class DescriptorChecker(wiring.Component):
             write.data.eq(Mux(self.put.en, self.put.word, a)),
         ]
         m.d.sync += [
+            at.eq(following),
+            raw.eq(Mux(now.slot == CONSTANT, now.constant, Mux(now.slot == PROGRAM, self.program, read.data))),
             b.eq((raw >> now.lsb) & mask),
             product.eq(a * b[:FACTOR_BITS]),
         ]
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += [
-                    at.eq(0),
-                    a.eq(0),
-                ]
+                m.d.comb += following.eq(0)
+                m.d.sync += a.eq(0)
                 with m.If(self.start):
                     m.d.sync += self.fault.eq(0)
-                    m.next = "FETCH"
-            with m.State("FETCH"):
+                    m.next = "READ"
+            with m.State("READ"):
                 m.next = "OPERAND"
             with m.State("OPERAND"):
                 m.next = "EXECUTE"
             with m.State("EXECUTE"):
-                m.d.sync += at.eq(at + 1)
-                m.next = "FETCH"
+                m.d.comb += following.eq(at + 1)
+                m.d.sync += jumps.eq(Mux(now.code == Code.SKIP, stands, ~b.bit_select(self.op, 1)))
+                m.next = "READ"
                 with m.Switch(now.code):
                     with m.Case(Code.LOAD):
                         m.d.sync += a.eq(b)
@@ -107,16 +108,19 @@ class DescriptorChecker(wiring.Component):
                             ]
                             m.next = "END"
                     with m.Case(Code.SKIP):
-                        with m.If(stands):
-                            m.d.sync += at.eq(at + 1 + now.word)
+                        m.d.comb += following.eq(at)
+                        m.next = "SKIP"
                     with m.Case(Code.ONLY):
-                        with m.If(~b.bit_select(self.op, 1)):
-                            m.d.sync += at.eq(at + 1 + now.word)
+                        m.d.comb += following.eq(at)
+                        m.next = "SKIP"
                     with m.Case(Code.END):
                         m.next = "END"
+            with m.State("SKIP"):
+                m.d.comb += following.eq(at + 1 + Mux(jumps, now.word, 0))
+                m.next = "READ"
             with m.State("PRODUCT"):
                 m.d.sync += a.eq(Mux(product[SATURATED:].any(), (1 << SATURATED) - 1, product))
-                m.next = "FETCH"
+                m.next = "READ"
             with m.State("END"):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"

@@ -7,10 +7,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, connect, flipped
 from nearflash.contract.tensor import TensorConfig
 
-from ..primitives.fifo import StreamFifo
 from .entries import EntryStream
 from .places import Places
-from .plan import conv_layout, every_ready, tile_layout
+from .plan import conv_layout, every_ready, tile_layout, unit_queue
 from .residual import ResidualReader
 from .tiles import TileWalk
 from .unit import array_ports, epilogue_ports, input_ports, unit_ports
@@ -20,7 +19,6 @@ from .writer import CodeWriter
 
 __all__ = ["Convolution"]
 
-TILES = 4  # that units may be apart
 
 
 class Convolution(wiring.Component):
@@ -60,7 +58,7 @@ class Convolution(wiring.Component):
         m.d.comb += [user.plan.eq(plan) for user in users]
         queues = []
         for k, tile in enumerate([flipped(self.x_tile), *(user.tile for user in users)]):
-            m.submodules[f"tiles{k}"] = queue = StreamFifo(tile_layout(c), TILES)
+            m.submodules[f"tiles{k}"] = queue = unit_queue(tile_layout(c))
             connect(m, queue.o, tile)
             queues.append(queue.i)
         every_ready(m, walk.o, queues)

@@ -19,7 +19,7 @@ from .entries import EntryStream
 from .groups import pieces, pixel_beats
 from .input_buffer import read_layout
 from .places import Places
-from .plan import SIZE_BITS, SMALL_BITS, conv_layout, every_ready, half_words, tile_layout
+from .plan import SIZE_BITS, SMALL_BITS, conv_layout, every_ready, half_words, tile_layout, unit_queue
 from .tiles import TileWalk
 from .unit import epilogue_ports, input_ports, unit_ports
 from .writer import CodeWriter
@@ -30,7 +30,6 @@ TAPS = 3  # of a kernel row at a time
 BANKS = 2  # of accumulators: one is worked on, one leaves
 PASS_CYCLES = 5  # from a pass to the next at least, so that an accumulator is written before it is read again
 SUM_BITS = 21  # 64 taps of 127 x 127
-TILES = 4  # that units may be apart
 
 
 class DepthwiseWeights(wiring.Component):
@@ -65,9 +64,10 @@ class DepthwiseWeights(wiring.Component):
         tap_beats, taps = Signal(SIZE_BITS), Signal(2 * SMALL_BITS)
         per_word = width // beat
         fill, lane, number = Signal(at_bits), Signal(range(max(2, per_word))), Signal(SIZE_BITS)
-        loaded, tap_end = Signal(), Signal()
+        loaded, tap_end, last_beat = Signal(), Signal(), Signal(SIZE_BITS)
         m.d.sync += [
             tap_beats.eq(pixel_beats(plan.channels, 0, beat)),
+            last_beat.eq(tap_beats - 1),
             taps.eq(plan.kernel_h * plan.kernel_w),
             req.payload.beats.eq(taps * tap_beats),
         ]
@@ -75,7 +75,7 @@ class DepthwiseWeights(wiring.Component):
             req.payload.addr.eq(plan.weights),
             rsp.ready.eq(1),
             self.error.eq(rsp.valid & rsp.payload.error),
-            tap_end.eq(number == tap_beats - 1),
+            tap_end.eq(number == last_beat),
             write.addr.eq(fill),
             write.data.eq(Cat(*[rsp.payload.data] * per_word)),
             *(write.en[k].eq(rsp.valid & (lane == k)) for k in range(per_word)),
@@ -204,6 +204,8 @@ class DepthwiseArray(wiring.Component):
         block = Signal(SIZE_BITS)
         ky, kx = Signal(SMALL_BITS), Signal(SMALL_BITS)
         py, px, pixel = Signal.like(tile.rows), Signal.like(tile.columns), Signal(index_bits(c.pixels))
+        right, bottom, last_block = (Signal.like(v, name=n) for v, n in (
+            (tile.columns, "right"), (tile.rows, "bottom"), (block, "last_block")))  # the last ones
         wait = Signal(SMALL_BITS)  # pixels until an output's last one
         taps_left, taps = Signal(signed(SMALL_BITS + 1)), Signal(SMALL_BITS)
         age = Signal(range(PASS_CYCLES))  # of the pass
@@ -218,10 +220,10 @@ class DepthwiseArray(wiring.Component):
             taps.eq(Mux(taps_end, taps_left, TAPS)),
             first_pass.eq((ky == 0) & (kx == 0)),
             emit.eq(wait == 0),
-            row_end.eq(emit & (px == tile.columns - 1)),
-            pass_end.eq(row_end & (py == tile.rows - 1)),
+            row_end.eq(emit & (px == right)),
+            pass_end.eq(row_end & (py == bottom)),
             block_end.eq(pass_end & taps_end & (ky == plan.kernel_h - 1)),
-            tile_end.eq(go & block_end & (block == self.blocks - 1)),
+            tile_end.eq(go & block_end & (block == last_block)),
             self.read.en.eq(go),
             self.read.address.eq(address),
             self.release.eq(tile_end),
@@ -234,6 +236,9 @@ class DepthwiseArray(wiring.Component):
             with m.State("IDLE"):
                 m.d.sync += [
                     *(s.eq(0) for s in (pass_address, kernel_address, word, part, block, ky, kx)),
+                    right.eq(tile.columns - 1),
+                    bottom.eq(tile.rows - 1),
+                    last_block.eq(self.blocks - 1),
                     pass_x.eq(tile.ix),
                     pass_y.eq(tile.iy),
                 ]
@@ -431,7 +436,7 @@ class DepthwiseConvolution(wiring.Component):
         m.d.comb += [user.plan.eq(plan) for user in users]
         queues = []
         for k, tile in enumerate([flipped(self.x_tile), *(user.tile for user in users)]):
-            m.submodules[f"tiles{k}"] = queue = StreamFifo(tile_layout(c), TILES)
+            m.submodules[f"tiles{k}"] = queue = unit_queue(tile_layout(c))
             connect(m, queue.o, tile)
             queues.append(queue.i)
         every_ready(m, walk.o, queues)

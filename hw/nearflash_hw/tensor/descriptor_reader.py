@@ -55,7 +55,16 @@ class DescriptorReader(wiring.Component):
         index, word = Signal(range(WORDS)), buffer[:WORD_BITS]
         m.submodules.crc = crc = CRC32_ISO_HDLC(data_width=WORD_BITS).create()
         kept = self.descriptor.as_value()
-        wrong = self._wrong(m, index, word)
+        wrong, found, at = self._wrong(m, index, word), Signal(), Signal.like(index)
+        m.d.sync += [
+            found.eq(wrong & put.en),
+            at.eq(index),
+        ]
+        with m.If(found & ~self.fault):
+            m.d.sync += [
+                self.fault.eq(1),
+                self.word.eq(at),
+            ]
         m.d.comb += [
             req.payload.addr.eq(self.address),
             req.payload.beats.eq(DESCRIPTOR_BYTES // self.beat_bytes),
@@ -98,11 +107,6 @@ class DescriptorReader(wiring.Component):
                     index.eq(index + 1),
                     kept.eq(Cat(kept[WORD_BITS:], word)),
                 ]
-                with m.If(wrong & ~self.fault):
-                    m.d.sync += [
-                        self.fault.eq(1),
-                        self.word.eq(index),
-                    ]
                 with m.If(index == CRC_WORD):
                     m.next = "CRC"
                 with m.Elif(left == 1):

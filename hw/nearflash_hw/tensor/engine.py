@@ -128,13 +128,21 @@ class TensorEngine(wiring.Component):
         ]
         with m.If(self.ended):
             m.d.sync += working.eq(0)
-        op = sequencer.descriptor.op
+        # whose turn it is, in registers: much of what a unit and a shared one say to each other waits for that
+        op, going, owner = sequencer.descriptor.op, Signal(), Signal.like(switch.owner)
+        m.d.comb += [
+            going.eq(self.started | (working & ~self.ended)),
+            switch.owner.eq(owner),
+        ]
+        m.d.sync += owner.eq(0)
         payloads: dict = defaultdict(list)  # of a shared unit's port: who gives it when
         for n, (o, unit) in enumerate(self.units.items(), 1):
             name = o.name.lower()
             m.submodules[name] = unit
             mine = Signal(name=f"{name}_works")
-            m.d.comb += mine.eq(working & (op == o))
+            m.d.sync += mine.eq(going & (op == o))
+            with m.If(going & (op == o)):
+                m.d.sync += owner.eq(n)
             if "plan" in unit.signature.members:
                 m.d.comb += [
                     unit.plan.eq(planner.plan),
@@ -175,7 +183,6 @@ class TensorEngine(wiring.Component):
                 payloads[sink].append((mine, source.payload))
             m.d.comb += [sink.payload.eq(source.payload) for source, sink in to_unit]  # valid alone says whose
             with m.If(mine):
-                m.d.comb += switch.owner.eq(n)
                 for source, sink in (*to_shared, *to_unit):
                     m.d.comb += [
                         sink.valid.eq(source.valid),

@@ -158,14 +158,18 @@ class GroupPacker(_Walk):
             with m.If(o.valid & o.ready):
                 m.d.sync += second.eq(~done)
             beat_end = group_end & done
-        x, y = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        x, y, right, bottom = (Signal(SIZE_BITS, name=n) for n in ("x", "y", "right", "bottom"))  # and the last ones
         row_end = Signal()
+        m.d.sync += [
+            right.eq(self.width - 1),
+            bottom.eq(self.height - 1),
+        ]
         m.d.comb += [
-            row_end.eq(x == self.width - 1),
-            o.payload.last.eq(beat_end & row_end & (y == self.height - 1)),
+            row_end.eq(x == right),
+            o.payload.last.eq(beat_end & row_end & (y == bottom)),
         ]
         with m.If(step & group_end):
             m.d.sync += x.eq(Mux(row_end, 0, x + 1))
             with m.If(row_end):
-                m.d.sync += y.eq(Mux(y == self.height - 1, 0, y + 1))
+                m.d.sync += y.eq(Mux(y == bottom, 0, y + 1))
         return m

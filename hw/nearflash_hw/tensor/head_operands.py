@@ -235,17 +235,17 @@ class HeadWeights(wiring.Component):
         channel_beat = Signal(SIZE_BITS)  # of the step
         active, go = Signal(), Signal()
         row_end, step_end, block_end, job_end = (Signal(name=n) for n in ("row_end", "step_end", "block_end", "job_end"))
-        blocks, steps = Signal(SIZE_BITS), Signal(SIZE_BITS)
+        last_block, last_step = Signal(SIZE_BITS), Signal(SIZE_BITS)
         m.d.sync += [  # steady a cycle after the job is there, which is when it begins at the earliest
-            blocks.eq(Mux(job.values, pieces(self.channels, c.rows), pieces(self.keys, c.rows))),
-            steps.eq(Mux(job.values, pieces(self.keys, c.columns), pieces(self.channels, c.columns))),
+            last_block.eq(Mux(job.values, pieces(self.channels, c.rows), pieces(self.keys, c.rows)) - 1),
+            last_step.eq(Mux(job.values, pieces(self.keys, c.columns), pieces(self.channels, c.columns)) - 1),
         ]
         m.d.comb += [
             go.eq(active & out.credit),
             row_end.eq(part == row_beats - 1),
             step_end.eq(row_end & (row == c.rows - 1)),
-            block_end.eq(step_end & (step == steps - 1)),
-            job_end.eq(go & block_end & (block == blocks - 1)),
+            block_end.eq(step_end & (step == last_step)),
+            job_end.eq(go & block_end & (block == last_block)),
             self.job.ready.eq(job_end),
             *(self.release[k].eq(job_end & job.head_last & (job.values == k)) for k in range(2)),
             *(self.read[k].en.eq(go & (job.values == k)) for k in range(2)),

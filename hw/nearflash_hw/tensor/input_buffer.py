@@ -142,10 +142,11 @@ class InputTiles(wiring.Component):
         at, lane, number = Signal(place), Signal(range(max(2, per_word))), Signal(SIZE_BITS)
         write_half, read_half = Signal(), Signal()
         rsp = self.mem_read.rsp
-        pixel_end, tile_end = Signal(), Signal()
+        pixel_end, tile_end, last_beat = Signal(), Signal(), Signal(SIZE_BITS)
+        m.d.sync += last_beat.eq(pixel_beats - 1)
         m.d.comb += [
             rsp.ready.eq(active),
-            pixel_end.eq(number == pixel_beats - 1),
+            pixel_end.eq(number == last_beat),
             runs.o.ready.eq(active & rsp.valid & pixel_end & (left == 1)),
             tile_end.eq(runs.o.ready & runs.o.payload.last),
             self.error.eq(rsp.valid & active & rsp.payload.error),

@@ -23,7 +23,7 @@ from .bursts import BurstReader, BurstWriter, TensorRows
 from .entries import EntryStream
 from .epilogue import CODE_BITS
 from .groups import GroupPacker, GroupSplitter, group_layout, pieces, pixel_beats
-from .plan import SIZE_BITS, every_ready, tile_layout
+from .plan import SIZE_BITS, every_ready, tile_layout, unit_queue
 from .planner import descriptor_layout
 from .root import SPREAD_BITS, ReciprocalRoot, ReciprocalRoots, recip_layout
 from .unit import epilogue_ports, unit_ports
@@ -38,7 +38,6 @@ HALF_BITS = 13  # a sum is squared in two digits
 EPS_BITS = 48
 HALVES = 2
 LARGEST_PIXELS = 4  # pixels of max_channels that a half of the buffer holds
-TILES = 4  # that units may be apart
 ROOTED = 96  # channels of the narrowest pixel that the roots keep up with
 
 
@@ -185,13 +184,14 @@ class PixelOrder(wiring.Component):
 
         begin, first, at = Signal(bits), Signal(bits), Signal(bits)  # of the tile, of the channel group, of the pixel
         pixel, group, count = Signal.like(self.tile.payload.columns), Signal(SIZE_BITS), Signal(range(self.half + 1))
+        last_pixel, last_group = Signal.like(pixel), Signal.like(group)
         active, take, set_end, tile_end, opening = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             opening.eq(~active & self.tile.valid & (free != 0)),
             take.eq(active & self.i.valid),
             self.i.ready.eq(active),
-            set_end.eq(pixel == self.tile.payload.columns - 1),
-            tile_end.eq(take & set_end & (group == self.groups - 1)),
+            set_end.eq(pixel == last_pixel),
+            tile_end.eq(take & set_end & (group == last_group)),
             self.tile.ready.eq(tile_end),
             write.addr.eq(at),
             write.data.eq(Cat(v[:8] for v in self.i.payload)),
@@ -199,10 +199,14 @@ class PixelOrder(wiring.Component):
             whole.i.payload.eq(count + 1),
             whole.i.valid.eq(tile_end),
         ]
-        m.d.sync += free.eq(free + freed - opening)
+        m.d.sync += [
+            free.eq(free + freed - opening),
+            last_group.eq(self.groups - 1),
+        ]
         with m.If(opening):
             m.d.sync += [
                 active.eq(1),
+                last_pixel.eq(self.tile.payload.columns - 1),
                 *(s.eq(begin) for s in (first, at)),
                 *(s.eq(0) for s in (pixel, group, count)),
             ]
@@ -327,6 +331,8 @@ class LayerNormalisation(wiring.Component):
         free, freed = Signal(bits_for(HALVES), init=HALVES), Signal()
         fill, count, group = Signal(range(half + 1)), Signal(bits_for(c.pixels)), Signal(SIZE_BITS)
         px, py, word = Signal(SIZE_BITS), Signal(SIZE_BITS), Signal(word_bits)
+        last_group, last_column, last_row, last_fill = (Signal.like(v, name=n) for v, n in (
+            (group, "last_group"), (px, "last_column"), (py, "last_row"), (fill, "last_fill")))
         tile = stream.Signature(tile_layout(c)).create()
         take, room, pixel_end, row_end, end, full, opening = (Signal(name=n) for n in (
             "take", "room", "pixel_end", "row_end", "end", "full", "opening"))
@@ -337,10 +343,10 @@ class LayerNormalisation(wiring.Component):
             moments.i.valid.eq(x.valid & room),
             x.ready.eq(moments.i.ready & room),
             take.eq(x.valid & x.ready),
-            pixel_end.eq(group == groups - 1),
-            row_end.eq(px == d.in_width - 1),
-            end.eq(row_end & (py == d.in_height - 1)),
-            full.eq((fill + groups >= half) | (count == c.pixels - 1) | end),
+            pixel_end.eq(group == last_group),
+            row_end.eq(px == last_column),
+            end.eq(row_end & (py == last_row)),
+            full.eq((fill >= last_fill) | (count == c.pixels - 1) | end),
             keep.addr.eq(word),
             keep.data.eq(x.payload.as_value()),
             keep.en.eq(take),
@@ -351,7 +357,13 @@ class LayerNormalisation(wiring.Component):
             tile.payload.first.eq(1),  # its entries are the first again
             tile.payload.group_end.eq(1),
         ]
-        m.d.sync += free.eq(free + freed - opening)
+        m.d.sync += [
+            free.eq(free + freed - opening),
+            last_group.eq(groups - 1),  # steady long before the first pixel
+            last_column.eq(d.in_width - 1),
+            last_row.eq(d.in_height - 1),
+            last_fill.eq(half - groups),
+        ]
         with m.If(opening):
             m.d.sync += [
                 opened.eq(1),
@@ -374,9 +386,9 @@ class LayerNormalisation(wiring.Component):
                 ]
         with m.If(self.start):
             m.d.sync += running.eq(1)
-        m.submodules.tiles = tiles = StreamFifo(tile_layout(c), TILES)
-        m.submodules.entry_tiles = entry_tiles = StreamFifo(tile_layout(c), TILES)
-        m.submodules.order_tiles = order_tiles = StreamFifo(tile_layout(c), TILES)
+        m.submodules.tiles = tiles = unit_queue(tile_layout(c))
+        m.submodules.entry_tiles = entry_tiles = unit_queue(tile_layout(c))
+        m.submodules.order_tiles = order_tiles = unit_queue(tile_layout(c))
         every_ready(m, tile, [tiles.i, entry_tiles.i, order_tiles.i])
         connect(m, entry_tiles.o, entries.tile)
         connect(m, order_tiles.o, order.tile)
@@ -438,7 +450,7 @@ class LayerNormalisation(wiring.Component):
         connect(m, out.o, flipped(self.sums))
         base_word, base_slot = Signal(word_bits), Signal(slot_bits)
         at_word, at_slot, group_word = Signal(word_bits), Signal(slot_bits), Signal(word_bits)
-        out_pixel, out_group = Signal(bits_for(c.pixels)), Signal(SIZE_BITS)
+        out_pixel, last_pixel, out_group = Signal(bits_for(c.pixels)), Signal(bits_for(c.pixels)), Signal(SIZE_BITS)
         active, begin, go, set_end, tile_end = (Signal(name=n) for n in ("active", "begin", "go", "set_end", "tile_end"))
         pixels = tiles.o.payload.columns
         m.d.comb += [
@@ -446,8 +458,8 @@ class LayerNormalisation(wiring.Component):
             left.eq(Mux(begin, pixels, 0)),
             go.eq(active & out.credit & ((out_pixel != 0) | (sets != 0))),
             started.eq(go & (out_pixel == 0)),
-            set_end.eq(out_pixel == pixels - 1),
-            tile_end.eq(go & set_end & (out_group == groups - 1)),
+            set_end.eq(out_pixel == last_pixel),
+            tile_end.eq(go & set_end & (out_group == last_group)),
             freed.eq(tile_end),
             tiles.o.ready.eq(tile_end),
             out.spend.eq(go),
@@ -461,6 +473,7 @@ class LayerNormalisation(wiring.Component):
                 active.eq(1),
                 *(s.eq(base_word) for s in (at_word, group_word)),
                 at_slot.eq(base_slot),
+                last_pixel.eq(pixels - 1),
                 out_pixel.eq(0),
                 out_group.eq(0),
             ]

@@ -44,14 +44,15 @@ class Places(wiring.Component):
         begin, at = Signal(spot), Signal(spot)
         base, row, address = (Signal(ADDRESS_BITS, name=n) for n in ("base", "row", "address"))
         part, block = Signal(range(max(2, c.rows // c.lanes))), Signal.like(tile.blocks)
-        py, px = Signal.like(tile.rows), Signal.like(tile.columns)
+        py, px, bottom, right = (Signal.like(v, name=n) for v, n in (
+            (tile.rows, "py"), (tile.columns, "px"), (tile.rows, "bottom"), (tile.columns, "right")))  # and the last ones
         left = Signal(signed(SIZE_BITS + 1))
         last_part, row_end, set_end = Signal(), Signal(), Signal()
         m.d.comb += [
             left.eq(plan.channels - at.channel),
             last_part.eq(part == c.rows // c.lanes - 1),
-            row_end.eq(px == tile.columns - 1),
-            set_end.eq(row_end & (py == tile.rows - 1)),
+            row_end.eq(px == right),
+            set_end.eq(row_end & (py == bottom)),
             o.payload.address.eq(address),
             o.payload.count.eq(Mux(left <= 0, 0, Mux(left > c.lanes, c.lanes, left))),
             o.payload.last.eq(left <= c.lanes),
@@ -62,6 +63,8 @@ class Places(wiring.Component):
                 m.d.sync += [
                     block.eq(tile.blocks),
                     part.eq(0),
+                    right.eq(tile.columns - 1),
+                    bottom.eq(tile.rows - 1),
                     at.eq(Mux(tile.first, 0, begin)),
                 ]
                 with m.If(self.tile.valid):

@@ -7,13 +7,15 @@ from amaranth.lib import data, stream
 from nearflash.contract.tensor import TensorConfig
 
 from ..interfaces import bits_for, index_bits
+from ..primitives.fifo import StreamFifo
 from .epilogue import epilogue_layout
 
-__all__ = ["ADDRESS_BITS", "conv_layout", "every_ready", "half_words", "surface_layout", "tile_layout"]
+__all__ = ["ADDRESS_BITS", "conv_layout", "every_ready", "half_words", "surface_layout", "tile_layout", "unit_queue"]
 
 ADDRESS_BITS = 32  # of an offset in the tensor region
 SIZE_BITS = 16  # of a descriptor's sizes
 SMALL_BITS = 4  # kernel, stride, padding, shuffle
+TILES = 4  # that units may be apart
 BLOCK_BITS = 21  # of an output block's beats: 64 taps of 1024 channels for 64 rows, in beats of 8 bytes, are 2**19
 
 
@@ -78,3 +80,9 @@ def every_ready(m, source: stream.Interface, sinks: list) -> None:
             s.valid.eq(source.valid & ready),
             s.payload.eq(source.payload),
         ]
+
+
+def unit_queue(shape: data.Layout) -> StreamFifo:
+    """What a unit is to do next, while others are ahead of it. The next one waits in registers: a unit decides in the same
+    cycle whether it was the last of it, which reading a memory first would make the longest path of an engine."""
+    return StreamFifo(shape, TILES, buffered=True)

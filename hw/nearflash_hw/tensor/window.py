@@ -50,21 +50,24 @@ class Window(wiring.Component):
         # words: of this pixel, its row's first, the step's first; pixels likewise
         address, row_address, tap_address = (Signal(place, name=f"{n}address") for n in ("", "row_", "tap_"))
         iy, ix, tap_y, tap_x = (Signal(signed(SIZE_BITS + 1), name=n) for n in ("iy", "ix", "tap_y", "tap_x"))
-        py, px, pixel = Signal.like(tile.rows), Signal.like(tile.columns), Signal(index_bits(c.pixels))
+        py, px, bottom, right = (Signal.like(v, name=n) for v, n in (
+            (tile.rows, "py"), (tile.columns, "px"), (tile.rows, "bottom"), (tile.columns, "right")))  # and the last ones
+        pixel, last_word = Signal(index_bits(c.pixels)), Signal.like(plan.words)
         ky, kx, word = Signal(SMALL_BITS), Signal(SMALL_BITS), Signal.like(plan.words)
         block = Signal.like(tile.blocks)
         active, first = Signal(), Signal()
         go = Signal()
         row_end, step_end, tap_end, kernel_row_end, kernel_end, tile_end = (
             Signal(name=n) for n in ("row_end", "step_end", "tap_end", "kernel_row_end", "kernel_end", "tile_end"))
+        m.d.sync += last_word.eq(plan.words - 1)
         m.d.comb += [
             go.eq(active & steps.credit),
             steps.spend.eq(go),
             self.read.en.eq(go),
             self.read.address.eq(address),
-            row_end.eq(px == tile.columns - 1),
-            step_end.eq(row_end & (py == tile.rows - 1)),
-            tap_end.eq(word == plan.words - 1),
+            row_end.eq(px == right),
+            step_end.eq(row_end & (py == bottom)),
+            tap_end.eq(word == last_word),
             kernel_row_end.eq(tap_end & (kx == plan.kernel_w - 1)),
             kernel_end.eq(kernel_row_end & (ky == plan.kernel_h - 1)),
             tile_end.eq(go & step_end & kernel_end & (block == 1)),
@@ -83,6 +86,8 @@ class Window(wiring.Component):
             m.d.sync += [
                 active.eq(self.tile.valid & self.available),
                 block.eq(tile.blocks),
+                right.eq(tile.columns - 1),
+                bottom.eq(tile.rows - 1),
                 *(s.eq(0) for s in (address, row_address, tap_address, py, px, pixel, ky, kx, word)),
                 *(s.eq(tile.iy) for s in (iy, tap_y)),
                 *(s.eq(tile.ix) for s in (ix, tap_x)),

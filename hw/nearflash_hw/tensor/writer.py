@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from ..interfaces import bits_for
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemWriteSignature
+from ..primitives.register_slice import RegisterSlice
 from .epilogue import CODE_BITS
 from .places import place_layout
 
@@ -40,7 +41,10 @@ class CodeWriter(wiring.Component):
         m = Module()
         beat, lanes, bus = self.beat_bytes, self.lanes, self.mem_write
         shift = (beat - 1).bit_length()
-        place, codes = self.place.payload, self.codes.payload
+        # how many channels a place has is a subtraction and comparisons, and which bytes that makes a shifter
+        m.submodules.places = places = RegisterSlice(place_layout(lanes), "through")
+        connect(m, flipped(self.place), places.i)
+        place, codes = places.o.payload, self.codes.payload
         most = max(1, 2 * lanes // beat)  # beats of a place
 
         # -- a place with its codes, as bytes from the begin of its first beat on
@@ -68,9 +72,9 @@ class CodeWriter(wiring.Component):
         take, sent, answered = Signal(), Signal(), Signal()
         exists = place.count != 0
         m.d.comb += [
-            take.eq(self.place.valid & self.codes.valid & units.i.ready & requests.i.ready & ~ended
+            take.eq(places.o.valid & self.codes.valid & units.i.ready & requests.i.ready & ~ended
                     & (under_way != UNDER_WAY)),
-            self.place.ready.eq(take),
+            places.o.ready.eq(take),
             self.codes.ready.eq(take),
             sent.eq(take & exists),
             units.i.valid.eq(sent),

@@ -10,7 +10,7 @@ from flash_bench import erase, expect_read, filled, program, random_page, read, 
 from nearflash.contract import DeviceConfig
 from nearflash_hw.flash import Channel
 from nearflash_hw.flash.queue import DieQueues
-from nearflash_hw.synthesis.estimate.model import estimate_unit
+from nearflash_hw.synthesis.estimate.model import estimate_unit, kind_of
 from nearflash_hw.synthesis.netlist import subtree
 from nearflash_sim.bench import StreamSource, simulate
 from nearflash_sim.models import MemoryModel
@@ -343,8 +343,9 @@ def test_a_page_register_is_not_loaded_while_it_is_read_for_others():
 
 def test_a_report_counts_the_walker_where_there_is_one():
     """It is in the channel's unit; a channel without has nothing of it."""
-    texts = [subtree(Channel(windowed(2, window)), "") for window in (0, 16)]
+    configs = [windowed(2, window) for window in (0, 16)]
+    texts = [subtree(Channel(config), "") for config in configs]
     assert [".lookup_queue.window" in text for text in texts] == [False, True]
-    off, on = (estimate_unit("channel", text, "xc7") for text in texts)
+    off, on = (estimate_unit(kind_of("channel0", c), text, "xc7") for c, text in zip(configs, texts, strict=True))
     assert 50 < on.lut - off.lut < 500
     assert on.bram18 == off.bram18

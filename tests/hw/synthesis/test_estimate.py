@@ -1,7 +1,9 @@
 """Estimates against synthesis: memories and multipliers exactly, logic within the bound that the calibration states."""
 
+import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module
@@ -13,7 +15,7 @@ from nearflash_hw.device import Device
 from nearflash_hw.mlp.core import FcCore
 from nearflash_hw.mlp.epilogue import Epilogue
 from nearflash_hw.mlp.weights import OnChipWeights
-from nearflash_hw.synthesis.estimate import Estimator
+from nearflash_hw.synthesis.estimate import Estimator, model
 from nearflash_hw.synthesis.estimate.features import Features, features_of
 from nearflash_hw.synthesis.estimate.kept import kept, kept_device
 from nearflash_hw.synthesis.estimate.memory import MemoryShape, map_memory
@@ -161,6 +163,19 @@ def test_kinds_share_a_factor():
     assert kind_of("mlp.core12") == "mlp.core"
     assert kind_of("lookup.translator") == "lookup.translator"
     assert kind_of("") == ""
+
+
+def test_channels_of_other_kinds_have_a_factor_of_their_own():
+    """In both families; a plain channel, and every other unit of such a device, keeps its own."""
+    plain = DeviceConfig.preset("tiny")
+    planes, window = replace(plain, flash=replace(plain.flash, planes=2)), plain.with_page_window(16)
+    both = planes.with_page_window(16)
+    kinds = [kind_of("channel1", c) for c in (plain, planes, window, both)]
+    assert kinds == ["channel", "channel+planes", "channel+window", "channel+planes+window"]
+    assert kind_of("lookup.translator", both) == "lookup.translator"
+    for family in ("xc7", "xcup"):
+        text = (Path(model.__file__).parent / f"{family}.json").read_text()
+        assert set(kinds) <= set(json.loads(text)["factors"])
 
 
 @pytest.mark.parametrize("family", ["xc7", "xcup"])

@@ -41,7 +41,7 @@ class Estimator:
         """Resources of every unit of ``config``'s device, under the paths that ``synthesis.netlist.units`` gives them."""
         features = kept_device(lambda: {u.path: features_of(u.rtlil) for u in units(Device(config), platform=Shallow())},
                                config)
-        return {path: estimate_features(kind_of(path), found, self.family) for path, found in features.items()}
+        return {path: estimate_features(kind_of(path, config), found, self.family) for path, found in features.items()}
 
     def tensor(self, config: DeviceConfig) -> Resources:
         """The tensor engine of ``config`` alone."""

@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from nearflash.contract import DeviceConfig
 from nearflash.contract.resources import Resources
 
 from ..netlist import Unit
@@ -31,11 +32,15 @@ FF_TERMS = ("ff", "memory_ff", "dsp_operands", "slice_ff")
 DSP_OPERANDS = {"xc7": (25, 18), "xcup": (27, 18)}
 
 
-def kind_of(path: str) -> str:
-    """A unit's path without numbers and node names: what shares a factor."""
+def kind_of(path: str, config: DeviceConfig | None = None) -> str:
+    """A unit's path without numbers and node names: what shares a factor. A channel of ``config`` that has planes or a page
+    window is of a kind of its own."""
     last = re.sub(r"\$\d+$", "", path.split(".")[-1])
     room = path.split(".")[0] + "." if "." in path else ""
-    return room + re.sub(r"\d+$", "", last.split("_")[0] if room == "mlp." and not last.endswith("_input") else last)
+    kind = room + re.sub(r"\d+$", "", last.split("_")[0] if room == "mlp." and not last.endswith("_input") else last)
+    if kind == "channel" and config is not None:
+        kind += "+planes" * (config.flash.planes > 1) + "+window" * (config.lookup.page_window > 0)
+    return kind
 
 
 def exact_part(features: Features, family: str) -> Resources:

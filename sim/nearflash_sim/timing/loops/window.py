@@ -66,7 +66,9 @@ def _look(d, a, c, now):
     elif there:
         there = a.die[k].head >= 0 and a.tag[a.die[k].head].visible <= now
     if not there:
-        a.die[k].unseen = INF
+        tail = a.die[k].tail
+        came = a.die[k].head >= 0 and a.tag[tail].visible > now  # in this very cycle
+        a.die[k].unseen = a.tag[tail].visible if came else INF
         a.channel[c].walker, a.channel[c].walk_at = REST, now + 1
     elif before >= 0:
         a.channel[c].walker, a.channel[c].walk_at = CHECK, now + d.k.WINDOW_NEXT
