@@ -95,7 +95,7 @@ class Network:
         if not looks > 0:
             raise DataError("looks", looks, "above 0")
         given = np.sqrt(intensity, dtype=np.float32)
-        above = level(given) if self.offloaded else np.float32(1)
+        above = level(given, looks) if self.offloaded else np.float32(1)
         amplitude = torch.from_numpy(given / above).reshape(-1, 1, *intensity.shape[-2:])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             y = self.net(amplitude.to(self.device), torch.full((len(amplitude),), float(looks), device=self.device))

@@ -1,21 +1,24 @@
-"""Levels that int8 has no codes for: what is divided out of a network's input, and that a field's mean is kept."""
+"""Levels that int8 has no codes for: what is divided out of a network's input, and that a field's and a town's mean is
+kept."""
 
 import numpy as np
 import pytest
 from nearflash.sar import despeckle
-from nearflash.sar.level import MOST, REACH, level
+from nearflash.sar.level import MOST, MOST_OF_TARGETS, NEAR, REACH, TARGET_BOX, level
 from nearflash.sar.methods import load_method
 from nearflash.sar.speckle import speckled
+from nearflash.sar.training.cities import city_echoes
+from nearflash.sar.training.goals import RESPONSES
 
 
 def test_nothing_is_divided_out_of_what_the_codes_hold():
     rng = np.random.default_rng(0)
-    assert (level(rng.uniform(0, MOST, (2, 70, 50)).astype(np.float32)) == 1).all()
+    assert (level(rng.uniform(0, MOST, (2, 70, 50)).astype(np.float32), 1) == 1).all()
 
 
 def test_an_even_area_is_brought_down_to_what_the_codes_hold():
     for bright in (1.5, 20.0):
-        above = level(np.full((40, 64), bright * MOST, np.float32))
+        above = level(np.full((40, 64), bright * MOST, np.float32), 1)
         assert above.dtype == np.float32
         np.testing.assert_allclose(above, bright, rtol=1e-6)
 
@@ -23,8 +26,22 @@ def test_an_even_area_is_brought_down_to_what_the_codes_hold():
 def test_nothing_counts_beyond_the_reach():
     image = np.full((120, 120), MOST, np.float32)
     image[60, 60] = 1e6
-    rows, columns = np.nonzero(level(image) > 1 + 1e-3)
-    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (60 - REACH, 60 + REACH)
+    other = image.copy()
+    other[60, 60] = MOST
+    rows, columns = np.nonzero(level(image, 1) != level(other, 1))
+    assert 60 - REACH <= rows.min() == columns.min() < 60 - NEAR < 60 + NEAR < rows.max() == columns.max() <= 60 + REACH
+
+
+def test_speckle_alone_has_no_targets_and_a_target_is_brought_down():
+    """Of ground that is as bright as a scene's median."""
+    noisy = np.sqrt(speckled(np.full((160, 160), 0.2), 1, np.random.default_rng(0))).astype(np.float32)
+    assert (level(noisy, 1) == 1).mean() > 0.99
+    noisy[80, 80] = 6.0
+    above = level(noisy, 1)
+    side = NEAR + 2 * (TARGET_BOX - 1)
+    around = slice(80 - side // 2, 81 + side // 2)
+    assert 1.5 < above[80, 80] <= 6 / MOST_OF_TARGETS
+    assert (above > 1)[around, around].sum() == (above > 1).sum()
 
 
 @pytest.mark.parametrize("looks", [1, 4])
@@ -36,3 +53,11 @@ def test_bright_fields_keep_their_mean_in_int8(looks):
     out = despeckle(noisy, domain="intensity", looks=looks, method=load_method("tiny", device="fabric-model"))
     for columns in (slice(16, 48), slice(80, 112), slice(144, 176)):
         assert out[16:-16, columns].mean() == pytest.approx(noisy[16:-16, columns].mean(), rel=0.06)
+
+
+def test_a_town_keeps_its_mean_in_int8():
+    """Clusters of targets, some 3 % of which got lost where the codes ended."""
+    rng = np.random.default_rng([0, 2, 5])
+    noisy = speckled(np.full((256, 256), 0.16), 1, rng, RESPONSES[2], city_echoes(rng, 256, RESPONSES[2]))
+    out = despeckle(noisy, domain="intensity", looks=1, method=load_method("base", device="fabric-model"))
+    assert out.mean() == pytest.approx(noisy.mean(), rel=0.025)
