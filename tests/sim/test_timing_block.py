@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from nearflash.contract import DataError, DeviceConfig, RowFormat, TableSpec
 from nearflash.contract.table import PoolMode
 from nearflash.data import BlockLoad
-from nearflash_sim.small.device import SMALL, load, make_table
+from nearflash_sim.small.device import SMALL, load, make_table, small_config
 from nearflash_sim.small.models import configured
 from nearflash_sim.timing.rtl import Query, measure
 from nearflash_sim.timing.simulator import Simulator, Timeline
@@ -196,3 +197,16 @@ def test_what_the_device_would_refuse_is_refused(first, count, depth, times, mes
     load = BlockLoad(np.array(first), np.array(count), depth, None if times is None else np.array(times))
     with pytest.raises(DataError, match=message):
         Simulator(config, tables, blocks=load)
+
+
+def test_channels_that_wait_for_one_slot_take_turns_with_it():
+    """A page has the slot from before it is on its channel's bus until its last beat went to the host, so pages of four
+    channels follow one another."""
+    config = small_config("one-slot", channels=4)
+    config = replace(config, host=replace(config.host, read_slots=1))
+    n = 200
+    blocks = BlockLoad(np.random.default_rng(0).integers(0, 64, n), np.ones(n, np.int64), 15)
+    done = Simulator(config, [], blocks=blocks).run([])
+    each = config.bus_cycles(config.flash.page_bytes) + config.flash.page_bytes // config.beat_bytes
+    assert len(done.block_completed) == n
+    assert done.block_completed.max() > n * each

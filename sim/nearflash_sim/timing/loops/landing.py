@@ -29,8 +29,10 @@ def room(d, a, c, now):
     """A slot is set aside for channel ``c``, which asks for it from cycle ``now`` on."""
     b = a.block[0]
     slot = 0
-    while a.read_slot[slot] > now:
+    while slot < len(a.read_slot) and a.read_slot[slot] > now:
         slot += 1
+    if slot == len(a.read_slot):  # another channel has taken it: what is planned next waits for one
+        return
     a.read_slot[slot] = INF
     a.channel[c].slot = slot
     a.channel[c].room = now + d.k.ROOM_GIVEN + (c - b.turn) % d.channels
