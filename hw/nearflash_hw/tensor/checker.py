@@ -107,10 +107,7 @@ class DescriptorChecker(wiring.Component):
                                 self.word.eq(now.word),
                             ]
                             m.next = "END"
-                    with m.Case(Code.SKIP):
-                        m.d.comb += following.eq(at)
-                        m.next = "SKIP"
-                    with m.Case(Code.ONLY):
+                    with m.Case(Code.SKIP, Code.ONLY):
                         m.d.comb += following.eq(at)
                         m.next = "SKIP"
                     with m.Case(Code.END):
