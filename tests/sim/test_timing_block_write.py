@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import block_bench
 import numpy as np
 import pytest
-from nearflash.contract import DataError, DeviceConfig, FlashConfig, RowCacheConfig, RowFormat, TableSpec
-from nearflash.contract.table import PoolMode
+from block_bench import MAPPED, ONE_DIE, opened
+from nearflash.contract import DataError, DeviceConfig, FlashConfig, RowCacheConfig, TableSpec
 from nearflash.data import BlockLoad
 from nearflash.data.block_traces import FLUSH, READ, TRIM, WRITE
-from nearflash_sim.small.device import LONGEST, SMALL, load, make_table
-from nearflash_sim.small.models import configured
-from nearflash_sim.timing.rtl import Query, measure
+from nearflash_sim.small.device import LONGEST, SMALL
 from nearflash_sim.timing.simulator import Simulator, Timeline
-from nearflash_sim.timing.workload import Batch, place
+from nearflash_sim.timing.workload import place
 
-sys.path.append(str(Path(__file__).parents[1] / "system"))
-
-from device_bench import open_device, random_bags
-
-ONE_DIE = configured("serial-groups")
-KINDS = ((50, 8, RowFormat.FP32, PoolMode.SUM), (33, 8, RowFormat.FP16, PoolMode.MEAN),
-         (40, 8, RowFormat.INT8, PoolMode.SUM))
-MAPPED = 8  # pages that all tables have, from the first on,
-BEHIND = 12  # and a logical block behind them
+BEHIND = 12  # a logical block behind the tables
 
 
 def requests(depth: int, *given: tuple[int, int, int]) -> BlockLoad:
@@ -57,16 +46,8 @@ def mixed(n: int, share: float, depth: int, longest: int = 1) -> BlockLoad:
 def both(config: DeviceConfig, blocks: BlockLoad, commands: int = 0, depth: int = 1, samples: int = 1, bag: int = 1
          ) -> tuple[Timeline, Timeline]:
     """Requests, and LOOKUPs of random bags, on the RTL and in the simulator; both as after a load of the tables."""
-    with open_device(config) as device:
-        rng = np.random.default_rng(0)
-        device.made = [make_table(rng, config, *kind) for kind in KINDS]
-        load(device, device.made, preload=True)
-        device.driver.enable()
-        rng = np.random.default_rng(samples * 100 + bag)
-        queries = [random_bags(rng, device.made, samples, bag) for _ in range(commands)]
-        rtl = measure(device, [Query(bags) for bags in queries], depth, blocks)
-        simulator = Simulator(device.config, [t.spec for t in device.made], depth, blocks=blocks)
-        return rtl, simulator.run(Batch.of(bags) for bags in queries)
+    with opened(config) as device:
+        return block_bench.both(device, blocks, commands, depth, samples, bag)
 
 
 def mean_latency(t: Timeline, chosen: np.ndarray) -> float:
