@@ -27,7 +27,7 @@ class Latency(NamedTuple):
     REGISTER_SEEN: int = 1  # the command register empty to the next look at it
     DISPATCHED: int = 4  # entry complete to the command offered to the lookup engine
     COMPLETION_SLICE: int = 1  # lookup engine to Queues
-    CQE_VISIBLE: int = 8  # completion taken by Queues to its entry in host memory
+    CQE_VISIBLE: int = 6  # completion taken by Queues to its entry in host memory, beside its beats
     CQE_IRQ: int = 4  # entry in host memory to the interrupt
     IRQ_FALL: int = 4  # first cycle of the acknowledging write to the interrupt's fall
 
@@ -79,6 +79,7 @@ class Latency(NamedTuple):
     ARRAY_STATE: int = 1  # job taken to the request for the block's state,
     ARRAY_PAGE: int = 3  # for the page's beats,
     ARRAY_EVERY: int = 4  # and to the next job
+    ARRAY_COMPARED: int = 2  # the state's beat, and a cycle in which no beat is taken
     ARRAY_DONE: int = 1  # last beat to job_done
     ARRAY_LEAVE: int = 2  # job_done to data-out wanted
 
@@ -93,13 +94,14 @@ class Latency(NamedTuple):
     ROOM_AGAIN: int = 2  # a page's last beat on the bus to its channel's next asking
     LANDED: int = 5  # and to its first piece in the sender
     PIECE_ASK: int = 2  # of a piece, beside its beats
+    PIECE_GRANTED: int = 4  # a page taken by the sender to its place on the host's write bus: it has its first beat to offer
     SLOT_BACK: int = 2  # a page's last beat read to its slot's next use
     PAGE_WRITTEN: int = 9  # and to its retirement
     READ_TAG_BACK: int = 4  # retirement to the tag's next use
     READ_DONE: int = 4  # and to the completion taken by Queues
-    PAGE_ON_BUS: int = 4  # a page's last beat read to its last on the host's write bus
+    PAGE_ON_BUS: int = 3  # a page's last beat read to its last on the host's write bus
     CQE_ASK: int = 3  # completion taken by Queues to its asking for the bus
-    CQE_EVERY: int = 10  # cycles between two completions
+    CQE_EVERY: int = 8  # cycles between two completions, beside its beats
     BLANK: int = 2  # a page that isn't mapped to its first piece in the sender,
     BLANK_NEXT: int = 1  # which takes another so long after the one before was read
     # -- block: WRITEs, FLUSHes and lists of ranges, from the intake; controller/ftl, map_cache, small_write

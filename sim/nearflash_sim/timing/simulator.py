@@ -76,8 +76,7 @@ class Simulator:
         blocks.check(config, tables_end(self.tables))
         self._device = device_of(config, host_latency, dram_latency, self.modelled, blocks)
         self._arrays = new_state(config, self.tables, self.modelled, blocks, slices)
-        self._mlp = new_mlp(config, dram_latency, slices)._replace(burst_asked=self._arrays.burst_asked,
-                                                                   burst_end=self._arrays.burst_end)
+        self._mlp = new_mlp(config, dram_latency, slices)._replace(dram=self._arrays.dram, dram_kept=self._arrays.dram_kept)
 
     def run(self, commands: Iterable[Batch]) -> Timeline:
         """All ``commands``, until the last is complete. Cycles count from the first call's first doorbell. Raises
@@ -87,7 +86,7 @@ class Simulator:
         chunk = list(islice(given, CHUNK))
         while chunk or len(done) == 1:
             following = list(islice(given, CHUNK))
-            done.append(self._run(chunk, self.depth if following else 0))
+            done.append(self._run(chunk, self.depth if following else 0, following=len(following) > 0))
             chunk = following
         submitted, completed = (np.concatenate([d[k] for d in done]) for k in (0, 1))
         block, load = self._arrays.block[0], self._arrays.load[: int(self._arrays.block[0]["sent"])]
@@ -110,7 +109,7 @@ class Simulator:
         at the last call, as in a :class:`Timeline`."""
         return self._run([], left)
 
-    def _run(self, chunk: list[Batch], left: int, after: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def _run(self, chunk: list[Batch], left: int, after: int = 0, following: bool = False) -> tuple[np.ndarray, np.ndarray]:
         for b in chunk:
             b.check(self.config, self.tables)
         none = np.zeros(0, np.int64)
@@ -119,9 +118,10 @@ class Simulator:
         lookups, bags = self._each(len(at) for at, _ in places), self._each(b.lengths.size for b in chunk)
         out = np.zeros((2, len(chunk) + self.depth), np.int64)
         with first_call(run):
-            n = run(self._device, self._arrays, self._mlp, self.depth, left, after, self._each(b.infer for b in chunk),
-                    self._each(b.samples for b in chunk), self._each(len(b.indices) for b in chunk),
-                    self._each(b.dense for b in chunk), self._each(b.weighted for b in chunk),
+            n = run(self._device, self._arrays, self._mlp, self.depth, left, after, int(following),
+                    self._each(b.infer for b in chunk), self._each(b.samples for b in chunk),
+                    self._each(len(b.indices) for b in chunk), self._each(b.dense for b in chunk),
+                    self._each(b.weighted for b in chunk),
                     self._each(b.words for b in chunk), np.cumsum(bags) - bags,
                     np.concatenate([none, *(b.lengths.T.reshape(-1) for b in chunk)]), np.cumsum(lookups) - lookups,
                     blocks, keys, out[0], out[1])

@@ -12,7 +12,7 @@ from nearflash.data.block_traces import WRITE
 from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
 from .dram import read
-from .fetch import entry
+from .fetch import fetch_block
 from .flash import put_block
 from .landing import blank, written
 from .moved import UNMAPPED, page_of
@@ -51,6 +51,7 @@ def _fetch_at(d, a):
             b.fetch_at = max(a.request[a.sending[b.fetched % len(a.request)]].bell + d.k.BELL_TO_FETCH, b.fetch_free)
             if b.deferred:
                 b.fetch_at = max(a.register[_register(a)].free + d.k.REGISTER_SEEN, b.fetch_free)
+            b.fetch_at = max(b.fetch_at, a.s[0].fetcher_free)
 
 
 @within
@@ -60,7 +61,7 @@ def _fetch(d, a, now):
     target = _register(a)
     b.fetching = 1 - b.fetching
     if b.fetching:
-        b.fetch_at = entry(d, a, now) + d.k.VERDICT
+        b.fetch_at = fetch_block(d, a, now) + d.k.VERDICT
     elif a.register[target].free <= now:
         a.register[target].at, a.register[target].free = now - d.k.VERDICT + d.k.DISPATCHED, INF
         a.register[target].place = a.sending[b.fetched % len(a.request)]
@@ -134,7 +135,8 @@ def _map(d, a, now, page):
         return now + d.k.MAP_HIT + d.k.MAP_ANSWER
     s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later
     a.map_tag[place], a.map_from[place] = line, now
-    s.dram_bus = read(d, a, now + d.k.MAP_MISS + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE) + d.k.MAP_LINE_BEATS
+    asked = now + d.k.MAP_MISS + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
+    s.dram_bus = read(d, a, asked, d.k.MAP_LINE_BEATS, 1) + d.k.MAP_LINE_BEATS
     s.map_free = max(s.map_free, s.dram_bus - 1 + d.k.MAP_FILLED)
     return s.dram_bus + d.k.MAP_FILLED + d.k.MAP_ANSWER
 
@@ -193,7 +195,7 @@ def _post(d, a, now):
     """A request is done: its completion reaches Queues in cycle ``now``."""
     b = a.block[0]
     place = a.ended[b.posted % len(a.request)].place
-    a.request[place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE - d.k.CQE_ASK
+    a.request[place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE + d.cqe_beats - d.k.CQE_ASK
     b.post_free = a.request[place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
     b.posted += 1
     host_at(d, a)

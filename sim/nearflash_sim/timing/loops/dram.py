@@ -1,56 +1,63 @@
 """What memory gives first: beats in the order in which they were asked for, one a cycle (``primitives.interconnect``).
 
-The flash's and the map's reads are found in order of time, those of streamed weights are not: a read waits for the bursts of
-weights asked for before it that are known by then. They don't wait for the few beats of the flash and the map.
+The flash's and the map's reads are found nearly in order of time; one that is found late doesn't wait for those after it.
+Beside block I/O, whose pages take long, and streamed weights, the latest reads are kept, so that each waits for those alone
+that were asked for before it: the flash's are known a command phase ahead. Bursts of weights are found in order.
 """
 
 from __future__ import annotations
 
-from .compiled import compiled
+from .compiled import apart, compiled
 
-__all__ = ["BURSTS", "burst", "read"]
+__all__ = ["READS_KEPT", "burst", "read"]
 
-BURSTS = 64  # the latest ones, of which is kept when they were asked for
-
-
-@compiled
-def _behind(r, asked, at):
-    for k in range(BURSTS):
-        if r.burst_asked[k] <= asked:
-            at = max(at, r.burst_end[k] + 1)
-    return at
+READS_KEPT = 16
 
 
 @compiled
 def burst(m, asked, beats):
-    """A burst of weights that memory could give from cycle ``asked`` on; returns the cycle of its first beat. What was asked
-    for later and is known already makes room: whoever wants it doesn't learn of that, but what is found next does, so that
-    memory gives no more than a beat a cycle."""
-    at = _behind(m, asked, asked)
-    last, then = at + beats - 1, asked
-    while True:
-        after = -1
-        for k in range(BURSTS):
-            if m.burst_asked[k] > then and (after < 0 or m.burst_asked[k] < m.burst_asked[after]):
-                after = k
-        if after < 0 or m.burst_first[after] > last:
-            break
-        m.burst_end[after] += last + 1 - m.burst_first[after]
-        m.burst_first[after] = last + 1
-        last, then = m.burst_end[after], m.burst_asked[after]
-    place = m.s[0].bursts % BURSTS
-    m.s[0].bursts += 1
-    m.burst_asked[place], m.burst_first[place], m.burst_end[place] = asked, at, at + beats - 1
+    """A burst of weights that memory could give from cycle ``asked`` on; returns the cycle of its first beat."""
+    r = m.dram[0]
+    k = 0
+    while k < r.kept and m.dram_kept[k, 0] <= asked:
+        r.free = max(r.free, m.dram_kept[k, 0]) + m.dram_kept[k, 1]
+        k += 1
+    r.kept -= k
+    for i in range(r.kept):
+        m.dram_kept[i, 0], m.dram_kept[i, 1] = m.dram_kept[i + k, 0], m.dram_kept[i + k, 1]
+    at = max(r.free, asked)
+    r.asked, r.free = asked, at + beats
     return at
 
 
+@apart
+def _among_others(a, asked, beats, first):
+    r = a.dram[0]
+    if r.kept == READS_KEPT:
+        r.free = max(r.free, a.dram_kept[0, 0]) + a.dram_kept[0, 1]
+        r.kept -= 1
+        for i in range(r.kept):
+            a.dram_kept[i, 0], a.dram_kept[i, 1] = a.dram_kept[i + 1, 0], a.dram_kept[i + 1, 1]
+    at, k = r.free, 0
+    while k < r.kept and a.dram_kept[k, 0] <= asked - first:
+        at = max(at, a.dram_kept[k, 0]) + a.dram_kept[k, 1]
+        k += 1
+    for i in range(r.kept, k, -1):
+        a.dram_kept[i, 0], a.dram_kept[i, 1] = a.dram_kept[i - 1, 0], a.dram_kept[i - 1, 1]
+    a.dram_kept[k, 0], a.dram_kept[k, 1] = asked, beats
+    r.kept += 1
+    return max(at, asked) if asked >= r.asked else asked
+
+
 @compiled
-def read(d, a, asked):
+def read(d, a, asked, beats, first=0):
     """A read for the flash or the map that memory could give from cycle ``asked`` on; returns the cycle of its first beat.
-    One that is found late (see ``flash``) doesn't wait for those after it."""
+    ``first``: 1 if it goes before others of that cycle. The flash asks twice in a row, so the map has its turn between."""
+    if d.streams or d.block_reads:
+        return _among_others(a, asked, beats, first)
     s = a.s[0]
     at = asked
     if asked >= s.dram_asked:
         s.dram_asked = asked
         at = max(at, s.dram_bus)
-    return _behind(a, asked, at) if d.streams else at
+    return at

@@ -200,8 +200,9 @@ def _array(d, a, tag, now):
         taken = max(taken, s.reader_free)
         s.reader_asked, s.reader_free = now, taken + d.k.ARRAY_EVERY
     wait = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait) + 1
-    s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait) + a.table[a.tag[tag].table].beats
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait, d.k.ARRAY_COMPARED) + d.k.ARRAY_COMPARED
+    beats = a.table[a.tag[tag].table].beats
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait, beats) + beats
     return s.dram_bus - 1 + d.k.ARRAY_DONE
 
 
@@ -326,13 +327,14 @@ def _page_ended(d, a, c, end):
     if fills:
         filled(d, a, c, k, end)
     else:
-        a.channel[c].block_out_at = end + 2
+        through = end + a.channel[c].page_held
+        a.channel[c].block_out_at = through + 2
         a.die[k].out_end = end
         a.die[k].busy += end + 1
         if a.die[k].free_at == INF:  # it has its next command
             a.die[k].want_command = end + 1
             a.die[k].busy -= end + 1
-        landed(d, a, c, tag, end)
+        landed(d, a, c, tag, through)
     _replan(d, a)
 
 

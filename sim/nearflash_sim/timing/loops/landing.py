@@ -1,16 +1,18 @@
 """Pages of block I/O on the channels' buses, and on their way to the host (``nearflash_hw.block``: landing, sender, ledger).
 
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
-takes a beat a cycle, so the buses of several channels that send at once stretch; as do those that move pages to their dies,
-as the write buffer gives a beat a cycle and few are read ahead. From the read buffer pages go on in the order in which they
-come, and when each is in host memory is arithmetic.
+takes a beat a cycle, of the channels in turn, so the buses of several that send at once stretch: then each cycle is gone
+through. So do those that move pages to their dies, as the write buffer gives a beat a cycle and few are read ahead. From the
+read buffer pages go on in the order in which they come, and when each is in host memory is arithmetic.
 """
 
 from __future__ import annotations
 
 from .block_host import finish, plan_block
 from .compiled import apart, compiled
-from .state import INF
+from .state import INF, ROOM
+
+LEFT, WAIT, HELD = range(3)  # of a channel: beats of its page, 1/65536 cycles until the next is due, a beat has left the bus
 
 __all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "written"]
 
@@ -28,6 +30,12 @@ def room_at(a, c, wanted):
 def room(d, a, c, now):
     """A slot is set aside for channel ``c``, which asks for it from cycle ``now`` on."""
     b = a.block[0]
+    start = max(now, b.turn_at)
+    ahead = (c - b.turn) % d.channels
+    for other in range(d.channels):
+        if (other - b.turn) % d.channels < ahead and a.channel[other].next_what == ROOM and a.channel[other].next_at <= now:
+            a.channel[c].room_from = now + 1  # it is that one's turn
+            return
     slot = 0
     while slot < len(a.read_slot) and a.read_slot[slot] > now:
         slot += 1
@@ -35,47 +43,144 @@ def room(d, a, c, now):
         return
     a.read_slot[slot] = INF
     a.channel[c].slot = slot
-    a.channel[c].room = now + d.k.ROOM_GIVEN + (c - b.turn) % d.channels
-    b.turn = (c + 1) % d.channels
+    a.channel[c].room = start + ahead + d.k.ROOM_GIVEN
+    b.turn, b.turn_at = (c + 1) % d.channels, a.channel[c].room
 
 
 @compiled
-def _at_pace(d, a, at, fills, more):
-    """From cycle ``at`` on ``more`` channels more send pages, or, where ``fills``, move them to their dies: when each is
-    through."""
-    b = a.block[0]
-    moving = b.filling if fills else b.sending
-    q16 = d.bus_beat_q16  # cycles of a beat, in 1/65536
-    before, pace = max(q16, moving << 16), max(q16, moving + more << 16)
-    ahead = d.k.FED_AHEAD << 15 if fills else 0
+def _cycle(d, beats):
+    """The read buffer takes a beat, and each bus moves its next one, if that is due and the one before has gone; returns
+    whose was taken."""
+    n, taken = d.channels, -1
+    for i in range(n):
+        c = (beats[n, LEFT] + 1 + i) % n
+        if beats[c, HELD]:
+            taken = beats[n, LEFT] = c
+            beats[c, HELD] = 0
+            break
+    for c in range(n):
+        if beats[c, LEFT] > 0:
+            if beats[c, WAIT] >= 0:
+                beats[c, WAIT] -= 1 << 16
+            elif beats[c, HELD] == 0:
+                beats[c, WAIT] += d.bus_beat_q16 - (1 << 16)
+                beats[c, LEFT] -= 1
+                beats[c, HELD] = 1
+    return taken
+
+
+@apart
+def _move(d, a, until):
+    """All cycles before ``until``."""
+    b, beats = a.block[0], a.beats[0]
+    if b.sending == 0:
+        for c in range(d.channels):
+            beats[c, HELD] = 0
+        b.beats_at = until
+    while b.beats_at < until:
+        _cycle(d, beats)
+        for c in range(d.channels):
+            if beats[c, LEFT] == 0 and a.channel[c].page_sent == 0:
+                a.channel[c].page_sent = 1
+                if a.channel[c].page_end == INF:
+                    a.channel[c].page_end, a.channel[c].page_held = b.beats_at, 0
+        b.beats_at += 1
+
+
+@compiled
+def _alone(d, beats):
+    """The channel that sends, if none else does or has a beat in the way; or -1."""
+    sender = -1
     for c in range(d.channels):
-        if a.channel[c].page_end < INF and a.channel[c].page_fills == fills:
+        if beats[c, LEFT] > 0:
+            if sender >= 0:
+                return -1
+            sender = c
+    for c in range(d.channels):
+        if beats[c, HELD] and c != sender:
+            return -1
+    return sender
+
+
+@apart
+def _look_ahead(d, a):
+    """When the next page has left its bus, as far as is known now, and is through the read buffer's turns."""
+    at, beats = a.block[0].beats_at, a.beats[1]
+    for c in range(d.channels + 1):
+        for k in range(3):
+            beats[c, k] = a.beats[0, c, k]
+    left = 0
+    for c in range(d.channels):
+        if beats[c, LEFT] > 0:
+            a.channel[c].page_end = INF
+            left += 1
+    first = False
+    while left > 0 and not first:
+        c = _alone(d, beats)
+        if c >= 0:
+            a.channel[c].page_end = at + (beats[c, WAIT] + (beats[c, LEFT] - 1) * d.bus_beat_q16 >> 16) + 1
+            a.channel[c].page_held = 0
+            return
+        _cycle(d, beats)
+        for c in range(d.channels):
+            if beats[c, LEFT] == 0 and a.beats[0, c, LEFT] > 0:
+                a.channel[c].page_end = at
+                first = True
+        at += 1
+    for c in range(d.channels):
+        while a.beats[0, c, LEFT] > 0 and a.channel[c].page_end < INF and beats[c, HELD]:
+            taken = _cycle(d, beats)
+            if taken >= 0:
+                a.channel[taken].page_held = at - 1 - a.channel[taken].page_end
+            at += 1
+
+
+@compiled
+def _at_pace(d, a, at, more):
+    """From cycle ``at`` on ``more`` channels more move pages to their dies: when each is through."""
+    b = a.block[0]
+    q16 = d.bus_beat_q16  # cycles of a beat, in 1/65536
+    before, pace = max(q16, b.filling << 16), max(q16, b.filling + more << 16)
+    ahead = d.k.FED_AHEAD << 15
+    for c in range(d.channels):
+        if a.channel[c].page_end < INF and a.channel[c].page_fills:
             since = at - a.channel[c].page_since << 32
             if since > 0:
                 a.channel[c].page_left = max(0, a.channel[c].page_left - min(since // q16, since // before + ahead))
                 a.channel[c].page_since = at
             left = a.channel[c].page_left
             a.channel[c].page_end = a.channel[c].page_since - (-max(left * q16, (left - ahead) * pace) >> 32)
-    if fills:
-        b.filling += more
-    else:
-        b.sending += more
+    b.filling += more
 
 
 @compiled
 def begin_page(d, a, c, at, fills):
     """Channel ``c`` moves a page's beats from the cycle after ``at`` on: out, or, where it ``fills`` its die, in."""
-    beats = a.table[len(a.table) - 1].beats + (d.oob_beats if fills else 0)
-    a.channel[c].page_since, a.channel[c].page_left, a.channel[c].page_fills = at, beats << 16, fills
-    a.channel[c].page_end = at
-    _at_pace(d, a, at, fills, 1)
+    beats = a.table[len(a.table) - 1].beats
+    a.channel[c].page_fills = fills
+    if fills:
+        a.channel[c].page_since, a.channel[c].page_left = at, beats + d.oob_beats << 16
+        a.channel[c].page_end = at
+        _at_pace(d, a, at, 1)
+    else:
+        _move(d, a, at + 1)
+        a.beats[0, c, LEFT], a.beats[0, c, WAIT] = beats, d.bus_beat_q16 - (1 << 16) - 1
+        a.channel[c].page_sent = 0
+        a.block[0].sending += 1
+        _look_ahead(d, a)
 
 
 @compiled
 def end_page(d, a, c, at):
     """It moved the last in cycle ``at``."""
     a.channel[c].page_end = INF
-    _at_pace(d, a, at, a.channel[c].page_fills, -1)
+    if a.channel[c].page_fills:
+        _at_pace(d, a, at, -1)
+    else:
+        a.channel[c].page_sent = 1
+        _move(d, a, at + 1)
+        a.block[0].sending -= 1
+        _look_ahead(d, a)
 
 
 @apart
@@ -88,7 +193,7 @@ def _send(d, a, tag, at):
     b.sender_free = last + 1
     place = b.pages % len(a.burst)
     b.pages += 1
-    a.burst[place].asked, a.burst[place].end = begin + d.k.PIECE_ASK - 1, last + d.k.PAGE_ON_BUS
+    a.burst[place].asked, a.burst[place].end = begin + d.k.PIECE_GRANTED, last + d.k.PAGE_ON_BUS
     retired = last + d.k.PAGE_WRITTEN
     place = a.tag[tag].sample
     a.request[place].left -= 1
@@ -104,7 +209,7 @@ def _send(d, a, tag, at):
 
 @compiled
 def landed(d, a, c, tag, end):
-    """The last beat of the page of ``tag`` leaves channel ``c``'s bus in cycle ``end``."""
+    """The last beat of the page of ``tag`` comes from channel ``c`` in cycle ``end``."""
     a.channel[c].room = INF
     a.channel[c].room_from = end + d.k.ROOM_AGAIN
     a.block[0].landed += 1

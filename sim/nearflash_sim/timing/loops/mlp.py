@@ -18,13 +18,13 @@ from nearflash.contract.mlp import interaction_word, kernel_latency, output_lane
 
 from ..latency import Latency
 from .compiled import apart, compiled, entry
-from .dram import BURSTS
-from .state import INF
+from .dram import READS_KEPT
+from .state import INF, new_dram
 from .trace import FIELDS, OTHER, note
 from .trace import MLP as MLP_TRACK
-from .weights import ask_ahead, stream_of, weight
+from .weights import next_burst, plan_bursts, stream_of, take_word, word_here
 
-__all__ = ["Mlp", "advance", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
+__all__ = ["Mlp", "advance", "advance_bursts", "arrive", "new_mlp", "note_start", "room_known", "room_of"]
 
 DENSE, TABLES, FC, INTERACTION = range(4)
 GROUPS = 4  # between a core's first step and its last output (mlp/core)
@@ -50,9 +50,9 @@ class Mlp(NamedTuple):
     started: np.ndarray  #: [unit, place], ring of groups: cycle in which the first element arrived
     weight_came: np.ndarray  #: [unit, place], ring: cycles in which beats of streamed weights came,
     weight_read: np.ndarray  #: and left their FIFO
-    burst_asked: np.ndarray  #: as of the state of the rest of the device, with which a simulation shares them
-    burst_end: np.ndarray
-    burst_first: np.ndarray  #: [place], ring: cycles of the first beats of the latest bursts
+    dram: np.ndarray  #: as of the state of the rest of the device, with which a simulation shares them
+    dram_kept: np.ndarray
+    through: np.ndarray  #: [place], ring: cycles in which the latest groups gave their last logits
     trace: np.ndarray  #: [slice, field] for a timeline: none, or what there is room for
 
 
@@ -95,7 +95,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
         kind = {"dense": DENSE, "tables": TABLES, "fc": FC}.get(n.kind, INTERACTION)
         last = firsts[len(nodes) + 1] if len(nodes) + 1 < len(firsts) else len(units)
         depth = timing.EPILOGUE_DEPTH if kind == FC else timing.INTERACTION_DEPTH
-        nodes.append((kind, lanes[n.name], n.width, depth, first, last, len(flat), len(flat) + len(sinks[n.name]),
+        streams = any(units[u][-4] for u in range(first, last))
+        nodes.append((kind, lanes[n.name], n.width, depth, streams, first, last, len(flat), len(flat) + len(sinks[n.name]),
                       len(sources), len(sources) + len(n.inputs)))
         flat += sinks[n.name]
         sources += [number[name] for name in n.inputs]
@@ -107,15 +108,16 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
             out[name] = [row[j] for row in rows]
         return out
 
-    node = records(nodes, "kind lanes width depth unit units sink sinks source sources", "beats last_pop take groups")
+    node = records(nodes, "kind lanes width depth streams unit units sink sinks source sources",
+                   "beats last_pop take groups at_beat at_sample")
     node["last_pop"] = node["take"] = -1
     core = records(units, "base columns k row_scan row_blocks column_blocks result depth subs words_of_pair owner "
                    "word_beats pass_beats burst room",
                    "first_step last_step words words_taken words_freed words_due taken left step begun released beat asked "
-                   "requested read used")
+                   "requested read used word starts stepping inner outer")
     core["last_step"], core["taken"] = -AFTER_RELEASE, -1
     deepest = max((u[7] for u in units), default=1)
-    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "bursts", "traced")
+    names = ("buffered", "visible", "logit", "epilogue", "dense_node", "through", "dram", "traced")
     s = np.zeros(1, np.dtype([(name, np.int64) for name in names]))
     s["buffered"], s["visible"] = m.buffered, timing.VISIBLE
     s["epilogue"], s["logit"] = timing.EPILOGUE, timing.LOGIT
@@ -130,7 +132,8 @@ def new_mlp(config: DeviceConfig, dram_latency: int = 30, slices: int = 0) -> Ml
                arrived=np.zeros((elements, 2), np.int64), source=np.array(sources, np.int64),
                samples=np.zeros(2 * config.lookup.sample_slots, np.int64), started=np.full((n, 2), INF),
                weight_came=np.zeros((n, most), np.int64), weight_read=np.zeros((n, most), np.int64),
-               burst_asked=np.full(BURSTS, -1), burst_end=np.full(BURSTS, -1), burst_first=np.full(BURSTS, -1),
+               dram=new_dram(), dram_kept=np.zeros((READS_KEPT, 2), np.int64),
+               through=np.zeros(2 * config.lookup.sample_slots, np.int64),
                trace=np.zeros((slices, FIELDS), np.int64))
 
 
@@ -172,7 +175,8 @@ def note_start(m, node, group, at):
         if at < m.started[u, group % 2]:
             m.started[u, group % 2] = at
             if m.unit[u].word_beats:
-                ask_ahead(m, u, group)
+                m.unit[u].starts = group + 1
+                plan_bursts(m)
 
 
 @compiled
@@ -204,11 +208,7 @@ def _begin(m, u, group, samples):
             if b == 0:
                 c.first_step = first
             if b < c.column_blocks - 1:
-                if c.word_beats:
-                    for _ in range(c.row_blocks):
-                        first = weight(m, u, first) + samples
-                else:
-                    first += c.row_blocks * samples
+                first += c.row_blocks * samples
         c.step = first - 1
     c.begun += 1
     c.words_due = c.words + c.row_blocks * samples
@@ -218,22 +218,73 @@ def _begin(m, u, group, samples):
 def _word(m, u, n, group, samples):
     """The core's next result word, of the group's sample ``n``."""
     c = m.unit[u]
-    if c.word_beats and n == 0:
-        if c.row_scan:
-            for _ in range(c.column_blocks - 1):
-                c.step = weight(m, u, c.step + 1) + samples - 1
-        c.step = weight(m, u, c.step + 1)
-    else:
-        c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
+    c.step += (c.column_blocks - 1) * samples + 1 if c.row_scan and n == 0 else 1
     if c.words >= c.depth:
         c.step = max(c.step, m.freed[u, c.words % c.depth] + 1)
     m.result[u, c.words % c.depth] = c.step + c.result
     c.words += 1
     if c.words == c.words_due:
-        c.last_step = c.step
-        m.release[u, group % 2], m.started[u, group % 2] = c.step, INF
-        c.released += 1
-        note(m.s[0], m.trace, MLP_TRACK, u, OTHER, c.first_step, c.step + 1, -1, group)
+        _let_go(m, u, group)
+
+
+@compiled
+def _let_go(m, u, group):
+    """Core ``u`` has taken the group's last step."""
+    c = m.unit[u]
+    c.last_step = c.step
+    m.release[u, group % 2], m.started[u, group % 2] = c.step, INF
+    c.released += 1
+    note(m.s[0], m.trace, MLP_TRACK, u, OTHER, c.first_step, c.step + 1, -1, group)
+
+
+@apart
+def _stream(m, node, u):
+    """Core ``u``, whose weights are streamed, takes as many steps as is known when; returns whether it took any."""
+    c = m.unit[u]
+    moved = False
+    while word_here(c):
+        if c.stepping == 0:
+            if not _inputs_known(m, node, u):
+                break
+            c.stepping, c.inner, c.outer = 1, 0, 0
+            c.step = c.last_step + AFTER_RELEASE - 1
+            if c.begun >= GROUPS:
+                c.step = max(c.step, m.ended[u, c.begun % GROUPS])
+            if c.row_scan:
+                c.step = max(c.step, _visible(m, u, c.columns, c.begun) - 1)
+            c.begun += 1
+        group = c.begun - 1
+        samples = m.samples[group % len(m.samples)]
+        columns, column = c.column_blocks, c.inner if c.row_scan else c.outer
+        if column == columns - 1 and c.words + samples > c.words_freed + c.depth:
+            break
+        moved = True
+        at = c.step + 1
+        if not c.row_scan and c.inner == 0:
+            at = max(at, _visible(m, u, min((column + 1) * c.k, c.columns), group))
+        if column < columns - 1:
+            at = take_word(m, u, at)
+            c.step = at + samples - 1
+        else:
+            for n in range(samples):
+                if c.words >= c.depth:
+                    at = max(at, m.freed[u, c.words % c.depth] + 1)
+                if n == 0:
+                    at = take_word(m, u, at)
+                m.result[u, c.words % c.depth] = at + c.result
+                c.words += 1
+                c.step = at
+                at += 1
+        if c.inner == 0 and c.outer == 0:
+            c.first_step = c.used
+        c.inner += 1
+        if c.inner == (columns if c.row_scan else c.row_blocks):
+            c.inner = 0
+            c.outer += 1
+            if c.outer == (c.row_blocks if c.row_scan else columns):
+                c.stepping = 0
+                _let_go(m, u, group)
+    return moved
 
 
 @apart
@@ -247,16 +298,23 @@ def _work_ahead(m, u, group, samples):
 
 
 @compiled
-def _may_work_ahead(m, node, u):
-    """Whether all of core ``u``'s next group is there, and its results have room."""
+def _inputs_known(m, node, u):
+    """Whether all of core ``u``'s next group is there, and so few groups are in the core that it may begin."""
     c = m.unit[u]
     for k in range(m.node[node].source, m.node[node].sources):
         source = m.node[m.source[k]]
         for j in range(source.sink, source.sinks):
             if m.sink[j].unit == u and source.groups <= c.begun:
                 return False
+    return m.node[node].groups > c.begun - GROUPS
+
+
+@compiled
+def _may_work_ahead(m, node, u):
+    """Whether all of core ``u``'s next group is there, and its results have room."""
+    c = m.unit[u]
     words = c.row_blocks * m.samples[c.begun % len(m.samples)]
-    return c.words + words <= c.words_freed + c.depth and m.node[node].groups > c.begun - GROUPS
+    return c.word_beats == 0 and c.words + words <= c.words_freed + c.depth and _inputs_known(m, node, u)
 
 
 @compiled
@@ -326,8 +384,19 @@ def _may_work(m, node):
 
 
 @compiled
+def _results_known(m, node):
+    """Whether each core of ``node`` has its next beat."""
+    for u in range(m.node[node].unit, m.node[node].units):
+        c = m.unit[u]
+        if c.word_beats and c.left == 0 and c.words_taken == c.words:
+            return False
+    return True
+
+
+@compiled
 def _work(m, node):
-    """The next group goes through ``node``, an fc layer or an interaction; returns when its last beat is offered."""
+    """The next group goes through ``node``, an fc layer or an interaction, if its weights aren't streamed; else so much of
+    it as is known. Returns when its last beat is offered, if that is known; else -1."""
     n, s = m.node[node], m.s[0]
     group = n.groups
     samples = m.samples[group % len(m.samples)]
@@ -335,11 +404,16 @@ def _work(m, node):
     offered = 0
     if n.kind == FC:
         for u in range(n.unit, n.units):
-            if m.unit[u].begun == group:
+            if m.unit[u].begun == group and m.unit[u].word_beats == 0:
                 _begin(m, u, group, samples)
         beats = (n.width + n.lanes - 1) // n.lanes
-        for j in range(beats):
-            for i in range(samples):
+        first, n.at_beat = n.at_beat, 0
+        for j in range(first, beats):
+            first, n.at_sample = n.at_sample, 0
+            for i in range(first, samples):
+                if n.streams and not _results_known(m, node):
+                    n.at_beat, n.at_sample = j, i
+                    return -1
                 latest = -1
                 for u in range(n.unit, n.units):
                     c = m.unit[u]
@@ -370,21 +444,38 @@ def advance(m):
     """Take every group as far as it can be known how long that takes; returns when the latest that is through to the end
     gave its last logit."""
     s, last = m.s[0], len(m.node) - 1
-    moved = True
+    moved, streams = True, False
     while moved:
         moved = False
         for node in range(len(m.node)):
             if m.node[node].kind < FC:
                 continue
+            if m.node[node].streams:
+                streams = True
+                for u in range(m.node[node].unit, m.node[node].units):
+                    if m.unit[u].word_beats and _stream(m, node, u):
+                        moved = True
+            offered = -1
             if _may_work(m, node):
+                before = m.node[node].beats
                 offered = _work(m, node)
+                moved = moved or m.node[node].beats > before
+            if offered >= 0:
                 if node == last:
-                    s.through = offered + s.logit
-                moved = True
+                    s.through = m.through[(m.node[node].groups - 1) % len(m.through)] = offered + s.logit
             elif m.node[node].kind == FC:
                 for u in range(m.node[node].unit, m.node[node].units):
                     if _may_work_ahead(m, node, u):
                         c = m.unit[u]
                         _work_ahead(m, u, c.begun, m.samples[c.begun % len(m.samples)])
                         moved = True
+    if streams:
+        plan_bursts(m)
     return s.through
+
+
+@entry
+def advance_bursts(m):
+    """The next burst of streamed weights is given, with what follows from it."""
+    next_burst(m)
+    advance(m)

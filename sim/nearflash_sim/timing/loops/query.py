@@ -16,8 +16,10 @@ from .dram import read
 from .features import KEPT, take
 from .fetch import fetch
 from .flash import put
+from .host import sees
+from .host_reads import after_entries, keep_read
 from .row_cache import LINES_READ, hit_read, look
-from .state import COMMANDS, INF, RECENT
+from .state import COMMANDS, INF, PIECES
 from .trace import CACHE, OTHER, note
 from .way_back import COMPLETE, DRAINED, SLICED, TIME, close_sample, end_blocks, flash_at, next_at, step, wait
 
@@ -67,28 +69,39 @@ def _words(d, a, at, n, total):
 def _beat(d, a, beat, beats):
     """When the reader shows beat ``beat`` of a transfer of ``beats``."""
     s = a.s[0]
-    if beat & d.k.HOST_PIECE - 1 == 0:
-        size = min(d.k.HOST_PIECE, beats - beat)
-        if beat > 0:
-            s.piece_at += d.k.REQUEST_EVERY
-            if beat % d.page_beats == 0:  # the next run of host memory
-                known = s.walk_run + d.k.WALK_NEXT
-                if beats > 2 * d.page_beats:
-                    known = (s.walk_run + d.k.WALK_FETCH + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
-                             + d.k.WALK_FETCHED)
-                s.walk_run = max(s.piece_at - 1, known)
-                s.piece_at = s.walk_run + 1
-            freed = beat - (d.k.HOST_ROOM - d.k.HOST_PIECE) - 1
-            if freed >= 0:
-                s.piece_at = max(s.piece_at, a.beat_pop[freed % RECENT] + 1)
-        s.host_bus = max(s.piece_at + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, s.host_bus)
-        s.beats_from = s.host_bus - beat
-        s.host_bus += size
-    pop = max(s.beats_from + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
+    if beat == 0:
+        for first in range(0, min(beats, d.k.HOST_ROOM), d.k.HOST_PIECE):
+            _piece(d, a, first, beats, -1)
+    pop = max(a.piece_from[beat // d.k.HOST_PIECE % PIECES] + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
     pop = max(pop, s.beat_used2 + 1)
     s.beat_taken = pop
-    a.beat_pop[beat % RECENT] = pop
+    behind = beat + 1 + d.k.HOST_ROOM - d.k.HOST_PIECE
+    if behind & d.k.HOST_PIECE - 1 == 0 and behind < beats:  # there is room for it
+        _piece(d, a, behind, beats, pop)
     return max(pop, s.beat_used1) + 1
+
+
+@compiled
+def _piece(d, a, beat, beats, freed):
+    """The piece that begins with ``beat`` is asked for, after its room was ``freed``."""
+    s = a.s[0]
+    if beat > 0:
+        s.piece_at += d.k.REQUEST_EVERY
+        if beat % d.page_beats == 0:  # the next run of host memory
+            known = s.walk_run + d.k.WALK_NEXT
+            if beats > 2 * d.page_beats:
+                known = (s.walk_run + d.k.WALK_FETCH + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
+                         + d.k.WALK_FETCHED)
+            s.walk_run = max(s.piece_at - 1, known)
+            s.piece_at = s.walk_run + 1
+        s.piece_at = max(s.piece_at, freed + 1)
+    s.host_bus = max(s.piece_at + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, s.host_bus)
+    if d.block_reads:
+        s.host_bus = after_entries(d, a, s.piece_at, s.host_bus)
+    a.piece_from[beat // d.k.HOST_PIECE % PIECES] = s.host_bus - beat
+    s.host_bus += min(d.k.HOST_PIECE, beats - beat)
+    if d.block_reads:
+        keep_read(a, s.piece_at, s.host_bus)
 
 
 @compiled
@@ -104,7 +117,7 @@ def _begin(d, a, start):
 
 
 @within
-def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
+def _check(d, a, m, start, batch, tables, dense, step_words, total, lengths, bag):
     """Pass 1 from ``start`` (the parser takes the command) on; returns the cycle of its result."""
     _begin(d, a, start)
     t = start + 1
@@ -112,6 +125,8 @@ def _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag):
         t += 1
         t = _words(d, a, t, dense, total)
         for _ in range(tables):
+            if d.block_reads:
+                wait(d, a, m, np.int64(TIME), t)  # entries that are fetched before come before
             t = _word(d, a, t + 1, total) + 1
             n = lengths[bag]
             bag += 1
@@ -141,7 +156,8 @@ def _room(d, a, m, sample, at):
 def _fill(d, a, asked):
     """A line of the map is read, asked for in cycle ``asked``; the cycle in which the answer is at its FIFO's output."""
     s = a.s[0]
-    s.dram_bus = read(d, a, asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE) + d.k.MAP_LINE_BEATS
+    way = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
+    s.dram_bus = read(d, a, asked + way, d.k.MAP_LINE_BEATS, 1) + d.k.MAP_LINE_BEATS
     filled = s.dram_bus - 1
     s.map_free = filled + d.k.MAP_FILLED
     return filled + d.k.MAP_FILLED + 1
@@ -156,7 +172,7 @@ def _from_cache(d, a, tag, issue):
     at = max(max(issue + 1, s.line_asked + d.k.REQUEST_EVERY), a.line_gone[place] + 1)  # LINES_READ before: it has left
     s.line_asked = at
     s.lines_read += 1
-    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE)
+    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, beats)
     s.dram_bus = first + beats
     hit_read(d, a, s.dram_bus - 1)
     note(s, a.trace, CACHE, 0, OTHER, first, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
@@ -247,8 +263,12 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
             t = _word(d, a, max(t, _dense_room(d, a, m)), total)
             take(d, a, t)
             t += 1
+        if d.streams and dense:
+            wait(d, a, m, np.int64(SLICED), np.int64(0))  # those that have room, at their time: weights are asked for then
         first = True
         for table in range(tables):
+            if d.block_reads:
+                wait(d, a, m, np.int64(TIME), t)
             t = _word(d, a, t + 1, total) + 1
             n = lengths[bag]
             bag += 1
@@ -340,7 +360,7 @@ def _send(d, a, m, bell, number, infer, batch, tables, dense, weighted, total, l
         for t in range(tables):
             width += a.table[t].dim
     a.command[command].words = batch * width
-    checked = _check(d, a, start, batch, tables, dense, step_words, total, lengths, bag)
+    checked = _check(d, a, m, start, batch, tables, dense, step_words, total, lengths, bag)
     a.command[command].pending = checked + 1
     again = checked + 2
     s.executor_free = s.validator_free = again + 2
@@ -355,10 +375,7 @@ def _land(d, a, m, submitted, completed, out):
     command = s.landed % COMMANDS
     if a.command[command].visible == INF:
         wait(d, a, m, np.int64(COMPLETE), command)
-    while a.command[command].visible > s.host_now:
-        irq = a.command[command].visible + d.k.CQE_IRQ
-        s.host_now = s.host_now + d.k.DRIVER_SETTLE if s.host_now < s.irq_low else max(s.host_now, irq)
-    seen = s.host_now
+    seen = sees(d, a, a.command[command].visible)
     s.host_now = seen + d.k.MMIO_WRITE
     s.irq_low = seen + d.k.IRQ_FALL
     while s.landed < s.command and a.command[s.landed % COMMANDS].visible <= seen:
@@ -370,15 +387,16 @@ def _land(d, a, m, submitted, completed, out):
 
 
 @entry
-def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, words, bags, lengths, at_table, blocks, keys,
-        submitted, completed):
+def run(d, a, m, depth, left, after, following, infer, batch, tables, dense, weighted, words, bags, lengths, at_table,
+        blocks, keys, submitted, completed):
     """Commands with at most ``depth`` in flight, none submitted before cycle ``after``; until ``left`` are not complete.
-    One entry of ``infer`` to ``words`` a command; ``bags``: where its bags begin in ``lengths``, sample after sample.
-    ``at_table``: where the next lookup of each table is in ``blocks``: logical ones, each of which lies in the page of its
-    number, and in ``keys``: what a cache knows them by; it goes on to the table's next ones. Fills ``submitted`` and
-    ``completed`` for commands as they end; returns how many."""
+    ``following``: 1 if the host has one more by then. One entry of ``infer`` to ``words`` a command; ``bags``: where its
+    bags begin in ``lengths``, sample after sample. ``at_table``: where the next lookup of each table is in ``blocks``:
+    logical ones, each of which lies in the page of its number, and in ``keys``: what a cache knows them by; it goes on to
+    the table's next ones. Fills ``submitted`` and ``completed`` for commands as they end; returns how many."""
     s = a.s[0]
     out = 0
+    s.total, s.depth, s.after = s.command + len(infer) + following, depth, after
     if d.block_reads and s.command == 0:
         start_blocks(d, a, d.k.MMIO_WRITE * min(depth, len(infer)))
     for n in range(len(infer)):
@@ -388,10 +406,10 @@ def run(d, a, m, depth, left, after, infer, batch, tables, dense, weighted, word
         a.command[s.command % COMMANDS].submitted = at
         number = s.command
         s.command += 1
-        _send(d, a, m, at + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
-              lengths, bags[n], at_table, blocks, keys)
         if at == s.host_now:  # else its thread went on to look for completions
             s.host_now += d.k.MMIO_WRITE
+        _send(d, a, m, at + d.k.DOORBELL, number, infer[n], batch[n], tables[n], dense[n], weighted[n], words[n],
+              lengths, bags[n], at_table, blocks, keys)
     while s.command - s.landed > left:
         out = _land(d, a, m, submitted, completed, out)
     if d.block_reads and left == 0:

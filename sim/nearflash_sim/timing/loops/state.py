@@ -8,24 +8,24 @@ from typing import NamedTuple
 import numpy as np
 from nearflash.contract import DeviceConfig, TableSpec, cores
 from nearflash.contract.modelled import Modelled
-from nearflash.contract.nvme import HOST_PAGE
+from nearflash.contract.nvme import CQE_BYTES, HOST_PAGE
 from nearflash.contract.table import PoolMode, RowFormat
 from nearflash.data.block_load import BlockLoad
 
 from ..latency import Latency
 from ..workload import tables_end
-from .dram import BURSTS
-from .fetch import FETCHES
+from .dram import READS_KEPT
 from .host_reads import HOST_READS
 from .moved import new_moved
 from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
-__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "INF", "PUSH", "RECENT", "REPEAT", "ROOM", "ROWS", "SCAN", "Arrays",
-           "Device", "device_of", "new_state"]
+__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "FETCHES", "INF", "PIECES", "PUSH", "REPEAT", "ROOM", "ROWS", "SCAN",
+           "Arrays", "Device", "device_of", "new_dram", "new_state"]
 
 INF = 1 << 62  # a time that never comes
+FETCHES = 16  # of submission entries, the latest ones
 DRAM_WRITES = 64  # the latest ones: more than page slots have under way
 #: What a channel does next. Of a page window: SCAN, REPEAT; of block I/O: ROOM, a page's slot is set aside, and END, the
 #: page is off the bus. Up to SCAN it is of no matter to anything but the channel.
@@ -34,7 +34,7 @@ COMMANDS = 32  # places for commands in flight: more than the largest infer_dept
 ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 SMALL_BYTES = 16  # of a superblock, and of a range of a list
 BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)
-RECENT = 128  # places for a transfer's latest beats: more than the host reader's room
+PIECES = 8  # places for a transfer's latest pieces: more than the host reader's room
 
 
 class Device(NamedTuple):
@@ -58,6 +58,7 @@ class Device(NamedTuple):
     host_latency: int
     dram_latency: int
     page_beats: int  #: of a host page
+    cqe_beats: int  #: of a completion
     merge_buffered: int  #: the channels' vector buffers are block RAM
     row_latency: int
     divides: int  #: it has means, so every sum passes the divider
@@ -107,7 +108,7 @@ class Arrays(NamedTuple):
     issued: np.ndarray  #: [4] and became flash reads
     map_tag: np.ndarray  #: line held in each place of the map cache,
     map_from: np.ndarray  #: since which cycle
-    beat_pop: np.ndarray  #: ring: cycles in which the host reader's beats left its FIFO
+    piece_from: np.ndarray  #: ring: of a transfer's latest pieces, cycles of their first beats, less those beats' numbers
     touched: np.ndarray  #: [place of sample, table]: it has lookups
     job_left: np.ndarray  #: ring: cycles in which the drain's latest jobs left their FIFO
     pooled: np.ndarray  #: [element] of a sample: cycle in which it enters the MLP's buffers
@@ -121,8 +122,8 @@ class Arrays(NamedTuple):
     feature_ends: np.ndarray  #: [place of sample]: it is the last of its group
     feature_taken: np.ndarray  #: ring: cycles in which the latest features were taken by the parser,
     feature_sliced: np.ndarray  #: and left the slice
-    burst_asked: np.ndarray  #: ring: the cycles from which on memory could give the latest bursts of streamed weights,
-    burst_end: np.ndarray  #: and their last beats'
+    dram: np.ndarray  #: one record: what memory has given up to the latest burst of streamed weights, and when the next is,
+    dram_kept: np.ndarray  #: [read, 2] and the reads beside them: from when on it could give each, and beats
     cached: np.ndarray  #: [set, way]: key of each line of the row cache,
     cache_count: np.ndarray  #: and how often it was found
     keeping: np.ndarray  #: ring: rows that the cache's writer has
@@ -133,6 +134,7 @@ class Arrays(NamedTuple):
     ended: np.ndarray  #: ring: places of requests whose pages are all in host memory, and when Queues knows
     fetched: np.ndarray  #: [fetch, 2] ring: cycles in which entries are fetched, from and to
     burst: np.ndarray  #: ring: pages on the host's write bus: when asked for, and the last beat's cycle
+    beats: np.ndarray  #: [now and then, channel, of its page]; behind the channels: whose beat the read buffer took last
     read_tag: np.ndarray  #: ring: pages' tags that came back, and when they may be taken
     read_slot: np.ndarray  #: cycles from which on the read buffer's slots are free
     load: np.ndarray  #: [request]: first logical block, how many, kind, when the host has it, and the cycles in which it is
@@ -148,19 +150,25 @@ class Arrays(NamedTuple):
 
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
-    "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked", "beats_from",
+    "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked",
     "item_out", "item_in", "lookups", "misses", "map_free", "last_issue", "fresh", "tag_head", "tag_tail",
     "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
     "vector_before", "vector_sliced", "vector_taken", "vector_done",
     "rows", "issue_done", "sample", "next_drain", "drain_ready", "drain_jobs", "drained",
-    "walk_at", "walk_begin", "walk_table", "walk_word", "walk_zero", "walk_number", "walk_granted",
+    "walk_at", "walk_waits", "walk_begin", "walk_table", "walk_word", "walk_zero", "walk_number", "walk_granted",
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
     "writer_last", "writer_words", "writer_bus",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
-    "fetches", "command", "results_free", "landed", "traced",
+    "fetches", "fetcher_free", "fetched_command", "early", "command", "results_free", "ended", "judged", "landed", "traced",
+    "total", "depth", "after",
     "cache_hits", "cache_kept", "cache_dropped", "tags_free", "looked", "found_left", "kept_head", "kept_tail",
     "keeper_free", "publish_at", "admitted", "hit_ended", "hit_waits", "line_asked", "lines_read",
 )
+
+
+def new_dram() -> np.ndarray:
+    """Idle memory."""
+    return _records(1, "free", "asked", "kept", "unit", "unit_last", requested=-2, next_at=INF)
 
 
 def _records(n: int | tuple[int, ...], *names: str, **values: int) -> np.ndarray:
@@ -184,7 +192,7 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
         map_lines=lk.map_cache_lines, map_bits=(k.MAP_LINE_BEATS * config.beat_bytes // 4).bit_length() - 1,
         word_bits=(config.beat_bytes // 4).bit_length() - 1, host_latency=host_latency, dram_latency=dram_latency,
-        page_beats=HOST_PAGE // config.beat_bytes,
+        page_beats=HOST_PAGE // config.beat_bytes, cqe_beats=max(1, CQE_BYTES // config.beat_bytes),
         merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
         row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,
         divides=int("mean" in lk.modes), mean_cycles=2 + (lk.acc_bits - 1).bit_length() + (bag + bag % 2) // 2,
@@ -234,27 +242,29 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
                          "merge_head", "merge_tail", "reads", "bus_busy", "walker", "walk_at", "walked", "walk_tag",
                          "walk_more", "pop_at", "added_die", "added_at", "added_head", "repeat_die", "repeat_at", "turns",
                          "repeats_end", "block_push_at", "block_out_at", "room_from", "slot", "page_die", "page_tag",
-                         "page_begun", "page_since", "page_left", "page_fills", "programs", "feed_tail", "walk_from",
-                         "walk_first", "walk_before", "walk_passed", feed=-1, added=-1, repeat=-1, last_choice=first,
+                         "page_begun", "page_since", "page_left", "page_held", "page_fills", "programs", "feed_tail",
+                         "walk_from", "walk_first", "walk_before",
+                         "walk_passed", feed=-1, added=-1, repeat=-1, last_choice=first,
                          last_command=first, last_out=first, next_at=INF, room=INF, page_end=INF, coming_at=INF,
-                         merge_at=INF, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
+                         merge_at=INF, page_sent=1, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
         die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
                      "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
                      held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,
                      block_visible=INF),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
-        command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", visible=INF),
+        command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", "group",
+                         "verdict", "last", visible=INF),
         located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
         map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
-        beat_pop=np.zeros(RECENT, np.int64),
+        piece_from=np.zeros(PIECES, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
         pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
         loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
         stall_to=np.full((PIPES, STALLS), -1), feature=np.zeros((2 * lk.sample_slots, features), np.int64),
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
-        feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
-        burst_end=np.full(BURSTS, -1),
+        feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), dram=new_dram(),
+        dram_kept=np.zeros((READS_KEPT, 2), np.int64),
         **_block_state(config, tables, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
@@ -272,8 +282,9 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
     block = _records(1, "host_now", "irq_low", "sent", "flying", "fetched", "fetching", "deferred", "fetch_free", "free_at",
                      "what", "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
-                     "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "intake_free", "control_free",
-                     "list_free", "host_reads", "write_place", "write_first", "write_count", "claimed", "placed", "mapped",
+                     "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "beats_at", "turn_at",
+                     "intake_free", "control_free", "list_free", "host_reads", "write_place", "write_first",
+                     "write_count", "claimed", "placed", "mapped",
                      "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
                      "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
                      "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, fetch_at=INF,
@@ -286,6 +297,7 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
         "block": block, "request": _records(flying, "bell", "left", "tag", number=-1, visible=INF),
         "sending": np.zeros(flying, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
         "ended": _records(flying, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "beats": np.zeros((2, config.flash.channels + 1, 3), np.int64),
         "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
         "load": load, "register": _records(3, "free", "place", at=INF),
         "slot": _records(h.page_slots, "page", "block", "filled", "settled", "starts", "next"),

@@ -15,7 +15,7 @@ from .block_host import host_at
 from .compiled import apart, compiled, within
 from .features import resolve
 from .flash import flash_event
-from .mlp import TABLES, advance, arrive, note_start, room_of
+from .mlp import TABLES, advance, advance_bursts, arrive, note_start, room_known, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
 from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
@@ -35,6 +35,13 @@ def step(d, a, m):
             at, channel = a.channel[c].next_at, c
         merge = min(merge, a.channel[c].merge_at)
     walk, merge = a.s[0].walk_at, max(merge, a.s[0].merge_free)
+    soonest = min(min(at, walk), merge)
+    if d.block_reads:
+        soonest = min(soonest, a.block[0].next_at)
+    if d.streams and a.dram[0].next_at < soonest:
+        at = a.dram[0].next_at
+        _burst(d, a, m)
+        return at
     if d.block_reads and a.block[0].next_at < min(min(at, walk), merge):
         at = a.block[0].next_at
         block_event(d, a)
@@ -59,13 +66,15 @@ def next_at(d, a):
         merge = min(merge, a.channel[c].merge_at)
     if d.block_reads:
         at = min(at, a.block[0].next_at)
+    if d.streams:
+        at = min(at, a.dram[0].next_at)
     return min(at, max(merge, a.s[0].merge_free))
 
 
 @compiled
 def flash_at(d, a):
-    """The cycle of the next thing in any channel."""
-    at = INF
+    """The cycle of the next thing in any channel, or of the next burst of streamed weights."""
+    at = a.dram[0].next_at if d.streams else INF
     for c in range(d.channels):
         at = min(at, a.channel[c].next_at)
     return at
@@ -82,6 +91,8 @@ def wait(d, a, m, what, which):
             done = a.sample[which].drained >= 0
         elif what == SLICED:
             resolve(d, a, m)
+            if d.streams:
+                _settle(d, a, m)
             done = a.s[0].sliced >= which
         else:
             done = a.command[which].visible < INF
@@ -213,7 +224,7 @@ def close_sample(d, a, sample, at):
 def _begin_drain(d, a):
     """The drain goes to the oldest sample, if it is idle and that sample's rows are all in."""
     s = a.s[0]
-    if s.walk_at < INF or s.next_drain == s.sample:
+    if s.walk_at < INF or s.walk_waits or s.next_drain == s.sample:
         return
     ring = s.next_drain % (2 * d.slots)
     if a.sample[ring].closed < 0 or a.sample[ring].left != 0:
@@ -257,10 +268,51 @@ def _infer(d, a, m, command):
 
 
 @apart
+def _burst(d, a, m):
+    """The next burst of streamed weights, and what follows from it: features and a drain may have waited for room."""
+    advance_bursts(m)
+    if d.features:
+        resolve(d, a, m)
+    _settle(d, a, m)
+
+
+@compiled
+def _settle(d, a, m):
+    """Complete commands whose samples are drained, in order, if their last groups are through; a drain that waits for that,
+    or for room in the MLP's buffers, goes on."""
+    s = a.s[0]
+    while s.judged < s.ended:
+        command = s.judged % COMMANDS
+        if a.command[command].infer and d.streams:
+            group = a.command[command].group
+            if m.node[len(m.node) - 1].groups <= group:
+                break
+            a.command[command].logit = m.through[group % len(m.through)]
+        _complete(d, a, s.judged, a.command[command].verdict, a.command[command].last)
+        s.judged += 1
+    if s.walk_waits and not _walk_waits(d, a, m):
+        s.walk_at, s.walk_waits = s.walk_waits, 0
+
+
+@compiled
+def _walk_waits(d, a, m):
+    """Whether it isn't known when the drain's next elements have room: bursts of weights come first."""
+    s = a.s[0]
+    ring = s.next_drain - 1 & 2 * d.slots - 1
+    number = a.sample[ring].command
+    if a.command[number % COMMANDS].infer:
+        return not room_known(m, a.table[s.walk_table].node, a.sample[ring].group)
+    return s.judged < number  # results of a LOOKUP are written in order
+
+
+@apart
 def _put(d, a, m, at):
     """In cycle ``at`` the drain asks for a word of accumulators and gets it, or knows that it is zero. Its elements pass the
     divider, the conversion, and go where they are wanted."""
     s, k = a.s[0], d.k
+    if d.streams and _walk_waits(d, a, m):
+        s.walk_at, s.walk_waits = INF, at
+        return
     sample = s.next_drain - 1
     ring = sample % (2 * d.slots)
     number = a.sample[ring].command
@@ -329,7 +381,10 @@ def _put(d, a, m, at):
         if is_infer and a.sample[ring].ends:
             _infer(d, a, m, command)
         if a.sample[ring].last:
-            _complete(d, a, number, s.walk_begin, out)
+            a.command[command].group = a.sample[ring].group
+            a.command[command].verdict, a.command[command].last = s.walk_begin, out
+            s.ended = number + 1
+        _settle(d, a, m)
         _begin_drain(d, a)
 
 
@@ -367,4 +422,4 @@ def _complete(d, a, number, verdict, last):
         _write_chunk(d, a)
     done = max(judged + 1, s.writer_bus + d.k.WRITTEN) + 1
     s.results_free = done + 1
-    a.command[command].visible = done + d.k.COMPLETION_SLICE + d.k.CQE_VISIBLE
+    a.command[command].visible = done + d.k.COMPLETION_SLICE + d.k.CQE_VISIBLE + d.cqe_beats

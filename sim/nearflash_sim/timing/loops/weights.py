@@ -1,4 +1,8 @@
-"""Weights streamed from DRAM, once for each group (``nearflash_hw.mlp.weights``)."""
+"""Weights streamed from DRAM, once for each group (``nearflash_hw.mlp.weights``).
+
+A core asks for its next burst when a pass has begun and its FIFO has room. All cores share a port, so what they ask for is
+found in order of time, a burst at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from nearflash.contract.program import weight_word_beats
 
 from .compiled import apart, compiled
 from .dram import burst
+from .state import INF
 
-__all__ = ["ask_ahead", "stream_of", "weight"]
+__all__ = ["next_burst", "plan_bursts", "stream_of", "take_word", "word_here"]
 
 BURST_BEATS = 256
 FIFO = 2  # a beat's arrival to its leaving the FIFO, at the earliest
@@ -26,45 +31,76 @@ def stream_of(core: Core, beat_bytes: int) -> tuple[int, int, int, int]:
 
 
 @compiled
-def _ask(m, u):
-    """The core's next burst is asked for: its pass has begun, and the FIFO has room."""
-    c = m.unit[u]
-    beats = _next_beats(c)
-    at = max(c.requested + ASK_EVERY, m.started[u, c.asked // c.pass_beats % 2] + 1)
-    before = c.asked + beats - c.room - 1
-    if before >= 0:
-        at = max(at, m.weight_read[u, before % c.room] + 1)
-    c.requested = at
-    first = burst(m, at + m.s[0].dram, beats)
-    for i in range(beats):
-        m.weight_came[u, (c.asked + i) % c.room] = first + i
-    c.asked += beats
-
-
-@compiled
 def _next_beats(c):
     return min(c.burst, c.pass_beats - c.asked % c.pass_beats)
 
 
-@apart
-def ask_ahead(m, u, group):
-    """The first element of ``group`` arrives at the core: its bursts for which there is room are asked for."""
+@compiled
+def _ask_at(m, u):
+    """From when on core ``u`` asks for its next burst: its pass has begun, and the FIFO has room. INF: that isn't known."""
     c = m.unit[u]
-    while c.asked < (group + 1) * c.pass_beats and c.asked + _next_beats(c) - c.room <= c.beat:
-        _ask(m, u)
+    if c.asked == c.starts * c.pass_beats:
+        return INF
+    at = max(c.requested + ASK_EVERY, m.started[u, c.asked // c.pass_beats % 2] + 1)
+    before = c.asked + _next_beats(c) - c.room - 1
+    if before >= c.beat:
+        return INF
+    return max(at, m.weight_read[u, before % c.room] + 1) if before >= 0 else at
+
+
+@apart
+def plan_bursts(m):
+    """Set when the next burst is asked for, and by which core; of those that ask in the same cycle, in turn."""
+    r = m.dram[0]
+    r.next_at = INF
+    for i in range(len(m.unit)):
+        u = (r.unit_last + 1 + i) % len(m.unit)
+        if m.unit[u].word_beats:
+            at = max(_ask_at(m, u), r.requested + ASK_EVERY)
+            if at < r.next_at:
+                r.next_at, r.unit = at, u
+
+
+@apart
+def next_burst(m):
+    """That burst is given."""
+    r = m.dram[0]
+    u, at = r.unit, r.next_at
+    r.unit_last, r.requested = u, at
+    c = m.unit[u]
+    c.requested = at
+    beats = _next_beats(c)
+    first = burst(m, at + m.s[0].dram, beats)
+    for i in range(beats):
+        m.weight_came[u, (c.asked + i) % c.room] = first + i
+    c.asked += beats
+    _gather(m, u)
 
 
 @compiled
-def weight(m, u, at):
-    """The core takes its next weight word in cycle ``at`` or later; returns when."""
+def _gather(m, u):
+    """Beats of the next word leave the FIFO, as far as they are there."""
     c = m.unit[u]
-    for i in range(c.word_beats):
-        if c.beat == c.asked:
-            _ask(m, u)
+    end = min(c.asked, (c.word + 1) * c.word_beats)
+    while c.beat < end:
         read = max(m.weight_came[u, c.beat % c.room] + FIFO, c.read + 1)
-        if i == 0:
+        if c.beat == c.word * c.word_beats:
             read = max(read, c.used)
         c.read = m.weight_read[u, c.beat % c.room] = read
         c.beat += 1
+
+
+@compiled
+def word_here(c):
+    """Whether it is known when the core's next word is there."""
+    return c.beat == (c.word + 1) * c.word_beats
+
+
+@compiled
+def take_word(m, u, at):
+    """The core takes that word in cycle ``at`` or later; returns when."""
+    c = m.unit[u]
     c.used = max(at, c.read + 1)
+    c.word += 1
+    _gather(m, u)
     return c.used
