@@ -172,8 +172,9 @@ def test_lines_of_the_map_at_once_are_part_of_a_design_that_has_them():
     assert DeviceConfig.from_toml(on.to_toml()) == on
 
 
-@pytest.mark.parametrize(("misses", "says"), [(0, "must be an integer of at least 1"), (3, "must be a power of two of at most 8"),
-                                              (16, "must be a power of two of at most 8"), (True, "must be an integer")])
+@pytest.mark.parametrize(("misses", "says"), [
+    (0, "must be an integer of at least 1"), (3, "must be a power of two of at most 8"),
+    (16, "must be a power of two of at most 8"), (True, "must be an integer")])
 def test_lines_of_the_map_at_once_have_limits(misses, says):
     c = DeviceConfig.preset("tiny")
     with pytest.raises(ConfigError, match=f"lookup.map_misses = {misses}: {says}"):
