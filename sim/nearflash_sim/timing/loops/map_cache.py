@@ -40,14 +40,22 @@ def block_translate(d, a, now, missing):
 
 
 @compiled
+def _line(d, a, asked):
+    """When the last beat comes of a line that is asked for in cycle ``asked``."""
+    s = a.s[0]
+    first = read(d, a, asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, d.k.MAP_LINE_BEATS)
+    s.dram_bus = first + d.k.MAP_LINE_BEATS
+    return s.dram_bus - 1
+
+
+@compiled
 def _alone(d, a, ask, asked, missing):
     """The next request waits for its line."""
     s = a.s[0]
     if not missing:
         s.map_free = ask + d.k.MAP_EVERY
         return ask + d.k.MAP_HIT
-    s.dram_bus = read(d, a, asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE) + d.k.MAP_LINE_BEATS
-    filled = s.dram_bus - 1
+    filled = _line(d, a, asked)
     s.map_free = filled + d.k.MAP_FILLED
     return filled + d.k.MAP_FILLED + 1
 
@@ -60,10 +68,7 @@ def _in_order(d, a, ask, asked, missing):
     s.map_free = ask + d.k.MAP_EVERY
     if missing:
         s.map_free = asked + 1
-        first = read(d, a, asked + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE)
-        s.line_bus = max(first, s.line_bus) + d.k.MAP_LINE_BEATS  # also of one that is found late
-        s.dram_bus = max(s.dram_bus, s.line_bus)
-        at = max(at + d.k.MAP_LINE_BEATS, s.line_bus - 1 + d.k.MAP_KEPT)
+        at = max(at + d.k.MAP_LINE_BEATS, _line(d, a, asked) + d.k.MAP_KEPT)
         a.line_free[s.lines % d.map_misses] = at
         s.lines += 1
     s.map_served = at

@@ -147,7 +147,7 @@ def _from_cache(d, a, tag, issue):
     at = max(max(issue + 1, s.line_asked + d.k.REQUEST_EVERY), a.line_gone[place] + 1)  # LINES_READ before: it has left
     s.line_asked = at
     s.lines_read += 1
-    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE)
+    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, beats)
     s.dram_bus = first + beats
     hit_read(d, a, s.dram_bus - 1)
     note(s, a.trace, CACHE, 0, OTHER, first, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)

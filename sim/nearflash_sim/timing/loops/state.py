@@ -127,6 +127,9 @@ class Arrays(NamedTuple):
     feature_sliced: np.ndarray  #: and left the slice
     burst_asked: np.ndarray  #: ring: the cycles from which on memory could give the latest bursts of streamed weights,
     burst_end: np.ndarray  #: and their last beats'
+    read_asked: np.ndarray  #: the same of the latest other reads, where several lines of the map may be on their way,
+    read_first: np.ndarray  #: and their first beats'
+    read_end: np.ndarray
     cached: np.ndarray  #: [set, way]: key of each line of the row cache,
     cache_count: np.ndarray  #: and how often it was found
     keeping: np.ndarray  #: ring: rows that the cache's writer has
@@ -153,7 +156,7 @@ class Arrays(NamedTuple):
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked", "beats_from",
-    "item_out", "item_in", "lookups", "misses", "map_free", "map_asked", "map_served", "lines", "line_bus", "last_issue",
+    "item_out", "item_in", "lookups", "misses", "map_free", "map_asked", "map_served", "lines", "reads", "last_issue",
     "fresh", "tag_head", "tag_tail",
     "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
     "vector_before", "vector_sliced", "vector_taken", "vector_done",
@@ -264,7 +267,8 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         stall_to=np.full((PIPES, STALLS), -1), feature=np.zeros((2 * lk.sample_slots, features), np.int64),
         feature_group=np.zeros(2 * lk.sample_slots, np.int64), feature_ends=np.zeros(2 * lk.sample_slots, np.int64),
         feature_taken=np.full(4, -1), feature_sliced=np.full(4, -1), burst_asked=np.full(BURSTS, -1),
-        burst_end=np.full(BURSTS, -1),
+        burst_end=np.full(BURSTS, -1), read_asked=np.full(BURSTS, -1), read_first=np.full(BURSTS, -1),
+        read_end=np.full(BURSTS, -1),
         **_block_state(config, tables, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
