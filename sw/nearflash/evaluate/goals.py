@@ -32,7 +32,7 @@ __all__ = ["CACHE_MIB", "WINDOW", "everything_on", "goal_steps", "goals", "looku
 CACHE_MIB, WINDOW = 16.0, 256
 MLP_SHARE = 0.2  # of the time of lookups that are each read by themselves, of which a page read once leaves some 0.3
 READS_PER_DIE = 64  # in flight, so that none runs dry while others have queues
-DIES_PER_MAP_MISS = 16  # so many lines of the map on their way: each takes some 45 cycles, in which 64 dies want three
+DIES_PER_MAP_MISS = 16  # for each line of the map on its way: one takes some 42 cycles, in which 64 dies take three rows
 ONCE_OVER_SSD_S = {2: 14.0, 4: 28.0, 8: 57.0}  # by dies a channel; K = BOUND_K
 TOLERANCE = 0.03  # of those, which are whole numbers
 OVER_RM_SSD = {0.3: 2.8, 2.0: 1.35}  # by K
