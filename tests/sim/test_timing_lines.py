@@ -22,12 +22,17 @@ from test_lockstep import BOTH
 ROWS = 320  # of 256 B, two a page: their entries take 40 lines of the map, of which 8 are kept
 
 
+def opened(config, rows, dim):
+    device = open_device(config)
+    device.made = [make_table(np.random.default_rng(n), config, rows, dim) for n in range(2)]
+    load(device, device.made, preload=True)
+    return device
+
+
 @pytest.fixture(scope="module")
 def device():
-    with open_device(LINES) as opened:
-        opened.made = [make_table(np.random.default_rng(n), LINES, ROWS, 64) for n in range(2)]
-        load(opened, opened.made, preload=True)
-        yield opened
+    with opened(LINES, ROWS, 64) as one_die:
+        yield one_die
 
 
 def bags_of(device, rng, samples, bag, near):
@@ -79,13 +84,11 @@ def test_reads_of_block_io_share_the_map(device, depth, samples, bag, n, longest
     assert simulated.counters["map_misses_count"] == pytest.approx(rtl.counters["map_misses_count"], rel=0.01)
 
 
-#: The device of the lockstep test: two channels of two dies, a row cache and a page window.
 @pytest.fixture(scope="module")
 def cached():
-    with open_device(BOTH) as opened:
-        opened.made = [make_table(np.random.default_rng(n), BOTH, 2560, 8) for n in range(2)]
-        load(opened, opened.made, preload=True)
-        yield opened
+    """The device of the lockstep test: two channels of two dies, a row cache and a page window."""
+    with opened(BOTH, 2560, 8) as several_dies:
+        yield several_dies
 
 
 @pytest.mark.parametrize(("depth", "samples", "bag", "gain"), [(1, 6, 8, 1.5), (4, 12, 9, 1.8), (4, 16, 20, 2.6)])

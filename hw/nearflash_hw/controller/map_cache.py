@@ -154,20 +154,7 @@ class MapCache(wiring.Component):
             m.d.sync += push.eq(0)
         else:
             push, client, entry, failed = lines.answered, lines.client, lines.entry, lines.failed
-            missing, room, under_way = Signal(), Signal(), Signal(range(c.lookup.map_misses + 1))
-            fetch, tagged = self.mem_read, lines.i.payload
-            connect(m, flipped(fetch.rsp), lines.lines)
-            m.d.comb += [
-                missing.eq(~is_patch & ~hit & in_range),
-                room.eq(under_way != c.lookup.map_misses),
-                tagged.place.eq(lpn),
-                tagged.client.eq(looked.client),
-                tagged.in_range.eq(in_range),
-                tagged.miss.eq(missing),
-                tagged.patch.eq(is_patch),
-                tagged.entry.eq(upd_entry),
-            ]
-            m.d.sync += under_way.eq(under_way + (fetch.req.valid & fetch.req.ready) - lines.filled)
+            missing, room = self._to_lines(m, looked, lines)
         m.d.sync += self.miss.eq(0)
         rd = self.mem_read
         # The map region is 4 KiB-aligned, hence line-aligned, and padded to 4 KiB: a line never leaves it.
@@ -283,6 +270,24 @@ class MapCache(wiring.Component):
             ]
             m.d.sync += push.eq(1)
             m.next = "READY"
+
+    def _to_lines(self, m: Module, looked: _Looked, lines: MapLines) -> tuple[Signal, Signal]:
+        """What ``lines`` are given. Returns whether the page's line is missing, and whether one may be asked for."""
+        rd, tagged, most = self.mem_read, lines.i.payload, self.config.lookup.map_misses
+        missing, room, under_way = Signal(), Signal(), Signal(range(most + 1))
+        connect(m, flipped(rd.rsp), lines.lines)
+        m.d.comb += [
+            missing.eq(~looked.patch & ~looked.hit & looked.in_range),
+            room.eq(under_way != most),
+            tagged.place.eq(looked.lpn),
+            tagged.client.eq(looked.client),
+            tagged.in_range.eq(looked.in_range),
+            tagged.miss.eq(missing),
+            tagged.patch.eq(looked.patch),
+            tagged.entry.eq(looked.entry),
+        ]
+        m.d.sync += under_way.eq(under_way + (rd.req.valid & rd.req.ready) - lines.filled)
+        return missing, room
 
     def _many_lines(self, m: Module, looked: _Looked, tag_wr: Any, lines: MapLines, missing: Signal, room: Signal) -> None:
         """States of a lookup that ``lines`` finish, in order; the tags are of a line that is asked for."""
