@@ -216,6 +216,42 @@ def test_calibrations_keep_their_numbers_in_a_file(tmp_path):
             Calibration.read(tmp_path / "bad.json")
 
 
+class Rectified(nn.Module):
+    """A sum, and a mean, of what ReLUs let through."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((1, 16), (16, 16), (16, 4)))
+
+    def forward(self, x):
+        y = F.relu(self.first(x))
+        return self.out(F.avg_pool2d(y + F.relu(self.second(y)), 2))
+
+
+def test_sums_and_means_of_what_is_never_negative_use_all_codes():
+    torch.manual_seed(5)
+    model, x = Rectified().eval(), torch.rand(1, 1, 32, 32)
+    matched = matched_blocks(model, (x,), "all")
+    assert [o.output.zero for o in matched.operators] == [-127, -127, -127, -127, 0]
+    module = offload(model, calibration=maxima(model, [(x,)], "all"))
+    with torch.no_grad():
+        want = model(x)
+        assert (module(x) - want).square().mean().sqrt() < 0.02 * want.std()
+
+
+def test_what_is_rare_in_an_unusual_sample_has_no_codes():
+    """One of 16,384 numbers may saturate, one in a hundred may not: codes for the first would make all others coarser."""
+    torch.manual_seed(4)
+    model = nn.Conv2d(1, 4, 3, padding=1).eval()
+    usual, unusual = torch.rand(1, 1, 128, 128), torch.rand(1, 1, 128, 128)
+    unusual[..., 64, ::2] = 5.0
+    unusual[..., 32, 32] = 1000.0
+    matched = matched_blocks(model, (usual,), "all")
+    (key,) = (v.key for v in matched.inputs.values() if v.bits == 8)
+    largest = [calibrated(model, "all", [(usual,)], unusual=more).largest[key] for more in ((), [(unusual,)], [(usual,)])]
+    assert largest == pytest.approx([float(usual.max()), 5.0, float(usual.max())], rel=1e-4)
+
+
 def test_pt2e_finds_the_same_scales_and_weights_and_leaves_no_pair_inside(small):
     model, samples, by_hand = small
     matched = matched_blocks(model, samples[0], "all")

@@ -25,6 +25,7 @@ from .ops import Value
 __all__ = ["Calibration", "calibrate", "fake_quantised"]
 
 LIMITS = {8: 127, 16: 32767}
+KEPT = 0.9998  # of an unusual sample's numbers in 8 bits: codes for the rest would make those of all others coarser
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def _stored(matched: Matched) -> dict[str, Value]:
     return found
 
 
-def _quantizer(matched: Matched) -> Any:
-    from torchao.quantization.pt2e import MinMaxObserver, PerChannelMinMaxObserver
+def _quantizer(matched: Matched, observer: Any) -> Any:
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
     stored = _stored(matched)
@@ -87,7 +88,7 @@ def _quantizer(matched: Matched) -> Any:
                     top = LIMITS[v.bits]
                     dtype = torch.int16 if v.bits == 16 else torch.int8
                     scheme = torch.per_tensor_affine if v.zero else torch.per_tensor_symmetric
-                    output = QuantizationSpec(dtype, MinMaxObserver.with_args(eps=2**-40), -top, top, scheme)
+                    output = QuantizationSpec(dtype, observer.with_args(eps=2**-40), -top, top, scheme)
                 if inputs or output:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(inputs, output, _annotated=True)
             return model
@@ -98,34 +99,54 @@ def _quantizer(matched: Matched) -> Any:
     return FabricQuantizer()
 
 
-def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]]) -> fx.GraphModule:
-    """PT2E's graph: quantise and dequantise nodes around float operators. ``samples``: inputs of the shapes traced.
+def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]],
+                   unusual: Iterable[tuple[torch.Tensor, ...]] = ()) -> fx.GraphModule:
+    """PT2E's graph: quantise and dequantise nodes around float operators. ``samples``: inputs of the shapes traced, all of
+    whose numbers have codes; ``unusual``: more of them, of whose numbers in 8 bits the largest 0.02 % may saturate.
 
     Raises:
         ModelError: no samples, no torchao.
     """
     try:
+        from torchao.quantization.pt2e import MinMaxObserver
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     except ImportError as e:
         raise ModelError("calibration", "torchao", "must be installed (pip install nearflash[sar])") from e
 
-    prepared = prepare_pt2e(copy.deepcopy(matched.graph), _quantizer(matched))
+    class Observer(MinMaxObserver):
+        """Of the largest number, or in 8 bits while :attr:`clipping` of the largest that counts."""
+
+        clipping = False
+
+        def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
+            if self.clipping and self.dtype == torch.int8:
+                magnitudes = x_orig.abs().flatten()
+                limit = float(magnitudes.kthvalue(min(int(KEPT * len(magnitudes)) + 1, len(magnitudes))).values)
+                super().forward(x_orig.clamp(-limit, limit))
+                return x_orig
+            return super().forward(x_orig)
+
+    prepared = prepare_pt2e(copy.deepcopy(matched.graph), _quantizer(matched, Observer))
     count = 0
     with torch.no_grad():
         for count, sample in enumerate(samples, 1):  # noqa: B007
+            prepared(*sample)
+        Observer.clipping = True
+        for sample in unusual:
             prepared(*sample)
     if not count:
         raise ModelError("samples", 0, "at least one: an uncalibrated model has no scales")
     return convert_pt2e(prepared, fold_quantize=True)
 
 
-def calibrate(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]], note: str = "") -> Calibration:
-    """Scales for everything that ``matched`` stores.
+def calibrate(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]], note: str = "",
+              unusual: Iterable[tuple[torch.Tensor, ...]] = ()) -> Calibration:
+    """Scales for everything that ``matched`` stores, from ``samples`` and ``unusual`` as in :func:`fake_quantised`.
 
     Raises:
         ModelError: no samples, no torchao.
     """
-    converted = fake_quantised(matched, samples)
+    converted = fake_quantised(matched, samples, unusual)
     largest: dict[str, float] = {}
     for node in converted.graph.nodes:
         if "quantize_per_tensor" in str(node.target) and "dequantize" not in str(node.target):

@@ -183,6 +183,9 @@ class _Walk:
                         o.inputs[i] = narrow[v, o.output.depth]
             placed.append(o)
         self.out.operators = placed
+        for o in placed:  # operands come first
+            if o.op in (Op.ADD, Op.POOL):
+                o.output.rectified |= all(v.rectified for v in o.operands)
         signed = {v for o in placed if o.op == Op.ATTENTION for v in o.inputs}
         for o in placed:
             if o.output.rectified and o.output.bits == 8 and o.output not in signed:

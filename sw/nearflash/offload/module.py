@@ -259,9 +259,10 @@ class _Run:
         return np.clip(np.rint(real) + v.zero, -top, top).astype(np.int16 if v.bits == 16 else np.int8)
 
 
-def calibrated(model: nn.Module, blocks: Blocks, samples: Iterable[tuple[torch.Tensor, ...]], note: str = ""
-               ) -> Calibration:
-    """Scales for ``blocks`` of ``model`` from samples of one shape, [1, ...] each.
+def calibrated(model: nn.Module, blocks: Blocks, samples: Iterable[tuple[torch.Tensor, ...]], note: str = "",
+               unusual: Iterable[tuple[torch.Tensor, ...]] = ()) -> Calibration:
+    """Scales for ``blocks`` of ``model`` from samples of one shape, [1, ...] each; ``unusual``: see
+    :func:`~nearflash.offload.calibrate.fake_quantised`.
 
     Raises:
         ModelError: no samples, or what :func:`matched_blocks` refuses.
@@ -270,4 +271,4 @@ def calibrated(model: nn.Module, blocks: Blocks, samples: Iterable[tuple[torch.T
     first = next(given, None)
     if first is None:
         raise ModelError("samples", 0, "at least one: an uncalibrated model has no scales")
-    return calibrate(matched_blocks(model, first, blocks), (first, *given), note)
+    return calibrate(matched_blocks(model, first, blocks), (first, *given), note, unusual)

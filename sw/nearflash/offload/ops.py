@@ -23,8 +23,9 @@ class Value:
     """A tensor [height, width, channels] in the fabric's memory.
 
     ``key``: the graph node whose numbers it holds, by which its scale is found; ``aliases``: what that node is a view of,
-    which has the same scale. ``bits``: 8 or 16. ``rectified``: after a
-    ReLU. ``zero``: the code of the number 0. ``depth``: when it is made, see :mod:`.match`.
+    which has the same scale. ``bits``: 8 or 16. ``rectified``: never
+    below 0, after a ReLU or as a sum or mean of such. ``zero``: the code of the number 0. ``depth``: when it is made, see
+    :mod:`.match`.
     """
 
     key: str

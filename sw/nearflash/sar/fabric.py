@@ -13,17 +13,23 @@ from ..contract.errors import ConfigError, DataError, ModelError
 from ..contract.tensor import Descriptor
 from ..offload import Calibration, OffloadedModule, calibrated, offload, open_fabric
 from ..offload.ops import Value
+from .level import level
 from .models import MODELS, build
 from .network import WEIGHTS, Network, load
+from .scatterers import dimmed, ground_level
 from .speckle import speckled
+from .training.cities import city_echoes
 from .training.data import Images
+from .training.goals import RESPONSES
 
 __all__ = ["CROP", "DEVICES", "calibrate_network", "calibration_file", "network_calibration", "on_fabric", "samples",
-           "tile_descriptors"]
+           "tile_descriptors", "towns"]
 
 DEVICES = ("fabric-model", "fabric")
 CROP = 256  # side of a sample, pixels
 LOOKS = (1.0, 4.0)  # of the samples, in turn
+TOWNS = 4  # of each sensor
+GROUND = 0.16  # their mean intensity without scatterers: of the median amplitude that a scene is scaled to
 BRIGHT, BRIGHTER = 4, 1.5  # every so many samples one is so many times as bright: levels up to where :mod:`.level` begins
 
 
@@ -93,6 +99,19 @@ def samples(folder: Path, count: int) -> Iterator[tuple[torch.Tensor, torch.Tens
         yield torch.from_numpy(amplitude)[None, None], torch.tensor([looks])
 
 
+def towns(count: int = TOWNS) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """``count`` simulated towns as each of several sensors sees them, speckle of 1 and 4 looks in turn: inputs (amplitude
+    [1, 1, 256, 256], looks [1]) as a network is given them, with bright targets dimmed and their level divided out."""
+    for n in range(count):
+        looks = LOOKS[n % len(LOOKS)]
+        for k, response in enumerate(RESPONSES):
+            rng = np.random.default_rng([n, k])
+            echoes = city_echoes(rng, CROP, response)
+            noisy = speckled(np.full((CROP, CROP), GROUND), looks, rng, response, echoes).astype(np.float32)
+            amplitude = np.sqrt(dimmed(noisy, ground_level(noisy, looks)))
+            yield torch.from_numpy(amplitude / level(amplitude, looks))[None, None], torch.tensor([looks])
+
+
 def calibrate_network(name: str, folder: Path, count: int = 16, checkpoint: Path | None = None) -> Calibration:
     """Scales for the network ``name``, tied to its weights.
 
@@ -100,7 +119,7 @@ def calibrate_network(name: str, folder: Path, count: int = 16, checkpoint: Path
         ConfigError, DataError, ModelError: as :func:`.network.load` and :func:`samples`; no torchao.
     """
     network = load(name, checkpoint)
-    return calibrated(network.net, "all", samples(folder, count), network.sha256)
+    return calibrated(network.net, "all", samples(folder, count), network.sha256, towns())
 
 
 class _AnyScale(Calibration):

@@ -18,7 +18,7 @@ __all__ = ["REACH", "level"]
 MOST = 1.1  # smoothed amplitude that a network is given at most, where the scene's median is about 0.4
 BOX = 15  # pixels on a side of the average that is taken twice
 MOST_OF_TARGETS, TARGET_DB = 1.5, 11.0  # and that of targets, so far above the ground: what speckle alone hardly gets to
-NEAR, TARGET_BOX = 7, 9  # pixels on a side about a target that are as bright as it, and of the average taken twice of that
+NEAR, TARGET_BOX = 9, 15  # pixels on a side about a target that are as bright as it, and of the average taken twice of that
 REACH = max(BOX - 1, 2 * GROUND_REACH + NEAR // 2 + TARGET_BOX - 1)  # pixels beyond which nothing counts
 
 

@@ -5,10 +5,12 @@ import pytest
 from nearflash.contract import ConfigError, DataError, ModelError
 from nearflash.offload import Calibration
 from nearflash.sar import network
-from nearflash.sar.fabric import calibration_file, samples
+from nearflash.sar.fabric import CROP, calibration_file, samples, towns
+from nearflash.sar.level import level
 from nearflash.sar.methods import load_method
 from nearflash.sar.models import build
 from nearflash.sar.speckle import speckled
+from nearflash.sar.training.goals import RESPONSES
 from PIL import Image
 
 
@@ -48,3 +50,14 @@ def test_samples_are_spread_over_the_folder(tmp_path):
     assert [round(float(a.square().mean().sqrt()) * 255 / 10) for a, _ in taken] == [5, 13, 17]  # 50, 130, 170
     with pytest.raises(DataError, match="images = 4"):
         list(samples(tmp_path, 4))
+
+
+def test_towns_are_what_a_network_is_given():
+    """Bright enough to need their level divided out, and then no brighter, about their targets, than that leaves them."""
+    taken = list(towns(1))
+    assert [float(looks) for _, looks in taken] == [1] * len(RESPONSES)
+    for amplitude, looks in taken:
+        seen = amplitude[0, 0].numpy()
+        assert seen.shape == (CROP, CROP)
+        assert seen.max() > 1.5
+        assert level(seen, float(looks)).mean() < 1.05

@@ -32,15 +32,17 @@ def test_nothing_counts_beyond_the_reach():
     assert 60 - REACH <= rows.min() == columns.min() < 60 - NEAR < 60 + NEAR < rows.max() == columns.max() <= 60 + REACH
 
 
-def test_speckle_alone_has_no_targets_and_a_target_is_brought_down():
-    """Of ground that is as bright as a scene's median."""
+def test_speckle_alone_has_no_targets_and_a_town_of_them_is_brought_down():
+    """On ground that is as bright as a scene's median; one target among all that ground hardly counts."""
     noisy = np.sqrt(speckled(np.full((160, 160), 0.2), 1, np.random.default_rng(0))).astype(np.float32)
     assert (level(noisy, 1) == 1).mean() > 0.99
     noisy[80, 80] = 6.0
+    assert 1 < level(noisy, 1).max() < 1.1
+    noisy[60:101:8, 60:101:8] = 6.0  # the square about one meets that about the next
     above = level(noisy, 1)
-    side = NEAR + 2 * (TARGET_BOX - 1)
-    around = slice(80 - side // 2, 81 + side // 2)
-    assert 1.5 < above[80, 80] <= 6 / MOST_OF_TARGETS
+    assert above[80, 80] == pytest.approx(6 / MOST_OF_TARGETS)
+    side = NEAR // 2 + TARGET_BOX - 1
+    around = slice(60 - side, 101 + side)
     assert (above > 1)[around, around].sum() == (above > 1).sum()
 
 
@@ -60,4 +62,4 @@ def test_a_town_keeps_its_mean_in_int8():
     rng = np.random.default_rng([0, 2, 5])
     noisy = speckled(np.full((256, 256), 0.16), 1, rng, RESPONSES[2], city_echoes(rng, 256, RESPONSES[2]))
     out = despeckle(noisy, domain="intensity", looks=1, method=load_method("base", device="fabric-model"))
-    assert out.mean() == pytest.approx(noisy.mean(), rel=0.025)
+    assert out.mean() == pytest.approx(noisy.mean(), rel=0.015)
