@@ -200,8 +200,9 @@ def _array(d, a, tag, now):
         taken = max(taken, s.reader_free)
         s.reader_asked, s.reader_free = now, taken + d.k.ARRAY_EVERY
     wait = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait) + 1
-    s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait) + a.table[a.tag[tag].table].beats
+    beats = a.table[a.tag[tag].table].beats
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait, 1) + 1
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait, beats) + beats
     return s.dram_bus - 1 + d.k.ARRAY_DONE
 
 
