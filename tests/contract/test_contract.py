@@ -164,6 +164,23 @@ def test_the_longest_queue_first_is_part_of_a_design_that_has_it_and_needs_two_d
         replace(on, lookup=replace(on.lookup, longest_queue_first=1))
 
 
+def test_lines_of_the_map_at_once_are_part_of_a_design_that_has_them():
+    off = DeviceConfig.preset("tiny")
+    assert "map_misses" not in off.to_dict()["lookup"]
+    on = replace(off, lookup=replace(off.lookup, map_misses=4))
+    assert len({on.design_id, off.design_id, replace(on, lookup=replace(on.lookup, map_misses=8)).design_id}) == 3
+    assert DeviceConfig.from_toml(on.to_toml()) == on
+
+
+@pytest.mark.parametrize(("misses", "says"), [
+    (0, "must be an integer of at least 1"), (3, "must be a power of two of at most 8"),
+    (16, "must be a power of two of at most 8"), (True, "must be an integer")])
+def test_lines_of_the_map_at_once_have_limits(misses, says):
+    c = DeviceConfig.preset("tiny")
+    with pytest.raises(ConfigError, match=f"lookup.map_misses = {misses}: {says}"):
+        replace(c, lookup=replace(c.lookup, map_misses=misses))
+
+
 @pytest.mark.parametrize(("window", "ccs", "says"), [
     (-1, 200, "must be an integer of at least 0"), (4097, 200, "must be from 0 .off. to 4096 reads"),
     (8, 0, "needs flash.t_ccs_ns of at least 1"), (True, 200, "lookup.page_window = True")])

@@ -63,6 +63,8 @@ def test_what_a_lookup_engine_feeds_is_refused():
         replace(WITHOUT, row_cache=RowCacheConfig(lines=64))
     with pytest.raises(ConfigError, match=r"lookup.page_window = 8: must be 0 with lookup.max_tables = 0"):
         changed(page_window=8)
+    with pytest.raises(ConfigError, match=r"lookup.map_misses = 4: must be 1 with lookup.max_tables = 0"):
+        changed(map_misses=4)
     with pytest.raises(ConfigError, match=r"lookup.longest_queue_first = True: must be off with lookup.max_tables = 0"):
         changed(longest_queue_first=True)
     spec = model_spec("rmc1", 100)

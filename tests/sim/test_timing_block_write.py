@@ -11,7 +11,7 @@ from block_bench import MAPPED, ONE_DIE, opened
 from nearflash.contract import DataError, DeviceConfig, FlashConfig, RowCacheConfig, TableSpec
 from nearflash.data import BlockLoad
 from nearflash.data.block_traces import FLUSH, READ, TRIM, WRITE
-from nearflash_sim.small.device import LONGEST, SMALL
+from nearflash_sim.small.device import LINES, LONGEST, SMALL
 from nearflash_sim.timing.simulator import Simulator, Timeline
 from nearflash_sim.timing.workload import place
 
@@ -98,10 +98,11 @@ def test_a_list_is_walked_beside_writes():
 READS_TOO = [(30, 0.3, 1, 1), (60, 0.3, 4, 1), (60, 0.5, 8, 3), (60, 0.1, 15, 2)]
 
 
+@pytest.mark.parametrize("config", [ONE_DIE, LINES], ids=["one line of the map", "lines at once"])
 @pytest.mark.parametrize(("n", "share", "depth", "longest"), READS_TOO)
-def test_reads_and_writes_of_one_die(n, share, depth, longest):
+def test_reads_and_writes_of_one_die(config, n, share, depth, longest):
     """They take turns at the die, which a WRITE keeps for its tPROG, and at the host's bus."""
-    rtl, simulated = both(ONE_DIE, mixed(n, share, depth, longest))
+    rtl, simulated = both(config, mixed(n, share, depth, longest))
     assert len(rtl.block_completed) == n
     assert_same(rtl, simulated)
 

@@ -25,7 +25,7 @@ from test_device_models import CASES, compiled, configured, dense_of, queries
 
 NAME = "cat"  # weights on chip, three table formats, every kind of block a device without a row cache or a window has
 BOTH = replace(CACHED, name="both", flash=replace(CACHED.flash, t_ccs_ns=800),
-               lookup=replace(CACHED.lookup, tags=64, page_window=24))
+               lookup=replace(CACHED.lookup, tags=64, page_window=24, map_misses=4))
 
 
 def traffic(seed: int, *, gated: bool) -> list[tuple[Any, ...]]:

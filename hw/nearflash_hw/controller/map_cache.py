@@ -1,7 +1,9 @@
 """The FTL's map from logical to physical pages: in DRAM, with an on-chip cache in front."""
 
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -10,16 +12,17 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig
 from nearflash.contract.config import log2
 
-from ..interfaces import Layouts, bits_for
+from ..interfaces import Layouts
 from ..primitives.fifo import StreamFifo
 from ..primitives.memport import MemReadSignature
 from ..primitives.register_slice import RegisterSlice
+from .map_lines import MapLines
+from .map_places import LINE_BEATS, MapPlaces
 from .small_write import Write
 
-__all__ = ["ERROR", "MapCache", "clients"]
+__all__ = ["ERROR", "MapCache", "clients", "translations"]
 
-LINE_BEATS = 4
-RESPONSES = 4  # translations in flight per client
+RESPONSES = 4  # translations in flight, of block I/O, and for each line of the map that may be on its way
 
 ERROR = data.StructLayout({"error": 1})
 
@@ -27,6 +30,26 @@ ERROR = data.StructLayout({"error": 1})
 def clients(config: DeviceConfig) -> int:
     """Who asks for translations: the lookup engine, where there is one, and block I/O."""
     return 2 if config.lookup.max_tables else 1
+
+
+def translations(config: DeviceConfig) -> list[int]:
+    """Of each client, in flight at most."""
+    return [RESPONSES * config.lookup.map_misses, RESPONSES][-clients(config):]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A translation for ``client`` that is looked up, or the ``patch`` of an update: the page becomes ``entry``, which is
+    ``patched`` once every later request finds it."""
+
+    at: MapPlaces
+    lpn: Signal
+    client: Signal
+    in_range: Signal
+    hit: Signal
+    patch: Signal
+    patched: Signal
+    entry: Signal
 
 
 class MapCache(wiring.Component):
@@ -38,6 +61,8 @@ class MapCache(wiring.Component):
     ``invalidated`` pulses. A logical page beyond the device is unmapped.
 
     Latency: a hit 4 cycles, one every 2 cycles; a miss the DRAM's plus 8 cycles, one line fetched, later requests wait.
+    With lookup.map_misses above 1 they don't: as many lines are on their way, and what comes behind a miss waits for its
+    turn to be answered (:class:`~.map_lines.MapLines`). A hit then takes 6 cycles, a miss the DRAM's plus 10.
     """
 
     def __init__(self, config: DeviceConfig):
@@ -71,33 +96,22 @@ class MapCache(wiring.Component):
         m = Module()
         c = self.config
         lay = Layouts.of(c)
-        beat_bits, words = c.beat_bytes * 8, c.beat_bytes // 4
-        lines = c.lookup.map_cache_lines
-        word_bits, line_bits, index_bits = log2(words), log2(LINE_BEATS), log2(lines)
-        lpn_used = max(bits_for(c.lbas - 1), word_bits + line_bits)
-        tag_bits = max(0, lpn_used - word_bits - line_bits - index_bits)
-
-        def word_of(lpn):
-            return lpn[:word_bits]
-
-        def row_of(lpn):  # {line, beat}: the address in the data memory
-            return lpn[word_bits : word_bits + line_bits + index_bits]
-
-        def index_of(lpn):
-            return lpn[word_bits + line_bits : word_bits + line_bits + index_bits]
-
-        def tag_of(lpn):
-            return lpn[word_bits + line_bits + index_bits : word_bits + line_bits + index_bits + tag_bits]
-
-        m.submodules.tags = tags = Memory(shape=tag_bits + 1, depth=lines, init=[])  # {tag, valid}
-        m.submodules.lines = content = Memory(shape=beat_bits, depth=lines * LINE_BEATS, init=[])
+        at, places = MapPlaces(c), c.lookup.map_cache_lines
+        lines = MapLines(c, sum(translations(c)) + 1) if c.lookup.map_misses > 1 else None  # one more: an update
+        m.submodules.tags = tags = Memory(shape=at.tag_bits + 1, depth=places, init=[])  # {tag, valid}
         tag_rd, tag_wr = tags.read_port(), tags.write_port()
-        line_rd, line_wr = content.read_port(), content.write_port(granularity=32)
+        reads, writes = [tag_rd], [tag_wr]
+        if lines is None:
+            m.submodules.lines = content = Memory(shape=c.beat_bytes * 8, depth=places * LINE_BEATS, init=[])
+            line_rd, line_wr = content.read_port(), content.write_port(granularity=32)
+            reads, writes = [tag_rd, line_rd], [tag_wr, line_wr]
+        else:
+            m.submodules.lines = lines
 
         # -- which request next: a pending cache patch, else the clients in turn
         n = clients(c)
-        responses = [StreamFifo(lay.translate_response, RESPONSES) for _ in range(n)]
-        credits = [Signal(range(RESPONSES + 1), init=RESPONSES, name=f"credit{k}") for k in range(n)]
+        responses = [StreamFifo(lay.translate_response, most) for most in translations(c)]
+        credits = [Signal(range(most + 1), init=most, name=f"credit{k}") for k, most in enumerate(translations(c))]
         able = [Signal(name=f"able{k}") for k in range(n)]
         last_client = Signal()
         pick = Signal()
@@ -122,37 +136,37 @@ class MapCache(wiring.Component):
         client = Signal()
         is_patch = Signal()
         in_range, hit = Signal(), Signal()
-        entry = Signal(32, reset_less=True)
-        failed = Signal()
-        push = Signal()
-        beat = Signal(range(LINE_BEATS))
-        clear = Signal(range(max(2, lines)))
+        clear = Signal(range(max(2, places)))
         taking = Signal()
         m.d.comb += [
-            tag_rd.en.eq(taking),
-            line_rd.en.eq(taking),
-            tag_rd.addr.eq(index_of(sel_lpn)),
-            line_rd.addr.eq(row_of(sel_lpn)),
+            *(port.en.eq(taking) for port in reads),
+            *(port.addr.eq(part(sel_lpn)) for port, part in zip(reads, (at.index, at.row), strict=False)),
             in_range.eq(lpn < c.lbas),
-            hit.eq(tag_rd.data[0] & (tag_rd.data[1:] == tag_of(lpn))),
-            tag_wr.addr.eq(index_of(lpn)),
-            line_wr.addr.eq(row_of(lpn)),
-            line_wr.data.eq(upd_entry.replicate(words)),
+            hit.eq(tag_rd.data[0] & (tag_rd.data[1:] == at.tag(lpn))),
+            *(port.addr.eq(part(lpn)) for port, part in zip(writes, (at.index, at.row), strict=False)),
         ]
-        m.d.sync += [
-            push.eq(0),
-            self.miss.eq(0),
-        ]
+        looked = _Looked(at, lpn, client, in_range, hit, is_patch, patched, upd_entry)
+        if lines is None:
+            entry = Signal(32, reset_less=True)
+            failed = Signal()
+            push = Signal()
+            m.d.comb += line_wr.data.eq(upd_entry.replicate(at.words))
+            m.d.sync += push.eq(0)
+        else:
+            push, client, entry, failed = lines.answered, lines.client, lines.entry, lines.failed
+            missing, room = self._to_lines(m, looked, lines)
+        m.d.sync += self.miss.eq(0)
         rd = self.mem_read
         # The map region is 4 KiB-aligned, hence line-aligned, and padded to 4 KiB: a line never leaves it.
-        line_lpn = lpn[word_bits + line_bits : lpn_used]
         m.d.comb += [
-            rd.req.payload.addr.eq(c.layout.map + (line_lpn << log2(c.beat_bytes * LINE_BEATS))),
+            rd.req.payload.addr.eq(c.layout.map + (at.line(lpn) << log2(c.beat_bytes * LINE_BEATS))),
             rd.req.payload.beats.eq(LINE_BEATS),
         ]
 
         with m.FSM(name="lookup"):
             with m.State("READY"):
+                if lines is not None:
+                    self._forget(m, tag_wr, lines)
                 with m.If(patch):
                     m.d.comb += taking.eq(1)
                     m.d.sync += [
@@ -170,64 +184,22 @@ class MapCache(wiring.Component):
                     m.d.sync += [
                         lpn.eq(sel_lpn),
                         is_patch.eq(0),
-                        client.eq(pick),
+                        looked.client.eq(pick),
                         last_client.eq(pick),
                     ]
                     m.next = "COMPARE"
-            with m.State("COMPARE"):
-                m.d.sync += [
-                    failed.eq(0),
-                    beat.eq(0),
-                ]
-                m.next = "READY"
-                m.d.sync += entry.eq(Mux(in_range, line_rd.data.word_select(word_of(lpn), 32), 0))  # whether hit or not
-                with m.If(is_patch):
-                    m.d.comb += [
-                        patched.eq(1),
-                        line_wr.en.eq(Mux(hit, 1 << word_of(lpn), 0)),
-                    ]
-                with m.Elif(hit | ~in_range):
-                    m.d.sync += push.eq(1)
-                with m.Else():
-                    m.d.sync += self.miss.eq(1)
-                    m.next = "MISS"
-            with m.State("MISS"):
-                m.d.comb += [
-                    rd.req.valid.eq(1),
-                    tag_wr.en.eq(1),
-                ]  # not valid while it is being replaced
-                with m.If(rd.req.ready):
-                    m.next = "FILL"
-            with m.State("FILL"):
-                m.d.comb += [
-                    rd.rsp.ready.eq(1),
-                    line_wr.addr.eq(Cat(beat, index_of(lpn))),
-                    line_wr.data.eq(rd.rsp.payload.data),
-                    line_wr.en.eq(rd.rsp.valid.replicate(words)),
-                ]
-                with m.If(rd.rsp.valid):
-                    m.d.sync += [
-                        beat.eq(beat + 1),
-                        failed.eq(failed | rd.rsp.payload.error),
-                    ]
-                    with m.If(beat == row_of(lpn)[:line_bits]):
-                        m.d.sync += entry.eq(rd.rsp.payload.data.word_select(word_of(lpn), 32))
-                    with m.If(beat == LINE_BEATS - 1):
-                        m.next = "FILLED"
-            with m.State("FILLED"):
-                m.d.comb += [
-                    tag_wr.en.eq(1),
-                    tag_wr.data.eq(Cat(~failed, tag_of(lpn))),
-                ]
-                m.d.sync += push.eq(1)
-                m.next = "READY"
+            if lines is None:
+                self._one_line(m, looked, tag_wr, line_rd, line_wr, push, entry, failed)
+            else:
+                self._many_lines(m, looked, tag_wr, lines, missing, room)
             with m.State("CLEAR"):
                 m.d.comb += [
                     tag_wr.addr.eq(clear),
                     tag_wr.en.eq(1),
                 ]
                 m.d.sync += clear.eq(clear + 1)
-                with m.If(clear == lines - 1):
+                last = clear == places - 1
+                with m.If(last if lines is None else last & lines.idle):  # what is under way ends first
                     m.d.comb += self.invalidated.eq(1)
                     m.next = "READY"
 
@@ -243,9 +215,117 @@ class MapCache(wiring.Component):
             m.d.sync += credits[k].eq(
                 credits[k] - (self.req[k].valid & self.req[k].ready) + (self.rsp[k].valid & self.rsp[k].ready))
 
-        # -- updates: DRAM first, so that a failed write leaves the cached copy as it was, and so that a line fetched
-        # meanwhile, with or without the update, is complete when the patch comes (it waits for a fill to end)
-        job = self.write
+        self._updates(m, at, patch, patched, upd_lpn, upd_entry, upd_error, upd_in_range)
+        return m
+
+    def _one_line(self, m: Module, looked: _Looked, tag_wr: Any, line_rd: Any, line_wr: Any, push: Signal, entry: Signal,
+                  failed: Signal) -> None:
+        """States of a lookup whose line is fetched before the next begins."""
+        at, lpn, rd = looked.at, looked.lpn, self.mem_read
+        beat = Signal(range(LINE_BEATS))
+        with m.State("COMPARE"):
+            m.d.sync += [
+                failed.eq(0),
+                beat.eq(0),
+            ]
+            m.next = "READY"
+            m.d.sync += entry.eq(Mux(looked.in_range, line_rd.data.word_select(at.word(lpn), 32), 0))  # whether hit or not
+            with m.If(looked.patch):
+                m.d.comb += [
+                    looked.patched.eq(1),
+                    line_wr.en.eq(Mux(looked.hit, 1 << at.word(lpn), 0)),
+                ]
+            with m.Elif(looked.hit | ~looked.in_range):
+                m.d.sync += push.eq(1)
+            with m.Else():
+                m.d.sync += self.miss.eq(1)
+                m.next = "MISS"
+        with m.State("MISS"):
+            m.d.comb += [
+                rd.req.valid.eq(1),
+                tag_wr.en.eq(1),
+            ]  # not valid while it is being replaced
+            with m.If(rd.req.ready):
+                m.next = "FILL"
+        with m.State("FILL"):
+            m.d.comb += [
+                rd.rsp.ready.eq(1),
+                line_wr.addr.eq(Cat(beat, at.index(lpn))),
+                line_wr.data.eq(rd.rsp.payload.data),
+                line_wr.en.eq(rd.rsp.valid.replicate(at.words)),
+            ]
+            with m.If(rd.rsp.valid):
+                m.d.sync += [
+                    beat.eq(beat + 1),
+                    failed.eq(failed | rd.rsp.payload.error),
+                ]
+                with m.If(beat == at.row(lpn)[: at.line_bits]):
+                    m.d.sync += entry.eq(rd.rsp.payload.data.word_select(at.word(lpn), 32))
+                with m.If(beat == LINE_BEATS - 1):
+                    m.next = "FILLED"
+        with m.State("FILLED"):
+            m.d.comb += [
+                tag_wr.en.eq(1),
+                tag_wr.data.eq(Cat(~failed, at.tag(lpn))),
+            ]
+            m.d.sync += push.eq(1)
+            m.next = "READY"
+
+    def _to_lines(self, m: Module, looked: _Looked, lines: MapLines) -> tuple[Signal, Signal]:
+        """What ``lines`` are given. Returns whether the page's line is missing, and whether one may be asked for."""
+        rd, tagged, most = self.mem_read, lines.i.payload, self.config.lookup.map_misses
+        missing, room, under_way = Signal(), Signal(), Signal(range(most + 1))
+        connect(m, flipped(rd.rsp), lines.lines)
+        m.d.comb += [
+            missing.eq(~looked.patch & ~looked.hit & looked.in_range),
+            room.eq(under_way != most),
+            tagged.place.eq(looked.lpn),
+            tagged.client.eq(looked.client),
+            tagged.in_range.eq(looked.in_range),
+            tagged.miss.eq(missing),
+            tagged.patch.eq(looked.patch),
+            tagged.entry.eq(looked.entry),
+        ]
+        m.d.sync += under_way.eq(under_way + (rd.req.valid & rd.req.ready) - lines.filled)
+        return missing, room
+
+    def _many_lines(self, m: Module, looked: _Looked, tag_wr: Any, lines: MapLines, missing: Signal, room: Signal) -> None:
+        """States of a lookup that ``lines`` finish, in order; the tags are of a line that is asked for."""
+        rd = self.mem_read
+        with m.State("COMPARE"):
+            m.d.comb += [
+                lines.i.valid.eq(~looked.patch | looked.hit),
+                looked.patched.eq(looked.patch),
+            ]
+            m.d.sync += self.miss.eq(missing)
+            m.next = "READY"
+            with m.If(missing):
+                m.next = "MISS"
+        with m.State("MISS"):
+            with m.If(room):
+                m.d.comb += [
+                    rd.req.valid.eq(1),
+                    tag_wr.en.eq(1),
+                    tag_wr.data.eq(Cat(1, looked.at.tag(looked.lpn))),
+                ]
+                with m.If(rd.req.ready):
+                    m.next = "READY"
+            with m.Else():
+                self._forget(m, tag_wr, lines)  # room may come only once this is done
+
+    @staticmethod
+    def _forget(m: Module, tag_wr: Any, lines: MapLines) -> None:
+        m.d.comb += [
+            lines.forget.ready.eq(1),
+            tag_wr.addr.eq(lines.forget.payload),
+            tag_wr.en.eq(lines.forget.valid),
+        ]
+
+    def _updates(self, m: Module, at: MapPlaces, patch: Signal, patched: Signal, upd_lpn: Signal, upd_entry: Signal,
+                 upd_error: Signal, upd_in_range: Signal) -> None:
+        """DRAM first, so that a failed write leaves the cached copy as it was, and so that a line fetched meanwhile, with or
+        without the update, is complete when the patch comes (it waits for its turn, behind the line)."""
+        job, c = self.write, self.config
         with m.FSM(name="update"):
             with m.State("IDLE"):
                 m.d.comb += self.update.ready.eq(self.serve)
@@ -284,8 +364,7 @@ class MapCache(wiring.Component):
                 with m.If(self.update_done.ready):
                     m.next = "IDLE"
         m.d.comb += [
-            job.payload.addr.eq(c.layout.map + (upd_lpn[word_bits:lpn_used] << log2(c.beat_bytes))),
-            job.payload.data.eq(upd_entry.replicate(words)),
-            job.payload.strb.eq(0xF << (word_of(upd_lpn) << 2)),
+            job.payload.addr.eq(c.layout.map + (upd_lpn[at.word_bits : at.used] << log2(c.beat_bytes))),
+            job.payload.data.eq(upd_entry.replicate(at.words)),
+            job.payload.strb.eq(0xF << (at.word(upd_lpn) << 2)),
         ]
-        return m

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from nearflash.contract import DeviceConfig, Status
 
+from ..controller.map_cache import translations
 from ..interfaces import FlashOp, Layouts, bits_for
 from ..model import observe
 from ..primitives.fifo import StreamFifo
@@ -15,7 +16,7 @@ from .tags import TagPool
 
 __all__ = ["Translator"]
 
-TRANSLATIONS = 16  # requests to the FTL in flight
+TRANSLATIONS = 16  # requests to the FTL in flight, if it doesn't take more
 
 
 class Translator(wiring.Component):
@@ -67,7 +68,8 @@ class Translator(wiring.Component):
         m = Module()
         c, f, lo = self.config, self.config.flash, Layouts.of(self.config)
         m.submodules.locator = locator = RowLocator(c)
-        m.submodules.waiting = waiting = StreamFifo(LookupLayouts.of(c).located, TRANSLATIONS)
+        most = max(TRANSLATIONS, translations(c)[0])
+        m.submodules.waiting = waiting = StreamFifo(LookupLayouts.of(c).located, most)
         m.submodules.tags = tags = TagPool(c)
         m.submodules.head = slice_ = RegisterSlice(LookupLayouts.of(c).located, "through")
         connect(m, flipped(self.lookup), locator.i)
@@ -84,8 +86,7 @@ class Translator(wiring.Component):
         # place that comes free is seen late): the map's other client waits for what this one asks.
         loc = locator.o
         room = Signal(init=1)
-        most = TRANSLATIONS - 1
-        m.d.sync += room.eq((waiting.level < most) | ((waiting.level == most) & ~waiting.i.valid))
+        m.d.sync += room.eq((waiting.level < most - 1) | ((waiting.level == most - 1) & ~waiting.i.valid))
         m.d.comb += [
             self.ftl_req.valid.eq(loc.valid & loc.payload.ok & room),
             self.ftl_req.payload.lpn.eq(loc.payload.lpn),

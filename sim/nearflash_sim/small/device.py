@@ -12,7 +12,7 @@ from nearflash.quantize.tables import encode_rows, largest_magnitude
 from nearflash.reference.pooling import choose_window, pool_bags
 from nearflash.runtime import Device
 
-__all__ = ["CACHED", "LONGEST", "PLANES", "SMALL", "WINDOWED", "Table", "load", "make_table", "small_config"]
+__all__ = ["CACHED", "LINES", "LONGEST", "PLANES", "SMALL", "WINDOWED", "Table", "load", "make_table", "small_config"]
 
 
 def small_config(name: str = "system", channels: int = 2, dies: int = 2, blocks: int = 64) -> DeviceConfig:
@@ -35,6 +35,8 @@ LONGEST = replace(SMALL, name="longest", flash=replace(SMALL.flash, channels=1, 
                   lookup=replace(SMALL.lookup, tags=64, longest_queue_first=True))
 #: The same with two planes in each of its dies.
 PLANES = replace(small_config("planes"), flash=replace(SMALL.flash, planes=2), lookup=replace(SMALL.lookup, tags=64))
+#: The same on one die, and with several lines of the map on their way at once.
+LINES = replace(small_config("lines", channels=1, dies=1), lookup=replace(SMALL.lookup, tags=64, map_misses=4))
 
 
 @dataclass

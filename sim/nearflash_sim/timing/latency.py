@@ -53,12 +53,16 @@ class Latency(NamedTuple):
     LOCATE: int = 12
     LOCATE_QUEUE: int = 16
     TRANSLATIONS: int = 16
-    MAP_CREDITS: int = 4
+    MAP_CREDITS: int = 4  # for each line that may be on its way
     MAP_HIT: int = 3  # request to the response FIFO's output
     MAP_EVERY: int = 2  # cycles between two requests that hit
     MAP_MISS: int = 2  # request to the line's read request
     MAP_FILLED: int = 2  # last beat of the line to the next request, and to the response FIFO's input
     MAP_LINE_BEATS: int = 4
+    # -- controller/map_lines, in place of MAP_HIT and MAP_FILLED where several lines may be on their way
+    MAP_QUEUED: int = 2  # request to its turn
+    MAP_KEPT: int = 2  # last beat of the line to the reading of its entry
+    MAP_READ: int = 3  # that to the response FIFO's output
 
     # -- flash/queue, flash/window, flash/channel, flash/bus, flash/array
     QUEUE_VISIBLE_ONE: int = 2  # a command's arrival to the scheduler seeing it, where there is one die

@@ -23,7 +23,7 @@ def calibrate(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights of the network instead of those that ship.")] = None,
     json_file: Annotated[Path | None, JsonFile] = None,
 ) -> None:
-    """Find the int8 scales of a network's values, which the fabric needs.
+    """Find the int8 scales of a network's values, which the fabric needs, on images and on simulated towns.
 
     Example: nearflash sar calibrate BSDS500/train --method base --checkpoint run/best.npz --json scales.json
     """

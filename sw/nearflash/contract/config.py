@@ -35,6 +35,7 @@ COLUMN_NS = 200  # tCCS of flash whose configuration has none
 MOST_PLANES = 16  # of a channel
 #: Of the numbers in flash, host, lookup and bus, those that may be 0.
 MAY_BE_0 = ("t_command_ns", "t_ccs_ns", "max_tables", "page_window", "longest_queue_first")
+MOST_MISSES = 8  # as many bursts as a client of the interconnect may have under way
 LARGEST_WINDOW = 4096  # as many reads as there can be tags
 REACH_BITS = 40  # of an address within the device: what it can reach at most
 
@@ -130,6 +131,7 @@ class LookupConfig:
     tags: int = 256  #: lookups in flight (path tags)
     sample_slots: int = 4  #: samples being pooled at once
     map_cache_lines: int = 256  #: lines of the on-chip map cache
+    map_misses: int = 1  #: of them, those that may be on their way from DRAM at once
     lanes: int = 4  #: fp32 elements pooled per cycle
     acc_bits: int = 48  #: fixed-point window of an accumulator (DSP48)
     accumulators: int = 1024  #: elements of one sample's pooled vectors (sum of dims over tables)
@@ -142,6 +144,8 @@ class LookupConfig:
         """Raises :class:`ConfigError`."""
         _check(_pow2(self.map_cache_lines) and self.map_cache_lines <= MOST_WORDS, "lookup.map_cache_lines",
                self.map_cache_lines, f"must be a power of two of at most {MOST_WORDS}")
+        _check(_pow2(self.map_misses) and self.map_misses <= MOST_MISSES, "lookup.map_misses", self.map_misses,
+               f"must be a power of two of at most {MOST_MISSES}")
         if not self.max_tables:
             return
         _check(self.max_tables <= 256, "lookup.max_tables", self.max_tables, "must be at most 256")
@@ -299,6 +303,8 @@ class DeviceConfig:
             _check(not c.row_cache.lines, "row_cache.lines", c.row_cache.lines, "must be 0 with lookup.max_tables = 0")
             _check(not lk.page_window, "lookup.page_window", lk.page_window, "must be 0 with lookup.max_tables = 0")
             _check(not lk.longest_queue_first, "lookup.longest_queue_first", True, "must be off with lookup.max_tables = 0")
+            _check(lk.map_misses == 1, "lookup.map_misses", lk.map_misses,
+                   "must be 1 with lookup.max_tables = 0: block I/O asks for one page at a time")
         c.bus.validate()
         c.tensor.validate(c.beat_bytes)
         c.row_cache.validate(c.beat_bytes, f.page_bytes)
@@ -448,15 +454,16 @@ class DeviceConfig:
 
     # -- in and out -----------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window`` and
-        ``lookup.longest_queue_first`` and ``flash.planes`` are left out where they are off: a design without them is what it
-        was before there were any, and has the same :attr:`design_id`."""
+        """Nested dictionaries that :meth:`from_dict` reads back to an equal configuration. ``lookup.page_window``,
+        ``lookup.longest_queue_first``, ``lookup.map_misses`` and ``flash.planes`` are left out where they are off, or 1: a
+        design without them is what it was before there were any, and has the same :attr:`design_id`."""
         d = dataclasses.asdict(self)
         for name in ("page_window", "longest_queue_first"):
             if not d["lookup"][name]:
                 del d["lookup"][name]
-        if self.flash.planes == 1:
-            del d["flash"]["planes"]
+        for group, name in (("flash", "planes"), ("lookup", "map_misses")):
+            if d[group][name] == 1:
+                del d[group][name]
         return d
 
     @classmethod

@@ -32,7 +32,7 @@ __all__ = ["CACHE_MIB", "WINDOW", "everything_on", "goal_steps", "goals", "looku
 CACHE_MIB, WINDOW = 16.0, 256
 MLP_SHARE = 0.2  # of the time of lookups that are each read by themselves, of which a page read once leaves some 0.3
 READS_PER_DIE = 64  # in flight, so that none runs dry while others have queues
-MAP_LINES_PER_DIE = 64  # cached lines of the map: a line is fetched alone, which feeds 64 dies only if repeats find theirs
+DIES_PER_MAP_MISS = 16  # for each line of the map on its way: one takes some 42 cycles, in which 64 dies take three rows
 ONCE_OVER_SSD_S = {2: 14.0, 4: 28.0, 8: 57.0}  # by dies a channel; K = BOUND_K
 TOLERANCE = 0.03  # of those, which are whole numbers
 OVER_RM_SSD = {0.3: 2.8, 2.0: 1.35}  # by K
@@ -46,7 +46,7 @@ def everything_on(spec: ModelSpec, **flash: int) -> DeviceConfig:
     base = DeviceConfig.preset("paper", **flash).with_page_window(WINDOW)
     dies, lk = base.flash.channels * base.flash.dies, base.lookup
     base = replace(base, lookup=replace(lk, tags=max(lk.tags, READS_PER_DIE * dies),
-                                        map_cache_lines=max(lk.map_cache_lines, MAP_LINES_PER_DIE * dies)))
+                                        map_misses=max(1, dies // DIES_PER_MAP_MISS)))
     config = compile_device(spec, base, PlanOptions(share=MLP_SHARE, onchip_bytes=1 << 40))
     return with_row_cache(config, CACHE_MIB, widest_row(config, spec))
 

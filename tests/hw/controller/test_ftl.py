@@ -23,7 +23,8 @@ def wide(beat_bytes: int) -> DeviceConfig:
     return dataclasses.replace(TINY, beat_bytes=beat_bytes, flash=flash, lookup=lookup)
 
 
-CONFIGS = {"tiny": TINY, "beat16": wide(16), "beat32": wide(32)}
+FOUR = dataclasses.replace(TINY, lookup=dataclasses.replace(TINY.lookup, map_misses=4))  # lines of the map at once
+CONFIGS = {"tiny": TINY, "beat16": wide(16), "beat32": wide(32), "lines at once": FOUR}
 
 
 def filled(config: DeviceConfig, seed: int) -> FtlModel:
@@ -156,8 +157,9 @@ def test_a_hit_every_two_cycles_and_a_miss_costs_eight_more_than_memory():
     assert first_miss.lookup_rsp.cycles[0] - start["cycle"] <= 20 + 8 + 4  # and the bench's own four cycles
 
 
-def test_clients_share_fairly_and_do_not_block_each_other():
-    b = Bench(TINY, filled(TINY, 5))
+@pytest.mark.parametrize("config", [TINY, FOUR], ids=["one line", "lines at once"])
+def test_clients_share_fairly_and_do_not_block_each_other(config):
+    b = Bench(config, filled(config, 5))
 
     def script():
         b.lookup.items += [{"lpn": i % 8} for i in range(60)]
@@ -397,11 +399,12 @@ def test_a_bad_superblock_mounts_full(content):
     assert b.memory.read(TINY.layout.superblock, 16) == content
 
 
-def test_memory_errors_are_reported_and_not_cached():
+@pytest.mark.parametrize("config", [TINY, FOUR], ids=["one line", "lines at once"])
+def test_memory_errors_are_reported_and_not_cached(config):
     bad = {"on": True}
     map_base = TINY.layout.map
     model = filled(TINY, 5)
-    b = Bench(TINY, model, fail=lambda addr: bad["on"] and addr == map_base + 8)
+    b = Bench(config, model, fail=lambda addr: bad["on"] and addr == map_base + 8)
 
     def script():
         b.block.items += [{"lpn": 0}, {"lpn": 0}, {"lpn": 100}]  # lpn 0 and the failing beat share a line

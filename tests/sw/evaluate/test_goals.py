@@ -65,6 +65,7 @@ def test_everything_on_is_on_and_grows_with_the_dies():
         assert c.row_cache.dram_bytes == 16 << 20
         assert c.row_cache.line_bytes == 128
     assert (small.lookup.tags, large.lookup.tags) == (1024, 4096)
+    assert (small.lookup.map_misses, large.lookup.map_misses) == (1, 4)
 
 
 def test_every_goal_has_a_line():

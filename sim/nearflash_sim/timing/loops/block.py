@@ -11,10 +11,10 @@ from nearflash.data.block_traces import WRITE
 
 from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
-from .dram import read
 from .fetch import fetch_block
 from .flash import put_block
 from .landing import blank, written
+from .map_cache import block_translate
 from .moved import UNMAPPED, page_of
 from .pieces import begin_pieces, piece
 from .state import INF
@@ -131,14 +131,11 @@ def _map(d, a, now, page):
     s = a.s[0]
     line = page >> d.map_bits
     place = line & d.map_lines - 1
-    if a.map_tag[place] == line and a.map_from[place] <= now:
-        return now + d.k.MAP_HIT + d.k.MAP_ANSWER
-    s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later
-    a.map_tag[place], a.map_from[place] = line, now
-    asked = now + d.k.MAP_MISS + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = read(d, a, asked, d.k.MAP_LINE_BEATS, 1) + d.k.MAP_LINE_BEATS
-    s.map_free = max(s.map_free, s.dram_bus - 1 + d.k.MAP_FILLED)
-    return s.dram_bus + d.k.MAP_FILLED + d.k.MAP_ANSWER
+    missing = a.map_tag[place] != line or a.map_from[place] > now
+    if missing:
+        s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later
+        a.map_tag[place], a.map_from[place] = line, now
+    return block_translate(d, a, now, missing) + d.k.MAP_ANSWER
 
 
 @compiled

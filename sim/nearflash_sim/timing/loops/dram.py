@@ -1,8 +1,9 @@
 """What memory gives first: beats in the order in which they were asked for, one a cycle (``primitives.interconnect``).
 
 The flash's and the map's reads are found nearly in order of time; one that is found late doesn't wait for those after it.
-Beside block I/O, whose pages take long, and streamed weights, the latest reads are kept, so that each waits for those alone
-that were asked for before it: the flash's are known a command phase ahead. Bursts of weights are found in order.
+Beside block I/O, whose pages take long, and streamed weights, and where several lines of the map may be on their way, the
+latest are kept, so that each waits for those alone that were asked for before it: the flash's are known a command phase
+ahead, and translations are found long before their reads. Bursts of weights are found in order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from .compiled import apart, compiled
 
 __all__ = ["READS_KEPT", "burst", "read"]
 
-READS_KEPT = 16
+READS_KEPT = 64
 
 
 @compiled
@@ -53,7 +54,7 @@ def _among_others(a, asked, beats, first):
 def read(d, a, asked, beats, first=0):
     """A read for the flash or the map that memory could give from cycle ``asked`` on; returns the cycle of its first beat.
     ``first``: 1 if it goes before others of that cycle. The flash asks twice in a row, so the map has its turn between."""
-    if d.streams or d.block_reads:
+    if d.streams or d.block_reads or d.map_misses > 1:
         return _among_others(a, asked, beats, first)
     s = a.s[0]
     at = asked

@@ -200,8 +200,9 @@ def _array(d, a, tag, now):
         taken = max(taken, s.reader_free)
         s.reader_asked, s.reader_free = now, taken + d.k.ARRAY_EVERY
     wait = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait, d.k.ARRAY_COMPARED) + d.k.ARRAY_COMPARED
     beats = a.table[a.tag[tag].table].beats
+    state = d.k.ARRAY_COMPARED if d.map_misses == 1 else 1  # a line of the map comes in that cycle
+    s.dram_bus = read(d, a, taken + d.k.ARRAY_STATE + wait, state) + state
     s.dram_bus = read(d, a, taken + d.k.ARRAY_PAGE + wait, beats) + beats
     return s.dram_bus - 1 + d.k.ARRAY_DONE
 

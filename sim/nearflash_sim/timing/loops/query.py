@@ -18,6 +18,7 @@ from .fetch import fetch
 from .flash import put
 from .host import sees
 from .host_reads import after_entries, keep_read
+from .map_cache import asked_at, translate
 from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, PIECES
 from .trace import CACHE, OTHER, note
@@ -153,17 +154,6 @@ def _room(d, a, m, sample, at):
 
 
 @compiled
-def _fill(d, a, asked):
-    """A line of the map is read, asked for in cycle ``asked``; the cycle in which the answer is at its FIFO's output."""
-    s = a.s[0]
-    way = d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE
-    s.dram_bus = read(d, a, asked + way, d.k.MAP_LINE_BEATS, 1) + d.k.MAP_LINE_BEATS
-    filled = s.dram_bus - 1
-    s.map_free = filled + d.k.MAP_FILLED
-    return filled + d.k.MAP_FILLED + 1
-
-
-@compiled
 def _from_cache(d, a, tag, issue):
     """The row of ``tag`` leaves the translator in cycle ``issue`` as a hit; it comes to the merge like a channel's."""
     s = a.s[0]
@@ -187,8 +177,9 @@ def _lookup(d, a, m, at, block, key, table, sample):
     s = a.s[0]
     i = s.lookups
     s.lookups += 1
-    ask = max(at + d.k.LOCATE, a.translated[i & 15] + 1)  # the 16th before it left the queue of translations
-    ask = max(max(ask, s.map_free), a.issued[i & 3] + 1)
+    queued, credit = i & d.translations - 1, i & d.map_credits - 1
+    ask = max(at + d.k.LOCATE, a.translated[queued] + 1)  # as many before it left the queue of translations
+    ask = max(max(ask, s.map_free), a.issued[credit] + 1)
     a.located[i & 15] = ask
     line = block >> d.map_bits
     place = line & d.map_lines - 1
@@ -200,15 +191,14 @@ def _lookup(d, a, m, at, block, key, table, sample):
     if missing:
         a.map_tag[place], a.map_from[place] = line, ask
         s.misses += 1
-    else:
-        s.map_free = ask + d.k.MAP_EVERY
+    asked = asked_at(d, a, ask)
     issue, hit, keep = ask, False, False
     waits = PLACE
     while True:  # in one loop, so that what happens meanwhile is compiled once
-        if waits == PLACE and (not missing or flash_at(d, a) >= ask + d.k.MAP_MISS):  # the arrays' reads before are known
-            answer = _fill(d, a, ask + d.k.MAP_MISS) if missing else ask + d.k.MAP_HIT
+        if waits == PLACE and (not missing or flash_at(d, a) >= asked):  # the arrays' reads before are known
+            answer = translate(d, a, ask, asked, missing)
             head = max(ask + 1, s.last_issue)
-            a.translated[i & 15] = head
+            a.translated[queued] = head
             known = max(answer, s.last_issue + 1) + 1
             issue = max(head + 1, known)
             waits = TAG
@@ -219,7 +209,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
             beats = d.page_unit if d.page_unit else a.table[table].beats
             taken, hit = look(d, a, issue, key & d.cache_mask)
             keep = not hit and beats <= d.line_beats
-            s.last_issue = a.issued[i & 3] = taken
+            s.last_issue = a.issued[credit] = taken
             issue = taken + d.k.FOUND
             waits = TAG
         if waits == TAG and (s.fresh < d.tags or s.tag_head != s.tag_tail):
@@ -236,7 +226,7 @@ def _lookup(d, a, m, at, block, key, table, sample):
         s.tag_head += 1
     s.found_left = issue
     if d.sources == d.channels:
-        s.last_issue = a.issued[i & 3] = issue
+        s.last_issue = a.issued[credit] = issue
     a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample, a.tag[tag].key = block, table, sample, key
     a.tag[tag].keep = keep
     if hit:

@@ -54,6 +54,9 @@ class Device(NamedTuple):
     slots: int
     map_lines: int
     map_bits: int  #: of an entry's number in its line
+    map_misses: int  #: lines that may be on their way
+    map_credits: int  #: translations that the lookups may have in flight,
+    translations: int  #: and that the translator has room for
     word_bits: int  #: of a word's number in its beat
     host_latency: int
     dram_latency: int
@@ -104,10 +107,11 @@ class Arrays(NamedTuple):
     sample: np.ndarray  #: ring of twice the slots
     command: np.ndarray  #: ring
     located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
-    translated: np.ndarray  #: [16] and the queue of translations,
-    issued: np.ndarray  #: [4] and became flash reads
+    translated: np.ndarray  #: [translations] and the queue of translations,
+    issued: np.ndarray  #: [map_credits] and became flash reads
     map_tag: np.ndarray  #: line held in each place of the map cache,
     map_from: np.ndarray  #: since which cycle
+    line_free: np.ndarray  #: [map_misses], ring: when the latest lines that were missing were on their way no more
     piece_from: np.ndarray  #: ring: of a transfer's latest pieces, cycles of their first beats, less those beats' numbers
     touched: np.ndarray  #: [place of sample, table]: it has lookups
     job_left: np.ndarray  #: ring: cycles in which the drain's latest jobs left their FIFO
@@ -151,7 +155,8 @@ class Arrays(NamedTuple):
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked",
-    "item_out", "item_in", "lookups", "misses", "map_free", "last_issue", "fresh", "tag_head", "tag_tail",
+    "item_out", "item_in", "lookups", "misses", "map_free", "map_asked", "map_served", "lines", "last_issue",
+    "fresh", "tag_head", "tag_tail",
     "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
     "vector_before", "vector_sliced", "vector_taken", "vector_done",
     "rows", "issue_done", "sample", "next_drain", "drain_ready", "drain_jobs", "drained",
@@ -191,6 +196,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         t_ccs=config.t_ccs,
         bus_beat_q16=max(config.bus_beat_q16, 1 << 16), beat_bytes=config.beat_bytes, tags=lk.tags, slots=lk.sample_slots,
         map_lines=lk.map_cache_lines, map_bits=(k.MAP_LINE_BEATS * config.beat_bytes // 4).bit_length() - 1,
+        map_misses=lk.map_misses, map_credits=k.MAP_CREDITS * lk.map_misses,
+        translations=max(k.TRANSLATIONS, k.MAP_CREDITS * lk.map_misses),
         word_bits=(config.beat_bytes // 4).bit_length() - 1, host_latency=host_latency, dram_latency=dram_latency,
         page_beats=HOST_PAGE // config.beat_bytes, cqe_beats=max(1, CQE_BYTES // config.beat_bytes),
         merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
@@ -233,6 +240,8 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.channel_planes - 1  # round-robin begins after it
     tags = lk.tags + config.host.block_reads + 2 * config.host.page_slots
+    credits = Latency().MAP_CREDITS * lk.map_misses
+    translations = max(Latency().TRANSLATIONS, credits)
     return Arrays(
         s=s, table=table,
         tag=_records(tags, "page", "table", "sample", "visible", "key", "again", "keep"),
@@ -255,9 +264,9 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", "group",
                          "verdict", "last", visible=INF),
-        located=np.full(16, -1), translated=np.full(16, -1), issued=np.full(4, -1),
+        located=np.full(16, -1), translated=np.full(translations, -1), issued=np.full(credits, -1),
         map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
-        piece_from=np.zeros(PIECES, np.int64),
+        line_free=np.zeros(lk.map_misses, np.int64), piece_from=np.zeros(PIECES, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
         pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
         loaded=np.full(ROWS, -1), pipe=_records(PIPES, "stalls", "end"), stall_from=np.full((PIPES, STALLS), -1),
