@@ -15,6 +15,7 @@ import numpy as np
 
 from ..compiler import PlanOptions, compile_device
 from ..contract import DeviceConfig
+from ..contract.config import LARGEST_WINDOW
 from ..contract.row_cache import with_row_cache
 from ..models import ModelSpec, model_spec
 from ..tools import load_tool
@@ -27,26 +28,27 @@ from .systems import SYSTEMS, Answer, Load, nearflash
 from .traffic import Traffic, first_touches
 from .workload import Workload, scaled
 
-__all__ = ["CACHE_MIB", "WINDOW", "everything_on", "goal_steps", "goals", "lookups_alone"]
+__all__ = ["CACHE_MIB", "LARGE", "WINDOW", "everything_on", "goal_steps", "goals", "lookups_alone"]
 
 CACHE_MIB, WINDOW = 16.0, 256
 MLP_SHARE = 0.2  # of the time of lookups that are each read by themselves, of which a page read once leaves some 0.3
-READS_PER_DIE = 64  # in flight, so that none runs dry while others have queues
-DIES_PER_MAP_MISS = 16  # for each line of the map on its way: one takes some 42 cycles, in which 64 dies take three rows
+READS_PER_PLANE = 64  # in flight, so that none runs dry while others have queues
+PLANES_PER_MAP_MISS = 16  # for each line of the map on its way: one takes some 42 cycles, in which 64 planes take three rows
 ONCE_OVER_SSD_S = {2: 14.0, 4: 28.0, 8: 57.0}  # by dies a channel; K = BOUND_K
 TOLERANCE = 0.03  # of those, which are whole numbers
 OVER_RM_SSD = {0.3: 2.8, 2.0: 1.35}  # by K
 BOUND_K, BOUND_SHARE = 0.3, 0.95
 OVER_SSD_S, LATENCY_SAVED = 100.0, 0.99
 LARGE = {"channels": 8, "dies": 8}
+LARGE_PLANES = (1, 2)  # of each of its dies, that read on their own
 
 
 def everything_on(spec: ModelSpec, **flash: int) -> DeviceConfig:
     """Preset ``paper`` with fields of its flash replaced, and all that makes its lookups faster."""
     base = DeviceConfig.preset("paper", **flash).with_page_window(WINDOW)
-    dies, lk = base.flash.channels * base.flash.dies, base.lookup
-    base = replace(base, lookup=replace(lk, tags=max(lk.tags, READS_PER_DIE * dies),
-                                        map_misses=max(1, dies // DIES_PER_MAP_MISS)))
+    planes, lk = base.flash.channels * base.flash.channel_planes, base.lookup
+    base = replace(base, lookup=replace(lk, tags=max(lk.tags, min(READS_PER_PLANE * planes, LARGEST_WINDOW)),
+                                        map_misses=max(1, planes // PLANES_PER_MAP_MISS)))
     config = compile_device(spec, base, PlanOptions(share=MLP_SHARE, onchip_bytes=1 << 40))
     return with_row_cache(config, CACHE_MIB, widest_row(config, spec))
 
@@ -55,13 +57,13 @@ def lookups_alone(t: Traffic, work: Workload, batch: int) -> dict[str, float]:
     """The embedding stage of ``t.config`` alone, with all commands in flight that it takes: ``us`` of a lookup, and the
     factors that lead there from :attr:`~.bound.EachRowOnce.once_us`, where dies and not buses are its bound: cell reads per
     distinct row (``reads``), a die's time for a cell read and all that it answers over tR and one transfer (``die``), and
-    the run's time over that in which a die is busy, mean over dies (``idle``)."""
+    the run's time over that in which a die is busy, mean over dies (``idle``). A plane that reads on its own is a die."""
     config, lookups = replace(t.config, mlp=replace(t.config.mlp, graph=())), len(t.row)
     run = load_tool("simulator")(config, tables_of(t.spec), work.commands(batch), None, config.host.infer_depth)
     cycles = int(run.completed.max() - run.submitted.min())
     reads = sum(v for k, v in run.counters.items() if k.endswith("reads_count"))
     busy = sum(v for k, v in run.counters.items() if k.endswith("_busy") and "die" in k)
-    dies = config.flash.channels * config.flash.dies
+    dies = config.flash.channels * config.flash.channel_planes
     rows = np.bincount(t.page[first_touches(t.row)] % dies, minlength=dies)
     return {"us": cycles / config.clock_mhz / lookups, "reads": reads / len(np.unique(t.row)),
             "die": busy / (reads * config.read_cycles_per_vector(int(t.nbytes[0]))),
@@ -83,7 +85,8 @@ def goals(setting: Setting, costs: Costs, host: HostTimes, progress: Callable[[s
         for dies in setting.goal_dies:
             out += _same_flash(loaded(work, dies=dies), work, k)
         if k == BOUND_K:
-            out += _large(loaded(work, **LARGE), work, (max(setting.batches), setting.goal_batch))
+            for planes in LARGE_PLANES:
+                out += _large(loaded(work, **LARGE, planes=planes), work, (max(setting.batches), setting.goal_batch))
         progress(f"goals, K = {k:g}")
     return out
 
@@ -117,7 +120,7 @@ def _same_flash(load: Load, work: Workload, k: float) -> Rows:
 def _large(load: Load, work: Workload, larger: tuple[int, ...]) -> Rows:
     """Against an SSD-S whose page cache holds the repeats, on more flash; the latency also of ``larger`` batches."""
     t, f = load.traffic, load.traffic.config.flash
-    where = f"K = {BOUND_K:g}, {f.channels} channels of {f.dies} dies"
+    where = f"K = {BOUND_K:g}, {f.channels} channels of {f.dies} dies" + (f" of {f.planes} planes" if f.planes > 1 else "")
     once, out = EachRowOnce.of(t, load.costs), []
     for batch in dict.fromkeys((load.batch, *larger)):
         now = replace(load, batch=batch)

@@ -6,7 +6,7 @@ import pytest
 from nearflash.contract import DeviceConfig
 from nearflash.evaluate.bound import EachRowOnce
 from nearflash.evaluate.costs import Costs
-from nearflash.evaluate.goals import everything_on, goal_steps, goals, lookups_alone
+from nearflash.evaluate.goals import LARGE, everything_on, goal_steps, goals, lookups_alone
 from nearflash.evaluate.host import HostTimes
 from nearflash.evaluate.paper import Setting, draw
 from nearflash.evaluate.traffic import Traffic
@@ -58,14 +58,14 @@ def test_a_devices_time_is_the_bounds_times_three_factors(rmc1):
 
 def test_everything_on_is_on_and_grows_with_the_dies():
     spec = model_spec("rmc1", 1000)
-    small, large = everything_on(spec, dies=2), everything_on(spec, channels=8, dies=8)
-    for c in (small, large):
+    small, large, planes = (everything_on(spec, **f) for f in ({"dies": 2}, LARGE, LARGE | {"planes": 2}))
+    for c in (small, large, planes):
         assert c.lookup.page_window > 0
         assert c.flash.t_ccs_ns > 0
         assert c.row_cache.dram_bytes == 16 << 20
         assert c.row_cache.line_bytes == 128
-    assert (small.lookup.tags, large.lookup.tags) == (1024, 4096)
-    assert (small.lookup.map_misses, large.lookup.map_misses) == (1, 4)
+    assert [c.lookup.tags for c in (small, large, planes)] == [1024, 4096, 4096]
+    assert [c.lookup.map_misses for c in (small, large, planes)] == [1, 4, 8]
 
 
 def test_every_goal_has_a_line():
@@ -73,7 +73,7 @@ def test_every_goal_has_a_line():
     rows = goals(SMALL, Costs(), HOST, seen.append)
     assert len(seen) == goal_steps(SMALL) == 2
     by = {r["what"]: r for r in rows}
-    assert len(by) == len(rows) == 2 * 3 + 4 + 2
+    assert len(by) == len(rows) == 2 * 3 + 4 + 2 + 4
     for dies, times in ((2, "14.0"), (4, "28.0")):
         where = f"4 channels of {dies} dies"
         asked = {k: by[f"Inferences over RM-SSD (paper), K = {k}, {where}"] for k in ("0.3", "1")}
@@ -87,4 +87,6 @@ def test_every_goal_has_a_line():
         if r["asked_value"] is not None and "Each row once" not in r["what"]:
             assert (r["verdict"] == "met") == (r["here_value"] >= r["asked_value"])
     for batch in (2, 4, 8):
-        assert f"Mean latency below SSD-S's, K = 0.3, 8 channels of 8 dies, batches of {batch}" in by
+        one, two = (by[f"Mean latency below SSD-S's, K = 0.3, 8 channels of 8 dies{of}, batches of {batch}"]["here_value"]
+                    for of in ("", " of 2 planes"))
+        assert one < two < 1
