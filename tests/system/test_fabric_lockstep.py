@@ -23,7 +23,7 @@ BOARD = find_board("pynq-z2")
 CONFIG = design_config("movietweetings", BOARD)  # whose gated fabric the virtual board's tests have compiled
 AT = {r.name: BLOCK_BYTES + r.offset for r in INTC_REGISTERS}
 AT |= {r.name: 2 * BLOCK_BYTES + r.offset for r in shell_registers(CONFIG)}
-LIVES = 4
+LIVES = 8
 POLLS = 2000  # of the shell's status, until what is under way has ended
 
 
