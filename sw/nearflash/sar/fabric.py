@@ -16,7 +16,7 @@ from ..offload.ops import Value
 from .level import level
 from .models import MODELS, build
 from .network import WEIGHTS, Network, load
-from .scatterers import dimmed, ground_level
+from .scatterers import DIMMED_DB_INT8, dimmed, ground_level
 from .speckle import speckled
 from .training.cities import city_echoes
 from .training.data import Images
@@ -108,7 +108,7 @@ def towns(count: int = TOWNS) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             rng = np.random.default_rng([n, k])
             echoes = city_echoes(rng, CROP, response)
             noisy = speckled(np.full((CROP, CROP), GROUND), looks, rng, response, echoes).astype(np.float32)
-            amplitude = np.sqrt(dimmed(noisy, ground_level(noisy, looks)))
+            amplitude = np.sqrt(dimmed(noisy, ground_level(noisy, looks), DIMMED_DB_INT8))
             yield torch.from_numpy(amplitude / level(amplitude, looks))[None, None], torch.tensor([looks])
 
 

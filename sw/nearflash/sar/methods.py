@@ -100,7 +100,7 @@ def network_method(net: Network, details: dict[str, Any] | None = None, *, scatt
     :func:`~nearflash.sar.local_mean.keep_local_mean`; None: the one that ships), and strong scatterers are, unless
     ``scatterers`` is false."""
     from .local_mean import EXPECTED_BIAS, keep_local_mean
-    from .scatterers import bounded, dimmed, ground_level, keep_strong
+    from .scatterers import DIMMED_DB, DIMMED_DB_INT8, bounded, dimmed, ground_level, keep_strong
 
     bias = EXPECTED_BIAS if expected_bias is None else expected_bias
 
@@ -108,7 +108,7 @@ def network_method(net: Network, details: dict[str, Any] | None = None, *, scatt
         if not scatterers:
             return keep_local_mean(intensity, net.despeckle(intensity, looks), looks, bias)
         ground = ground_level(intensity, looks)
-        seen = dimmed(intensity, ground)
+        seen = dimmed(intensity, ground, DIMMED_DB_INT8 if net.offloaded else DIMMED_DB)
         clean = keep_local_mean(seen, net.despeckle(seen, looks), looks, bias)
         return bounded(intensity, keep_strong(intensity, clean, ground, looks))
 

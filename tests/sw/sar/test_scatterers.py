@@ -73,6 +73,7 @@ def test_what_is_kept_depends_on_contrast_and_looks(looks, speckle, scatterer):
 def test_what_a_network_sees_is_dimmed():
     before = np.array([[1.0, 90.0, 101.0, 1e8]], np.float32)
     np.testing.assert_allclose(dimmed(before, np.ones_like(before)), [[1, 90, 100, 100]])
+    np.testing.assert_allclose(dimmed(before, np.ones_like(before), 10.0), [[1, 10, 10, 10]])
 
 
 def test_bounded():
