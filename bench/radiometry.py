@@ -28,8 +28,7 @@ from nearflash.sar.methods import METHOD_NAMES, NETWORK_NAMES, Method, load_meth
 from nearflash.sar.metrics import enl, epd_roa, mean_kept, no_reference_report, ratio_statistics
 from nearflash.sar.peaks import peaks_kept
 from nearflash.sar.simulated import MAP_GRID, SPECKLE, inner, observed
-from nearflash.sar.speckle import speckled
-from nearflash.sar.training.cities import city_echoes
+from nearflash.sar.training.cities import simulated_town
 from nearflash.sar.training.goals import RESPONSES, moved_rms
 from scipy.ndimage import uniform_filter
 
@@ -163,9 +162,7 @@ def towns(run: Run, seeds: int) -> Iterator[Line]:
         for k, response in enumerate(RESPONSES):
             shares, kept = [], []
             for seed in range(seeds):
-                rng = np.random.default_rng([seed, k, 5])
-                echoes = city_echoes(rng, 256, response)
-                noisy = speckled(np.full((256, 256), 0.16), looks, rng, response, echoes)
+                noisy = simulated_town(np.random.default_rng([seed, k, 5]), 256, looks, response)
                 out = run(noisy, looks)
                 shares.append(peaks_kept(noisy, out))
                 kept.append(mean_kept(noisy, out))

@@ -121,7 +121,7 @@ def fake_quantised(matched: Matched, samples: Iterable[tuple[torch.Tensor, ...]]
         def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
             if self.clipping and self.dtype == torch.int8:
                 magnitudes = x_orig.abs().flatten()
-                limit = float(magnitudes.kthvalue(min(int(KEPT * len(magnitudes)) + 1, len(magnitudes))).values)
+                limit = float(magnitudes.kthvalue(int(KEPT * len(magnitudes)) + 1).values)
                 super().forward(x_orig.clamp(-limit, limit))
                 return x_orig
             return super().forward(x_orig)

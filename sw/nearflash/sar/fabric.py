@@ -18,7 +18,7 @@ from .models import MODELS, build
 from .network import WEIGHTS, Network, load
 from .scatterers import DIMMED_DB_INT8, dimmed, ground_level
 from .speckle import speckled
-from .training.cities import city_echoes
+from .training.cities import simulated_town
 from .training.data import Images
 from .training.goals import RESPONSES
 
@@ -29,7 +29,6 @@ DEVICES = ("fabric-model", "fabric")
 CROP = 256  # side of a sample, pixels
 LOOKS = (1.0, 4.0)  # of the samples, in turn
 TOWNS = 4  # of each sensor
-GROUND = 0.16  # their mean intensity without scatterers: of the median amplitude that a scene is scaled to
 BRIGHT, BRIGHTER = 4, 1.5  # every so many samples one is so many times as bright: levels up to where :mod:`.level` begins
 
 
@@ -105,9 +104,7 @@ def towns(count: int = TOWNS) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for n in range(count):
         looks = LOOKS[n % len(LOOKS)]
         for k, response in enumerate(RESPONSES):
-            rng = np.random.default_rng([n, k])
-            echoes = city_echoes(rng, CROP, response)
-            noisy = speckled(np.full((CROP, CROP), GROUND), looks, rng, response, echoes).astype(np.float32)
+            noisy = simulated_town(np.random.default_rng([n, k]), CROP, looks, response).astype(np.float32)
             amplitude = np.sqrt(dimmed(noisy, ground_level(noisy, looks), DIMMED_DB_INT8))
             yield torch.from_numpy(amplitude / level(amplitude, looks))[None, None], torch.tensor([looks])
 

@@ -8,7 +8,7 @@ from nearflash.sar.level import MOST, MOST_OF_TARGETS, NEAR, REACH, TARGET_BOX, 
 from nearflash.sar.methods import load_method
 from nearflash.sar.simulated import around_targets, observed, point_targets
 from nearflash.sar.speckle import speckled
-from nearflash.sar.training.cities import city_echoes
+from nearflash.sar.training.cities import simulated_town
 from nearflash.sar.training.goals import RESPONSES
 
 
@@ -70,7 +70,6 @@ def test_a_target_does_not_light_up_the_ground_beside_it_in_int8():
 
 def test_a_town_keeps_its_mean_in_int8():
     """Clusters of targets, some 3 % of which got lost where the codes ended."""
-    rng = np.random.default_rng([0, 2, 5])
-    noisy = speckled(np.full((256, 256), 0.16), 1, rng, RESPONSES[2], city_echoes(rng, 256, RESPONSES[2]))
+    noisy = simulated_town(np.random.default_rng([0, 2, 5]), 256, 1, RESPONSES[2])
     out = despeckle(noisy, domain="intensity", looks=1, method=load_method("base", device="fabric-model"))
     assert out.mean() == pytest.approx(noisy.mean(), rel=0.015)

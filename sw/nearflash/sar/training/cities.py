@@ -10,12 +10,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from ..speckle import SystemResponse
+from ..speckle import SystemResponse, speckled
 
-__all__ = ["city_echoes"]
+__all__ = ["city_echoes", "simulated_town"]
 
 #: Amplitude of the weakest and the brightest scatterers, relative to a scene whose median is about 0.4
 WEAKEST, BRIGHTEST = 0.3, 20.0
+GROUND = 0.16  # a town's mean intensity without scatterers: of that median amplitude
 
 
 def city_echoes(rng: np.random.Generator, size: int, response: SystemResponse | None) -> np.ndarray:
@@ -32,6 +33,12 @@ def city_echoes(rng: np.random.Generator, size: int, response: SystemResponse | 
     transfer = response.transfer((size, size))
     echoes = scipy.fft.ifft2(scipy.fft.fft2(scatterers) * (transfer / transfer.mean()))
     return np.asarray(echoes, np.complex64)
+
+
+def simulated_town(rng: np.random.Generator, size: int, looks: float, response: SystemResponse) -> np.ndarray:
+    """Intensity ``[size, size]`` of even ground with :func:`city_echoes`, with speckle of ``looks``, as a sensor sees it."""
+    echoes = city_echoes(rng, size, response)
+    return speckled(np.full((size, size), GROUND), looks, rng, response, echoes)
 
 
 def _amplitudes(rng: np.random.Generator, count: int, weakest: float, tail: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from ..metrics import mean_kept, no_reference_report
 from ..peaks import peaks_kept
 from ..speckle import SystemResponse, speckled
-from .cities import city_echoes
+from .cities import simulated_town
 
 __all__ = ["RESPONSES", "Goals", "moved_rms"]
 
@@ -40,9 +40,7 @@ class Goals:
 
     @staticmethod
     def _town(k: int, looks: int) -> np.ndarray:
-        rng = np.random.default_rng([11, k])
-        echoes = city_echoes(rng, SIDE, RESPONSES[k])
-        return np.sqrt(speckled(np.full((SIDE, SIDE), 0.16), looks, rng, RESPONSES[k], echoes))
+        return np.sqrt(simulated_town(np.random.default_rng([11, k]), SIDE, looks, RESPONSES[k]))
 
     def __call__(self, run: Run) -> dict[str, float]:
         scores = {}
