@@ -1,4 +1,4 @@
-"""From a submitted command to its flash reads: fetch, host reader, parser, translator (``nearflash_hw.host``, ``.lookup``).
+"""From a submitted command to its lookups: fetch, host reader, parser, scoreboard (``nearflash_hw.host``, ``.lookup``).
 
 Everything here happens in the order of the query stream, so a lookup's cycles follow from those of the lookups before it:
 the latest of when it arrives, when the block is free again and when there is room behind it. Where room comes from the flash
@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrivals import arrive
 from .block import start_blocks
 from .compiled import compiled, entry, within
-from .dram import read
 from .features import KEPT, take
 from .fetch import fetch
-from .flash import put
 from .host import sees
 from .host_reads import after_entries, keep_read
-from .map_cache import asked_at, translate
-from .row_cache import LINES_READ, hit_read, look
 from .state import COMMANDS, INF, PIECES
-from .trace import CACHE, OTHER, note
-from .way_back import COMPLETE, DRAINED, SLICED, TIME, close_sample, end_blocks, flash_at, next_at, step, wait
+from .translator import enqueue, follow
+from .waits import COMPLETE, DRAINED, SLICED, TIME, end_blocks, wait
+from .way_back import close_sample
 
 __all__ = ["run"]
-
-PLACE, ANSWER, TAG = range(3)  # what a lookup waits for: where its row is, what the row cache says, a tag
 
 
 @compiled
@@ -153,88 +147,6 @@ def _room(d, a, m, sample, at):
     return at
 
 
-@compiled
-def _from_cache(d, a, tag, issue):
-    """The row of ``tag`` leaves the translator in cycle ``issue`` as a hit; it comes to the merge like a channel's."""
-    s = a.s[0]
-    beats = a.table[a.tag[tag].table].beats
-    place = s.lines_read & LINES_READ - 1
-    at = max(max(issue + 1, s.line_asked + d.k.REQUEST_EVERY), a.line_gone[place] + 1)  # LINES_READ before: it has left
-    s.line_asked = at
-    s.lines_read += 1
-    first = read(d, a, at + d.k.READ_REQUEST + d.dram_latency + d.k.READ_RESPONSE, beats)
-    s.dram_bus = first + beats
-    hit_read(d, a, s.dram_bus - 1)
-    note(s, a.trace, CACHE, 0, OTHER, first, s.dram_bus, a.tag[tag].table, a.tag[tag].sample)
-    a.line_gone[place] = s.hit_ended + d.line_fifo
-    arrive(d, a, d.channels, tag, s.hit_ended + d.line_fifo + d.k.LINE_ARRIVE
-           + (1 if beats == 1 and d.merge_buffered else 0))
-
-
-@within
-def _lookup(d, a, m, at, block, key, table, sample):
-    """An item passes the scoreboard in cycle ``at`` as a lookup; returns nothing, its read is on its way."""
-    s = a.s[0]
-    i = s.lookups
-    s.lookups += 1
-    queued, credit = i & d.translations - 1, i & d.map_credits - 1
-    ask = max(at + d.k.LOCATE, a.translated[queued] + 1)  # as many before it left the queue of translations
-    ask = max(max(ask, s.map_free), a.issued[credit] + 1)
-    a.located[i & 15] = ask
-    line = block >> d.map_bits
-    place = line & d.map_lines - 1
-    if d.block_reads and a.map_tag[place] != line:  # unless block I/O has it by then
-        wait(d, a, m, np.int64(TIME), ask)
-        ask = max(ask, s.map_free)
-        a.located[i & 15] = ask
-    missing = a.map_tag[place] != line
-    if missing:
-        a.map_tag[place], a.map_from[place] = line, ask
-        s.misses += 1
-    asked = asked_at(d, a, ask)
-    issue, hit, keep = ask, False, False
-    waits = PLACE
-    while True:  # in one loop, so that what happens meanwhile is compiled once
-        if waits == PLACE and (not missing or flash_at(d, a) >= asked):  # the arrays' reads before are known
-            answer = translate(d, a, ask, asked, missing)
-            head = max(ask + 1, s.last_issue)
-            a.translated[queued] = head
-            known = max(answer, s.last_issue + 1) + 1
-            issue = max(head + 1, known)
-            waits = TAG
-            if d.sources > d.channels:
-                issue = max(issue, s.found_left + 1)
-                waits = ANSWER
-        if waits == ANSWER and next_at(d, a) >= issue:  # what flash gave until then is in it
-            beats = d.page_unit if d.page_unit else a.table[table].beats
-            taken, hit = look(d, a, issue, key & d.cache_mask)
-            keep = not hit and beats <= d.line_beats
-            s.last_issue = a.issued[credit] = taken
-            issue = taken + d.k.FOUND
-            waits = TAG
-        if waits == TAG and (s.fresh < d.tags or s.tag_head != s.tag_tail):
-            break
-        if step(d, a, m) == INF:
-            raise RuntimeError("no tag comes back and nothing is under way")
-    if s.fresh < d.tags:
-        tag = s.fresh
-        s.fresh += 1
-    else:
-        place = s.tag_head & d.tags - 1
-        tag = a.free[place].tag
-        issue = max(issue, a.free[place].time)
-        s.tag_head += 1
-    s.found_left = issue
-    if d.sources == d.channels:
-        s.last_issue = a.issued[credit] = issue
-    a.tag[tag].page, a.tag[tag].table, a.tag[tag].sample, a.tag[tag].key = block, table, sample, key
-    a.tag[tag].keep = keep
-    if hit:
-        _from_cache(d, a, tag, issue)
-    else:
-        put(d, a, block & (d.channels - 1), tag, issue + 1)
-
-
 @within
 def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, lengths, bag, at_table, blocks, keys):
     """Pass 2; returns the cycle of its result."""
@@ -273,10 +185,11 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
                     passed = _room(d, a, m, sample, passed)
                     _open(d, a, sample, number)
                     first = False
-                passed = max(passed, a.located[s.lookups & 15] + 1)
+                follow(d, a, m)
+                passed = max(passed, a.located[s.lookups % d.k.LOCATE_QUEUE] + 1)
                 a.sample[ring].left += 1
                 a.touched[ring, table] = 1
-                _lookup(d, a, m, passed, blocks[at_table[table]], keys[at_table[table]], table, sample)
+                enqueue(a, passed, blocks[at_table[table]], keys[at_table[table]], table, sample)
                 at_table[table] += 1
             t = max(t, gone + 1) + 1
             gone = max(t, passed + 1)

@@ -21,8 +21,8 @@ from .pipe import PIPES, STALLS
 from .row_cache import LINES_READ, new_cache
 from .trace import FIELDS
 
-__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "FETCHES", "INF", "PIECES", "PUSH", "REPEAT", "ROOM", "ROWS", "SCAN",
-           "Arrays", "Device", "device_of", "new_dram", "new_state"]
+__all__ = ["BUS", "CHOOSE", "COMMANDS", "END", "FETCHES", "FOLLOWED", "INF", "PIECES", "PUSH", "REPEAT", "ROOM", "ROWS",
+           "SCAN", "Arrays", "Device", "device_of", "new_dram", "new_state"]
 
 INF = 1 << 62  # a time that never comes
 FETCHES = 16  # of submission entries, the latest ones
@@ -35,6 +35,7 @@ ROWS = 16  # between pooling's input and its adder (ROWS_IN_FLIGHT)
 SMALL_BYTES = 16  # of a superblock, and of a range of a list
 BUFFERED_DEPTH = 64  # of a FIFO, from which on it takes two cycles (primitives/fifo)
 PIECES = 8  # places for a transfer's latest pieces: more than the host reader's room
+FOLLOWED = 64  # places for lookups behind the parser: more than the locator and the map have room for
 
 
 class Device(NamedTuple):
@@ -106,6 +107,7 @@ class Arrays(NamedTuple):
     merging: np.ndarray  #: [source, place], ring: vectors before the merge
     sample: np.ndarray  #: ring of twice the slots
     command: np.ndarray  #: ring
+    followed: np.ndarray  #: ring: lookups behind the parser; when they asked for their place, and its answer
     located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
     translated: np.ndarray  #: [translations] and the queue of translations,
     issued: np.ndarray  #: [map_credits] and became flash reads
@@ -155,7 +157,8 @@ class Arrays(NamedTuple):
 _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked",
-    "item_out", "item_in", "lookups", "misses", "map_free", "map_asked", "map_served", "lines", "last_issue",
+    "item_out", "item_in", "lookups", "placed", "place_asked", "issued", "issue", "issue_waits", "issue_hit", "issue_keep",
+    "gone", "misses", "map_free", "map_asked", "map_served", "lines", "last_issue",
     "fresh", "tag_head", "tag_tail",
     "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
     "vector_before", "vector_sliced", "vector_taken", "vector_done",
@@ -264,6 +267,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", "group",
                          "verdict", "last", visible=INF),
+        followed=_records(FOLLOWED, "at", "block", "key", "table", "sample", "asked", "answer"),
         located=np.full(16, -1), translated=np.full(translations, -1), issued=np.full(credits, -1),
         map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
         line_free=np.zeros(lk.map_misses, np.int64), piece_from=np.zeros(PIECES, np.int64),

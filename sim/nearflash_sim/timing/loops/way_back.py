@@ -7,11 +7,8 @@ goes to the MLP or to host memory in order, so that is arithmetic on cycles.
 
 from __future__ import annotations
 
-import numpy as np
-
 from .arrivals import leave
 from .block import block_event
-from .block_host import host_at
 from .compiled import apart, compiled, within
 from .features import resolve
 from .flash import flash_event
@@ -21,9 +18,7 @@ from .row_cache import passes
 from .state import COMMANDS, INF, ROWS
 from .trace import DRAIN, OTHER, POOLING, note
 
-__all__ = ["COMPLETE", "DRAINED", "SLICED", "TIME", "close_sample", "end_blocks", "flash_at", "next_at", "step", "wait"]
-
-TIME, DRAINED, SLICED, COMPLETE = range(4)
+__all__ = ["close_sample", "flash_at", "next_at", "settle", "step"]
 
 
 @within
@@ -78,43 +73,6 @@ def flash_at(d, a):
     for c in range(d.channels):
         at = min(at, a.channel[c].next_at)
     return at
-
-
-@apart
-def wait(d, a, m, what, which):
-    """Until all that happens before cycle ``which`` has, the sample at that place is drained, so many features have left
-    their slice, or the command at that place is complete."""
-    while True:
-        if what == TIME:
-            done = next_at(d, a) >= which
-        elif what == DRAINED:
-            done = a.sample[which].drained >= 0
-        elif what == SLICED:
-            resolve(d, a, m)
-            if d.streams:
-                _settle(d, a, m)
-            done = a.s[0].sliced >= which
-        else:
-            done = a.command[which].visible < INF
-        if done:
-            return
-        if step(d, a, m) == INF:
-            raise RuntimeError("what is waited for does not come and nothing is under way")
-
-
-@apart
-def end_blocks(d, a, m):
-    """Until block I/O is at rest: the last command is complete, after which no request is sent; or there was none."""
-    b, s = a.block[0], a.s[0]
-    if s.command > 0:
-        wait(d, a, m, np.int64(TIME), s.host_now + 1)
-        b.total = b.sent
-        host_at(d, a)
-    while b.flying > 0 or b.sent < b.total:
-        at = next_at(d, a)
-        if at == INF:
-            raise RuntimeError("a request does not end and nothing is under way")
-        wait(d, a, m, np.int64(TIME), at + 1)
 
 
 @within
@@ -273,11 +231,11 @@ def _burst(d, a, m):
     advance_bursts(m)
     if d.features:
         resolve(d, a, m)
-    _settle(d, a, m)
+    settle(d, a, m)
 
 
 @compiled
-def _settle(d, a, m):
+def settle(d, a, m):
     """Complete commands whose samples are drained, in order, if their last groups are through; a drain that waits for that,
     or for room in the MLP's buffers, goes on."""
     s = a.s[0]
@@ -384,7 +342,7 @@ def _put(d, a, m, at):
             a.command[command].group = a.sample[ring].group
             a.command[command].verdict, a.command[command].last = s.walk_begin, out
             s.ended = number + 1
-        _settle(d, a, m)
+        settle(d, a, m)
         _begin_drain(d, a)
 
 
