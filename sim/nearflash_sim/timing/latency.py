@@ -90,24 +90,28 @@ class Latency(NamedTuple):
     # -- block: a READ from its command register to the die queues
     READ_OFFERED: int = 1  # in the register to its being opened
     READ_WALK: int = 3  # that to the first run of host memory
-    READ_END: int = 2  # its last piece taken to the register empty
+    READ_END: int = 2  # its last piece taken to the next command that the intake may take,
+    REGISTER_EMPTY: int = 1  # which is that to a verdict that finds the register empty
     PIECE_CUT: int = 2  # a run or a piece taken to the next piece
     MAP_ANSWER: int = 1  # of a translation, beside that of a lookup
     # -- block: its pages to the host (a memory that answers writes after one cycle)
     ROOM_GIVEN: int = 1  # a slot set aside to the page's data-out
     ROOM_AGAIN: int = 2  # a page's last beat on the bus to its channel's next asking
-    LANDED: int = 5  # and to its first piece in the sender
+    LANDED: int = 4  # and to the sender, which may take it then
     PIECE_ASK: int = 2  # of a piece, beside its beats
-    PIECE_GRANTED: int = 4  # a page taken by the sender to its place on the host's write bus: it has its first beat to offer
-    SLOT_BACK: int = 2  # a page's last beat read to its slot's next use
-    PAGE_WRITTEN: int = 9  # and to its retirement
-    READ_TAG_BACK: int = 4  # retirement to the tag's next use
+    PAGE_BEHIND: int = 1  # a page that the sender takes so soon after it was free finds beats on their way,
+    PAGE_GRANTED: int = 2  # and has its place on the host's write bus so long after it was taken;
+    PAGE_OFFERED: int = 6  # else when its first beat is there,
+    PAGE_STALL: int = 3  # and those behind it wait meanwhile
+    SLOT_BACK: int = 1  # a page's last beat read to its slot's next use
+    PAGE_WRITTEN: int = 8  # and to its retirement
+    READ_TAG_BACK: int = 3  # retirement to the tag's next use
     READ_DONE: int = 4  # and to the completion taken by Queues
-    PAGE_ON_BUS: int = 3  # a page's last beat read to its last on the host's write bus
+    PAGE_ON_BUS: int = 2  # a page's last beat read to its last on the host's write bus
     CQE_ASK: int = 3  # completion taken by Queues to its asking for the bus
     CQE_EVERY: int = 8  # cycles between two completions, beside its beats
-    BLANK: int = 2  # a page that isn't mapped to its first piece in the sender,
-    BLANK_NEXT: int = 1  # which takes another so long after the one before was read
+    BLANK: int = 1  # a page that isn't mapped, taken for the sender, to its being there,
+    BLANK_NEXT: int = 1  # for which it is taken so long before the sender is free
     # -- block: WRITEs, FLUSHes and lists of ranges, from the intake; controller/ftl, map_cache, small_write
     FILLED: int = 1  # a block's last beat from the host to its page of the log
     FED: int = 3  # that to its first beat at the channel,
@@ -119,9 +123,10 @@ class Latency(NamedTuple):
     MAP_SENT: int = 3  # the change taken to its write
     SMALL_SENT: int = 5  # a write taken to its first beat on the DRAM's bus
     DRAM_WROTE: int = 3  # its last beat there to the answer (a memory that answers writes after one cycle)
-    WRITE_DONE: int = 3  # a change of the map, the last, to the completion taken by Queues
+    WRITE_DONE: int = 3  # a change of the map, the last, to the next command that may be taken
     FLUSH_SENT: int = 4  # taken from the intake to the superblock's write
-    FLUSHED: int = 3  # its answer to the completion taken by Queues
+    FLUSHED: int = 3  # its answer to the next command that may be taken,
+    FINISHED_SEEN: int = 1  # which is so long before the completion is taken by Queues; of every command of this half
     LISTED: int = 4  # a list's last beat to the next command that the intake may take,
     LIST_WALK: int = 6  # and to the first change of the map
     # -- flash/array: PROGRAM and ERASE

@@ -12,8 +12,8 @@ from nearflash.data.block_traces import WRITE
 from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
 from .fetch import fetch_block
-from .flash import put_block
-from .landing import blank, written
+from .flash import put_block, replan
+from .landing import blank, send_page, written
 from .map_cache import block_translate
 from .moved import UNMAPPED, page_of
 from .pieces import begin_pieces, piece
@@ -63,7 +63,7 @@ def _fetch(d, a, now):
     if b.fetching:
         b.fetch_at = fetch_block(d, a, now) + d.k.VERDICT
     elif a.register[target].free <= now:
-        a.register[target].at, a.register[target].free = now - d.k.VERDICT + d.k.DISPATCHED, INF
+        a.register[target].at, a.register[target].free = now, INF
         a.register[target].place = a.sending[b.fetched % len(a.request)]
         b.fetched += 1
         b.deferred, b.fetch_free = 0, now + d.k.NEXT_FETCH
@@ -163,15 +163,17 @@ def _issue(d, a, now):
         _page(d, a, tag, now + 1)
     elif b.what == PIECE:
         if b.left == 1:
-            a.register[READS].free = b.intake_free = now + d.k.READ_END
+            b.intake_free = now + d.k.READ_END
+            a.register[READS].free = b.intake_free + d.k.REGISTER_EMPTY
         b.what, b.issue_at = ASK, now + 1
     elif b.what == ASK:
         b.what, b.issue_at = ORDER, _map(d, a, now, b.page) + 1
         a.tag[b.tag].page = page_of(a, b.page)
     else:
-        at, page = now, a.tag[b.tag].page
+        page = a.tag[b.tag].page
         if page == UNMAPPED:
-            at = blank(d, a, b.tag, now)
+            if not blank(d, a, b.tag, now):
+                return
         else:
             c = page & (d.channels - 1)
             if now < a.channel[c].block_push_at:
@@ -180,11 +182,11 @@ def _issue(d, a, now):
             put_block(d, a, c, b.tag, now, 0)
         b.page += 1
         b.left -= 1
-        b.what, b.issue_at = TAG, at + 1
+        b.what, b.issue_at = TAG, now + 1
         if b.left == 0:
-            b.what, b.issue_at, b.free_at = IDLE, INF, at + 1
+            b.what, b.issue_at, b.free_at = IDLE, INF, now + 1
             if b.offered >= 0:
-                _open(d, a, at + 1)
+                _open(d, a, now + 1)
 
 
 @compiled
@@ -192,7 +194,10 @@ def _post(d, a, now):
     """A request is done: its completion reaches Queues in cycle ``now``."""
     b = a.block[0]
     place = a.ended[b.posted % len(a.request)].place
-    a.request[place].visible = written(a, now + d.k.CQE_ASK) + d.k.CQE_VISIBLE + d.cqe_beats - d.k.CQE_ASK
+    b.post_asked = now + d.k.CQE_ASK
+    free = written(a, b.post_asked)
+    b.post_end = free + d.cqe_beats - 1
+    a.request[place].visible = free + d.k.CQE_VISIBLE + d.cqe_beats - d.k.CQE_ASK
     b.post_free = a.request[place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
     b.posted += 1
     host_at(d, a)
@@ -213,6 +218,9 @@ def block_event(d, a):
         write_event(d, a, now)
     elif b.posted < b.ended and a.ended[b.posted % len(a.request)].time <= now and b.post_free <= now:
         _post(d, a, now)
+    elif b.sender_at <= now:  # a completion that asks in the same cycle goes first
+        send_page(d, a)
+        replan(d, a)  # for the slot
     else:
         host_event(d, a, now)
     _fetch_at(d, a)

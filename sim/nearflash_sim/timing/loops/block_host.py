@@ -16,7 +16,8 @@ __all__ = ["finish", "host_at", "host_event", "plan_block"]
 def plan_block(a):
     """Set when block I/O does its next thing: the host's, a command's or page's on its way to the flash, a completion's."""
     b = a.block[0]
-    b.next_at = min(min(min(b.send_at, b.land_at), b.issue_at), min(min(b.intake_at, b.fetch_at), b.write_next))
+    on_the_way = min(min(b.intake_at, b.fetch_at), min(b.issue_at, b.write_next))
+    b.next_at = min(min(b.send_at, b.land_at), min(on_the_way, b.sender_at))
     if b.posted < b.ended:
         b.next_at = min(b.next_at, max(a.ended[b.posted % len(a.request)].time, b.post_free))
 

@@ -24,7 +24,7 @@ from .trace import ARRAY, COMMAND, DIE, IN, OUT, note
 from .trace import BUS as BUS_TRACK
 from .window import pop, repeat_at, scan, scan_at, seen, send_repeats, take_repeat
 
-__all__ = ["flash_event", "plan", "put", "put_block"]
+__all__ = ["flash_event", "plan", "put", "put_block", "replan"]
 
 
 @compiled
@@ -52,6 +52,7 @@ def _next(d, a, c):
     bus = min(a.channel[c].dies_command, max(a.channel[c].dies_out, a.channel[c].out_at))
     if d.block_reads:
         page, fill = INF, INF  # out and in
+        a.channel[c].room_asked = INF
         for k in range(c * d.dies, (c + 1) * d.dies):
             if a.die[k].tag >= d.tags + d.block_reads:
                 fill = min(fill, a.die[k].want_out)
@@ -170,7 +171,7 @@ def _choose(d, a, c, now):
 @compiled
 def _take(d, a, c, k, tag, taken):
     """Die ``k`` takes a command in cycle ``taken``."""
-    a.die[k].tag = tag
+    a.die[k].tag, a.die[k].taken = tag, taken
     a.die[k].free_at = INF
     choose_from(d, a, c, -1)
     if a.die[k].out_end < INF:
@@ -310,7 +311,7 @@ def _page(d, a, c, k, now):
         a.die[k].free_at = now + 2
         a.die[k].out_end = INF
     begin_page(d, a, c, now + (d.k.IN_OVERHEAD if fills else d.k.OUT_OVERHEAD), fills)
-    _replan(d, a)
+    replan(d, a)
 
 
 @apart
@@ -333,14 +334,14 @@ def _page_ended(d, a, c, end):
         a.die[k].out_end = end
         a.die[k].busy += end + 1
         if a.die[k].free_at == INF:  # it has its next command
-            a.die[k].want_command = end + 1
-            a.die[k].busy -= end + 1
+            a.die[k].want_command = max(end, a.die[k].taken) + 1
+            a.die[k].busy -= a.die[k].want_command
         landed(d, a, c, tag, through)
-    _replan(d, a)
+    replan(d, a)
 
 
 @apart
-def _replan(d, a):
+def replan(d, a):
     """What a page's beginning or end changes for the other channels: its beats take turns with theirs, its slot will be
     free."""
     for c in range(d.channels):
@@ -361,7 +362,8 @@ def flash_event(d, a, c):
         elif a.channel[c].next_what == SCAN:
             scan(d, a, c, now)
         elif a.channel[c].next_what == ROOM:
-            room(d, a, c, now)
+            if room(d, a, now):
+                replan(d, a)
         elif a.channel[c].next_what == END:
             _page_ended(d, a, c, now)
         elif a.channel[c].next_what == REPEAT:

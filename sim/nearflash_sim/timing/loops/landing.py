@@ -10,41 +10,46 @@ from __future__ import annotations
 
 from .block_host import finish, plan_block
 from .compiled import apart, compiled
-from .state import INF, ROOM
+from .state import INF
 
 LEFT, WAIT, HELD = range(3)  # of a channel: beats of its page, 1/65536 cycles until the next is due, a beat has left the bus
 
-__all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "written"]
+__all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "send_page", "written"]
 
 
 @compiled
 def room_at(a, c, wanted):
-    """A die of channel ``c`` has a page from cycle ``wanted`` on: when a slot can be set aside for it."""
-    free = INF
-    for slot in range(len(a.read_slot)):
-        free = min(free, a.read_slot[slot])
-    return max(max(wanted, a.channel[c].room_from), free)
+    """A die of channel ``c`` has a page from cycle ``wanted`` on, which asks for a slot: when the turn may go on, or is at
+    a channel that asks, and a slot is free."""
+    b = a.block[0]
+    a.channel[c].room_asked = max(wanted, a.channel[c].room_from)
+    at = max(a.channel[c].room_asked, b.turn_at)
+    if a.channel[b.turn].room_asked <= at:
+        free = INF
+        for slot in range(len(a.read_slot)):
+            free = min(free, a.read_slot[slot])
+        at = max(at, free)
+    return at
 
 
 @compiled
-def room(d, a, c, now):
-    """A slot is set aside for channel ``c``, which asks for it from cycle ``now`` on."""
+def room(d, a, now):
+    """A channel asks in cycle ``now``: that whose turn it is gets a slot, or the turn goes on. Returns whether one did."""
     b = a.block[0]
-    start = max(now, b.turn_at)
-    ahead = (c - b.turn) % d.channels
-    for other in range(d.channels):
-        if (other - b.turn) % d.channels < ahead and a.channel[other].next_what == ROOM and a.channel[other].next_at <= now:
-            a.channel[c].room_from = now + 1  # it is that one's turn
-            return
+    if b.turn_at > now:
+        return False
+    c = b.turn
     slot = 0
     while slot < len(a.read_slot) and a.read_slot[slot] > now:
         slot += 1
-    if slot == len(a.read_slot):  # another channel has taken it: what is planned next waits for one
-        return
-    a.read_slot[slot] = INF
-    a.channel[c].slot = slot
-    a.channel[c].room = start + ahead + d.k.ROOM_GIVEN
-    b.turn, b.turn_at = (c + 1) % d.channels, a.channel[c].room
+    gives = a.channel[c].room_asked <= now
+    if gives and slot == len(a.read_slot):  # another channel has taken it: what is planned next waits for one
+        return False
+    if gives:
+        a.read_slot[slot] = INF
+        a.channel[c].slot, a.channel[c].room, a.channel[c].room_asked = slot, now + d.k.ROOM_GIVEN, INF
+    b.turn, b.turn_at = (c + 1) % d.channels, now + 1
+    return gives
 
 
 @compiled
@@ -124,13 +129,13 @@ def _look_ahead(d, a):
         _cycle(d, beats)
         for c in range(d.channels):
             if beats[c, LEFT] == 0 and a.beats[0, c, LEFT] > 0:
-                a.channel[c].page_end = at
+                a.channel[c].page_end, a.channel[c].page_held = at, 0
                 first = True
         at += 1
     for c in range(d.channels):
         while a.beats[0, c, LEFT] > 0 and a.channel[c].page_end < INF and beats[c, HELD]:
             taken = _cycle(d, beats)
-            if taken >= 0:
+            if taken >= 0 and a.channel[taken].page_end < INF:
                 a.channel[taken].page_held = at - 1 - a.channel[taken].page_end
             at += 1
 
@@ -183,17 +188,49 @@ def end_page(d, a, c, at):
         _look_ahead(d, a)
 
 
-@apart
-def _send(d, a, tag, at):
-    """The page of ``tag`` waits for the sender in cycle ``at``; the cycle in which its last beat is read from the buffer."""
+@compiled
+def _offer(d, a, tag, slot, at):
+    """The sender may take the page of ``tag`` from cycle ``at`` on, from ``slot``; -1: it isn't in the read buffer."""
     b = a.block[0]
+    place = b.offered_pages % len(a.page)
+    b.offered_pages += 1
+    a.page[place].tag, a.page[place].slot, a.page[place].at = tag, slot, at
+    _next_page(d, a)
+
+
+@compiled
+def _next_page(d, a):
+    """Set when what the sender makes of its next page is known: before it, a completion may come to the write bus."""
+    b = a.block[0]
+    b.sender_at = INF
+    if b.pages < b.offered_pages:
+        begin = max(a.page[b.pages % len(a.page)].at, b.sender_free)
+        granted = d.k.PAGE_GRANTED if begin <= b.sender_free + d.k.PAGE_BEHIND else d.k.PAGE_OFFERED
+        b.sender_at = begin + granted - d.k.CQE_ASK
+    plan_block(a)
+
+
+@apart
+def send_page(d, a):
+    """The sender's next page goes to the host."""
+    b = a.block[0]
+    page = a.page[b.pages % len(a.page)]
+    tag = page.tag
     beats = a.table[a.tag[tag].table].beats
-    begin = max(at, b.sender_free)
-    last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1  # its last beat is read from the buffer
+    begin = max(page.at, b.sender_free)
+    behind = begin <= b.sender_free + d.k.PAGE_BEHIND  # the one before has beats on their way
+    last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1 + (0 if behind else d.k.PAGE_STALL)  # read from the buffer
+    granted = begin + (d.k.PAGE_GRANTED if behind else d.k.PAGE_OFFERED)
+    if b.post_asked <= granted:
+        last += max(0, b.post_end - (last + d.k.PAGE_ON_BUS - beats))
     b.sender_free = last + 1
     place = b.pages % len(a.burst)
     b.pages += 1
-    a.burst[place].asked, a.burst[place].end = begin + d.k.PIECE_GRANTED, last + d.k.PAGE_ON_BUS
+    a.burst[place].asked, a.burst[place].end = granted, last + d.k.PAGE_ON_BUS
+    if page.slot >= 0:
+        a.read_slot[page.slot] = last + d.k.SLOT_BACK
+    if b.blank_waits:
+        b.blank_waits, b.issue_at = 0, max(b.wanted, b.sender_free - d.k.BLANK_NEXT)
     retired = last + d.k.PAGE_WRITTEN
     place = a.tag[tag].sample
     a.request[place].left -= 1
@@ -203,8 +240,7 @@ def _send(d, a, tag, at):
         _back(d, a, tag, retired + d.k.READ_TAG_BACK)
     if a.request[place].left == 0:
         finish(a, place, retired + d.k.READ_DONE)
-    plan_block(a)
-    return last
+    _next_page(d, a)
 
 
 @compiled
@@ -213,16 +249,22 @@ def landed(d, a, c, tag, end):
     a.channel[c].room = INF
     a.channel[c].room_from = end + d.k.ROOM_AGAIN
     a.block[0].landed += 1
-    a.read_slot[a.channel[c].slot] = _send(d, a, tag, end + d.k.LANDED) + d.k.SLOT_BACK
+    _offer(d, a, tag, a.channel[c].slot, end + d.k.LANDED)
 
 
 @compiled
 def blank(d, a, tag, now):
-    """The page of ``tag`` isn't mapped, so zeros are sent; offered to the sender in cycle ``now``, which takes it then or in
-    the cycle that this returns."""
-    taken = max(now, a.block[0].sender_free + d.k.BLANK_NEXT)
-    _send(d, a, tag, now + d.k.BLANK)
-    return taken
+    """The page of ``tag`` isn't mapped, so zeros are sent; returns whether it is taken for the sender in cycle ``now``: else
+    it waits for others."""
+    b = a.block[0]
+    if b.pages < b.offered_pages:
+        b.blank_waits, b.wanted, b.issue_at = 1, now, INF
+        return False
+    if now < b.sender_free - d.k.BLANK_NEXT:
+        b.issue_at = b.sender_free - d.k.BLANK_NEXT
+        return False
+    _offer(d, a, tag, -1, now + d.k.BLANK)
+    return True
 
 
 @compiled
@@ -230,7 +272,7 @@ def written(a, asked):
     """From when on the host's write bus is free for who asks in cycle ``asked``: pages that asked before go first."""
     at = asked
     for k in range(len(a.burst)):
-        if a.burst[k].asked <= asked:
+        if a.burst[k].asked < asked:
             at = max(at, a.burst[k].end + 1)
     return at
 

@@ -139,6 +139,7 @@ class Arrays(NamedTuple):
     sending: np.ndarray  #: ring: the places of those that wait for their fetch
     ended: np.ndarray  #: ring: places of requests whose pages are all in host memory, and when Queues knows
     fetched: np.ndarray  #: [fetch, 2] ring: cycles in which entries are fetched, from and to
+    page: np.ndarray  #: ring: pages offered to the sender, their slots, and from when on it may take them
     burst: np.ndarray  #: ring: pages on the host's write bus: when asked for, and the last beat's cycle
     beats: np.ndarray  #: [now and then, channel, of its page]; behind the channels: whose beat the read buffer took last
     read_tag: np.ndarray  #: ring: pages' tags that came back, and when they may be taken
@@ -257,12 +258,13 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
                          "page_begun", "page_since", "page_left", "page_held", "page_fills", "programs", "feed_tail",
                          "walk_from", "walk_first", "walk_before",
                          "walk_passed", feed=-1, added=-1, repeat=-1, last_choice=first,
-                         last_command=first, last_out=first, next_at=INF, room=INF, page_end=INF, coming_at=INF,
-                         merge_at=INF, page_sent=1, dies_choose=INF, dies_command=INF, dies_out=INF, dies_unseen=INF),
-        die=_records(dies, "tail", "free_at", "tag", "busy", "left", "open", "ready", "waiting", "due", "block_tail",
-                     "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF, want_out=INF,
-                     held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1, block_head=-1,
-                     block_visible=INF),
+                         last_command=first, last_out=first, next_at=INF, room=INF, room_asked=INF, page_end=INF,
+                         coming_at=INF, merge_at=INF, page_sent=1, dies_choose=INF, dies_command=INF, dies_out=INF,
+                         dies_unseen=INF),
+        die=_records(dies, "tail", "free_at", "tag", "taken", "busy", "left", "open", "ready", "waiting", "due",
+                     "block_tail", "last_block", repeats=-1, asks=INF, head=-1, visible=INF, out_end=-1, want_command=INF,
+                     want_out=INF, held=-1, row=-1, before=-1, unseen=INF, pushed=-1, pushed_before=-1, popped=-1,
+                     block_head=-1, block_visible=INF),
         coming=_records((f.channels, lk.tags), "tag", "time"), merging=_records((f.channels + 1, lk.tags), "tag", "time"),
         sample=_records(2 * lk.sample_slots, "left", "retired", "command", "last", "group", "ends", closed=-1, drained=-1),
         command=_records(COMMANDS, "infer", "tables", "pending", "executed", "words", "submitted", "logit", "group",
@@ -295,13 +297,15 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
     block = _records(1, "host_now", "irq_low", "sent", "flying", "fetched", "fetching", "deferred", "fetch_free", "free_at",
                      "what", "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
-                     "posted", "ended", "post_free", "pages", "landed", "sending", "filling", "beats_at", "turn_at",
+                     "posted", "ended", "post_free", "post_end", "pages", "offered_pages", "blank_waits", "landed",
+                     "sending", "filling", "beats_at", "turn_at",
                      "intake_free", "control_free", "list_free", "host_reads", "write_place", "write_first",
                      "write_count", "claimed", "placed", "mapped",
                      "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
                      "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
                      "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, fetch_at=INF,
-                     write_next=INF, claim_at=INF, place_at=INF, order_at=INF, change_at=INF, patch_at=INF, trim_at=INF,
+                     sender_at=INF, post_asked=INF, write_next=INF, claim_at=INF, place_at=INF, order_at=INF,
+                     change_at=INF, patch_at=INF, trim_at=INF,
                      offered=-1, cursor=logged, durable=logged, total=len(blocks.first), depth=blocks.depth)
     load = _records(len(blocks.first), "first", "count", "kind", "time", "submitted", "completed")
     load["first"], load["count"], load["kind"] = blocks.first, blocks.count, blocks.kinds
@@ -310,6 +314,7 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
         "block": block, "request": _records(flying, "bell", "left", "tag", number=-1, visible=INF),
         "sending": np.zeros(flying, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
         "ended": _records(flying, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "page": _records(h.read_slots + 1, "tag", "slot", "at"),
         "beats": np.zeros((2, config.flash.channels + 1, 3), np.int64),
         "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
         "load": load, "register": _records(3, "free", "place", at=INF),

@@ -42,14 +42,15 @@ def take(d, a, target, now):
     elif request.kind == FLUSH:
         b.control_free = small_write(d, a, now + d.k.FLUSH_SENT, d.small_beats) + d.k.FLUSHED
         b.durable = b.cursor
-        finish(a, place, b.control_free)
+        finish(a, place, b.control_free + d.k.FINISHED_SEEN)
     else:
         begin_pieces(d, a, 1, now)
         last = piece(d, a, now)
         end = read_block(d, a, last + d.piece_store + 1, d.small_beats) - 1
         b.control_free, b.list_free = end + d.k.LISTED, INF
         b.trim_place, b.trim_at, b.trim_block, b.trim_left = place, end + d.k.LIST_WALK, request.first, request.count
-    a.register[target].free = b.intake_free = last + d.k.READ_END
+    b.intake_free = last + d.k.READ_END
+    a.register[target].free = b.intake_free + d.k.REGISTER_EMPTY
     plan_writes(d, a)
 
 
@@ -144,7 +145,7 @@ def _patch(d, a, now):
         if b.mapped == b.write_count:
             b.write_count = b.claimed = b.placed = b.mapped = 0
             b.control_free = done + d.k.WRITE_DONE
-            finish(a, b.write_place, b.control_free)
+            finish(a, b.write_place, b.control_free + d.k.FINISHED_SEEN)
     else:
         move(a, b.trim_block, UNMAPPED)
         b.trim_block += 1
@@ -152,7 +153,7 @@ def _patch(d, a, now):
         b.trim_at = done + 1
         if b.trim_left == 0:
             b.trim_at, b.list_free = INF, done + d.k.WRITE_DONE
-            finish(a, b.trim_place, b.list_free)
+            finish(a, b.trim_place, b.list_free + d.k.FINISHED_SEEN)
 
 
 @apart
