@@ -170,7 +170,8 @@ class Latency(NamedTuple):
 
     # -- lookup/results, lookup/beat_writer
     WRITE_CHUNK: int = 16  # beats
-    CHUNK_FIRST: int = 4  # last word of a chunk to its first beat on the bus
+    CHUNK_FIRST: int = 4  # last word of a chunk to its first beat on the bus,
+    BUS_FIRST: int = 4  # which comes so long after its place there
     WRITTEN: int = 7  # last beat of the last chunk to the results' end
     LOGIT_STORED: int = 2  # a command's last logit to Results' seeing that it has all
     LOGIT_READ: int = 3  # that to the first word written

@@ -13,14 +13,15 @@ from .block_host import host_at, host_event, plan_block
 from .compiled import apart, compiled, within
 from .fetch import fetch_block
 from .flash import put_block, replan
-from .landing import blank, send_page, written
-from .map_cache import block_translate
+from .host_writes import post
+from .landing import blank, send_page
+from .map_cache import BLOCK, asked_at, translate
 from .moved import UNMAPPED, page_of
 from .pieces import begin_pieces, piece
 from .state import INF
 from .write import take, write_event
 
-__all__ = ["block_event", "start_blocks"]
+__all__ = ["asks_map", "block_event", "start_blocks"]
 
 IDLE, OPEN, PIECE, ASK, ORDER, TAG = range(6)
 READS, WRITES, TRIMS = range(3)  # registers that commands go to: of READs, of WRITEs and FLUSHes, of dataset management
@@ -125,17 +126,24 @@ def _tag(d, a, now):
     return back.tag
 
 
+@compiled
+def asks_map(a, now):
+    """Whether a page's translation is asked for in cycle ``now``."""
+    return a.block[0].what == ASK and a.block[0].issue_at == now
+
+
 @within
 def _map(d, a, now, page):
     """Translation of ``page``, asked for in cycle ``now``: when its answer is there."""
     s = a.s[0]
     line = page >> d.map_bits
     place = line & d.map_lines - 1
-    missing = a.map_tag[place] != line or a.map_from[place] > now
+    missing = a.map_tag[place] != line
     if missing:
-        s.misses += a.map_tag[place] != line  # else a lookup that was found first comes later
-        a.map_tag[place], a.map_from[place] = line, now
-    return block_translate(d, a, now, missing) + d.k.MAP_ANSWER
+        s.misses += 1
+        a.map_tag[place] = line
+    s.map_client = BLOCK
+    return translate(d, a, now, asked_at(d, a, now), missing) + d.k.MAP_ANSWER
 
 
 @compiled
@@ -167,6 +175,9 @@ def _issue(d, a, now):
             a.register[READS].free = b.intake_free + d.k.REGISTER_EMPTY
         b.what, b.issue_at = ASK, now + 1
     elif b.what == ASK:
+        if now < a.s[0].map_free:
+            b.issue_at = a.s[0].map_free
+            return
         b.what, b.issue_at = ORDER, _map(d, a, now, b.page) + 1
         a.tag[b.tag].page = page_of(a, b.page)
     else:
@@ -194,11 +205,7 @@ def _post(d, a, now):
     """A request is done: its completion reaches Queues in cycle ``now``."""
     b = a.block[0]
     place = a.ended[b.posted % len(a.request)].place
-    b.post_asked = now + d.k.CQE_ASK
-    free = written(a, b.post_asked)
-    b.post_end = free + d.cqe_beats - 1
-    a.request[place].visible = free + d.k.CQE_VISIBLE + d.cqe_beats - d.k.CQE_ASK
-    b.post_free = a.request[place].visible + d.k.CQE_EVERY - d.k.CQE_VISIBLE
+    a.request[place].visible = post(d, a, now)
     b.posted += 1
     host_at(d, a)
 

@@ -14,7 +14,7 @@ from .state import INF
 
 LEFT, WAIT, HELD = range(3)  # of a channel: beats of its page, 1/65536 cycles until the next is due, a beat has left the bus
 
-__all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "send_page", "written"]
+__all__ = ["begin_page", "blank", "end_page", "landed", "room", "room_at", "send_page"]
 
 
 @compiled
@@ -220,13 +220,10 @@ def send_page(d, a):
     begin = max(page.at, b.sender_free)
     behind = begin <= b.sender_free + d.k.PAGE_BEHIND  # the one before has beats on their way
     last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1 + (0 if behind else d.k.PAGE_STALL)  # read from the buffer
-    granted = begin + (d.k.PAGE_GRANTED if behind else d.k.PAGE_OFFERED)
-    if b.post_asked <= granted:
-        last += max(0, b.post_end - (last + d.k.PAGE_ON_BUS - beats))
+    last += max(0, b.bus_free - 1 - (last + d.k.PAGE_ON_BUS - beats))
+    b.bus_free = last + d.k.PAGE_ON_BUS + 1
     b.sender_free = last + 1
-    place = b.pages % len(a.burst)
     b.pages += 1
-    a.burst[place].asked, a.burst[place].end = granted, last + d.k.PAGE_ON_BUS
     if page.slot >= 0:
         a.read_slot[page.slot] = last + d.k.SLOT_BACK
     if b.blank_waits:
@@ -265,16 +262,6 @@ def blank(d, a, tag, now):
         return False
     _offer(d, a, tag, -1, now + d.k.BLANK)
     return True
-
-
-@compiled
-def written(a, asked):
-    """From when on the host's write bus is free for who asks in cycle ``asked``: pages that asked before go first."""
-    at = asked
-    for k in range(len(a.burst)):
-        if a.burst[k].asked < asked:
-            at = max(at, a.burst[k].end + 1)
-    return at
 
 
 @compiled

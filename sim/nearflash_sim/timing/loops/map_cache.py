@@ -5,7 +5,9 @@ from __future__ import annotations
 from .compiled import compiled
 from .dram import read
 
-__all__ = ["asked_at", "block_translate", "translate"]
+__all__ = ["BLOCK", "LOOKUP", "asked_at", "translate"]
+
+LOOKUP, BLOCK = range(2)  # who asked last: the other goes first where both ask
 
 
 @compiled
@@ -17,26 +19,9 @@ def asked_at(d, a, ask):
 
 @compiled
 def translate(d, a, ask, asked, missing):
-    """A lookup's request of cycle ``ask``, whose line is asked for in cycle ``asked`` if it is ``missing``; returns the
-    cycle in which its answer is at its FIFO's output."""
-    a.s[0].map_asked = ask
+    """The next request, of cycle ``ask``, whose line is asked for in cycle ``asked`` if it is ``missing``; returns the cycle
+    in which its answer is at its FIFO's output."""
     return _in_order(d, a, ask, asked, missing) if d.map_misses > 1 else _alone(d, a, ask, asked, missing)
-
-
-@compiled
-def block_translate(d, a, now, missing):
-    """The same of block I/O's in cycle ``now``. Where a lookup that asks later was found first, neither waits for the
-    other."""
-    s = a.s[0]
-    if d.map_misses == 1 and not missing:
-        return now + d.k.MAP_HIT
-    free, served = s.map_free, s.map_served
-    if now < s.map_asked:
-        s.map_served = 0
-    asked = asked_at(d, a, now)
-    answer = _in_order(d, a, now, asked, missing) if d.map_misses > 1 else _alone(d, a, now, asked, missing)
-    s.map_free, s.map_served = max(free, s.map_free), max(served, s.map_served)
-    return answer
 
 
 @compiled

@@ -111,8 +111,7 @@ class Arrays(NamedTuple):
     located: np.ndarray  #: [16] cycles in which the latest lookups left the locator,
     translated: np.ndarray  #: [translations] and the queue of translations,
     issued: np.ndarray  #: [map_credits] and became flash reads
-    map_tag: np.ndarray  #: line held in each place of the map cache,
-    map_from: np.ndarray  #: since which cycle
+    map_tag: np.ndarray  #: line held in each place of the map cache
     line_free: np.ndarray  #: [map_misses], ring: when the latest lines that were missing were on their way no more
     piece_from: np.ndarray  #: ring: of a transfer's latest pieces, cycles of their first beats, less those beats' numbers
     touched: np.ndarray  #: [place of sample, table]: it has lookups
@@ -140,7 +139,7 @@ class Arrays(NamedTuple):
     ended: np.ndarray  #: ring: places of requests whose pages are all in host memory, and when Queues knows
     fetched: np.ndarray  #: [fetch, 2] ring: cycles in which entries are fetched, from and to
     page: np.ndarray  #: ring: pages offered to the sender, their slots, and from when on it may take them
-    burst: np.ndarray  #: ring: pages on the host's write bus: when asked for, and the last beat's cycle
+    result: np.ndarray  #: ring: chunks of commands' results beside block I/O, and where one ends (no beats): when, of which
     beats: np.ndarray  #: [now and then, channel, of its page]; behind the channels: whose beat the read buffer took last
     read_tag: np.ndarray  #: ring: pages' tags that came back, and when they may be taken
     read_slot: np.ndarray  #: cycles from which on the read buffer's slots are free
@@ -159,14 +158,15 @@ _SCALARS = (
     "host_now", "host_bus", "irq_low", "fetch_free", "register_free", "validator_free", "executor_free", "parser_free",
     "walk_run", "piece_at", "beat_taken", "beat_used1", "beat_used2", "word_loaded", "word_used", "asked",
     "item_out", "item_in", "lookups", "placed", "place_asked", "issued", "issue", "issue_waits", "issue_hit", "issue_keep",
-    "gone", "misses", "map_free", "map_asked", "map_served", "lines", "last_issue",
+    "gone", "misses", "map_free", "map_client", "map_served", "lines", "last_issue",
     "fresh", "tag_head", "tag_tail",
     "reader_free", "reader_asked", "dram_bus", "dram_asked", "merge_free", "merge_last",
     "vector_before", "vector_sliced", "vector_taken", "vector_done",
     "rows", "issue_done", "sample", "next_drain", "drain_ready", "drain_jobs", "drained",
     "walk_at", "walk_waits", "walk_begin", "walk_table", "walk_word", "walk_zero", "walk_number", "walk_granted",
     "element_taken", "element_passed", "divided", "convert_in", "pooled_before", "pooled_out", "quantize_in",
-    "writer_last", "writer_words", "writer_bus",
+    "writer_last", "writer_words", "writer_bus", "results_queued", "results_sent", "result_at",
+    "written",
     "features", "sliced", "buffered", "infers", "groups", "group_left",
     "fetches", "fetcher_free", "fetched_command", "early", "command", "results_free", "ended", "judged", "landed", "traced",
     "total", "depth", "after",
@@ -239,7 +239,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         row["int8"], row["mean"] = t.format == RowFormat.INT8, t.mode == PoolMode.MEAN
     s = _records(1, *_SCALARS)
     s["merge_last"], s["walk_at"] = f.channels + (config.row_cache.lines > 0 or modelled.page_cache_mib > 0) - 1, INF
-    s["line_asked"] = -2
+    s["line_asked"], s["result_at"] = -2, INF
     cached, cache_count, keeping = new_cache(modelled.sets(config) or config.row_cache.sets, config.row_cache.ways)
     features = max(1, sum(n.width for n in config.mlp.graph if n.kind == "dense"))
     first = f.channel_planes - 1  # round-robin begins after it
@@ -271,7 +271,7 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
                          "verdict", "last", visible=INF),
         followed=_records(FOLLOWED, "at", "block", "key", "table", "sample", "asked", "answer"),
         located=np.full(16, -1), translated=np.full(translations, -1), issued=np.full(credits, -1),
-        map_tag=np.full(lk.map_cache_lines, -1), map_from=np.zeros(lk.map_cache_lines, np.int64),
+        map_tag=np.full(lk.map_cache_lines, -1),
         line_free=np.zeros(lk.map_misses, np.int64), piece_from=np.zeros(PIECES, np.int64),
         touched=np.zeros((2 * lk.sample_slots, len(tables)), np.int64), job_left=np.full(Latency().DRAIN_JOBS, -1),
         pooled=np.zeros(lk.accumulators, np.int64), recent=np.full((Latency().HAZARD - 1, 2), -Latency().HAZARD),
@@ -283,6 +283,12 @@ def new_state(config: DeviceConfig, tables: Sequence[TableSpec], modelled: Model
         **_block_state(config, tables, blocks),
         cached=cached, cache_count=cache_count, keeping=keeping, line_gone=np.zeros(LINES_READ, np.int64),
         trace=np.zeros((slices, FIELDS), np.int64))
+
+
+def _most_chunks(config: DeviceConfig) -> int:
+    """Of results on their way to the host's write bus: a command's logits, or what leaves a drain meanwhile; and ends."""
+    words = config.host.max_batch * (config.mlp.graph[-1].width if config.mlp.graph else 0)
+    return words * 4 // (Latency().WRITE_CHUNK * config.beat_bytes) + 8 + COMMANDS
 
 
 def _most_pieces(config: DeviceConfig) -> int:
@@ -297,14 +303,14 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
     block = _records(1, "host_now", "irq_low", "sent", "flying", "fetched", "fetching", "deferred", "fetch_free", "free_at",
                      "what", "place", "left", "page", "tag", "run", "runs", "run_left", "run_known", "run_taken", "piece_at",
                      "piece_taken", "fresh", "tag_head", "tag_tail", "waits_for_tag", "wanted", "turn", "sender_free",
-                     "posted", "ended", "post_free", "post_end", "pages", "offered_pages", "blank_waits", "landed",
+                     "posted", "ended", "post_free", "bus_free", "pages", "offered_pages", "blank_waits", "landed",
                      "sending", "filling", "beats_at", "turn_at",
                      "intake_free", "control_free", "list_free", "host_reads", "write_place", "write_first",
                      "write_count", "claimed", "placed", "mapped",
                      "claim_free", "slot_free", "place_free", "allocate_at", "mapper_free", "port_free", "changes",
                      "erases", "beyond", "trim_place", "trim_block", "trim_left", "small_free", "array_free",
                      "dram_writes", next_at=INF, send_at=INF, land_at=INF, issue_at=INF, intake_at=INF, fetch_at=INF,
-                     sender_at=INF, post_asked=INF, write_next=INF, claim_at=INF, place_at=INF, order_at=INF,
+                     sender_at=INF, write_next=INF, claim_at=INF, place_at=INF, order_at=INF,
                      change_at=INF, patch_at=INF, trim_at=INF,
                      offered=-1, cursor=logged, durable=logged, total=len(blocks.first), depth=blocks.depth)
     load = _records(len(blocks.first), "first", "count", "kind", "time", "submitted", "completed")
@@ -313,8 +319,9 @@ def _block_state(config: DeviceConfig, tables: Sequence[TableSpec], blocks: Bloc
     return {
         "block": block, "request": _records(flying, "bell", "left", "tag", number=-1, visible=INF),
         "sending": np.zeros(flying, np.int64), "fetched": np.zeros((FETCHES, 2), np.int64),
-        "ended": _records(flying, "place", "time"), "burst": _records(h.read_slots + 1, "asked", "end"),
+        "ended": _records(flying, "place", "time"),
         "page": _records(h.read_slots + 1, "tag", "slot", "at"),
+        "result": _records(_most_chunks(config), "at", "beats", "command"),
         "beats": np.zeros((2, config.flash.channels + 1, 3), np.int64),
         "read_tag": _records(h.block_reads, "tag", "time"), "read_slot": np.zeros(h.read_slots, np.int64),
         "load": load, "register": _records(3, "free", "place", at=INF),

@@ -8,10 +8,11 @@ I/O each lookup is followed to the flash before the next.
 from __future__ import annotations
 
 from .arrivals import arrive
+from .block import asks_map
 from .compiled import compiled, within
 from .dram import read
 from .flash import put
-from .map_cache import asked_at, translate
+from .map_cache import LOOKUP, asked_at, translate
 from .row_cache import LINES_READ, hit_read, look
 from .state import FOLLOWED, INF
 from .trace import CACHE, OTHER, note
@@ -49,11 +50,14 @@ def _place(d, a):
         ask = max(ask + d.k.LOCATE, a.translated[i & d.translations - 1] + 1)  # as many before it left their queue
         ask = max(max(ask, s.map_free), a.issued[i & d.map_credits - 1] + 1)
         held = line & d.map_lines - 1
+        if d.block_reads:
+            following = next_at(d, a)
+            if following < ask or (following == ask and s.map_client == LOOKUP and asks_map(a, ask)):
+                return False  # block I/O asks first, or may
+            s.map_client = LOOKUP
         missing = a.map_tag[held] != line
         if missing:
-            if d.block_reads and next_at(d, a) < ask:  # block I/O may have it by then
-                return False
-            a.map_tag[held], a.map_from[held] = line, ask
+            a.map_tag[held] = line
             s.misses += 1
         a.located[i % d.k.LOCATE_QUEUE] = ask
         asked = asked_at(d, a, ask)

@@ -12,6 +12,7 @@ from .block import block_event
 from .compiled import apart, compiled, within
 from .features import resolve
 from .flash import flash_event
+from .host_writes import complete, results_event, write_word
 from .mlp import TABLES, advance, advance_bursts, arrive, note_start, room_known, room_of
 from .pipe import CONVERT, QUANTIZE, entered, passed, stalled
 from .row_cache import passes
@@ -32,6 +33,11 @@ def step(d, a, m):
     walk, merge = a.s[0].walk_at, max(merge, a.s[0].merge_free)
     soonest = min(min(at, walk), merge)
     if d.block_reads:
+        if a.s[0].result_at < min(soonest, a.block[0].next_at):
+            at = a.s[0].result_at
+            results_event(d, a)
+            settle(d, a, m)
+            return at
         soonest = min(soonest, a.block[0].next_at)
     if d.streams and a.dram[0].next_at < soonest:
         at = a.dram[0].next_at
@@ -60,7 +66,7 @@ def next_at(d, a):
         at = min(at, a.channel[c].next_at)
         merge = min(merge, a.channel[c].merge_at)
     if d.block_reads:
-        at = min(at, a.block[0].next_at)
+        at = min(at, min(a.block[0].next_at, a.s[0].result_at))
     if d.streams:
         at = min(at, a.dram[0].next_at)
     return min(at, max(merge, a.s[0].merge_free))
@@ -239,7 +245,7 @@ def settle(d, a, m):
     """Complete commands whose samples are drained, in order, if their last groups are through; a drain that waits for that,
     or for room in the MLP's buffers, goes on."""
     s = a.s[0]
-    while s.judged < s.ended:
+    while s.judged < s.ended and s.written == s.judged:
         command = s.judged % COMMANDS
         if a.command[command].infer and d.streams:
             group = a.command[command].group
@@ -254,13 +260,13 @@ def settle(d, a, m):
 
 @compiled
 def _walk_waits(d, a, m):
-    """Whether it isn't known when the drain's next elements have room: bursts of weights come first."""
+    """Whether it isn't known when the drain's next elements have room: bursts of weights or pages to the host come first."""
     s = a.s[0]
     ring = s.next_drain - 1 & 2 * d.slots - 1
     number = a.sample[ring].command
     if a.command[number % COMMANDS].infer:
-        return not room_known(m, a.table[s.walk_table].node, a.sample[ring].group)
-    return s.judged < number  # results of a LOOKUP are written in order
+        return d.streams and not room_known(m, a.table[s.walk_table].node, a.sample[ring].group)
+    return s.written < number  # results of a LOOKUP are written in order
 
 
 @apart
@@ -268,7 +274,7 @@ def _put(d, a, m, at):
     """In cycle ``at`` the drain asks for a word of accumulators and gets it, or knows that it is zero. Its elements pass the
     divider, the conversion, and go where they are wanted."""
     s, k = a.s[0], d.k
-    if d.streams and _walk_waits(d, a, m):
+    if (d.streams or d.block_reads) and _walk_waits(d, a, m):
         s.walk_at, s.walk_waits = INF, at
         return
     sample = s.next_drain - 1
@@ -319,7 +325,7 @@ def _put(d, a, m, at):
             a.pooled[s.walk_number] = buffered
         else:
             out = max(out, max(s.writer_last + 1, free))
-            _write_word(d, a, out)
+            write_word(d, a, out)
         s.pooled_before, s.pooled_out = s.pooled_out, out
         s.walk_number += 1
         valid = 0
@@ -347,37 +353,12 @@ def _put(d, a, m, at):
 
 
 @compiled
-def _write_word(d, a, at):
-    """A word of the oldest command's results is taken in cycle ``at``; whole chunks are written as they come."""
-    s = a.s[0]
-    s.writer_last = at
-    s.writer_words += 1
-    if s.writer_words == d.k.WRITE_CHUNK * d.beat_bytes // 4:
-        _write_chunk(d, a)
-
-
-@compiled
-def _write_chunk(d, a):
-    """Write what waits."""
-    s = a.s[0]
-    beats = -(-s.writer_words * 4 // d.beat_bytes)
-    s.writer_bus = max(s.writer_last + d.k.CHUNK_FIRST, s.writer_bus) + beats
-    s.writer_words = 0
-
-
-@compiled
 def _complete(d, a, number, verdict, last):
     """All samples of a command are through: its results are written, and its completion."""
-    s = a.s[0]
-    command = number % COMMANDS
-    judged = max(last, max(a.command[command].executed, verdict)) + 1
-    if a.command[command].infer:
-        begin = max(s.results_free, a.command[command].pending + 1) + 1
-        stored = max(max(a.command[command].logit + d.k.LOGIT_STORED, judged), begin)
-        for word in range(a.command[command].words):
-            _write_word(d, a, stored + d.k.LOGIT_READ + word)
-    if s.writer_words:
-        _write_chunk(d, a)
-    done = max(judged + 1, s.writer_bus + d.k.WRITTEN) + 1
-    s.results_free = done + 1
-    a.command[command].visible = done + d.k.COMPLETION_SLICE + d.k.CQE_VISIBLE + d.cqe_beats
+    command = a.command[number % COMMANDS]
+    judged = max(last, max(command.executed, verdict)) + 1
+    logits = 0
+    if command.infer:
+        begin = max(a.s[0].results_free, command.pending + 1) + 1
+        logits = max(max(command.logit + d.k.LOGIT_STORED, judged), begin) + d.k.LOGIT_READ
+    complete(d, a, number, judged, logits)
