@@ -113,6 +113,7 @@ class Latency(NamedTuple):
     BLANK: int = 1  # a page that isn't mapped, taken for the sender, to its being there,
     BLANK_NEXT: int = 1  # for which it is taken so long before the sender is free
     # -- block: WRITEs, FLUSHes and lists of ranges, from the intake; controller/ftl, map_cache, small_write
+    BLOCK_READ_TAKEN: int = 1  # a request of host memory to the cycle that entries and queries count from
     FILLED: int = 1  # a block's last beat from the host to its page of the log
     FED: int = 3  # that to its first beat at the channel,
     FED_AHEAD: int = 3  # beats that the channel has ahead of its bus, in halves

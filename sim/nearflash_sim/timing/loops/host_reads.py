@@ -34,11 +34,11 @@ def after_entries(d, a, asked, at):
 @compiled
 def read_block(d, a, asked, beats):
     """``beats`` of a WRITE or of a list are asked for in cycle ``asked``: the cycle after the last of them."""
-    way = d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
-    at = after_others(a, asked, asked + way)
-    at = after_entries(d, a, asked, at)
-    keep_read(a, asked, at + beats)
-    return at + beats
+    taken = asked + d.k.BLOCK_READ_TAKEN
+    at = after_others(a, taken, taken + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE)
+    at = after_entries(d, a, taken, at)
+    keep_read(a, taken, at + beats)
+    return at + beats - d.k.BLOCK_READ_TAKEN
 
 
 @compiled
