@@ -1,13 +1,13 @@
 """Entries of submission queues, fetched one at a time (``nearflash_hw.host.queues``): commands and block I/O share that.
 
-Block I/O's are found in order of time, and with them the next command's, which a READ's may wait for; other commands' when
-their turn is to be parsed.
+Block I/O's are found in order of time, and with them the next two commands', which a READ's may wait for; other commands'
+when their turn is to be parsed.
 """
 
 from __future__ import annotations
 
 from .compiled import compiled
-from .host import next_sent
+from .host import next_sent, second_sent
 from .host_reads import after_others
 from .intervals import gap
 from .state import FETCHES, INF
@@ -41,7 +41,7 @@ def fetch(d, a, at, register_free):
     complete = s.early if s.early else _entry(d, a, at, 1)
     if complete + d.k.VERDICT < register_free:
         complete = _entry(d, a, max(register_free + d.k.REGISTER_SEEN, complete + d.k.VERDICT + d.k.DEFERRED), 1)
-    s.early = 0
+    s.early, s.second_early = s.second_early, 0
     return complete
 
 
@@ -57,12 +57,24 @@ def _command_at(d, a):
 
 
 @compiled
+def _second_at(d, a):
+    """The same of the command behind it, once that has the register, in which this one most often doesn't find room."""
+    s = a.s[0]
+    if s.early == 0 or s.second_early or s.early + d.k.VERDICT < s.register_free:
+        return INF
+    return max(second_sent(d, a) + d.k.DOORBELL + d.k.BELL_TO_FETCH, s.early + d.k.VERDICT + d.k.NEXT_FETCH)
+
+
+@compiled
 def fetch_block(d, a, at):
     """An entry of block I/O that may be fetched from cycle ``at`` on, in turn with the commands': when it's complete."""
     s = a.s[0]
     while True:
-        command = _command_at(d, a)
-        chosen = max(min(at, command), s.fetcher_free)
-        if command > chosen or (at <= chosen and s.fetched_command):
+        command, second = _command_at(d, a), _second_at(d, a)
+        chosen = max(min(at, min(command, second)), s.fetcher_free)
+        if min(command, second) > chosen or (at <= chosen and s.fetched_command):
             return _entry(d, a, at, 0)
-        s.early = _entry(d, a, command, 1)
+        if second < command:
+            s.second_early = _entry(d, a, second, 1)
+        else:
+            s.early = _entry(d, a, command, 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from .compiled import compiled
 from .state import COMMANDS, INF
 
-__all__ = ["next_sent", "sees"]
+__all__ = ["next_sent", "second_sent", "sees"]
 
 
 @compiled
@@ -32,3 +32,12 @@ def next_sent(d, a):
             return INF
         at = sees(d, a, visible) + d.k.MMIO_WRITE
     return max(at, s.after)
+
+
+@compiled
+def second_sent(d, a):
+    """The same of the one after it; only if a completion isn't waited for between them."""
+    s = a.s[0]
+    if s.command + 1 >= s.total or s.command + 1 - s.landed >= s.depth:
+        return INF
+    return next_sent(d, a) + d.k.MMIO_WRITE
