@@ -195,7 +195,9 @@ def blocks_of(case: Case, tables: Sequence[TableSpec], seed: int) -> BlockLoad:
     return BlockLoad(first, np.ones(len(first), np.int64), max(1, case.block_depth))
 
 
-def run_device(device: GridDevice, note: Callable[[str], None], done: Callable[[], None]) -> Rows:
+def run_device(device: GridDevice, note: Callable[[str], None], done: Callable[[], None], cases: Sequence[Case] = CASES
+               ) -> Rows:
+    """Those of :data:`CASES`, which say how they are drawn."""
     config = device.config()
     results = Results(device.name, config)
     rtl_device, out = None, []
@@ -211,8 +213,8 @@ def run_device(device: GridDevice, note: Callable[[str], None], done: Callable[[
         return as_json(measure_rtl(rtl_device, queries, case.depth, blocks_of(case, placed, seed)), placed)
 
     try:
-        for seed, given in enumerate(CASES):
-            case = fitted(given, device)
+        for given in cases:
+            seed, case = CASES.index(given), fitted(given, device)
             queries = queries_of(device, case, seed)
             key = results.key(repr(device.shapes), repr(case), str(seed))
             rtl, tables = from_json(results.of(key, partial(measured, case, queries, seed)))

@@ -20,8 +20,9 @@ def one_die():
         yield device
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def four_dies():
+    """New each time: the turn at the read buffer's slots goes on from one load to the next."""
     with opened(SMALL) as device:
         yield device
 
@@ -60,12 +61,23 @@ BESIDE = [(4, 1, 5, 20), (4, 4, 16, 9), (3, 2, 24, 4)]
 @pytest.mark.parametrize(("commands", "depth", "samples", "bag"), BESIDE)
 @pytest.mark.parametrize(("n", "longest", "block_depth"), ALONE[1:4])
 def test_lookups_and_reads_of_one_die(one_die, n, longest, block_depth, commands, depth, samples, bag):
-    """They take turns at the die, and their entries and the commands' at the host's bus; a cycle may be off."""
+    """They take turns at the die, at the map and at the host's bus both ways. No cycle is off."""
     rtl, simulated = both(one_die, reads(np.random.default_rng(n), n, longest, block_depth), commands, depth, samples, bag)
     assert len(rtl.block_completed) == len(simulated.block_completed) == n
-    assert np.abs(simulated.block_completed - rtl.block_completed).max() <= 1
-    assert np.abs(simulated.completed - rtl.completed).max() <= 1
-    assert same_counters(simulated, rtl, "reads", "misses", "lookups")
+    assert simulated.block_submitted.tolist() == rtl.block_submitted.tolist()
+    assert simulated.block_completed.tolist() == rtl.block_completed.tolist()
+    assert simulated.completed.tolist() == rtl.completed.tolist()
+    assert same_counters(simulated, rtl, "")
+
+
+@pytest.mark.parametrize(("n", "longest", "depth"), [(6, 1, 1), (4, 4, 1), (30, 1, 2), (30, 1, 4), (60, 1, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_cycle_off_on_several_channels(four_dies, n, longest, depth, seed):
+    """Channels take turns at slots, the read buffer takes their beats in turn, and the host's bus one page after another."""
+    rtl, simulated = both(four_dies, reads(np.random.default_rng(seed), n, longest, depth))
+    assert simulated.block_submitted.tolist() == rtl.block_submitted.tolist()
+    assert simulated.block_completed.tolist() == rtl.block_completed.tolist()
+    assert same_counters(simulated, rtl, "")
 
 
 @pytest.mark.parametrize(("n", "longest", "depth"), ALONE)
@@ -79,14 +91,14 @@ def test_reads_of_several_channels(four_dies, n, longest, depth):
 
 #: (LOOKUPs, in flight, samples, longest bag), (READs, longest, in flight), the share that their mean latency may be off:
 #: one that comes a cycle earlier or later than a lookup waits for its tR or doesn't, and the next ones differ.
-MIXED = [((12, 4, 16, 9), (200, 1, 1), 0.001), ((12, 4, 16, 9), (150, 1, 4), 0.005), ((12, 4, 16, 9), (150, 3, 8), 0.02),
-         ((10, 2, 24, 4), (100, 1, 4), 0.005), ((24, 4, 1, 20), (200, 1, 4), 0.02)]
+MIXED = [((12, 4, 16, 9), (200, 1, 1), 0.0001), ((12, 4, 16, 9), (150, 1, 4), 0.0001), ((12, 4, 16, 9), (150, 3, 8), 0.002),
+         ((10, 2, 24, 4), (100, 1, 4), 0.0001), ((24, 4, 1, 20), (200, 1, 4), 0.01)]
 
 
 @pytest.mark.parametrize(("lookups", "blocks", "share"), MIXED)
 def test_lookups_and_reads_of_several_channels(four_dies, lookups, blocks, share):
     rtl, simulated = both(four_dies, reads(np.random.default_rng(1), *blocks), *lookups)
-    assert simulated.completed[-1] == pytest.approx(rtl.completed[-1], rel=0.005)
+    assert simulated.completed[-1] == pytest.approx(rtl.completed[-1], rel=0.002)
     assert len(simulated.block_completed) == pytest.approx(len(rtl.block_completed), rel=0.005)
     assert read_latency(simulated) == pytest.approx(read_latency(rtl), rel=share)
 
