@@ -140,11 +140,12 @@ BESIDE = [((12, 4, 16, 9), (200, 1.0, 1, 1)), ((40, 4, 16, 9), (400, 0.3, 4, 1))
 def test_lookups_meanwhile(config, lookups, given):
     blocks = mixed(*given)
     rtl, simulated = both(config, blocks, *lookups)
-    assert simulated.completed[-1] == pytest.approx(rtl.completed[-1], rel=0.01)
-    assert len(simulated.block_completed) == pytest.approx(len(rtl.block_completed), rel=0.02)
+    total, latency = (1e-5, 1e-4) if config is ONE_DIE else (0.01, 0.02)
+    assert simulated.completed[-1] == pytest.approx(rtl.completed[-1], rel=total)
+    assert len(simulated.block_completed) == pytest.approx(len(rtl.block_completed), rel=0.01)
     for chosen in (blocks.kinds == READ, blocks.kinds == WRITE):
         if chosen.any():
-            assert mean_latency(simulated, chosen) == pytest.approx(mean_latency(rtl, chosen), rel=0.05)
+            assert mean_latency(simulated, chosen) == pytest.approx(mean_latency(rtl, chosen), rel=latency)
 
 
 def test_slices_of_a_write_are_the_dies_and_the_buses():
