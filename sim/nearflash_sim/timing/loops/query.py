@@ -67,7 +67,7 @@ def _beat(d, a, beat, beats):
     if beat == 0:
         for first in range(0, min(beats, d.k.HOST_ROOM), d.k.HOST_PIECE):
             _piece(d, a, first, beats, -1)
-    pop = max(a.piece_from[beat // d.k.HOST_PIECE % PIECES] + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
+    pop = max(a.piece_from[beat >> d.piece_bits & PIECES - 1] + beat + d.k.BEAT_QUEUE, s.beat_taken + 1)
     pop = max(pop, s.beat_used2 + 1)
     s.beat_taken = pop
     behind = beat + 1 + d.k.HOST_ROOM - d.k.HOST_PIECE
@@ -82,7 +82,7 @@ def _piece(d, a, beat, beats, freed):
     s = a.s[0]
     if beat > 0:
         s.piece_at += d.k.REQUEST_EVERY
-        if beat % d.page_beats == 0:  # the next run of host memory
+        if beat & d.page_beats - 1 == 0:  # the next run of host memory
             known = s.walk_run + d.k.WALK_NEXT
             if beats > 2 * d.page_beats:
                 known = (s.walk_run + d.k.WALK_FETCH + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE
@@ -93,7 +93,7 @@ def _piece(d, a, beat, beats, freed):
     s.host_bus = max(s.piece_at + d.k.READ_REQUEST + d.host_latency + d.k.READ_RESPONSE, s.host_bus)
     if d.block_reads:
         s.host_bus = after_entries(d, a, s.piece_at, s.host_bus)
-    a.piece_from[beat // d.k.HOST_PIECE % PIECES] = s.host_bus - beat
+    a.piece_from[beat >> d.piece_bits & PIECES - 1] = s.host_bus - beat
     s.host_bus += min(d.k.HOST_PIECE, beats - beat)
     if d.block_reads:
         keep_read(a, s.piece_at, s.host_bus)
@@ -186,7 +186,7 @@ def _execute(d, a, m, start, number, batch, tables, dense, step_words, total, le
                     _open(d, a, sample, number)
                     first = False
                 follow(d, a, m)
-                passed = max(passed, a.located[s.lookups % d.k.LOCATE_QUEUE] + 1)
+                passed = max(passed, a.located[s.lookups & d.k.LOCATE_QUEUE - 1] + 1)
                 a.sample[ring].left += 1
                 a.touched[ring, table] = 1
                 enqueue(a, passed, blocks[at_table[table]], keys[at_table[table]], table, sample)
@@ -218,7 +218,7 @@ def _infer_sample(d, a, m, ring, left):
         s.group_left = min(left, d.n_batch)
         m.samples[s.groups % len(m.samples)] = s.group_left
     s.group_left -= 1
-    place = s.infers % (2 * d.slots)
+    place = s.infers & 2 * d.slots - 1
     s.infers += 1
     a.feature_group[place] = a.sample[ring].group = s.groups
     a.feature_ends[place] = a.sample[ring].ends = 1 if s.group_left == 0 else 0

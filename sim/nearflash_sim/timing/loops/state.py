@@ -58,7 +58,8 @@ class Device(NamedTuple):
     map_misses: int  #: lines that may be on their way
     map_credits: int  #: translations that the lookups may have in flight,
     translations: int  #: and that the translator has room for
-    word_bits: int  #: of a word's number in its beat
+    word_bits: int  #: of a word's number in its beat,
+    piece_bits: int  #: and of a beat's in its piece of a transfer
     host_latency: int
     dram_latency: int
     page_beats: int  #: of a host page
@@ -203,7 +204,8 @@ def device_of(config: DeviceConfig, host_latency: int, dram_latency: int, modell
         map_lines=lk.map_cache_lines, map_bits=(k.MAP_LINE_BEATS * config.beat_bytes // 4).bit_length() - 1,
         map_misses=lk.map_misses, map_credits=k.MAP_CREDITS * lk.map_misses,
         translations=max(k.TRANSLATIONS, k.MAP_CREDITS * lk.map_misses),
-        word_bits=(config.beat_bytes // 4).bit_length() - 1, host_latency=host_latency, dram_latency=dram_latency,
+        word_bits=(config.beat_bytes // 4).bit_length() - 1, piece_bits=k.HOST_PIECE.bit_length() - 1,
+        host_latency=host_latency, dram_latency=dram_latency,
         page_beats=HOST_PAGE // config.beat_bytes, cqe_beats=max(1, CQE_BYTES // config.beat_bytes),
         merge_buffered=int(2 * -(-4 * lk.max_dim // config.beat_bytes) >= 64),
         row_latency=k.ROW_SCALED if "int8" in lk.formats else k.ROW_PLAIN,

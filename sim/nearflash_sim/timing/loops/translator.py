@@ -45,7 +45,7 @@ def _place(d, a):
     ask, asked = a.followed[place].at, s.place_asked
     missing = asked > 0
     if missing:
-        ask = a.located[i % d.k.LOCATE_QUEUE]
+        ask = a.located[i & d.k.LOCATE_QUEUE - 1]
     else:
         ask = max(ask + d.k.LOCATE, a.translated[i & d.translations - 1] + 1)  # as many before it left their queue
         ask = max(max(ask, s.map_free), a.issued[i & d.map_credits - 1] + 1)
@@ -59,7 +59,7 @@ def _place(d, a):
         if missing:
             a.map_tag[held] = line
             s.misses += 1
-        a.located[i % d.k.LOCATE_QUEUE] = ask
+        a.located[i & d.k.LOCATE_QUEUE - 1] = ask
         asked = asked_at(d, a, ask)
     if missing and flash_at(d, a) < asked:  # the arrays' reads before aren't known
         s.place_asked = asked

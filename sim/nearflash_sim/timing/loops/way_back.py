@@ -178,7 +178,7 @@ def _add(d, a, m, load, bias, words, key):
 @compiled
 def close_sample(d, a, sample, at):
     """The sample's last item passes the scoreboard."""
-    ring = sample % (2 * d.slots)
+    ring = sample & 2 * d.slots - 1
     a.sample[ring].closed = at
     if a.sample[ring].left == 0:
         _begin_drain(d, a)
@@ -190,7 +190,7 @@ def _begin_drain(d, a):
     s = a.s[0]
     if s.walk_at < INF or s.walk_waits or s.next_drain == s.sample:
         return
-    ring = s.next_drain % (2 * d.slots)
+    ring = s.next_drain & 2 * d.slots - 1
     if a.sample[ring].closed < 0 or a.sample[ring].left != 0:
         return
     begin = max(max(a.sample[ring].closed + d.k.CLOSED, a.sample[ring].retired + d.k.FINISHED), s.drain_ready)
@@ -215,7 +215,7 @@ def _next_table(d, a, ring):
 def _next_word(d, a):
     """The cycle in which the drain may ask for its next word: there is a place for the job."""
     s = a.s[0]
-    s.walk_at = max(s.walk_at, a.job_left[s.drain_jobs % d.k.DRAIN_JOBS] + 1)
+    s.walk_at = max(s.walk_at, a.job_left[s.drain_jobs & d.k.DRAIN_JOBS - 1] + 1)
 
 
 @within
@@ -278,13 +278,13 @@ def _put(d, a, m, at):
         s.walk_at, s.walk_waits = INF, at
         return
     sample = s.next_drain - 1
-    ring = sample % (2 * d.slots)
+    ring = sample & 2 * d.slots - 1
     number = a.sample[ring].command
     command = number % COMMANDS
     is_infer = a.command[command].infer
     table = s.walk_table
     s.walk_granted = s.walk_granted if s.walk_zero else at
-    job = s.drain_jobs % k.DRAIN_JOBS
+    job = s.drain_jobs & k.DRAIN_JOBS - 1
     s.drain_jobs += 1
     left = max(at + 1, s.element_taken)
     a.job_left[job] = left
