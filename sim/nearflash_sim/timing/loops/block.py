@@ -1,8 +1,8 @@
 """Block I/O from its submission queue on, and READs to the die queues (``nearflash_hw.block``), page after page.
 
-Beside the lookups' path, which they share the map and the flash with; what they share of the host's bus isn't looked at. A
-request keeps the register that it was sent to until its PRP list is walked, so the next one's entry for that register is
-fetched again after that, and those behind it wait in their queue. The walker takes one command at a time.
+Beside the lookups' path, with which they share the map, the flash and the host's bus. A request keeps the register that it
+was sent to until its PRP list is walked, so the next one's entry for that register is fetched again after that, and those
+behind it wait in their queue. The walker takes one command at a time.
 """
 
 from __future__ import annotations

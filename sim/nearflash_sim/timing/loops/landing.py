@@ -3,7 +3,7 @@
 A channel sends a page once a slot of the read buffer is set aside for it, which a turn over the channels does. The buffer
 takes a beat a cycle, of the channels in turn, so the buses of several that send at once stretch: then each cycle is gone
 through. So do those that move pages to their dies, as the write buffer gives a beat a cycle and few are read ahead. From the
-read buffer pages go on in the order in which they come, and when each is in host memory is arithmetic.
+read buffer pages go on in the order in which they come, each once it is known what has the host's write bus before it.
 """
 
 from __future__ import annotations

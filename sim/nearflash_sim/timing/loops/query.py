@@ -2,7 +2,7 @@
 
 Everything here happens in the order of the query stream, so a lookup's cycles follow from those of the lookups before it:
 the latest of when it arrives, when the block is free again and when there is room behind it. Where room comes from the flash
-(tags, sample slots), the flash goes on until it does.
+(behind the locator, sample slots), the flash goes on until it does.
 """
 
 from __future__ import annotations
