@@ -15,7 +15,7 @@ from .fetch import fetch_block
 from .flash import put_block, replan
 from .host_writes import post
 from .landing import blank, send_page
-from .map_cache import BLOCK, asked_at, translate
+from .map_cache import BLOCK, asked_at, find, translate
 from .moved import UNMAPPED, page_of
 from .pieces import begin_pieces, piece
 from .state import INF
@@ -135,14 +135,7 @@ def asks_map(a, now):
 @within
 def _map(d, a, now, page):
     """Translation of ``page``, asked for in cycle ``now``: when its answer is there."""
-    s = a.s[0]
-    line = page >> d.map_bits
-    place = line & d.map_lines - 1
-    missing = a.map_tag[place] != line
-    if missing:
-        s.misses += 1
-        a.map_tag[place] = line
-    s.map_client = BLOCK
+    missing = find(d, a, page, BLOCK)
     return translate(d, a, now, asked_at(d, a, now), missing) + d.k.MAP_ANSWER
 
 

@@ -199,14 +199,21 @@ def _offer(d, a, tag, slot, at):
 
 
 @compiled
+def _taken(d, a):
+    """(When the sender takes its next page, whether the one before still has beats on their way then)."""
+    b = a.block[0]
+    begin = max(a.page[b.pages % len(a.page)].at, b.sender_free)
+    return begin, begin <= b.sender_free + d.k.PAGE_BEHIND
+
+
+@compiled
 def _next_page(d, a):
     """Set when what the sender makes of its next page is known: before it, a completion may come to the write bus."""
     b = a.block[0]
     b.sender_at = INF
     if b.pages < b.offered_pages:
-        begin = max(a.page[b.pages % len(a.page)].at, b.sender_free)
-        granted = d.k.PAGE_GRANTED if begin <= b.sender_free + d.k.PAGE_BEHIND else d.k.PAGE_OFFERED
-        b.sender_at = begin + granted - d.k.CQE_ASK
+        begin, behind = _taken(d, a)
+        b.sender_at = begin + (d.k.PAGE_GRANTED if behind else d.k.PAGE_OFFERED) - d.k.CQE_ASK
     plan_block(a)
 
 
@@ -217,8 +224,7 @@ def send_page(d, a):
     page = a.page[b.pages % len(a.page)]
     tag = page.tag
     beats = a.table[a.tag[tag].table].beats
-    begin = max(page.at, b.sender_free)
-    behind = begin <= b.sender_free + d.k.PAGE_BEHIND  # the one before has beats on their way
+    begin, behind = _taken(d, a)
     last = begin + d.k.PIECE_ASK * d.page_pieces + beats - 1 + (0 if behind else d.k.PAGE_STALL)  # read from the buffer
     last += max(0, b.bus_free - 1 - (last + d.k.PAGE_ON_BUS - beats))
     b.bus_free = last + d.k.PAGE_ON_BUS + 1

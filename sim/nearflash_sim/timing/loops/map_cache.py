@@ -5,9 +5,23 @@ from __future__ import annotations
 from .compiled import compiled
 from .dram import read
 
-__all__ = ["BLOCK", "LOOKUP", "asked_at", "translate"]
+__all__ = ["BLOCK", "LOOKUP", "asked_at", "find", "translate"]
 
 LOOKUP, BLOCK = range(2)  # who asked last: the other goes first where both ask
+
+
+@compiled
+def find(d, a, page, client):
+    """``client`` asks for the entry of logical ``page``: whether its line is missing, which takes its place then."""
+    s = a.s[0]
+    line = page >> d.map_bits
+    place = line & d.map_lines - 1
+    missing = a.map_tag[place] != line
+    if missing:
+        a.map_tag[place] = line
+        s.misses += 1
+    s.map_client = client
+    return missing
 
 
 @compiled

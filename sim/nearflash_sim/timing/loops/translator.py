@@ -12,7 +12,7 @@ from .block import asks_map
 from .compiled import compiled, within
 from .dram import read
 from .flash import put
-from .map_cache import LOOKUP, asked_at, translate
+from .map_cache import LOOKUP, asked_at, find, translate
 from .row_cache import LINES_READ, hit_read, look
 from .state import FOLLOWED, INF
 from .trace import CACHE, OTHER, note
@@ -41,7 +41,6 @@ def _place(d, a):
     if i == s.lookups or i - s.issued >= d.map_credits:
         return False
     place = i & FOLLOWED - 1
-    line = a.followed[place].block >> d.map_bits
     ask, asked = a.followed[place].at, s.place_asked
     missing = asked > 0
     if missing:
@@ -49,16 +48,11 @@ def _place(d, a):
     else:
         ask = max(ask + d.k.LOCATE, a.translated[i & d.translations - 1] + 1)  # as many before it left their queue
         ask = max(max(ask, s.map_free), a.issued[i & d.map_credits - 1] + 1)
-        held = line & d.map_lines - 1
         if d.block_reads:
             following = next_at(d, a)
             if following < ask or (following == ask and s.map_client == LOOKUP and asks_map(a, ask)):
                 return False  # block I/O asks first, or may
-            s.map_client = LOOKUP
-        missing = a.map_tag[held] != line
-        if missing:
-            a.map_tag[held] = line
-            s.misses += 1
+        missing = find(d, a, a.followed[place].block, LOOKUP)
         a.located[i & d.k.LOCATE_QUEUE - 1] = ask
         asked = asked_at(d, a, ask)
     if missing and flash_at(d, a) < asked:  # the arrays' reads before aren't known
